@@ -210,8 +210,10 @@ async def _adopt(
         await _reschedule(uow, change)
         _publish(uow, change, at)
     adopted = present | {change.after.feature: change.after for change in changes}
-    if any(key in catalog.features and not window.renewable for key, window in adopted.items()):
-        schedule_next_term(uow, pool)  # a trial that follows, for one
+    ends = [each.ends_at for key, each in adopted.items() if key in catalog.features and not each.renewable]
+    if ends:  # a trial follows, for one, which may be before a renewed term ends
+        follows_at = min((ends_at for ends_at in (*ends, pool.ends_at) if ends_at > at), default=pool.ends_at)
+        deadlines.schedule_earlier(uow, Deadline(CATALOG_NEXT_TERM, agency_id, agency_id, follows_at))
     if (again := opens_after_grace(catalog, adopted, at)) is not None:
         deadlines.schedule(uow, [Deadline(CATALOG_AFTER_GRACE, agency_id, agency_id, again)])
     if changes:  # also of what no event says, such as a quota of the whole agency

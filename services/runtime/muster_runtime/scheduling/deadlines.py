@@ -36,7 +36,11 @@ scheduled as (
 _SET_EARLIER = """
 scheduled_earlier as (
     merge into deadline as d
-    using unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as n(kind, agency_id, subject, due_at)
+    using (
+        select kind, agency_id, subject, min(due_at) as due_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as e(kind, agency_id, subject, due_at)
+        group by kind, agency_id, subject
+    ) as n
     on d.kind = n.kind and d.agency_id = n.agency_id and d.subject = n.subject
     when matched and n.due_at < d.due_at then update set due_at = n.due_at, parked_at = null, reason = null
     when not matched then
@@ -71,9 +75,9 @@ def schedule(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
 
 
 def schedule_earlier(uow: UnitOfWork, deadline: Deadline) -> None:
-    """Schedule a deadline, unless one of the same kind, agency, and subject is due earlier. Once a transaction."""
+    """Schedule a deadline, unless one of the same kind, agency, and subject is due earlier."""
     row = (deadline.kind, deadline.agency_id, deadline.subject, deadline.due_at)
-    uow.writes.add_row(_SET_EARLIER, *row, key=row[:3])
+    uow.writes.add_row(_SET_EARLIER, *row, key=row)
     uow.wake()
 
 

@@ -9,7 +9,7 @@ from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssi
 from muster_runtime.context import Context
 from muster_runtime.database import outbox
 from muster_runtime.database.array_literals import array
-from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
+from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule, schedule_earlier
 from tests.support.services import RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -74,3 +74,15 @@ async def test_an_array_can_be_written_as_a_literal(idle_probe: RunningService) 
     assert await ask("select $1::text::date[]", array([date(1, 1, 1), date(9999, 12, 31)])) == [date.min, date.max]
     instants = [datetime(2025, 8, 6, 1, 2, 3, 4, tzinfo=UTC), datetime(2025, 8, 6, tzinfo=UTC)]
     assert await ask("select $1::text::timestamptz[]", array(instants)) == instants
+
+
+async def test_the_earliest_instant_of_a_deadline_counts_whatever_was_scheduled_last(
+    idle_probe: RunningService,
+) -> None:
+    now = idle_probe.clock.now()
+    earlier, later = now + timedelta(days=1), now + timedelta(days=2)
+    for first, second in ((later, earlier), (earlier, later)):
+        async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
+            for at in (first, second):
+                schedule_earlier(uow, Deadline("revoke", "NASA", f"first_{first}", at))
+    assert {row["due_at"] for row in await idle_probe.admin.fetch("select due_at from deadline")} == {earlier}
