@@ -1,6 +1,6 @@
 """Versions that come with a next term: the newest that waits comes at the end of the term that the first waited for."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -117,9 +117,27 @@ async def test_a_trial_follows_also_if_the_renewal_arrives_late(entitlements: En
     await entitlements.eventually(follows)
 
 
-@pytest.mark.parametrize("rule", ["now", "next-term"])
+async def test_a_trial_follows_also_if_the_feature_was_away_and_the_renewal_is_accepted_already(
+    entitlements: Entitlements,
+) -> None:
+    """A version for the next term that arrives as well puts nothing off."""
+    await entitlements.enroll(cap=2)
+    await publish(entitlements, [RESEARCH])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await renew(entitlements)
+    await publish(entitlements, [TRIAL, RESEARCH])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await publish_next(entitlements, 4, TRIAL)
+    await pass_time(entitlements, END + DAY)
+    found = (await windows(entitlements))["frontier-models"]
+    assert (found["starts_at"], found["ends_at"]) == (text(END), text(END + 30 * DAY))
+    due_at = "select due_at from deadline where kind = 'catalog-next-term'"
+    assert await entitlements.service.admin.fetchval(due_at) == NEXT_END
+
+
+@pytest.mark.parametrize(("rule", "published"), [("now", 12), ("next-term", 12), ("now", -2)])
 async def test_a_trial_of_a_version_that_arrives_while_the_renewal_is_late_has_its_full_length(
-    entitlements: Entitlements, rule: str
+    entitlements: Entitlements, rule: str, published: int
 ) -> None:
     """Though the version lets another feature go: a renewal does not extend that."""
     new = TRIAL | {"key": "canvas", "trial_days": 10}
@@ -131,6 +149,7 @@ async def test_a_trial_of_a_version_that_arrives_while_the_renewal_is_late_has_i
     else:
         await publish_next(entitlements, 2, RESEARCH, new)
     assert "canvas" not in await windows(entitlements)
+    await set_published(entitlements, END + published * DAY)  # before the term ended: the service was away meanwhile
     renewed_at = END + 20 * DAY
     await pass_time(entitlements, renewed_at)
     await renew(entitlements)
@@ -142,6 +161,10 @@ async def test_a_trial_of_a_version_that_arrives_while_the_renewal_is_late_has_i
     await entitlements.eventually(opens)
     assert await rolled_out(entitlements, 2)
     assert (await windows(entitlements))["frontier-models"]["ends_at"] == text(END)
+
+
+async def set_published(entitlements: Entitlements, at: datetime) -> None:
+    await entitlements.service.admin.execute("update catalog_version set published_at = $1", at)
 
 
 async def test_an_earlier_enrollments_next_term_brings_nothing_to_a_later_one(entitlements: Entitlements) -> None:

@@ -64,3 +64,18 @@ def test_a_version_that_moved_a_programs_trial_decides_no_start_of_it() -> None:
     longer, now = feature("a", 90, anchor="program", anchor_at=(START + 26 * DAY).isoformat()), START + 10 * DAY
     found = [adopted(longer, replace(windows["a"], revision=revision), now) for revision in (1, 2)]
     assert [each.ends_at for each in found] == [START + 116 * DAY] * 2
+
+
+def test_what_a_version_brings_that_arrived_after_the_term_opens_with_the_late_renewal() -> None:
+    """What was open before follows the term, as ever; nothing opens after the renewed term."""
+    renewed, at = replace(POOL, ends_at=END + 365 * DAY), END + 20 * DAY
+    first, version = catalog(1, feature("a")), catalog(2, feature("a", 30), feature("n", 10), feature("m"))
+    windows = after(opened(first), list(adopt(POOL, version, opened(first), {}, START + DAY)))
+    del windows["n"], windows["m"]  # they were not opened, since the term was over
+    changes = list(adopt(renewed, version, windows, {}, END, new_from=at))
+    assert {(each.after.feature, each.at, each.after.starts_at, each.after.ends_at) for each in changes} == {
+        ("a", END, END, END + 30 * DAY),
+        ("n", at, at, at + 10 * DAY),
+        ("m", at, at, renewed.ends_at),
+    }
+    assert [each.after.feature for each in adopt(renewed, version, windows, {}, END, new_from=renewed.ends_at)] == ["a"]

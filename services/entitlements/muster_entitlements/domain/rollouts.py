@@ -71,12 +71,13 @@ def adopt(
     used: Mapping[str, timedelta],
     now: datetime,
     next_term: NextTerm | None = None,
+    new_from: datetime | None = None,
 ) -> Iterator[Change]:
     """The windows that differ once the pool has a version, from an instant on. Adopting it again changes nothing.
 
     `used` is how long trials of each feature were open before the pool's term. What is not open for the whole of
     `next_term` ends with the present term, though the pool may be renewed already. No new feature opens once the term
-    is over: a late renewal has the version adopted again.
+    is over: a late renewal has the version adopted again, and it opens `new_from` then, if that is later.
     """
     for feature in catalog.features.values():
         term = pool
@@ -85,11 +86,12 @@ def adopt(
         window = windows.get(feature.key)
         if window is not None and window.gone:
             window = None
-        if window is None and now >= pool.ends_at:
+        at = now if window is not None or new_from is None else max(now, new_from)
+        if window is None and at >= pool.ends_at:
             continue
         spent = used.get(feature.key, timedelta())
         if window is None or now >= window.ends_at:
-            fresh = Window.open(new_id("win", now), feature, term, catalog.number, spent, now)
+            fresh = Window.open(new_id("win", at), feature, term, catalog.number, spent, at)
         elif now >= window.starts_at:
             fresh = Window.open(window.window_id, feature, term, catalog.number, spent, window.starts_at)
         else:
@@ -99,7 +101,7 @@ def adopt(
         if window is not None and after.mode is AccessMode.QUOTA and feature.stated_quota is None:
             after = replace(after, catalog_number=window.catalog_number)  # whose quota it keeps with the access
         if after != windows.get(feature.key):
-            yield Change(windows.get(feature.key), after, now)
+            yield Change(windows.get(feature.key), after, at)
     for key, window in windows.items():
         if key not in catalog.features and (after := _retired(window, now)) != window:
             yield Change(window, after, now)

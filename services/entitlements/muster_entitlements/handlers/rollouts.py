@@ -112,7 +112,8 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     """Adopt the version that waited for the term that begins, if there is one: a renewal may still come later.
 
     Without one, the present one is adopted again: what it made a trial is one from now on. One that was published after
-    the term began, while its renewal was late, arrives only now: a trial that it brings has its full length.
+    the term began, while its renewal was late, arrives only now: a trial that it brings has its full length. So has a
+    new one of a version that reached the agency only then, though it was published before.
     """
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
@@ -124,7 +125,8 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     comes = adoption.next_number if adoption.comes_by(at) else None
     version = await catalogs.find_version(uow.connection, comes or adoption.number)
     if version is not None and version.published_at is not None and version.published_at > at:
-        deadlines.schedule(uow, [Deadline(CATALOG_NEXT_TERM, agency_id, agency_id, uow.now)])
+        arrives = max(uow.now, version.published_at)  # another agency's clock may be ahead
+        deadlines.schedule(uow, [Deadline(CATALOG_NEXT_TERM, agency_id, agency_id, arrives)])
         return
     if adoption.next_number is not None and adoption.comes_by(at):
         await _adopt(uow, pool, await _find_catalog(uow, adoption.next_number), at)
@@ -154,7 +156,7 @@ async def _adopt_again(
         lasting = (await _find_catalog(uow, adoption.next_number)).lasting
         next_term = NextTerm(adoption.next_after or pool.ends_at, lasting)
     present = await _find_catalog(uow, adoption.number)
-    await _adopt(uow, pool, present, at, after_grace=after_grace, next_term=next_term)
+    await _adopt(uow, pool, present, at, after_grace=after_grace, next_term=next_term, new_from=uow.now)
 
 
 async def _waits_for(uow: UnitOfWork, kinds: Sequence[str], due: Sequence[Deadline]) -> bool:
@@ -197,18 +199,19 @@ async def _adopt(
     *,
     after_grace: bool = False,
     next_term: NextTerm | None = None,
+    new_from: datetime | None = None,
 ) -> None:
     agency_id = pool.agency_id
     present = await windows.list_windows(uow.connection, agency_id, pool.enrollment_id)
     if after_grace:
         catalog, present = follow_graces(catalog, present, at)
     used = await windows.find_used_trials(uow.connection, agency_id, pool.starts_at, pool.zone)
-    changes = list(adopt(pool, catalog, present, used, at, next_term))
+    changes = list(adopt(pool, catalog, present, used, at, next_term, new_from))
     spent = {change.after.feature: change.spent(pool.zone) for change in changes}
     await windows.save_windows(uow.connection, [change.after for change in changes], spent)
     for change in changes:
         await _reschedule(uow, change)
-        _publish(uow, change, at)
+        _publish(uow, change)
     adopted = present | {change.after.feature: change.after for change in changes}
     ends = [each.ends_at for key, each in adopted.items() if key in catalog.features and not each.renewable]
     if ends:  # a trial follows, for one, which may be before a renewed term ends
@@ -243,8 +246,8 @@ async def _reschedule(uow: UnitOfWork, change: Change) -> None:
         await go_on_with_seat_trials(uow, before, after, change.at)
 
 
-def _publish(uow: UnitOfWork, change: Change, at: datetime) -> None:
-    before, after = change.before, change.after
+def _publish(uow: UnitOfWork, change: Change) -> None:
+    before, after, at = change.before, change.after, change.at
     if change.opens:
         uow.publish(publishing.window_opened(after), time=at)
     elif change.extends and before is not None:

@@ -1,0 +1,74 @@
+"""Renewals that arrive after the term has ended: what was told meanwhile stays told, and what comes, comes once."""
+
+from datetime import timedelta
+from typing import Any
+
+from muster_contracts.entitlements import SeatTrialsEndingSoon
+from tests.integration.entitlements.conftest import END, Entitlements
+from tests.integration.entitlements.lives import published
+from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
+from tests.integration.entitlements.test_next_terms import publish_next, renew, set_published
+from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends
+from tests.integration.entitlements.test_trials import pass_time
+
+DAY = timedelta(days=1)
+
+
+async def test_a_version_that_was_published_by_a_clock_that_is_ahead_is_adopted_once(
+    entitlements: Entitlements,
+) -> None:
+    """The handling of the renewal does not turn round and round until then."""
+    await entitlements.enroll(cap=2)
+    await pass_time(entitlements, END + DAY)
+    await publish(entitlements, [FRONTIER, RESEARCH])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    ahead = END + 3 * DAY
+    await set_published(entitlements, ahead)
+    await renew(entitlements)
+    due_at = "select due_at = $1 from deadline where kind = 'catalog-next-term'"
+    await entitlements.eventually(lambda: entitlements.service.admin.fetchval(due_at, ahead))
+    await pass_time(entitlements, ahead)
+    assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'catalog%'") == 0
+
+
+async def test_what_is_told_of_seats_trials_while_the_renewal_is_late_is_not_told_again(
+    entitlements: Entitlements,
+) -> None:
+    """The version of the term changes only when notices come."""
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    await publish_next(entitlements, 3, CANVAS | {"ends_soon_days": [7]})
+    first = await activate(entitlements, "ada", END - 20 * DAY)
+    second = await activate(entitlements, "bob", END - 3 * DAY)
+    await pass_time(entitlements, END + 20 * DAY)
+    assert await ends(entitlements, 1) == [(first[6:], END + 10 * DAY)]
+    await renew(entitlements)
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await pass_time(entitlements, END + 27 * DAY)
+    assert await ends(entitlements, 2) == [(first[6:], END + 10 * DAY), (second[6:], END + 27 * DAY)]
+    notices: list[Any] = await published(entitlements, SeatTrialsEndingSoon, 3)
+    assert [(event.envelope.time - END, event.data.ending[0].days_left) for event in notices] == [
+        (3 * DAY, 7),
+        (9 * DAY, 1),
+        (20 * DAY, 7),
+    ]
+
+
+async def test_the_trials_that_a_late_version_makes_longer_end_again_at_their_new_ends(
+    entitlements: Entitlements,
+) -> None:
+    """Also those whose ends were told after the term had ended, but none that is over by the version as well."""
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    await publish_next(entitlements, 3, CANVAS | {"trial_days": 60})
+    over, went_on, late = [
+        (await activate(entitlements, person, END - days * DAY))[6:]
+        for person, days in (("ada", 70), ("bob", 35), ("cid", 20))
+    ]
+    await pass_time(entitlements, END + 20 * DAY)
+    told = [(over, END - 40 * DAY), (went_on, END - 5 * DAY), (late, END + 10 * DAY)]
+    assert await ends(entitlements, 3) == told
+    await renew(entitlements)
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await pass_time(entitlements, END + 60 * DAY)
+    assert await ends(entitlements, 5) == [*told, (went_on, END + 25 * DAY), (late, END + 40 * DAY)]
