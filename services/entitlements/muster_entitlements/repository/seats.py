@@ -190,8 +190,7 @@ async def save_use(connection: Connection, seat: Seat, today: date) -> None:
 async def save_uses(connection: Connection, last: Mapping[tuple[str, str], datetime], now: datetime) -> list[Seat]:
     """Store the days on which people, by agency and reference, last used their active seats.
 
-    Returns the assigned seats of the others, of pools that are open: their first use since then activates them. Whoever
-    reports use may know whole seconds only, so use counts from the start of the second in which the seat was given.
+    Returns the assigned seats of others, in open pools: use from the second on in which they were given activates them.
     """
     rows = await connection.fetch(
         """
