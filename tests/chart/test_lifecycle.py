@@ -161,13 +161,19 @@ def test_a_job_beside_the_pods_has_a_name_for_each_version() -> None:
     assert not names("1") & names("2")
 
 
-def test_a_service_may_be_upgraded_before_the_others() -> None:
-    digest = {"image": {"services": {"digest": "sha256:" + "0" * 64}}}
-    objects = render({**digest, "services": {"notify": {"tag": "0.2.0"}}})
+@pytest.mark.parametrize("common", [{"tag": "0.1.0"}, {"digest": f"sha256:{1:064}"}], ids=str)
+@pytest.mark.parametrize("own", [{"tag": "0.2.0"}, {"digest": f"sha256:{2:064}"}], ids=str)
+def test_a_service_may_be_upgraded_before_the_others(common: Values, own: Values) -> None:
+    def reference(image: Values) -> str:
+        return f"muster/services:{image['tag']}" if "tag" in image else f"muster/services@{image['digest']}"
+
+    operations = {"args": ["muster_operator", "streams"], "service": "notify"}
+    objects = render({"image": {"services": common}, "services": {"notify": own}, "operations": operations})
     for name, deployment in of_kind(objects, "Deployment").items():
         images = {container["image"] for container in containers(deployment["spec"]["template"])}
-        expected = "muster/services:0.2.0" if "notify" in name else f"muster/services@sha256:{'0' * 64}"
-        assert images == {expected}
+        assert images == {reference(own if "notify" in name else common)}
+    (pod,) = (pod for name, pod in pods(objects) if "-operation-" in name)
+    assert pod["spec"]["initContainers"][0]["image"] == reference(own)
 
 
 def test_somebody_else_may_migrate() -> None:

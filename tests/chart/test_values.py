@@ -8,6 +8,8 @@ import pytest
 from tests.chart.rendering import EXAMPLES, Refused, Values, render
 
 STANDARD: Values = {"profile": "standard"}
+DIGEST = f"sha256:{0:064}"
+BOTH = {"tag": "0.1.0", "digest": DIGEST}
 
 # Values that the schema refuses, and the words that say where and why.
 WRONG: list[tuple[Values, str]] = [
@@ -21,6 +23,7 @@ WRONG: list[tuple[Values, str]] = [
     ({"roles": {"api": {"replicas": 0}}}, "at '/roles/api/replicas'"),
     ({"roles": {"api": {"replicas": "2"}}}, "at '/roles/api/replicas'.*got string"),
     ({"image": {"services": {"digest": "0123"}}}, "at '/image/services/digest'"),
+    ({"services": {"notify": {"digest": "0123"}}}, "at '/services/notify/digest'"),
     ({"settings": {"LOG_LEVEL": "debug"}}, "at '/settings'.*'LOG_LEVEL' not allowed"),
     ({"migrations": {"mode": "init"}}, "at '/migrations/mode'"),
     ({"autoscaling": {"consumer": {"minReplicas": 0}}}, "at '/autoscaling/consumer/minReplicas'"),
@@ -64,6 +67,9 @@ HOPELESS: list[tuple[Values, str]] = [
     ({"smtp": {"host": ""}}, "smtp.host is not set, which notify needs in production"),
     ({"kafka": {"securityProtocol": "PLAINTEXT"}}, "which production refuses: use SSL or SASL_SSL"),
     ({"trustedCA": {"configMap": "a", "secret": "b"}}, "trustedCA.configMap and trustedCA.secret are both set"),
+    ({"image": {"services": BOTH}}, "image.services.tag and image.services.digest are both set.*the digest would win"),
+    ({"image": {"operator": BOTH}}, "image.operator.tag and image.operator.digest are both set"),
+    ({"services": {"notify": BOTH}}, "services.notify.tag and services.notify.digest are both set"),
     ({"fullnameOverride": "a" * 31}, "has 31 characters.*use at most 30"),
     ({"settings": {"MUSTER_HTTP_PORT": 80}}, "settings.MUSTER_HTTP_PORT: the probes and mounts of this chart need it"),
     (
@@ -144,6 +150,7 @@ HOPELESS: list[tuple[Values, str]] = [
 # What is no fault, although a rule is near.
 RIGHT: list[Values] = [
     {"global": {"imageRegistry": "registry.example.gov"}},  # a parent chart's
+    {"image": {"services": {"digest": DIGEST}}, "services": {"notify": {"tag": "0.2.0"}}},
     {"services": {"notify": {"enabled": False}}, "smtp": {"host": ""}},
     {"provisioning": {"mode": "job", "databases": False}},
     {"pods": {"securityContext": {"runAsUser": 1000, "fsGroup": 1000}}},

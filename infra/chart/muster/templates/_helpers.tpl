@@ -47,13 +47,16 @@ app.kubernetes.io/part-of: muster
 {{- end }}
 {{- end }}
 
-{{/* An image's reference. Arguments: image, its name in the values; service, for a service's own tag. */}}
+{{/* An image's reference. Arguments: image, its name in the values; service, for a service's own tag or digest. */}}
 {{- define "muster.image" -}}
 {{- $image := index .root.Values.image .image -}}
-{{- $own := "" -}}
-{{- if .service }}{{ $own = (index .root.Values.services .service).tag }}{{ end -}}
+{{- $chosen := $image -}}
+{{- with .service -}}
+{{- $own := index $.root.Values.services . -}}
+{{- if or $own.tag $own.digest }}{{ $chosen = $own }}{{ end -}}
+{{- end -}}
 {{- with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image.repository -}}
-{{- if and $image.digest (not $own) }}@{{ $image.digest }}{{ else }}:{{ $own | default $image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- if $chosen.digest }}@{{ $chosen.digest }}{{ else }}:{{ $chosen.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{/*
