@@ -16,7 +16,7 @@ import yaml
 
 from infra.chart.generate import CHART, documents
 from infra.supply_chain.packages import own_packages
-from tests.chart.rendering import EXAMPLES, Object, containers, example, pods, render
+from tests.chart.rendering import EXAMPLES, Object, containers, environment, example, of_kind, pods, render
 
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 
@@ -99,6 +99,30 @@ def test_the_chart_has_the_packages_version_and_names_its_images() -> None:
     assert versions == {chart["version"]} == {chart["appVersion"]}
     named = {each["image"] for each in yaml.safe_load(chart["annotations"]["artifacthub.io/images"])}
     assert named == {container["image"] for _, pod in pods(example("small")) for container in containers(pod)}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_examples_self_test_can_get_a_token(name: str) -> None:
+    (test,) = (pod for found, pod in pods(example(name)) if found == "muster-self-test")
+    assert environment(containers(test)[0])["MUSTER_CLIENT_ID"] == "muster-operator"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_with_a_proxy_says_so_to_the_services(name: str) -> None:
+    objects = example(name)
+    if of_kind(objects, "Ingress") or of_kind(objects, "HTTPRoute"):
+        for deployment in of_kind(objects, "Deployment").values():
+            variables = environment(containers(deployment["spec"]["template"])[-1])
+            assert variables["MUSTER_HTTP_BEHIND_TLS"] == "true"
+            assert variables["MUSTER_HTTP_CONNECTIONS_PER_ADDRESS"] == "4000"
+
+
+def test_an_ingress_has_only_prefixes_without_metrics_and_health() -> None:
+    """OpenShift makes no Route of a path whose type is Exact."""
+    for ingress in of_kind(example("openshift"), "Ingress").values():
+        (rule,) = ingress["spec"]["rules"]
+        paths = [(each["path"], each["pathType"]) for each in rule["http"]["paths"]]
+        assert paths == [("/v1", "Prefix"), ("/docs", "Prefix"), ("/openapi.json", "Prefix")]
 
 
 def test_the_package_renders_what_the_folder_does(tmp_path: Path) -> None:
