@@ -59,7 +59,7 @@ images-test: venv ## Test what is in the images and how they run, on a Docker en
 	@PATH="$$PATH:/usr/sbin" command -v dockerd > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends docker.io > /dev/null && { service docker stop > /dev/null 2>&1 || true; }; }
 	$(BIN)/python -m pytest tests/images $(ARGS)
 
-bundle: venv ## Write one file with the images, the chart, the SBOMs, and checksums, to install from nothing else
+bundle: venv ## Write one file with the images, the chart, the SBOMs, the pages, and checksums, to install without a network
 	$(BIN)/python -m infra.images bundle $(ARGS)
 
 ##@ Work on it

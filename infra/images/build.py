@@ -106,18 +106,17 @@ def source_date_epoch() -> int:
     return int(found[1])
 
 
-def _sources() -> list[str]:
-    """The repository's files that images are built from: tracked by Git, or not ignored."""
-    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *_SOURCES)
-    return listed.strip("\0").split("\0")
+def files_of(*patterns: str) -> list[str]:
+    """The repository's files that match Git's patterns: tracked, or not ignored."""
+    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns)
+    return [name for name in sorted(listed.strip("\0").split("\0")) if (ROOT / name).is_file()]
 
 
 def _inputs(bases: Bases) -> str:
     """A digest of everything that images are built from, except the local base."""
     found = hashlib.sha256(json.dumps([asdict(bases), _revision()]).encode())
-    for name in sorted(_sources()):
-        if (path := ROOT / name).is_file():
-            found.update(f"\0{name}\0".encode() + path.read_bytes())
+    for name in files_of(*_SOURCES):
+        found.update(f"\0{name}\0".encode() + (ROOT / name).read_bytes())
     return found.hexdigest()
 
 

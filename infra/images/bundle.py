@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.images.build import OUTPUT, version
+from infra.images.build import OUTPUT, files_of, version
 from infra.supply_chain.packages import ROOT
 
 # The images that an installation needs. The test servers are only for tests.
@@ -16,11 +16,15 @@ _NAMES = ("services", "operator")
 _CHART = ROOT / "infra" / "chart" / "muster"
 _README = Path(__file__).with_name("BUNDLE.md")
 
+# Every page, and what the pages for an operator lead to. The bundle's README.md takes the place of the repository's.
+_PAGES = ("*.md", "docs", "infra/alerts", "infra/chart", "infra/local/muster_local/data/agencies.tsv")
+_LEFT_OUT = (":!README.md", ":!infra/images/BUNDLE.md")
+
 
 def bundle() -> Path:
-    """Write build/muster-VERSION.tar: images, SBOMs, chart, checksums, and instructions. Same input, same bytes."""
+    """Write build/muster-VERSION.tar: images, SBOMs, chart, pages, and checksums. Same input, same bytes."""
     name = f"muster-{version()}"
-    files = dict(_files())
+    files = pages() | dict(_files())
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {path}\n" for path, content in sorted(files.items()))
     files["SHA256SUMS"] = sums.encode()
     file = ROOT / "build" / f"{name}.tar"
@@ -33,8 +37,13 @@ def bundle() -> Path:
     return file
 
 
+def pages() -> dict[str, bytes]:
+    """What there is to read, and the chart, by the paths that the pages' links and commands have."""
+    found = {name: (ROOT / name).read_bytes() for name in files_of(*_PAGES, *_LEFT_OUT)}
+    return found | {"README.md": _README.read_text("utf-8").replace("VERSION", version()).encode()}
+
+
 def _files() -> Iterator[tuple[str, bytes]]:
-    yield "README.md", _README.read_text("utf-8").replace("VERSION", version()).encode()
     yield "LICENSE", (ROOT / "LICENSE").read_bytes()
     yield "images/images.lock", (OUTPUT / "images.lock").read_bytes()
     for name in _NAMES:
