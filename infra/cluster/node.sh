@@ -21,6 +21,14 @@ cgroups() {
   done
 }
 
+# remove_cgroups GROUP: remove a group whose processes have ended, with all below it, from every hierarchy
+remove_cgroups() {
+  local d
+  for d in "/sys/fs/cgroup/$1" /sys/fs/cgroup/*/"$1"; do
+    [ ! -d "$d" ] || wait_for 20 "emptying $d" find "$d" -depth -type d -exec rmdir {} +
+  done
+}
+
 # node_up N
 node_up() {
   local n=$1 name=node$1 dir=$RUN/node$1 ip=10.243.0.$((10 + $1)) subnet=10.244.$1.0/24 restrict=false pid m
