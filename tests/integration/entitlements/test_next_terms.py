@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from muster_contracts.entitlements import AgencyAccess, FeatureAccessChanged, FeatureWindowExtended
+from muster_contracts.entitlements import (
+    AgencyAccess,
+    FeatureAccessChanged,
+    FeatureWindowExtended,
+    FeatureWindowOpened,
+)
 from muster_entitlements.handlers import seat_trials
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import published
@@ -161,6 +166,21 @@ async def test_a_trial_of_a_version_that_arrives_while_the_renewal_is_late_has_i
     await entitlements.eventually(opens)
     assert await rolled_out(entitlements, 2)
     assert (await windows(entitlements))["frontier-models"]["ends_at"] == text(END)
+
+
+async def test_what_becomes_a_trial_while_the_renewal_is_late_is_one_from_then_on(entitlements: Entitlements) -> None:
+    """The renewal does not extend what was open for the term."""
+    await entitlements.enroll(cap=2)
+    await pass_time(entitlements, END + 12 * DAY)
+    await publish(entitlements, [TRIAL, RESEARCH])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    renewed_at = END + 20 * DAY
+    await pass_time(entitlements, renewed_at)
+    await renew(entitlements)
+    *_, opened = await published(entitlements, FeatureWindowOpened, 4)
+    window = opened.data.feature, opened.data.starts_at, opened.data.ends_at
+    assert window == ("frontier-models", renewed_at, renewed_at + 30 * DAY)
+    assert await entitlements.service.published(FeatureWindowExtended) == []
 
 
 async def set_published(entitlements: Entitlements, at: datetime) -> None:

@@ -79,3 +79,33 @@ def test_what_a_version_brings_that_arrived_after_the_term_opens_with_the_late_r
         ("m", at, at, renewed.ends_at),
     }
     assert [each.after.feature for each in adopt(renewed, version, windows, {}, END, new_from=renewed.ends_at)] == ["a"]
+
+
+OF_SEATS = feature("a", 10, anchor="seat")
+
+
+@pytest.mark.parametrize(
+    ("first", "version", "renewable"),
+    [
+        (feature("a"), feature("a", 10), False),
+        (feature("a"), OF_SEATS, False),
+        (OF_SEATS, feature("a", 10), False),
+        (OF_SEATS, feature("a", 20, anchor="seat"), True),
+        (OF_SEATS, feature("a"), True),
+        (feature("a"), feature("a", None, 5, mode="none"), True),
+    ],
+)
+def test_what_becomes_a_trial_follows_the_term_also_if_its_version_arrives_while_the_renewal_is_late(
+    first: Feature, version: Feature, renewable: bool
+) -> None:
+    """The renewal does not extend it. Where a version of the term itself makes it one, it is the same."""
+    window = opened(catalog(1, first))["a"]
+    in_time, late = [adopted(version, window, END + days * DAY) for days in (-2, 12)]
+    assert (in_time.renewable, late.renewable, late.ends_at) == (renewable, renewable, END)
+    assert list(adopt(POOL, catalog(2, version), {"a": late}, {}, END + 12 * DAY)) == []
+    renewed, at = replace(POOL, ends_at=END + 365 * DAY), END + 20 * DAY
+    for each in () if renewable else (in_time, late):
+        [change] = adopt(renewed, catalog(2, version), {"a": each}, {}, at)
+        assert (change.opens, change.after.starts_at) == (True, at)
+    away = replace(window, renewable=False)  # a version had removed it, and another one brings it back
+    assert not adopted(version, away, END + 12 * DAY).renewable

@@ -117,13 +117,16 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
         grace_days=_grace_days(window, fresh, now),
     )
     of_seats = fresh.seat_days is not None
+    lasts = not fresh.trial and (window.seat_days is not None or not of_seats)
     if now < window.starts_at:
         decided = window.trial and fresh.trial and (window.extended or window.ended_early or _leaves_program(window))
         same = (_told(window), _dates(window)) == (_told(fresh), _dates(fresh))
         return replace(follows, renewable=True) if decided or same else fresh
     if now >= window.ends_at:
-        if (window.trial and (fresh.trial or of_seats)) or now >= pool.ends_at:
+        if window.trial and (fresh.trial or of_seats):
             return follows
+        if now >= pool.ends_at:  # a late renewal does not extend what becomes a trial, which follows then
+            return replace(follows, renewable=window.renewable and lasts)
         if now < window.closes_at() and (WIDTH[fresh.mode] < WIDTH[window.mode] or now < fresh.starts_at):
             mode = fresh.mode if fresh.starts_at <= window.closes_at() else AccessMode.NONE
             quota = feature.seat_quota if mode is AccessMode.QUOTA else None
@@ -135,7 +138,7 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
         trial=window.trial and (fresh.trial or of_seats),
         ends_at=window.ends_at if _keeps_end(window, fresh) else max(window.ends_at, _ends_at(window, fresh)),
         seat_days=_seat_days(window, fresh),
-        renewable=window.trial or (of_seats and window.seat_days is not None) or not (fresh.trial or of_seats),
+        renewable=window.trial or lasts,
     )
 
 
