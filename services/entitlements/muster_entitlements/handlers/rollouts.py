@@ -112,8 +112,9 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     """Adopt the version that waited for the term that begins, if there is one: a renewal may still come later.
 
     Without one, the present one is adopted again: what it made a trial is one from now on. One that was published after
-    the term began, while its renewal was late, arrives only now: a trial that it brings has its full length. So has a
-    new one of a version that reached the agency only then, though it was published before.
+    the term began, while its renewal was late, arrives only now: a trial that it brings has its full length. One with
+    the rule `now` that reached the agency only then, though it was published before, opens only now a feature that the
+    agency did not have.
     """
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
