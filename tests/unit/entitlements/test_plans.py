@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from muster_contracts.entitlements import AccessMode, CatalogRule
-from muster_entitlements.domain.catalog import Catalog, Feature, Version, VersionState
+from muster_entitlements.domain.catalog import Catalog, Feature, Quota, Version, VersionState
 from muster_entitlements.domain.plans import Effect, Waiting, adopt_as_time_goes_by, effects, next_term_effects
 from muster_entitlements.domain.rollouts import adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
@@ -214,9 +214,20 @@ def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_renewed
 
 
 @pytest.mark.parametrize("day", [300, 370])
-def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_where_none_waits(day: int) -> None:
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {},
+        {"name": "Another name", "value": 5, "ends_soon_days": (7,)},
+        {"monthly_quota_after": None, "quota": Quota(limit=5, report_only=True, thresholds=(100,))},
+    ],
+)
+def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_where_none_waits(
+    day: int, kept: dict[str, Any]
+) -> None:
     """So a plan shows for no agency alone that it loses what others lose as well, or gains it."""
-    first, waiting = catalog(1, feature("a"), feature("k")), catalog(2, feature("a", 30), feature("k"))
+    k = feature("k", None, 5)
+    first, waiting = catalog(1, feature("a"), k), catalog(2, feature("a", 30), k.model_copy(update=kept))
     version, now = catalog(3, feature("a", 30), feature("n")), START + day * DAY
     versions = numbered(first, waiting, version)
     of_all = [

@@ -150,10 +150,21 @@ def effects(
     comes = Course.of(renewed, catalog, windows, used, now)
 
     def ends_at(feature: str) -> datetime:
-        waits = waiting is not None and waiting.catalog.features.get(feature) != present.features.get(feature)
-        return renewed.ends_at if waits else pool.ends_at
+        changes = waiting is not None and _terms(waiting.catalog, feature) != _terms(present, feature)
+        return renewed.ends_at if changes else pool.ends_at
 
     return _differences(pool, stays, comes, now, versions, ends_at)
+
+
+def _terms(catalog: Catalog, key: str) -> tuple[object, ...] | None:
+    """All from which an effect can follow, of a feature that a version has: not its name, nor its notices, for two."""
+    feature = catalog.features.get(key)
+    if feature is None:
+        return None
+    quota = feature.stated_quota
+    counts = (quota.limit, quota.per, quota.period) if quota else None
+    window = feature.trial_days, feature.grace_days, feature.anchor, feature.anchor_at
+    return feature.mode, feature.mode_after, *window, counts
 
 
 def next_term_effects(
