@@ -8,6 +8,7 @@ from tests.integration.entitlements.conftest import END, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
 from tests.integration.entitlements.test_next_terms import publish_next, renew, set_published
+from tests.integration.entitlements.test_rollouts import park
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends
 from tests.integration.entitlements.test_trials import pass_time
 
@@ -52,6 +53,23 @@ async def test_what_is_told_of_seats_trials_while_the_renewal_is_late_is_not_tol
         (9 * DAY, 1),
         (20 * DAY, 7),
     ]
+
+
+async def test_a_parked_notice_of_seats_trials_is_told_once_a_late_version_comes(entitlements: Entitlements) -> None:
+    """Which takes its deadline away."""
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    await publish_next(entitlements, 3, CANVAS | {"ends_soon_days": [7]})
+    await activate(entitlements, "ada", END - 20 * DAY)
+    await pass_time(entitlements, END + 2 * DAY)
+    await park(entitlements, "seat-trials-ending-soon", END + 2 * DAY)
+    entitlements.service.clock.move(END + 3 * DAY + timedelta(hours=5))
+    await renew(entitlements)
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    [notice] = await published(entitlements, SeatTrialsEndingSoon, 1)
+    assert (notice.envelope.time, notice.data.ending[0].days_left) == (END + 3 * DAY, 7)
+    await pass_time(entitlements, END + 11 * DAY)
+    assert len(await entitlements.service.published(SeatTrialsEndingSoon)) == 1
 
 
 async def test_the_trials_that_a_late_version_makes_longer_end_again_at_their_new_ends(

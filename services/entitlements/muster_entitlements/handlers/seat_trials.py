@@ -44,15 +44,16 @@ async def go_on_with_seat_trials(uow: UnitOfWork, before: Window, after: Window,
     """
     if before.seat_trial is None:
         return
-    kinds = [SEAT_TRIALS_ENDING_SOON]
-    is_late = await deadlines.is_any_due(uow.connection, before.agency_id, kinds, uow.now, or_parked=False)
+    notice = SEAT_TRIALS_ENDING_SOON, before.agency_id, before.window_id
+    notice_at = await deadlines.find_instant(uow.connection, *notice)  # may be due, or parked
+    noticed_until = uow.now if notice_at is None else min(uow.now, notice_at - timedelta.resolution)
     cancel_seat_trials(uow, [before])
     if after.seat_trial is None:
         return
     place = await seat_trials.find_place(uow.connection, after)
     if after.seat_trial > before.seat_trial:
         place = min(place, Place(after.seats_begun_until(at), _LAST_SEAT))
-    await _go_on(uow, after, after.seat_trial, place, at if is_late else uow.now)
+    await _go_on(uow, after, after.seat_trial, place, noticed_until)
 
 
 async def begin_seat_trials(uow: UnitOfWork, agency_id: str, begun: Collection[datetime]) -> None:
@@ -123,10 +124,10 @@ async def on_seat_trials_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline
         await _schedule_notice(uow, window, trial, deadline.due_at)
 
 
-async def _go_on(uow: UnitOfWork, window: Window, trial: timedelta, place: Place, at: datetime) -> None:
+async def _go_on(uow: UnitOfWork, window: Window, trial: timedelta, place: Place, noticed_until: datetime) -> None:
     await seat_trials.save_place(uow.connection, window, place)
     await _schedule_end(uow, window, place)
-    await _schedule_notice(uow, window, trial, at)
+    await _schedule_notice(uow, window, trial, noticed_until)
 
 
 async def _schedule_end(uow: UnitOfWork, window: Window, place: Place) -> None:

@@ -165,6 +165,14 @@ async def find_due(connection: Connection, agency_id: str, kinds: Sequence[str])
     return instant
 
 
+async def find_instant(connection: Connection, kind: str, agency_id: str, subject: str) -> datetime | None:
+    """When a deadline is due, also if it is parked; None if there is none."""
+    instant: datetime | None = await connection.fetchval(
+        "select due_at from deadline where kind = $1 and agency_id = $2 and subject = $3", kind, agency_id, subject
+    )
+    return instant
+
+
 async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
     """Remove deadlines in order to handle them. Returns those that still existed."""
     rows = await uow.connection.fetch(
