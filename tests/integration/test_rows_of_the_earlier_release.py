@@ -11,10 +11,13 @@ async def test_code_of_the_earlier_release_goes_on_beside_the_new_one(upgraded: 
     """It does not know `next_after` and `start_corrected`: what it wrote before this migration, and what it writes."""
     rows = """
         insert into pool (agency_id, enrollment_id, starts_at, ends_at, cap) values
-        ('EPA', 'enr_1', '2025-08-06Z', '2027-08-06Z', 5), ('DOE', 'enr_2', '2025-08-06Z', '2027-08-06Z', 5);
+        ('EPA', 'enr_1', '2025-08-06Z', '2027-08-06Z', 5), ('DOE', 'enr_2', '2025-08-06Z', '2027-08-06Z', 5),
+        ('NSF', 'enr_3', '2025-08-06Z', '2026-08-07Z', 5);
         insert into agency_catalog (agency_id, number, next_number) values ('EPA', 1, 2), ('DOE', 1, null);
         insert into deadline (kind, agency_id, subject, due_at) values
-        ('catalog-next-term', 'EPA', 'EPA', '2026-08-06Z'), ('catalog-next-term', 'NSF', 'NSF', '2026-08-07Z');
+        ('catalog-next-term', 'EPA', 'EPA', '2026-08-06Z'),
+        ('catalog-next-term', 'DOE', 'DOE', '2026-08-06Z'), -- a trial follows then
+        ('catalog-next-term', 'NSF', 'NSF', '2025-10-05Z');
         insert into agency_instant (agency_id, latest) values ('EPA', '2025-08-06Z');
         insert into feature_window (
             agency_id, enrollment_id, feature, window_id, trial, mode, starts_at, ends_at, mode_after, anchor

@@ -156,6 +156,8 @@ async def test_seats_and_windows_of_long_ago_are_as_they_were(upgraded: Upgrade)
 async def test_what_waits_for_a_term_comes_then_and_no_later_version_with_it(upgraded: Upgrade) -> None:
     """Code of the earlier release goes on beside the new one, and leaves the columns that it does not know."""
     rows = """
+        insert into pool (agency_id, enrollment_id, starts_at, ends_at, cap) values
+        ('EPA', 'enr_1', '2025-08-06Z', '2027-08-06Z', 5);
         insert into agency_catalog (agency_id, number, next_number) values ('EPA', 1, 2), ('DOE', 2, null);
         insert into deadline (kind, agency_id, subject, due_at) values
         ('catalog-next-term', 'EPA', 'EPA', '2026-08-06Z'), ('catalog-next-term', 'DOE', 'DOE', '2026-08-06Z');

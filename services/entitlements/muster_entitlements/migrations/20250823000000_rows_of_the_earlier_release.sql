@@ -8,7 +8,8 @@ alter table feature_window no force row level security;
 alter table feature_window_history no force row level security;
 alter table pool no force row level security;
 
--- The code of the earlier release does not know next_after, also where it notes a version: that comes when it says.
+-- The code of the earlier release does not know next_after, also where it notes a version. The deadline says when one
+-- comes that waits already; where none does, it is for what else comes with a term.
 create function add_next_after() returns trigger
 language plpgsql
 as $$
@@ -16,7 +17,9 @@ begin
     new.next_after := coalesce(
         (
             select due_at from deadline
-            where kind = 'catalog-next-term' and agency_id = new.agency_id and subject = new.agency_id
+            where
+                kind = 'catalog-next-term' and agency_id = new.agency_id and subject = new.agency_id
+                and tg_op = 'UPDATE' and old.next_number is not null
         ),
         (select ends_at from pool where agency_id = new.agency_id)
     );
