@@ -90,6 +90,11 @@ async def test_a_granted_quota_takes_grants_to_its_person_whatever_else_the_agen
     granted = await entitlements.post("quota-grants", further | {"subject": ada})
     assert granted.status_code == 201, granted.text
     assert (await entitlements.post("quota-grants", further | {"subject": bob})).status_code == 422
+    later_on = {"subject": bob, "starts_at": (START + timedelta(days=10)).isoformat()}
+    assert (await entitlements.post("grants", quota | later_on)).status_code == 201
+    for days, status in ((10, 422), (11, 201)):
+        span = {"subject": bob, "ends_at": (START + timedelta(days=days)).isoformat()}
+        assert (await entitlements.post("quota-grants", further | span)).status_code == status
     for amount, status in ((4, 200), (1, 409)):
         reply = await entitlements.post("usage/consume", {"subject": ada, "feature": "notes", "amount": amount})
         assert reply.status_code == status, reply.text

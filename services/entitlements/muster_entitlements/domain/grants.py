@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.quotas import QuotaGrant
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Grant:
             return False
         return self.starts_at <= now and (self.ends_at is None or now < self.ends_at)
 
-    def overlaps(self, other: "Grant") -> bool:
+    def overlaps(self, other: "Grant | QuotaGrant") -> bool:
         """Whether two grants are in force at one instant, unless one of them is revoked."""
         return (other.ends_at is None or self.starts_at < other.ends_at) and (
             self.ends_at is None or other.starts_at < self.ends_at

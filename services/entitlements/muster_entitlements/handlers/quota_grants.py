@@ -23,14 +23,6 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
     Raises PoolUnknown, FeatureUnknown, InvalidInput, QuotaGrantsFull, or GrantsFull.
     """
     pool = await known_pool(uow, command.agency_id)
-    if not await _has_granted_quota(uow, command):
-        feature = await known_feature(uow, pool, command.feature)
-        if command.subject_ref is not None and feature.stated_quota and feature.stated_quota.per is QuotaScope.AGENCY:
-            rule = f"must be left out: the quota of {feature.key} is of the whole agency"
-            raise InvalidInput("subject", command.subject_ref, rule)
-    starts_at = command.starts_at or uow.now
-    if command.ends_at is not None and command.ends_at <= max(starts_at, uow.now):
-        raise InvalidInput("ends_at", command.ends_at.isoformat(), "must be after starts_at, and in the future")
     grant = QuotaGrant(
         agency_id=command.agency_id,
         grant_id=new_id("qgr", uow.now),
@@ -39,9 +31,16 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
         amount=command.amount,
         spent=0,
         priority=command.priority,
-        starts_at=starts_at,
+        starts_at=command.starts_at or uow.now,
         ends_at=command.ends_at,
     )
+    if not await _has_granted_quota(uow, grant):
+        feature = await known_feature(uow, pool, command.feature)
+        if command.subject_ref is not None and feature.stated_quota and feature.stated_quota.per is QuotaScope.AGENCY:
+            rule = f"must be left out: the quota of {feature.key} is of the whole agency"
+            raise InvalidInput("subject", command.subject_ref, rule)
+    if grant.ends_at is not None and grant.ends_at <= max(grant.starts_at, uow.now):
+        raise InvalidInput("ends_at", grant.ends_at.isoformat(), "must be after starts_at, and in the future")
     if await quota_grants.count_unspent(uow.connection, grant, uow.now) >= MOST_UNSPENT:
         raise QuotaGrantsFull(grant.feature, MOST_UNSPENT)
     await quota_grants.add_grant(uow.connection, grant, uow.now)
@@ -65,11 +64,11 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
     return QuotaGrantReply.of(grant)
 
 
-async def _has_granted_quota(uow: UnitOfWork, command: GrantQuota) -> bool:
-    """Whether a grant gives the person, or the agency, a quota of the feature, which is then each person's own.
+async def _has_granted_quota(uow: UnitOfWork, grant: QuotaGrant) -> bool:
+    """Whether at some instant of it, a grant gives the person, or the agency, a quota of the feature.
 
-    It outlives a feature that the catalog has no longer.
+    Then that is each person's own. It outlives a feature that the catalog has no longer.
     """
-    subjects = [command.subject_ref] if command.subject_ref else []
-    standing = await grants.list_standing(uow.connection, command.agency_id, subjects, uow.now, command.feature)
-    return any(grant.mode is AccessMode.QUOTA for grant in standing)
+    subjects = [grant.subject_ref] if grant.subject_ref else []
+    standing = await grants.list_standing(uow.connection, grant.agency_id, subjects, uow.now, grant.feature)
+    return any(other.mode is AccessMode.QUOTA and other.overlaps(grant) for other in standing)
