@@ -63,6 +63,10 @@ class Kube:
         query = "" if grace is None else f"?gracePeriodSeconds={grace}"
         (await self._http.delete(f"/api/v1/namespaces/{MUSTER}/pods/{name}{query}")).raise_for_status()
 
+    async def are_gone(self, *names: str) -> bool:
+        """Whether no pod of the release has one of these names."""
+        return {*names}.isdisjoint(pod["metadata"]["name"] for pod in await self.pods())
+
     async def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Run kubectl; return its output. Raises CommandFailed."""
         return await command(str(HOME / "bin" / "kubectl"), "--kubeconfig", str(KUBECONFIG), *arguments, stdin=stdin)

@@ -21,11 +21,7 @@ async def test_twenty_pods_are_killed_at_random(kube: Kube, traffic: Traffic, se
             pods = {dice.choice(await kube.pods(f"muster/role={role}"))["metadata"]["name"] for role in ROLES}
             print(f"killing {', '.join(sorted(pods))}")
             await asyncio.gather(*(kube.delete_pod(pod, grace=0) for pod in pods))
-            await eventually(lambda: _are_gone(kube, pods), timeout=60)  # noqa: B023 - awaited in turn
+            await eventually(lambda: kube.are_gone(*pods), timeout=60)  # noqa: B023 - awaited in turn
             await kube.rolled_out()
     killed = ROUNDS * len(ROLES)
     record(f"{killed} pods killed, one of each role at once", f"{time.monotonic() - started:.0f} s, {counted}")
-
-
-async def _are_gone(kube: Kube, names: set[str]) -> bool:
-    return names.isdisjoint({pod["metadata"]["name"] for pod in await kube.pods()})

@@ -35,7 +35,7 @@ async def test_a_pod_of_each_role_is_deleted(kube: Kube, traffic: Traffic, seed:
             print(f"deleting {pod}")
             started = time.monotonic()
             await kube.delete_pod(pod)
-            await eventually(lambda: _is_gone(kube, pod), timeout=60)  # noqa: B023 - awaited in turn
+            await eventually(lambda: kube.are_gone(pod), timeout=60)  # noqa: B023 - awaited in turn
             await kube.rolled_out()
             seconds.append(time.monotonic() - started)
     record("a pod deleted, until all is ready again", f"{max(seconds):.0f} s at most of {DELETIONS}, {counted}")
@@ -47,7 +47,3 @@ async def test_the_operators_own_checks_find_nothing(kube: Kube, installed: Read
     muster = str(ROOT / ".venv" / "bin" / "muster")
     print(await command(muster, "streams", "check", environment=environment))
     print(await command(muster, "reconcile", environment=environment))
-
-
-async def _is_gone(kube: Kube, name: str) -> bool:
-    return name not in {pod["metadata"]["name"] for pod in await kube.pods()}
