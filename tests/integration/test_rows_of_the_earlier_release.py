@@ -57,7 +57,7 @@ async def test_code_of_the_earlier_release_goes_on_beside_the_new_one(upgraded: 
 
 
 async def test_deadlines_of_the_earlier_release_are_as_the_new_one_has_them(upgraded: Upgrade) -> None:
-    """No seat's trial of a removed feature ends after its window, and copies are told of quotas that count anew."""
+    """No seat's trial of a removed feature ends after its window, and copies learn of quotas that count otherwise."""
     rows = """
         insert into feature_window (
             agency_id, enrollment_id, feature, window_id, trial, mode, starts_at, ends_at, mode_after, anchor,

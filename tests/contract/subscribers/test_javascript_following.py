@@ -1,4 +1,4 @@
-"""When the JavaScript copy begins anew, and when it gives up: with what kafkajs tells it, and without a Kafka."""
+"""When the JavaScript copy starts over, and when it gives up: with what kafkajs tells it, and without a Kafka."""
 
 import json
 
@@ -146,7 +146,7 @@ def test_it_asks_again_for_the_ends_that_could_not_be_asked_for() -> None:
     assert in_javascript(program, [AGENCY, PERSON]) == ["NotReady"]
 
 
-def test_it_begins_anew_after_what_another_try_may_help_and_otherwise_tells() -> None:
+def test_it_starts_over_after_what_another_try_may_help_and_otherwise_tells() -> None:
     program = f"""{FAKE}
         await fill(consumers[0]);
         await until(() => answer() === "seat_assigned");
@@ -166,7 +166,7 @@ def test_it_begins_anew_after_what_another_try_may_help_and_otherwise_tells() ->
     assert found == ["NotReady", "seat_assigned", [], False, "NotReady", ["why"], 2]
 
 
-def test_it_ends_once_no_further_try_helps_to_begin_anew() -> None:
+def test_it_ends_once_no_further_try_helps_to_start_over() -> None:
     program = f"""{FAKE}
         const lost = Object.assign(new Error("no broker"), {{ retriable: true }});
         refusals.push(Object.assign(new Error("no more tries"), {{ retriable: false, cause: lost }}));

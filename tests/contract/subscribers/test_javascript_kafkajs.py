@@ -1,4 +1,4 @@
-"""How the JavaScript copy begins anew with kafkajs's own consumer, on brokers that the test plays."""
+"""How the JavaScript copy starts over with kafkajs's own consumer, on brokers that the test plays."""
 
 from tests.contract.subscribers.test_javascript import in_javascript
 from tests.contract.subscribers.test_javascript_following import AGENCY, ANSWERS, PERSON
@@ -97,7 +97,7 @@ BROKERS = f"""
 """
 
 
-def test_a_consumer_ends_that_joins_again_while_kafkajs_makes_its_fetchers_anew() -> None:
+def test_a_consumer_ends_that_joins_again_while_kafkajs_makes_new_fetchers() -> None:
     program = f"""{BROKERS}
         const [old] = clusters;
         const changed = Promise.withResolvers();

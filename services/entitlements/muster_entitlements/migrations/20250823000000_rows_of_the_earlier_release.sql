@@ -74,7 +74,7 @@ from (
 where d.kind = w.kind and d.agency_id = w.agency_id and d.subject = w.window_id and d.due_at > w.due_at;
 
 -- Months that roll from a window's start are counted by the agency's clocks now, and copies know use of the earlier
--- ones. What is told as it is already is not told again. Not at once: code of the earlier release would find nothing to
+-- ones. What they know already is not published again. Not at once: code of the earlier release would find nothing to
 -- tell, and goes on counting as it does. The subject is the enrollment, since that code may move the agency's deadline.
 insert into deadline (kind, agency_id, subject, due_at)
 select 'quota-uses-told', agency_id, enrollment_id, now() + interval '1 day'
