@@ -8,7 +8,7 @@ from infra.chart.generate import CHART, README, ROOT
 from infra.chart.values import values_of
 from muster_runtime.settings import Settings
 from tests.chart.rendering import EXAMPLES, Values, example, of_kind, pods, render
-from tests.cluster.runbooks import PAGES
+from tests.cluster.runbooks import PAGES, blocks_of
 
 
 def test_the_pages_are_those_of_the_operations() -> None:
@@ -35,6 +35,13 @@ def test_a_page_names_what_there_is(name: str) -> None:
         assert (label, value) in labels, label
 
 
+def test_the_projects_readme_installs_as_the_charts_page_does() -> None:
+    label = "kubectl label namespace muster pod-security.kubernetes.io/enforce=restricted"
+    (short,) = blocks_of(ROOT / "README.md")
+    (long,) = blocks_of(README)
+    assert _words(short) == _words(long.replace(label, ""))
+
+
 def test_the_readme_names_every_example_and_secret() -> None:
     readme = README.read_text("utf-8")
     for name in EXAMPLES:
@@ -56,6 +63,11 @@ def test_the_page_on_scale_counts_every_profiles_connections() -> None:
         deployments = of_kind(render({"profile": profile}), "Deployment").values()
         count = sum(found["spec"]["replicas"] for found in deployments)
         assert f"{each * count:,}" in re.findall(r"[\d,]+", row), profile
+
+
+def _words(script: str) -> list[str]:
+    """A script's words, whatever its lines."""
+    return script.replace(";", " ").split()
 
 
 def _standard_sources() -> list[list[dict[str, dict[str, str]]]]:

@@ -23,8 +23,8 @@ from tests.cluster.traffic import Traffic, import_register
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What raises an epoch comes last: the oracle proves streams of which no epoch was raised."""
-    items.sort(key=lambda item: item.get_closest_marker("raises_epoch") is not None)
+    """Sort what nothing can follow to the end: the others stay in their order."""
+    items.sort(key=lambda item: item.get_closest_marker("comes_last") is not None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

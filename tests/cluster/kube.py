@@ -76,6 +76,15 @@ class Kube:
         items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         await self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(items))
 
+    async def try_apply(self, objects: Iterable[Thing], namespace: str) -> None:
+        """Let the API server validate objects as if it created them: their schemas, CEL rules, and admission.
+
+        Raises CommandFailed with what it does not accept, which includes fields that it does not know.
+        """
+        items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        flags = ("--server-side", "--dry-run=server", "--validate=strict")
+        await self.kubectl("-n", namespace, "apply", *flags, "-f", "-", stdin=json.dumps(items))
+
     async def rolled_out(self, namespace: str = MUSTER, timeout: float = 300) -> None:
         """Wait until every Deployment's pods have its present template and are available."""
 

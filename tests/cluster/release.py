@@ -88,12 +88,6 @@ class Release:
             )
         )
 
-    async def try_upgrade(self, values: Mapping[str, Any]) -> None:
-        """Dry-run an upgrade on the API server, which validates it and changes nothing."""
-        await self._act(
-            partial(self._helm.upgrade, self._chart, NAME, dict(values), dry_run="server", reset_values=True)
-        )
-
     async def roll_back(self) -> None:
         """Roll back to the previous revision, and wait until every pod is ready."""
         await self._act(partial(self._helm.rollback, NAME, wait="watcher", timeout=INSTALL_SECONDS))

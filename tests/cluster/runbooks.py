@@ -31,13 +31,20 @@ PAGES: Mapping[str, Sequence[str]] = {
     if (blocks := blocks_of(page))
 }
 
+# What an install, an upgrade, and a rollback end with.
+TEST = PAGES["runbooks/upgrade.md"][-1].strip()
+
 
 class Desk:
-    """An operator's working folder, with the chart, `values.yaml`, and the commands that the pages use."""
+    """An operator's working folder, with `values.yaml` and the commands that the pages use.
+
+    It has the repository's chart, unless the folder has one.
+    """
 
     def __init__(self, folder: Path, values: Mapping[str, Any]) -> None:
         self.folder = folder
-        (folder / "infra").symlink_to(ROOT / "infra")
+        if not (folder / "infra").exists():
+            (folder / "infra").symlink_to(ROOT / "infra")
         self.write(values)
 
     def write(self, values: Mapping[str, Any]) -> None:

@@ -1,31 +1,54 @@
 """A real API server accepts everything that the chart can render, with other operators' resources defined."""
 
-from tests.cluster.conftest import Ready
-from tests.cluster.kube import HOME, Kube
-from tests.cluster.release import Release, values
+from copy import deepcopy
+
+import pytest
+
+from tests.chart.rendering import EXAMPLES, Object, Values, example, render
+from tests.cluster.kube import HOME, CommandFailed, Kube
+from tests.cluster.release import namespace
 
 DEFINITIONS = HOME / "definitions"
 
+# Nothing is in it: the server would compare an object with the present one.
+NAMESPACE = "muster-dry-run"
 
-async def test_the_api_server_takes_every_object_that_a_release_may_have(kube: Kube, installed: Ready) -> None:
+# What the examples leave out, of which a first install cannot have everything.
+JOBS: Values = {
+    "preflight": {"mode": "hook"},
+    "provisioning": {"mode": "hook"},
+    "operations": {"args": ["muster_operator", "streams"]},
+}
+
+
+@pytest.fixture
+async def defined(kube: Kube) -> Kube:
+    """The cluster, with the other operators' definitions."""
+    await kube.apply([namespace(NAMESPACE)])
     await kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(DEFINITIONS))
-    names = [
-        d["metadata"]["name"]
-        for d in (await kube.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions"))["items"]
-    ]
-    await kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
-    more = {
-        "profile": "large",
-        "autoscaling": {
-            "api": {"enabled": True},
-            "consumer": {"enabled": True, "authentication": "muster-kafka"},
-        },
-        "monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}, "dashboards": {"enabled": True}},
-        "http": {"domain": "muster.gov", "gateway": {"enabled": True, "parentRefs": [{"name": "outside"}]}},
-    }
-    release = Release(kube)
-    await release.try_upgrade(values(installed.servers, **more))
-    ingress = {"http": {"domain": "muster.gov", "ingress": {"enabled": True, "tlsSecret": "muster-tls"}}}
-    await release.try_upgrade(values(installed.servers, **ingress))
-    databases = {"cloudnativepg": {"enabled": True, "cluster": "postgres"}, "migrations": {"mode": "job"}}
-    await release.try_upgrade(values(installed.servers, **databases))
+    await kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+    return kube
+
+
+async def test_the_api_server_takes_every_object_that_a_release_may_have(defined: Kube) -> None:
+    for name in EXAMPLES:
+        await defined.try_apply(_known(example(name)), NAMESPACE)
+    await defined.try_apply(render(JOBS, is_upgrade=True), NAMESPACE)
+
+
+async def test_it_refuses_a_wrong_field_of_another_operators_object(defined: Kube) -> None:
+    kinds = {"HTTPRoute": "hostname", "ScaledObject": "maxReplicas", "PodMonitor": "endpoints", "Database": "schema"}
+    found = {each["kind"]: each for name in EXAMPLES for each in _known(example(name))}
+    for kind, field in kinds.items():
+        wrong = found[kind]
+        wrong["spec"][field] = "x"
+        with pytest.raises(CommandFailed, match=f'unknown field "spec.{field}"'):
+            await defined.try_apply([wrong], NAMESPACE)
+
+
+def _known(objects: tuple[Object, ...]) -> list[Object]:
+    """Without Strimzi's objects, whose definitions the cluster does not have, and without other namespaces."""
+    known = deepcopy([found for found in objects if not found["apiVersion"].startswith("kafka.strimzi.io/")])
+    for found in known:
+        found["metadata"].pop("namespace", None)
+    return known

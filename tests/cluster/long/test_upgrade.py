@@ -10,13 +10,10 @@ from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
 from tests.cluster.kube import ROOT, SCRIPT, Kube, command
 from tests.cluster.release import values
-from tests.cluster.runbooks import PAGES, Desk
+from tests.cluster.runbooks import PAGES, TEST, Desk
 from tests.cluster.traffic import Traffic
 
 VERSION = "0.1.0"
-
-# What both pages end with.
-TEST = PAGES["runbooks/upgrade.md"][-1].strip()
 
 
 async def test_an_upgrade_a_rollback_and_an_upgrade(
