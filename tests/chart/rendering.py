@@ -87,6 +87,15 @@ def containers(pod: Object) -> list[Object]:
     return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
 
 
+def leaves(found: Any) -> Iterator[Any]:
+    """Every value inside an object, at any depth."""
+    if isinstance(found, Mapping | list | tuple):
+        for each in found.values() if isinstance(found, Mapping) else found:
+            yield from leaves(each)
+    else:
+        yield found
+
+
 def environment(container: Object) -> dict[str, str]:
     """The variables of a container."""
     return {each["name"]: each["value"] for each in container["env"]}

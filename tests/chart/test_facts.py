@@ -1,6 +1,7 @@
 """What the chart says of the code is what the code says."""
 
 import os
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services
 from muster_operator.topic_plan import LiveTopic, differences
 from muster_runtime.database.schema import Schema
 from muster_runtime.settings import Settings
-from tests.chart.rendering import Object, containers, environment, example, of_kind, pods, render
+from tests.chart.rendering import Object, containers, environment, example, leaves, of_kind, pods, render
 
 STRIMZI = {"strimzi": {"enabled": True, "cluster": "kafka"}}
 
@@ -77,6 +78,28 @@ def test_a_setting_is_as_it_was_written() -> None:
     )
     variables = environment(containers(pod)[0])
     assert [variables[name] for name in written] == ["2000000", "0.5", "true"]
+
+
+def test_a_million_is_written_without_an_exponent() -> None:
+    million = 1_000_000
+    values = {
+        "profile": "standard",
+        "autoscaling": {"consumer": {"enabled": True, "authentication": "kafka", "lag": million}},
+        "migrations": {"waitSeconds": million},
+        "selfTest": {"waitSeconds": million},
+    }
+    objects = render(values)
+    assert [text for text in leaves(objects) if isinstance(text, str) and re.fullmatch(r"[\d.]+e\+\d+", text)] == []
+    for scaled in of_kind(objects, "ScaledObject").values():
+        assert {trigger["metadata"]["lagThreshold"] for trigger in scaled["spec"]["triggers"]} == {str(million)}
+
+
+def test_kedas_scaler_finds_a_broker_by_ipv6() -> None:
+    bootstrap = "[2001:db8::1]:9093,[2001:db8::2]:9093"
+    scaling = {"consumer": {"enabled": True, "authentication": "kafka"}}
+    objects = render({"profile": "standard", "kafka": {"bootstrap": bootstrap}, "autoscaling": scaling})
+    for scaled in of_kind(objects, "ScaledObject").values():
+        assert {trigger["metadata"]["bootstrapServers"] for trigger in scaled["spec"]["triggers"]} == {bootstrap}
 
 
 def test_an_operators_job_gets_what_all_share_of_kafka_and_its_own() -> None:
