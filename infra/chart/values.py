@@ -16,9 +16,14 @@ _KEY = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<rest>.*)$")
 
 _POSITIVE: Schema = {"type": "integer", "minimum": 1}
 _NUMBER_OR_NULL: Schema = {"type": ["integer", "null"], "minimum": 1}
-_NAMES: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}}
+_WORDS: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}}
+
+# A name of an object of Kubernetes, or a domain; empty for none.
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NAME: Schema = {"type": "string", "pattern": rf"^({_LABEL}(\.{_LABEL})*)?$"}
+_REQUIRED_NAME: Schema = _NAME | {"minLength": 1}
+
 _PORTS: Schema = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
-_NETWORKS: Schema = {"type": "array", "items": {"type": "string", "pattern": r"^[0-9a-f.:]+/\d+$"}}
 _OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
 _TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 _SETTINGS: Schema = {
@@ -33,7 +38,7 @@ _SECRETS: Schema = {
         "required": ["name"],
         "additionalProperties": False,
         "properties": {
-            "name": {"type": "string", "minLength": 1},
+            "name": _REQUIRED_NAME,
             "optional": {"type": "boolean"},
             "items": {
                 "type": "array",
@@ -53,22 +58,32 @@ def _one_of(*values: str) -> Schema:
     return {"type": "string", "enum": list(values)}
 
 
+def _networks(pattern: str) -> Schema:
+    return {"type": "array", "items": {"type": "string", "pattern": f"^{pattern}$"}}
+
+
 # The schemas of values whose defaults do not imply them, by path or by a path's last key.
 _RULES: Mapping[str, Schema] = {
     "profile": _one_of("small", "standard", "large"),
     "environment": _one_of("production", "sandbox"),
     "image.pullPolicy": _one_of("Always", "IfNotPresent", "Never"),
-    "image.pullSecrets": _NAMES,
+    "image.registry": {"type": "string", "pattern": r"^([^\s/]*[^\s/:](/[^\s:]*)?)?$"},
+    "image.pullSecrets": {"type": "array", "items": _REQUIRED_NAME},
     "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "kafka.securityProtocol": _one_of("PLAINTEXT", "SSL", "SASL_SSL"),
     "kafka.saslMechanism": _one_of("SCRAM-SHA-512", "OAUTHBEARER"),
+    "kafka.topicPrefix": {"type": "string", "pattern": r"^[-\w.]*$"},
     "smtp.port": {"type": "integer", "minimum": 1, "maximum": 65535},
+    "trustedCA.configMap": _NAME,
+    "trustedCA.secret": _NAME,
     "tracing.ratio": {"type": "number", "minimum": 0, "maximum": 1},
     "settings": _SETTINGS,
     "secrets": _SECRETS,
     "ownerSecrets": _SECRETS,
     "replicas": _NUMBER_OR_NULL,
     "terminationGracePeriodSeconds": _NUMBER_OR_NULL,
+    "pods.serviceAccountName": _NAME,
+    "pods.priorityClassName": _NAME,
     "pods.spread": _one_of("ScheduleAnyway", "DoNotSchedule"),
     "pods.secretFileMode": {"enum": [0o400, 0o440, 0o444]},
     "pods.tolerations": _OBJECTS,
@@ -82,7 +97,7 @@ _RULES: Mapping[str, Schema] = {
     "waitSeconds": _POSITIVE,
     "preflight.mode": _one_of("none", "hook"),
     "provisioning.mode": _one_of("none", "hook", "job"),
-    "operations.args": _NAMES,
+    "operations.args": _WORDS,
     "operations.service": _one_of("", *SERVICES),
     "operations.stopped": {"type": "array", "items": _one_of(*SERVICES)},
     "disruption.maxUnavailable": {"type": "integer", "minimum": 0},
@@ -91,16 +106,23 @@ _RULES: Mapping[str, Schema] = {
     "targetCPU": {"type": "integer", "minimum": 1, "maximum": 100},
     "lag": _POSITIVE,
     "pollingSeconds": _POSITIVE,
+    "autoscaling.consumer.authentication": _NAME,
     "authenticationKind": _one_of("TriggerAuthentication", "ClusterTriggerAuthentication"),
+    "http.domain": _NAME,
+    "http.ingress.className": _NAME,
+    "http.ingress.tlsSecret": _NAME,
     "parentRefs": _OBJECTS,
     "ports": _PORTS,
     "to": _OBJECTS,
     "networkPolicy.egress": _OBJECTS,
     "networkPolicy.clients.from": _OBJECTS,
     "networkPolicy.metrics.from": _OBJECTS,
-    "except": _NETWORKS,
-    "except6": _NETWORKS,
+    "except": _networks(r"(\d{1,3}\.){3}\d{1,3}/([1-9]|[12]\d|3[0-2])"),
+    # A policy may only except a part of the network that it allows, which is 2000::/3.
+    "except6": _networks(r"[23][0-9a-f]{3}:[0-9a-f:]+/([4-9]|[1-9]\d|1[01]\d|12[0-8])"),
     "interval": {"type": "string", "pattern": r"^\d+(ms|s|m|h)$"},
+    "cluster": _NAME,
+    "namespace": _NAME,
     "strimzi.replicas": _POSITIVE,
     "strimzi.authentication": _one_of("scram-sha-512", "tls"),
 }

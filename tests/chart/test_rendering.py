@@ -16,7 +16,7 @@ import yaml
 
 from infra.chart.generate import CHART, documents
 from infra.supply_chain.packages import own_packages
-from tests.chart.rendering import EXAMPLES, Object, containers, environment, example, of_kind, pods, render
+from tests.chart.rendering import EXAMPLES, Object, containers, environment, example, leaves, of_kind, pods, render
 
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 
@@ -91,6 +91,39 @@ def test_names_are_unique_and_short_enough_for_labels(name: str) -> None:
 def test_the_longest_name_still_fits() -> None:
     job = {"migrations": {"mode": "job"}, "provisioning": {"mode": "job"}, "fullnameOverride": "x" * 30}
     assert {found["metadata"]["name"] for found in render(job) if len(found["metadata"]["name"]) > 63} == set()
+
+
+def test_a_name_of_digits_stays_text() -> None:
+    """YAML would read it as a number, which Kubernetes refuses, some of it only after the hooks."""
+    year = 2024
+    name = str(year)
+    values = {
+        "profile": "standard",
+        "fullnameOverride": "muster",
+        "image": {"pullSecrets": [name]},
+        "trustedCA": {"configMap": name},
+        "pods": {"serviceAccountName": name, "priorityClassName": name},
+        "migrations": {"mode": "job"},
+        "operations": {"args": ["muster_operator", "streams"]},
+        "autoscaling": {"api": {"enabled": True}, "consumer": {"enabled": True, "authentication": name}},
+        "http": {
+            "domain": name,
+            "gateway": {"enabled": True, "parentRefs": [{"name": name}]},
+            "ingress": {"enabled": True, "className": name, "tlsSecret": name},
+        },
+        "monitoring": MONITORING,
+        "strimzi": {"enabled": True, "cluster": name, "namespace": name},
+        "cloudnativepg": {"enabled": True, "cluster": name, "namespace": name},
+    }
+    objects = render(values, name=name)
+    assert [found["metadata"]["name"] for found in objects if year in leaves(found)] == []
+    (secret,) = (pod for found, pod in pods(render({"trustedCA": {"secret": name}})) if found == "muster-self-test")
+    assert year not in leaves(secret)
+
+
+def test_a_name_that_yaml_reads_as_a_truth_stays_text() -> None:
+    objects = render({"monitoring": MONITORING}, name="true")
+    assert [found["kind"] for found in objects if not isinstance(found["metadata"]["name"], str)] == []
 
 
 def test_the_chart_has_the_packages_version_and_names_its_images() -> None:

@@ -35,6 +35,14 @@ WRONG: list[tuple[Values, str]] = [
     ({"tracing": {"ratio": 5}}, "at '/tracing/ratio'"),
     ({"monitoring": {"podMonitor": {"interval": "30"}}}, "at '/monitoring/podMonitor/interval'"),
     ({"operations": {"service": "payments"}}, "at '/operations/service'"),
+    ({"http": {"domain": "https://muster.gov"}}, "at '/http/domain'"),
+    ({"image": {"registry": "https://registry.example.gov"}}, "at '/image/registry'"),
+    ({"image": {"pullSecrets": ["Registry"]}}, "at '/image/pullSecrets/0'"),
+    ({"pods": {"serviceAccountName": "my_account"}}, "at '/pods/serviceAccountName'"),
+    ({"kafka": {"topicPrefix": "agency/"}}, "at '/kafka/topicPrefix'"),
+    ({"networkPolicy": {"webhooks": {"except": ["2001:db8::/32"]}}}, "at '/networkPolicy/webhooks/except/0'"),
+    ({"networkPolicy": {"webhooks": {"except6": ["fc00::/7"]}}}, "at '/networkPolicy/webhooks/except6/0'"),
+    ({"networkPolicy": {"webhooks": {"except6": ["2000::/3"]}}}, "at '/networkPolicy/webhooks/except6/0'"),
 ]
 
 # Values of the right form that cannot work.
@@ -71,6 +79,8 @@ HOPELESS: list[tuple[Values, str]] = [
     ({"image": {"operator": BOTH}}, "image.operator.tag and image.operator.digest are both set"),
     ({"services": {"notify": BOTH}}, "services.notify.tag and services.notify.digest are both set"),
     ({"fullnameOverride": "a" * 31}, "has 31 characters.*use at most 30"),
+    ({"fullnameOverride": "1muster"}, 'The name "1muster" cannot begin the name of a Service.*begin with a letter'),
+    ({"fullnameOverride": "My_Muster"}, 'The name "My_Muster" cannot begin the name of a Service'),
     ({"settings": {"MUSTER_HTTP_PORT": 80}}, "settings.MUSTER_HTTP_PORT: the probes and mounts of this chart need it"),
     (
         {"services": {"billing": {"settings": {"MUSTER_HTTP_PORT": 9000}}}},
@@ -131,6 +141,10 @@ HOPELESS: list[tuple[Values, str]] = [
         {"strimzi": {"enabled": True, "cluster": "k"}, "provisioning": {"mode": "hook"}},
         "strimzi.enabled and provisioning.topics both create the topics",
     ),
+    (
+        {"strimzi": {"enabled": True, "cluster": "k"}, "kafka": {"topicPrefix": "Agency_"}},
+        'kafka.topicPrefix is "Agency_", which cannot begin the name of a KafkaTopic',
+    ),
     ({"cloudnativepg": {"enabled": True}}, "cloudnativepg.cluster is not set"),
     (
         {"cloudnativepg": {"enabled": True, "cluster": "p"}, "provisioning": {"mode": "hook"}},
@@ -164,6 +178,9 @@ RIGHT: list[Values] = [
     {"enabled": True},  # a parent chart's condition
     {"kafka": {"bootstrap": "kafka-0.example.gov:9093, [2001:db8::1]:9093"}},
     {"oidc": {"issuer": "muster", "jwks": "/etc/muster/keys.json"}},
+    {"image": {"registry": "registry.example.gov:5000/program/"}},
+    {"kafka": {"topicPrefix": "Agency_"}},
+    {"networkPolicy": {"webhooks": {"except": ["10.0.0.0/8"], "except6": ["2600:1f00::/24", "3fff::/20"]}}},
 ]
 
 

@@ -12,7 +12,7 @@
 {{/* Labels of every pod of the release. */}}
 {{- define "muster.release" -}}
 app.kubernetes.io/name: muster
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* The constant labels of a Deployment's pods. Arguments: service, role. */}}
@@ -196,16 +196,16 @@ list for each service that goes into another volume, so that no container sees t
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with $pods.serviceAccountName }}
-serviceAccountName: {{ . }}
+serviceAccountName: {{ . | quote }}
 {{- end }}
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with $pods.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $pods.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -238,12 +238,12 @@ volumes:
   {{- if .configMap }}
   - name: ca
     configMap:
-      name: {{ .configMap }}
+      name: {{ .configMap | quote }}
       items: [{key: {{ .key | quote }}, path: ca.crt}]
   {{- else if .secret }}
   - name: ca
     secret:
-      secretName: {{ .secret }}
+      secretName: {{ .secret | quote }}
       items: [{key: {{ .key | quote }}, path: ca.crt}]
   {{- end }}
   {{- end }}
