@@ -117,6 +117,16 @@ def test_an_operators_job_gets_what_all_share_of_kafka_and_its_own() -> None:
             assert "MUSTER_LOG_LEVEL" not in variables
 
 
+def test_a_migration_may_do_without_tls_if_its_service_may() -> None:
+    values = {"services": {"billing": {"settings": {"MUSTER_ALLOW_PLAINTEXT": "true"}}}}
+    allowed = {
+        name
+        for name, pod in pods(render(values))
+        if name.endswith("-migrate") and environment(containers(pod)[0]).get("MUSTER_ALLOW_PLAINTEXT") == "true"
+    }
+    assert allowed == {"muster-billing-migrate"}
+
+
 def test_a_migration_needs_no_more_than_its_pod_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings of production are complete with the owner's address alone."""
     for name in [name for name in os.environ if name.startswith("MUSTER_")]:

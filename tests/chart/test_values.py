@@ -74,6 +74,14 @@ HOPELESS: list[tuple[Values, str]] = [
     ),
     ({"smtp": {"host": ""}}, "smtp.host is not set, which notify needs in production"),
     ({"kafka": {"securityProtocol": "PLAINTEXT"}}, "which production refuses: use SSL or SASL_SSL"),
+    (
+        {
+            "kafka": {"securityProtocol": "PLAINTEXT"},
+            "settings": {"MUSTER_ALLOW_PLAINTEXT": True},
+            "services": {"billing": {"settings": {"MUSTER_ALLOW_PLAINTEXT": False}}},
+        },
+        "which production refuses: use SSL or SASL_SSL",
+    ),
     ({"trustedCA": {"configMap": "a", "secret": "b"}}, "trustedCA.configMap and trustedCA.secret are both set"),
     ({"image": {"services": BOTH}}, "image.services.tag and image.services.digest are both set.*the digest would win"),
     ({"image": {"operator": BOTH}}, "image.operator.tag and image.operator.digest are both set"),
@@ -170,6 +178,14 @@ RIGHT: list[Values] = [
     {"pods": {"securityContext": {"runAsUser": 1000, "fsGroup": 1000}}},
     {"environment": "sandbox", "kafka": {"securityProtocol": "PLAINTEXT"}, "smtp": {"from": ""}},
     {"kafka": {"securityProtocol": "PLAINTEXT"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}},
+    {
+        "kafka": {"securityProtocol": "PLAINTEXT"},
+        "services": {
+            **{name: {"settings": {"MUSTER_ALLOW_PLAINTEXT": "true"}} for name in ("enrollment", "entitlements")},
+            "billing": {"settings": {"MUSTER_ALLOW_PLAINTEXT": True}},
+            "notify": {"enabled": False},
+        },
+    },
     {"oidc": {"issuer": "http://login"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}},
     {"migrations": {"mode": "external"}, "services": {"billing": {"ownerSecrets": []}}},
     {"services": {"billing": {"roles": {"all": {"replicas": 12}}}}},
