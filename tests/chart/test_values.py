@@ -102,9 +102,19 @@ HOPELESS: list[tuple[Values, str]] = [
     ({"pods": {"labels": {"muster/role": "x"}}}, "pods.labels.muster/role: the chart sets it"),
     ({"pods": {"securityContext": {"runAsNonRoot": False}}}, "keeps to the restricted Pod Security Standard"),
     ({"pods": {"securityContext": {"runAsUser": 0}}}, "keeps to the restricted Pod Security Standard"),
-    (
-        {"pods": {"securityContext": {"seccompProfile": {"type": "Unconfined"}}}},
-        "keeps to the restricted Pod Security Standard",
+    *(
+        ({"pods": {"securityContext": context}}, "keeps to the restricted Pod Security Standard")
+        for context in (
+            {"runAsNonRoot": None},
+            {"seccompProfile": {"type": "Unconfined"}},
+            {"seccompProfile": None},
+            {"seccompProfile": "RuntimeDefault"},
+            {"appArmorProfile": {"type": "Unconfined"}},
+            {"sysctls": [{"name": "net.core.somaxconn", "value": "1024"}]},
+            {"seLinuxOptions": {"user": "system_u"}},
+            {"seLinuxOptions": {"role": "system_r"}},
+            {"seLinuxOptions": {"type": "spc_t"}},
+        )
     ),
     ({"settings": {"MUSTER_SUBJECT_KEY": "x"}}, "settings.MUSTER_SUBJECT_KEY is a secret: put it into a Secret"),
     (
@@ -176,6 +186,15 @@ RIGHT: list[Values] = [
     {"services": {"notify": {"enabled": False}}, "smtp": {"host": ""}},
     {"provisioning": {"mode": "job", "databases": False}},
     {"pods": {"securityContext": {"runAsUser": 1000, "fsGroup": 1000}}},
+    {
+        "pods": {
+            "securityContext": {
+                "seccompProfile": {"type": "Localhost", "localhostProfile": "muster.json"},
+                "appArmorProfile": {"type": "RuntimeDefault"},
+                "seLinuxOptions": {"level": "s0:c1,c2", "type": "container_t"},
+            }
+        }
+    },
     {"environment": "sandbox", "kafka": {"securityProtocol": "PLAINTEXT"}, "smtp": {"from": ""}},
     {"kafka": {"securityProtocol": "PLAINTEXT"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}},
     {

@@ -187,6 +187,12 @@ The settings of a service's containers in JSON, or, without a service, of the op
 {{ toYaml $variables }}
 {{- end }}
 
+{{/* A pod's securityContext. */}}
+{{- define "muster.securityContext" -}}
+{{- $defaults := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{ mergeOverwrite $defaults (.Values.pods.securityContext | deepCopy) | toYaml }}
+{{- end }}
+
 {{/*
 The common fields of every pod, without its containers. Arguments: secrets, a list of {name, items}; `sidecars`, a similar
 list for each service that goes into another volume, so that no container sees the others' secrets.
@@ -217,7 +223,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  {{- mergeOverwrite (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) ($pods.securityContext | deepCopy) | toYaml | nindent 2 }}
+  {{- include "muster.securityContext" .root | nindent 2 }}
 volumes:
   - name: tmp
     emptyDir: {sizeLimit: 256Mi}
