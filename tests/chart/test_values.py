@@ -143,6 +143,30 @@ HOPELESS: list[tuple[Values, str]] = [
         {**STANDARD, "autoscaling": {"consumer": {"enabled": True}}},
         "autoscaling.consumer.authentication is not set: name the TriggerAuthentication",
     ),
+    (
+        {
+            **STANDARD,
+            "autoscaling": {"consumer": {"enabled": True}},
+            "kafka": {"securityProtocol": "SSL"},
+        },
+        "autoscaling.consumer.authentication is not set",
+    ),
+    (
+        {
+            **STANDARD,
+            "autoscaling": {"api": {"enabled": True}},
+            "roles": {"api": {"resources": {"requests": {"cpu": None}, "limits": {"cpu": None}}}},
+        },
+        "autoscaling.api is enabled, but billing-api requests no CPU.*set roles.api.resources.requests.cpu",
+    ),
+    (
+        {
+            **STANDARD,
+            "autoscaling": {"api": {"enabled": True}},
+            "roles": {"api": {"resources": {"requests": None, "limits": None}}},
+        },
+        "billing-api requests no CPU",
+    ),
     ({"autoscaling": {"api": {"minReplicas": 7}}}, "autoscaling.api.minReplicas is 7 and maxReplicas 6"),
     ({"autoscaling": {"consumer": {"enabled": True}}}, "small has no separate consumers"),
     ({"autoscaling": {"api": {"enabled": True}}}, "small has no separate api"),
@@ -209,6 +233,11 @@ RIGHT: list[Values] = [
     {"migrations": {"mode": "external"}, "services": {"billing": {"ownerSecrets": []}}},
     {"services": {"billing": {"roles": {"all": {"replicas": 12}}}}},
     {"roles": {"all": {"terminationGracePeriodSeconds": 300}}},
+    {
+        **STANDARD,
+        "autoscaling": {"api": {"enabled": True}},
+        "roles": {"api": {"resources": {"requests": {"cpu": None}}}},  # the limit counts as the request
+    },
     {"migrations": {"ttlSeconds": None}},
     {"enabled": True},  # a parent chart's condition
     {"kafka": {"bootstrap": "kafka-0.example.gov:9093, [2001:db8::1]:9093"}},
