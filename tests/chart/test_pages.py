@@ -51,6 +51,19 @@ def test_the_readme_names_every_example_and_secret() -> None:
         assert f"`{re.sub('-(enrollment|entitlements|billing|notify)', '-<service>', secret)}`" in readme, secret
 
 
+@pytest.mark.parametrize(
+    "values", [{"provisioning": {"mode": "job"}}, {"strimzi": {"enabled": True, "cluster": "kafka"}}], ids=str
+)
+def test_a_daily_job_is_rendered_for_a_site_that_turned_on_preflight_after_its_install(values: Values) -> None:
+    (command,) = re.findall(r"`helm template ([^`]*operations\.args[^`]*)`", README.read_text("utf-8"))
+    (arguments,) = re.findall(r"operations\.args=\{([\w,]+)\}", command)
+    site: Values = {**values, "migrations": {"mode": "job"}, "preflight": {"mode": "hook"}}
+    daily = {**site, "operations": {"args": arguments.split(",")}}
+    objects = render(daily, is_upgrade="--is-upgrade" in command.split())
+    (pod,) = (pod for name, pod in pods(objects) if "-operation-" in name)
+    assert pod["spec"]["containers"][0]["args"] == ["muster_operator", "reconcile"]
+
+
 def test_every_link_of_the_readme_leads_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)", README.read_text("utf-8")):
         assert (README.parent / target).exists(), target
