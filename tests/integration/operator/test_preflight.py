@@ -131,7 +131,7 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
             "issuer",
         ),
         "ok",
-    ), found
+    ) | {"topics of the cluster": "warning"}, found
     assert status == 0
     # A sandbox's services read its clock as well, whose settings they need not see.
     sandboxed, found = await asyncio.to_thread(installation.preflight, MUSTER_ENVIRONMENT="sandbox")

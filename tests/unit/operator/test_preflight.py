@@ -17,6 +17,7 @@ from muster_notify.settings import NotifySettings
 from muster_operator.cli import app
 from muster_operator.preflight.findings import Finding, Status
 from muster_operator.preflight.issuer import check_issuer
+from muster_operator.preflight.kafka import check_cluster
 from muster_operator.preflight.smtp import check_smtp
 from muster_operator.preflight.subjects import Subject, environment_of
 from muster_operator.target import Target
@@ -91,6 +92,13 @@ async def test_a_mail_server_is_asked_only_if_it_is_set() -> None:
     assert [finding async for finding in check_smtp(subject, {})] == []
     (away,) = [finding async for finding in check_smtp(subject, {"MUSTER_SMTP_HOST": "127.0.0.1"})]
     assert (away.status, away.found.startswith("127.0.0.1:1 does not accept a session: ")) == (Status.FAILED, True)
+
+
+async def test_the_credential_is_named_without_which_the_clusters_topics_are_not_checked() -> None:
+    kafka = {"kafka_bootstrap": "kafka:9093", "kafka_security_protocol": "SASL_SSL"}
+    (unchecked,) = [finding async for finding in check_cluster(Target({}, "", "", kafka, ""))]
+    assert unchecked.status is Status.WARNING
+    assert unchecked.found.startswith("not checked: MUSTER_KAFKA_USERNAME is not set")
 
 
 def test_each_service_has_its_folder_of_secrets_or_the_one_of_all(

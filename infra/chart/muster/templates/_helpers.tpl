@@ -195,10 +195,13 @@ The settings of a service's containers in JSON, or, without a service, of the op
 
 {{/*
 The common fields of every pod, without its containers. Arguments: secrets, a list of {name, items}; `sidecars`, a similar
-list for each service that goes into another volume, so that no container sees the others' secrets.
+list for each service that goes into another volume, so that no container sees the others' secrets; `hook`, whether Helm
+waits for it.
 */}}
 {{- define "muster.pod" -}}
 {{- $pods := .root.Values.pods -}}
+{{- /* Without its Secret, a hook would stand until its deadline; its process says at once what is missing. */ -}}
+{{- $more := ternary (dict "optional" true) dict (.hook | default false) -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with $pods.serviceAccountName }}
@@ -236,7 +239,7 @@ volumes:
       defaultMode: {{ $pods.secretFileMode }}
       sources:
         {{- range $secrets }}
-        - secret: {{- toYaml . | nindent 12 }}
+        - secret: {{- merge (deepCopy $more) . | toYaml | nindent 12 }}
         {{- end }}
   {{- end }}
   {{- end }}

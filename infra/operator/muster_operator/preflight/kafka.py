@@ -26,6 +26,7 @@ from muster_runtime.messaging.kafka_topics import KafkaTopics, TopicFaults
 
 APPLY = "muster topics apply"
 GRANT = "muster topics apply --acls"
+ADMINISTRATOR = "give this command an administrator's credentials"
 
 _COORDINATED = {Kind.GROUP: CoordinationType.GROUP, Kind.TRANSACTIONAL_ID: CoordinationType.TRANSACTION}
 
@@ -139,15 +140,16 @@ async def check_cluster(target: Target) -> AsyncIterator[Finding]:
     check = Check("", "topics of the cluster")
     try:
         kafka = target.kafka
-    except BadInput:
-        kafka = None
-    if kafka is None or not kafka.bootstrap:
+    except BadInput as error:
+        yield check.warning(f"not checked: {error}", ADMINISTRATOR)
+        return
+    if not kafka.bootstrap:
         return
     try:
         found = await plan(kafka, target.topic_prefix)
     except (KafkaError, CommandFailed, OSError) as error:
         reason = await kafka.failure(error) if isinstance(error, KafkaError) else str(error)
-        yield check.warning(f"not checked: {reason}", "give this command an administrator's credentials")
+        yield check.warning(f"not checked: {reason}", ADMINISTRATOR)
         return
     for each in found:
         yield check.failed(f"{each.topic}: {each.what}", f"muster topics apply: {each.remedy}")
