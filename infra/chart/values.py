@@ -188,6 +188,7 @@ def schema(text: str) -> str:
     """The JSON Schema of a values.yaml, which knows every key, and at the root those that a parent chart may add."""
     root: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _of_block()
     root["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
+    root["patternProperties"] = {"^x-": {}}  # where a site keeps what it repeats by YAML's anchors
     blocks: dict[str, Schema] = {"": root}
     for value in values_of(text):
         above, _, key = value.path.rpartition(".")

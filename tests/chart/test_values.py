@@ -32,6 +32,7 @@ WRONG: list[tuple[Values, str]] = [
     ({"pods": {"spread": "Never"}}, "at '/pods/spread'"),
     ({"pods": {"secretFileMode": 440}}, "at '/pods/secretFileMode'.*256, 288, 292"),  # 0440, meant in octal
     ({"networkPolicies": {"enabled": False}}, "'networkPolicies' not allowed"),
+    ({"kafka": {"x-names": []}}, "at '/kafka'.*'x-names' not allowed"),
     ({"tracing": {"ratio": 5}}, "at '/tracing/ratio'"),
     ({"monitoring": {"podMonitor": {"interval": "30"}}}, "at '/monitoring/podMonitor/interval'"),
     ({"operations": {"service": "payments"}}, "at '/operations/service'"),
@@ -240,6 +241,7 @@ RIGHT: list[Values] = [
     },
     {"migrations": {"ttlSeconds": None}},
     {"enabled": True},  # a parent chart's condition
+    {"x-resources": {"limits": {"cpu": "1"}}, "x-names": ["a"]},  # YAML anchors
     {"kafka": {"bootstrap": "kafka-0.example.gov:9093, [2001:db8::1]:9093"}},
     {"oidc": {"issuer": "muster", "jwks": "/etc/muster/keys.json"}},
     {"image": {"registry": "registry.example.gov:5000/program/"}},
