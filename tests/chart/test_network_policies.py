@@ -5,15 +5,17 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from muster_notify.domain.urls import is_public
-from tests.chart.rendering import EXAMPLES, Object, example, of_kind, pods
+from tests.chart.rendering import EXAMPLES, Object, Values, example, merged, of_kind, pods, render
 
 SERVERS = {
     "postgres": ("10.20.0.5", 5432),
     "kafka": ("10.20.1.5", 9093),
     "issuer": ("10.20.2.10", 443),
     "smtp": ("10.20.2.11", 587),
+    "collector": ("10.20.4.5", 4318),
     "a receiver": ("93.184.215.14", 443),
     "a receiver, IPv6": ("2606:2800:21f:cb07:6820:80da:af6b:8b2c", 443),
     "a private address": ("10.96.0.1", 443),
@@ -22,20 +24,43 @@ SERVERS = {
     "a receiver's other port": ("93.184.215.14", 22),
 }
 
-SERVING = {"postgres", "issuer"}
-READING = SERVING | {"kafka"}
-DELIVERING = READING | {"smtp", "a receiver", "a receiver, IPv6"}
+_SERVING = {"postgres", "issuer"}
+_READING = _SERVING | {"kafka"}
 
-# What each pod of the example `standard` reaches: all but the named ones.
-REACHED = {
-    "api": SERVING,
-    "consumer": READING,
-    "relay": READING,
-    "scheduler": READING,
-    "worker": READING,
-    "migrate": {"postgres"},
-    "self-test": READING,
+# What notify's deliveries reach besides.
+DELIVERIES = {"smtp", "a receiver", "a receiver, IPv6"}
+
+# The example `standard`, and the same site as others may install it.
+_SITE: Values = yaml.safe_load(EXAMPLES["standard"].read_text("utf-8"))
+SITES: dict[str, Values] = {
+    "standard": {},
+    "sandbox": {"environment": "sandbox"},
+    "small": {
+        "profile": "small",
+        "tracing": {"endpoint": "http://collector:4318"},
+        "networkPolicy": {"tracing": {"to": [{"ipBlock": {"cidr": "10.20.4.0/24"}}]}},
+        "provisioning": {"mode": "hook"},
+        "preflight": {"mode": "hook"},
+        "operations": {"args": ["muster_operator", "streams"], "service": "billing"},
+    },
 }
+
+# What each pod of a site reaches: all but the named ones.
+_JOBS = {"migrate": {"postgres"}, "self-test": _READING}
+_STANDARD = _JOBS | {"api": _SERVING} | dict.fromkeys(("consumer", "relay", "scheduler", "worker"), _READING)
+REACHED: dict[str, dict[str, set[str]]] = {
+    "standard": _STANDARD,
+    "sandbox": _STANDARD | {"api": _READING},  # it reads the sandbox's clock
+    "small": {
+        **_JOBS,
+        "all": _READING | {"collector"},
+        "preflight": _READING | {"smtp"},
+        "provision": _READING,
+        "operations": _READING,
+    },
+}
+
+CALLING = {"preflight", "provision", "operations", "self-test"}
 
 
 class Peer(NamedTuple):
@@ -48,59 +73,65 @@ class Peer(NamedTuple):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_pod_is_denied_both_ways(name: str) -> None:
-    (deny,) = (each for each in _policies(name) if each["metadata"]["name"] == "muster-deny")
+    (deny,) = (each for each in _policies(example(name)) if each["metadata"]["name"] == "muster-deny")
     assert set(deny["spec"]["policyTypes"]) == {"Ingress", "Egress"}
     assert "ingress" not in deny["spec"]
     for pod_name, pod in pods(example(name)):
         assert _selects(deny["spec"]["podSelector"], pod["metadata"]["labels"]), pod_name
 
 
-def test_a_pod_reaches_what_it_needs_and_nothing_else() -> None:
-    for name, pod in pods(example("standard")):
+@pytest.mark.parametrize("site", SITES)
+def test_a_pod_reaches_what_it_needs_and_nothing_else(site: str) -> None:
+    objects = _objects(site)
+    for name, pod in pods(objects):
         labels = pod["metadata"]["labels"]
-        delivers = labels["app.kubernetes.io/component"] == "notify" and labels["muster/role"] == "worker"
-        expected = DELIVERING if delivers else REACHED[labels["muster/role"]]
+        delivers = labels["app.kubernetes.io/component"] == "notify" and labels["muster/role"] in ("all", "worker")
+        expected = REACHED[site][labels["muster/role"]] | (DELIVERIES if delivers else set())
         reached = {
             server
             for server, (address, port) in SERVERS.items()
-            if _egress("standard", pod, Peer({}, {}, ip_address(address)), port)
+            if _egress(objects, pod, Peer({}, {}, ip_address(address)), port)
         }
         assert reached == expected, name
+    assert {_role(pod) for _, pod in pods(objects)} == REACHED[site].keys()
 
 
 def test_the_preflight_of_the_next_upgrade_reaches_the_mail_server() -> None:
     """It runs under the policies of the release before, which may have had none."""
-    (policy,) = (each for each in _policies("standard") if each["metadata"]["name"] == "muster-to-smtp-before")
+    objects = example("standard")
+    (policy,) = (each for each in _policies(objects) if each["metadata"]["name"] == "muster-to-smtp-before")
     pod = {"metadata": {"labels": {"app.kubernetes.io/name": "muster", "muster/role": "preflight"}}}
     pod["metadata"]["labels"]["app.kubernetes.io/instance"] = "muster"
     assert _selects(policy["spec"]["podSelector"], pod["metadata"]["labels"])
-    assert _egress("standard", pod, Peer({}, {}, ip_address(SERVERS["smtp"][0])), SERVERS["smtp"][1])
+    assert _egress(objects, pod, Peer({}, {}, ip_address(SERVERS["smtp"][0])), SERVERS["smtp"][1])
 
 
 def test_names_are_asked_of_the_clusters_resolver_alone() -> None:
     for name, resolver, port in (("standard", "kube-system", 53), ("openshift", "openshift-dns", 5353)):
-        _, pod = next(pods(example(name)))
-        assert _egress(name, pod, _in(resolver), port, "UDP")
-        assert _egress(name, pod, _in(resolver), port, "TCP")
-        assert not _egress(name, pod, Peer({}, {}, ip_address("8.8.8.8")), port, "UDP")
+        objects = example(name)
+        _, pod = next(pods(objects))
+        assert _egress(objects, pod, _in(resolver), port, "UDP")
+        assert _egress(objects, pod, _in(resolver), port, "TCP")
+        assert not _egress(objects, pod, Peer({}, {}, ip_address("8.8.8.8")), port, "UDP")
 
 
-def test_clients_reach_what_answers_requests_and_prometheus_every_pod() -> None:
-    for name, pod in pods(example("standard")):
-        labels = pod["metadata"]["labels"]
-        assert _ingress("standard", pod, _in("gateways")) == (labels["muster/role"] == "api"), name
-        serves = labels["muster/role"] in ("api", "consumer", "relay", "scheduler", "worker")
-        assert _ingress("standard", pod, _in("monitoring")) == serves, name
-        assert not _ingress("standard", pod, _in("default")), name
+@pytest.mark.parametrize("site", SITES)
+def test_clients_reach_what_answers_requests_and_prometheus_every_pod(site: str) -> None:
+    objects = _objects(site)
+    for name, pod in pods(objects):
+        assert _ingress(objects, pod, _in("gateways")) == (_role(pod) in ("api", "all")), name
+        serves = _role(pod) in ("all", "api", "consumer", "relay", "scheduler", "worker")
+        assert _ingress(objects, pod, _in("monitoring")) == serves, name
+        assert not _ingress(objects, pod, _in("default")), name
 
 
-def test_the_releases_own_jobs_call_its_services_and_its_pods_do_not() -> None:
-    found = dict(pods(example("standard")))
-    api, test, relay = (found[name] for name in ("muster-billing-api", "muster-self-test", "muster-billing-relay"))
-    assert _ingress("standard", api, _peer(test))
-    assert _egress("standard", test, _peer(api), 8000)
-    assert not _ingress("standard", api, _peer(relay))
-    assert not _egress("standard", relay, _peer(api), 8000)
+@pytest.mark.parametrize("site", SITES)
+def test_the_releases_own_jobs_call_its_services_and_its_pods_do_not(site: str) -> None:
+    objects = _objects(site)
+    api = next(pod for _, pod in pods(objects) if _role(pod) in ("api", "all"))
+    for name, pod in pods(objects):
+        assert _ingress(objects, api, _peer(pod)) == (_role(pod) in CALLING), name
+        assert _egress(objects, pod, _peer(api), 8000) == (_role(pod) in CALLING), name
 
 
 def test_no_webhook_reaches_an_address_that_is_not_public() -> None:
@@ -108,7 +139,7 @@ def test_no_webhook_reaches_an_address_that_is_not_public() -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     drawn = random.Random(seed)
-    (policy,) = (each for each in _policies("standard") if each["metadata"]["name"] == "muster-to-webhooks")
+    (policy,) = (each for each in _policies(example("standard")) if each["metadata"]["name"] == "muster-to-webhooks")
     (rule,) = policy["spec"]["egress"]
     edges = [
         edge
@@ -123,8 +154,16 @@ def test_no_webhook_reaches_an_address_that_is_not_public() -> None:
     assert [address for address in reached if not is_public(address)] == []
 
 
-def _policies(name: str) -> list[Object]:
-    return list(of_kind(example(name), "NetworkPolicy").values())
+def _objects(site: str) -> tuple[Object, ...]:
+    return render(merged(_SITE, SITES[site]))
+
+
+def _policies(objects: tuple[Object, ...]) -> list[Object]:
+    return list(of_kind(objects, "NetworkPolicy").values())
+
+
+def _role(pod: Object) -> str:
+    return str(pod["metadata"]["labels"]["muster/role"])
 
 
 def _in(namespace: str) -> Peer:
@@ -135,18 +174,18 @@ def _peer(pod: Object) -> Peer:
     return Peer(pod["metadata"]["labels"], {})
 
 
-def _egress(name: str, pod: Object, peer: Peer, port: int, protocol: str = "TCP") -> bool:
-    return _flows(name, pod, peer, port, protocol, "egress", "to")
+def _egress(objects: tuple[Object, ...], pod: Object, peer: Peer, port: int, protocol: str = "TCP") -> bool:
+    return _flows(objects, pod, peer, port, protocol, "egress", "to")
 
 
-def _ingress(name: str, pod: Object, peer: Peer) -> bool:
-    return _flows(name, pod, peer, 8000, "TCP", "ingress", "from")
+def _ingress(objects: tuple[Object, ...], pod: Object, peer: Peer) -> bool:
+    return _flows(objects, pod, peer, 8000, "TCP", "ingress", "from")
 
 
-def _flows(name: str, pod: Object, peer: Peer, port: int, protocol: str, way: str, ends: str) -> bool:
+def _flows(objects: tuple[Object, ...], pod: Object, peer: Peer, port: int, protocol: str, way: str, ends: str) -> bool:
     rules = [
         rule
-        for policy in _policies(name)
+        for policy in _policies(objects)
         if _selects(policy["spec"]["podSelector"], pod["metadata"]["labels"])
         for rule in policy["spec"].get(way, ())
     ]
