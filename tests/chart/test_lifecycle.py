@@ -164,8 +164,15 @@ def test_an_operators_job_stays_until_it_is_deleted_so_that_no_upgrade_repeats_i
 def test_pods_are_spread_over_the_nodes_that_take_some() -> None:
     """A drained node would count as an empty one, and a pod that must go there would wait."""
     for deployment in _deployments("large"):
-        for constraint in deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]:
+        constraints = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        keys = [constraint["topologyKey"] for constraint in constraints]
+        assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        for constraint in constraints:
             assert constraint["nodeTaintsPolicy"] == "Honor"
+            # Without it, the pods that an upgrade replaces would count too.
+            assert constraint["matchLabelKeys"] == ["pod-template-hash"]
+            assert constraint["labelSelector"] == deployment["spec"]["selector"]
+            assert (constraint["maxSkew"], constraint["whenUnsatisfiable"]) == (1, "DoNotSchedule")
 
 
 def test_a_plan_changes_nothing() -> None:

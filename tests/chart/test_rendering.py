@@ -16,6 +16,7 @@ import yaml
 
 from infra.chart.generate import CHART, documents
 from infra.supply_chain.packages import own_packages
+from muster_contracts import SERVICES
 from tests.chart.rendering import EXAMPLES, Object, containers, environment, example, leaves, of_kind, pods, render
 
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
@@ -156,6 +157,23 @@ def test_an_ingress_has_only_prefixes_without_metrics_and_health() -> None:
         (rule,) = ingress["spec"]["rules"]
         paths = [(each["path"], each["pathType"]) for each in rule["http"]["paths"]]
         assert paths == [("/v1", "Prefix"), ("/docs", "Prefix"), ("/openapi.json", "Prefix")]
+
+
+def test_a_route_publishes_neither_metrics_nor_health() -> None:
+    routes = of_kind(example("standard"), "HTTPRoute")
+    assert set(routes) == {f"muster-{service}" for service in SERVICES}
+    for name, route in routes.items():
+        assert route["spec"]["hostnames"] == [f"{name.removeprefix('muster-')}.muster.example.gov"]
+        assert route["spec"]["rules"] == [
+            {
+                "matches": [
+                    {"path": {"type": "PathPrefix", "value": "/v1"}},
+                    {"path": {"type": "PathPrefix", "value": "/docs"}},
+                    {"path": {"type": "Exact", "value": "/openapi.json"}},
+                ],
+                "backendRefs": [{"name": name, "port": 80}],
+            }
+        ]
 
 
 def test_the_package_renders_what_the_folder_does(tmp_path: Path) -> None:

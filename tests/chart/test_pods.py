@@ -1,0 +1,84 @@
+"""What a site says of all pods reaches each of them, Jobs and tests too."""
+
+from tests.chart.rendering import Object, Values, containers, environment, pods, render
+
+CA = "/etc/muster/ca/ca.crt"
+
+EVERY_JOB: Values = {
+    "provisioning": {"mode": "hook"},
+    "preflight": {"mode": "hook"},
+    "operations": {"args": ["muster_operator", "streams"], "service": "billing"},
+}
+
+
+def test_what_a_site_says_of_pods_reaches_every_pod() -> None:
+    rack = [{"key": "rack", "operator": "Exists"}]
+    affinity: Object = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    site: Values = {
+        **EVERY_JOB,
+        "image": {"pullSecrets": ["registry", "mirror"], "pullPolicy": "Always"},
+        "pods": {
+            "annotations": {"example.gov/owner": "program"},
+            "labels": {"example.gov/tier": "books"},
+            "serviceAccountName": "muster-pods",
+            "priorityClassName": "important",
+            "nodeSelector": {"example.gov/zone": "inner"},
+            "tolerations": rack,
+            "affinity": affinity,
+            "securityContext": {"fsGroup": 1000},
+        },
+    }
+    for name, pod in pods(render(site)):
+        spec = pod["spec"]
+        assert pod["metadata"]["annotations"]["example.gov/owner"] == "program", name
+        assert pod["metadata"]["labels"]["example.gov/tier"] == "books", name
+        assert spec["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}], name
+        assert (spec["serviceAccountName"], spec["priorityClassName"]) == ("muster-pods", "important"), name
+        assert spec["nodeSelector"] == {"example.gov/zone": "inner"}, name
+        assert (spec["tolerations"], spec["affinity"]) == (rack, affinity), name
+        assert spec["securityContext"]["fsGroup"] == 1000, name
+        assert {container["imagePullPolicy"] for container in containers(pod)} == {"Always"}, name
+
+
+def test_no_pod_gets_variables_of_the_clusters_services() -> None:
+    """Kubernetes would set MUSTER_BILLING_PORT and more, which look like settings."""
+    assert [name for name, pod in pods(render(EVERY_JOB)) if pod["spec"]["enableServiceLinks"] is not False] == []
+
+
+def test_every_pod_that_calls_others_trusts_the_sites_authorities() -> None:
+    for name, pod in pods(render({**EVERY_JOB, "trustedCA": {"configMap": "authorities"}})):
+        for container in _calling(pod):
+            variables = environment(container)
+            assert (variables["SSL_CERT_FILE"], variables["MUSTER_KAFKA_CA_FILE"]) == (CA, CA), name
+            assert {"name": "ca", "mountPath": "/etc/muster/ca", "readOnly": True} in container["volumeMounts"], name
+    for name, pod in pods(render({**EVERY_JOB, "trustedCA": {"configMap": "authorities", "https": False}})):
+        for container in _calling(pod):
+            variables = environment(container)
+            assert "SSL_CERT_FILE" not in variables, name  # the public ones stay trusted
+            assert variables["MUSTER_KAFKA_CA_FILE"] == CA, name
+
+
+def test_every_service_is_traced_if_the_site_has_a_collector() -> None:
+    traced = {"tracing": {"endpoint": "http://collector:4318", "ratio": 0.05}}
+    services = [
+        container
+        for _, pod in pods(render({**EVERY_JOB, **traced}))
+        for container in containers(pod)
+        if container["image"].startswith("muster/services:")
+    ]
+    assert services
+    for container in services:
+        assert {key: value for key, value in environment(container).items() if key.startswith("OTEL_")} == {
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.05",
+        }
+    for name, pod in pods(render(EVERY_JOB)):
+        for container in containers(pod):
+            assert not any(key.startswith("OTEL_") for key in environment(container)), name
+
+
+def _calling(pod: Object) -> list[Object]:
+    """The containers that call more than Postgres, whose authorities are in a DSN."""
+    return [] if pod["metadata"]["labels"]["muster/role"] == "migrate" else containers(pod)
