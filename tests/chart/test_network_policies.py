@@ -56,7 +56,7 @@ REACHED: dict[str, dict[str, set[str]]] = {
         "all": _READING | {"collector"},
         "preflight": _READING | {"smtp"},
         "provision": _READING,
-        "operations": _READING,
+        "operations": _READING | {"collector"},  # a stopped service runs in it, too
     },
 }
 
