@@ -7,7 +7,7 @@ import pytest
 
 from infra.chart.generate import facts
 from muster_contracts import SERVICES
-from tests.chart.rendering import EXAMPLES, Object, Values, containers, example, of_kind, pods, render
+from tests.chart.rendering import EXAMPLES, Object, Values, containers, environment, example, of_kind, pods, render
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -74,10 +74,33 @@ def test_a_hook_provisions_before_it_migrates() -> None:
     assert set(weights) == {f"muster-{service}-migrate" for service in SERVICES}
     assert provisions < min(weights.values())
     arguments = [container["args"] for container in containers(jobs["muster-provision"]["spec"]["template"])]
+    everyone = [part for name in sorted(SERVICES) for part in ("--service", name)]
     assert arguments == [
-        ["muster_operator", "databases", "apply", "--database", "muster"],
+        ["muster_operator", "databases", "apply", "--database", "muster", *everyone],
         ["muster_operator", "topics", "apply", "--acls"],
     ]
+
+
+def test_what_does_not_run_is_neither_provisioned_nor_tested_nor_looked_for() -> None:
+    values = {
+        "services": {"notify": {"enabled": False}},
+        "provisioning": {"mode": "job"},
+        "migrations": {"mode": "job"},
+    }
+    chosen = [part for name in ("billing", "enrollment", "entitlements") for part in ("--service", name)]
+    steps = {}
+    for name, pod in pods(render(values)):
+        assert "notify" not in name
+        for container in containers(pod):
+            if container["args"][0] == "muster_operator":
+                steps[container["name"]] = container["args"][1:]
+                assert "MUSTER_NOTIFY_URL" not in environment(container)
+                assert environment(container)["MUSTER_BILLING_URL"] == "http://muster-billing"
+    assert steps == {
+        "databases": ["databases", "apply", "--database", "muster", *chosen],
+        "topics": ["topics", "apply", "--acls"],
+        "self-test": ["self-test", "--wait", "60", *chosen],
+    }
 
 
 def test_a_sandbox_lets_the_services_read_its_clock() -> None:

@@ -1,7 +1,7 @@
 """`muster streams check`: finds events that are not published yet, and events that are not applied yet."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from muster_contracts import SERVICES
 from muster_operator.clients import clients_of_servers
+from muster_operator.options import ServicesOption
 from muster_operator.output import Answer, count, table
 from muster_operator.reconcile.streams import (
     LOST_COMMITS,
@@ -50,6 +52,7 @@ async def check(
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for events under way before they count as missing.")
     ] = 30.0,
+    services: ServicesOption = None,
 ) -> Answer:
     """Compare where every stream ends on Kafka with its producer and with every consumer.
 
@@ -60,25 +63,25 @@ async def check(
     stderr = console(stderr=True)
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         async with clients_of_servers(target.kafka), TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log:
-            checked = await _compare(target, log, wait, progress)
+            checked = await _compare(target, services or SERVICES, log, wait, progress)
     complete = f"complete: {count(checked.streams, 'stream')} of {len(TOPICS)} topics, every consumer is at the end"
     shown = _table(checked.missing) if checked.missing else complete
     return Answer(_as_json(checked), shown, ok=not checked.missing)
 
 
-async def _compare(target: Target, log: TopicLog, wait: float, progress: Progress) -> Checked:
+async def _compare(target: Target, services: Sequence[str], log: TopicLog, wait: float, progress: Progress) -> Checked:
     """Check until nothing is missing or `wait` seconds have passed.
 
     Readers must reach the topics' ends at the first check, so that new events do not prolong the wait.
     """
     ends = Ends()
-    before = first = await read_streams(target.admin_dsn, {})
+    before = first = await read_streams(target.admin_dsn, {}, services)
     task = progress.add_task("Reading the topics", total=await log.unread())
     await _read(log, target.topic_prefix, ends, lambda records: progress.advance(task, records))
     wanted = dict(ends)
     give_up_at = asyncio.get_running_loop().time() + wait
     while True:
-        after = await read_streams(target.admin_dsn, ends)
+        after = await read_streams(target.admin_dsn, ends, services)
         missing = sorted({*not_on_topic(before, ends, after), *not_applied(wanted, after)})
         waiting = under_way(missing)
         if not waiting or asyncio.get_running_loop().time() >= give_up_at:

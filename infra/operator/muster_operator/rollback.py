@@ -10,6 +10,7 @@ from rich.markup import escape
 from muster_contracts import SERVICES
 from muster_operator.clients import client_of_postgres
 from muster_operator.failures import BadInput
+from muster_operator.options import ServicesOption
 from muster_operator.output import Answer, table
 from muster_operator.reconcile.streams import within
 from muster_operator.releases import Verdict, judge, read_releases
@@ -20,6 +21,7 @@ from muster_operator.target import Target, on_target
 async def rollback_check(
     target: Target,
     to: Annotated[str, typer.Option("--to", metavar="VERSION", help="The release to go back to.")],
+    services: ServicesOption = None,
 ) -> Answer:
     """Check whether a release's code can run on the present databases. The exit status is 1 if it cannot.
 
@@ -32,7 +34,8 @@ async def rollback_check(
         raise BadInput(f"--to {to}: must be one of {', '.join(releases)}")
     async with client_of_postgres():
         found = [
-            judge(releases, to, service, await within(target.admin_dsn, service, _applied)) for service in SERVICES
+            judge(releases, to, service, await within(target.admin_dsn, service, _applied))
+            for service in services or SERVICES
         ]
     rows = [(each.service, each.database or "none", _told(each)) for each in found]
     return Answer(

@@ -10,7 +10,8 @@ import typer
 
 from muster_contracts import topics
 from muster_contracts.enrollment import AtuRecorded
-from muster_operator.failures import NotFound, TimedOut
+from muster_operator.failures import BadInput, NotFound, TimedOut
+from muster_operator.options import ServicesOption
 from muster_operator.output import Answer, table
 from muster_operator.service import Service
 from muster_operator.target import Target, on_target
@@ -38,25 +39,29 @@ Position = tuple[int, int]  # epoch, sequence
 async def self_test(
     target: Target,
     wait: Annotated[float, typer.Option(min=0, help="Seconds that the event may take to reach every reader.")] = 30.0,
+    services: ServicesOption = None,
 ) -> Answer:
     """Send a harmless command and wait until every reader has applied its event. The exit status is 6 if one has not.
 
     It records an authorization for the fictitious agency MUSTER-SELF-TEST, which is never in force, and revokes it.
     """
     topic = topics()[AtuRecorded.topic]
-    names = (_OWNER, *topic.readers)
+    readers = [name for name in topic.readers if services is None or name in services]
+    if not readers:
+        raise BadInput(f"--service: must name a reader of the event: {', '.join(topic.readers)}")
+    names = (_OWNER, *readers)
     for name in names:
         target.url(name)
     scopes = (f"{_OWNER}:read", f"{_OWNER}:authorize", *(f"{name}:operate" for name in names))
-    async with target.services(scopes=scopes) as services:
-        owner = services[_OWNER]
+    async with target.services(scopes=scopes) as found:
+        owner = found[_OWNER]
         await _register(owner)
         number = f"SELF-TEST-{uuid.uuid4()}"
         path = f"/v1/agencies/{_AGENCY}/authorizations"
         recorded = await owner.post(path, {"number": number, **_AUTHORIZATION})
         try:
             produced = await _position(owner, "produced")
-            took = await _applied({name: services[name] for name in topic.readers}, produced, wait)
+            took = await _applied({name: found[name] for name in readers}, produced, wait)
         finally:
             revocation = f"{path}/{recorded['authorization_id']}/revocation"
             await owner.post(revocation, {"reason": "the self-test is over"})

@@ -185,6 +185,13 @@ async def test_complete_and_what_is_missing(program: Program) -> None:
     assert lost["what"] == "events that the topic lacks"
 
 
+async def test_a_service_that_is_not_named_needs_no_schema(program: Program) -> None:
+    await program.admin.execute("drop schema notify cascade")
+    named = [part for name in SERVICES if name != "notify" for part in ("--service", name)]
+    status, said = await program.check(*named)
+    assert (status, said.startswith("complete: 1 stream ")) == (0, True), said
+
+
 async def test_what_is_under_way_is_waited_for(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
     """Neither an event that is published meanwhile is missing, nor one that is applied then."""
     await program.produced(EVENTS + 1, outbox=[EVENTS + 1])

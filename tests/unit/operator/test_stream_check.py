@@ -135,6 +135,13 @@ def test_a_stream_that_is_parked_without_an_event_is_named() -> None:
     assert kinds(found(streams, end((1, 9)))) == {(PARKED, "billing", "none")}
 
 
+def test_what_a_service_that_was_not_read_produces_is_not_judged() -> None:
+    readers = {name: streams for name, streams in services((1, 9), (1, 8)).items() if name != "enrollment"}
+    assert kinds(found(readers, end((1, 9)))) == {
+        (NOT_APPLIED, name, "9") for name in ("billing", "entitlements", "notify")
+    }
+
+
 def test_what_is_made_meanwhile_is_not_missing() -> None:
     before, after = services((1, 8), (1, 8)), services((1, 9), (1, 9))
     assert list(not_on_topic(before, end((1, 9)), after)) == []

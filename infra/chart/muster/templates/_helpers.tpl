@@ -112,6 +112,15 @@ ttlSecondsAfterFinished: {{ .Values.migrations.ttlSeconds }}
 {{- end -}}
 {{- end }}
 
+{{/* The options that restrict an operator's command to the services that run, in JSON. */}}
+{{- define "muster.enabledServices" -}}
+{{- $options := list -}}
+{{- range $service, $values := .Values.services -}}
+{{- if $values.enabled }}{{ $options = concat $options (list "--service" $service) }}{{ end -}}
+{{- end -}}
+{{ $options | toJson }}
+{{- end }}
+
 {{/* The services that are stopped for an operator's work, in JSON. */}}
 {{- define "muster.stopped" -}}
 {{- append .root.Values.operations.stopped .root.Values.operations.service | compact | uniq | sortAlpha | toJson -}}
@@ -166,10 +175,10 @@ The settings of a service's containers in JSON, or, without a service, of the op
 {{- $_ := set $env "MUSTER_CLIENT_ID" . -}}
 {{- $_ := set $env "MUSTER_CLIENT_SECRET_FILE" "/etc/muster/secrets/MUSTER_CLIENT_SECRET" -}}
 {{- end -}}
-{{- range $service, $_ := $values.services -}}
-{{- $url := printf "http://%s-%s" (include "muster.name" $.root) $service -}}
+{{- range $service, $own := $values.services -}}
+{{- $url := ternary (printf "http://%s-%s" (include "muster.name" $.root) $service) "" $own.enabled -}}
 {{- with index ($.here | default dict) $service }}{{ $url = printf "http://127.0.0.1:%s" . }}{{ end -}}
-{{- $_ := set $env (printf "MUSTER_%s_URL" (upper $service)) $url -}}
+{{- with $url }}{{ $_ := set $env (printf "MUSTER_%s_URL" (upper $service)) . }}{{ end -}}
 {{- end -}}
 {{- $env = mergeOverwrite $env ($values.operations.settings | deepCopy) -}}
 {{- end -}}

@@ -19,7 +19,7 @@ from muster_operator.databases.reading import SERVICE
 from muster_operator.databases.steps import Step, Wanted
 from muster_operator.failures import BadInput
 from muster_operator.group import group
-from muster_operator.options import ServiceOption
+from muster_operator.options import ServicesOption
 from muster_operator.output import Answer, table
 from muster_operator.target import Target, on_target
 from muster_runtime.secrets import FOLDER
@@ -50,13 +50,13 @@ async def show_plan(
     target: Target,
     passwords: PasswordsOption = DEFAULT_FOLDER,
     database: DatabaseOption = "muster",
-    service: ServiceOption = None,
+    services: ServicesOption = None,
 ) -> Answer:
     """Show the SQL that apply would execute, without passwords. The exit status is 1 if there is any.
 
     MUSTER_ADMIN_DSN must name a superuser, or a role with CREATEROLE and CREATEDB.
     """
-    wanted = _wanted(database, service)
+    wanted = _wanted(database, services)
     done = await _steps(target, wanted, passwords, lambda new: dict.fromkeys(new, ""), provisioning.plan)
     return _answer(done, ok=not done)
 
@@ -67,7 +67,7 @@ async def apply_plan(
     target: Target,
     passwords: PasswordsOption = DEFAULT_FOLDER,
     database: DatabaseOption = "muster",
-    service: ServiceOption = None,
+    services: ServicesOption = None,
 ) -> Answer:
     """Create what is missing: roles, databases, rights, and schemas.
 
@@ -75,7 +75,7 @@ async def apply_plan(
     existing role gets its password from the folder if it cannot log in with it. You can repeat the command, and run it
     several times at once.
     """
-    wanted = _wanted(database, service)
+    wanted = _wanted(database, services)
     done = await _steps(target, wanted, passwords, partial(make_passwords, passwords), provisioning.apply)
     return _answer(done, ok=True)
 
@@ -99,9 +99,8 @@ async def _steps(
     return done
 
 
-def _wanted(database: str, service: str | None) -> list[Wanted]:
-    services = SERVICES if service is None else (service,)
-    return [Wanted(name, database.replace("{service}", name), {}) for name in services]
+def _wanted(database: str, services: Sequence[str] | None) -> list[Wanted]:
+    return [Wanted(name, database.replace("{service}", name), {}) for name in services or SERVICES]
 
 
 async def _passwords(admin_dsn: str, wanted: Wanted, folder: Path) -> tuple[dict[str, str], list[str]]:
