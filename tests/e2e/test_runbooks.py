@@ -1,7 +1,6 @@
 """Every command of every runbook is run, as it stands there.
 
-Where the runbook changes something, the stack is in the state that it is for; those that only look are run on a
-healthy stack (`test_looking`).
+A runbook that changes something finds the state that it is for; one that only looks, a healthy stack (`test_looking`).
 """
 
 import asyncio
@@ -30,12 +29,13 @@ from tests.e2e.troubles import (
     READERS,
     TOPIC,
     Eventually,
+    RestoreDrill,
     accept_gap_alone,
     broken,
     first_parked,
     has_a_term,
     names_of_drills,
-    parked,
+    parked_everywhere,
     poison,
 )
 from tests.integration.notify.receiver import Receiver, receiving
@@ -99,16 +99,17 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
     await eventually(lambda: has_a_term(operator, "DOE"), timeout=PATIENCE)
     lost = await operator.sql("billing", "select id from term where agency_id = 'DOE'")
 
-    said = operator.follow("restore.md", part="Restore", **variables)
+    drill = RestoreDrill()
+    said = drill.restore(operator, **variables)
     assert re.search(r"\b(1 stream continues|(?!1 )\d+ streams continue) in epoch 2", said), said
     audited = "select string_agg(command || ': ' || reason, '; ' order by id) from audit where agency_id = '*'"
-    reason = "restored from the backup of Monday 04:00"
-    assert await operator.sql("billing", audited) == f"RaiseEpoch: {reason}"
+    assert await operator.sql("billing", audited) == "RaiseEpoch: restored from the backup of Monday 04:00"
     await eventually(lambda: has_a_term(operator, "DOE"), timeout=PATIENCE)
     assert await operator.sql("billing", "select id from term where agency_id = 'DOE'") != lost
     # Its readers take the new epoch: the term that was decided again is known everywhere.
     heard = "select epoch from applied where topic = 'muster.billing.term' and agency_id = 'DOE'"
     await eventually(lambda: operator.sql("entitlements", f"{heard} and epoch = 2"), timeout=PATIENCE)
+    drill.end()
     assert "All services agree." in operator.follow("restore.md", part="Afterwards", **variables)
 
 
@@ -206,8 +207,7 @@ async def test_deadline_parked(operator: Operator, eventually: Eventually) -> No
 
 async def test_gap(operator: Operator, producer: Producer, eventually: Eventually) -> None:
     await producer.put(*broken("USDA", 3))
-    for service in READERS:
-        await eventually(lambda service=service: parked(operator, service, "USDA"), timeout=PATIENCE)
+    await parked_everywhere(operator, "USDA", eventually)
     said = operator.follow("gap.md", TOPIC=TOPIC, AGENCY="USDA", SERVICE="notify")
     assert "sequence 1 was expected and 3 came" in said
     assert "a parked stream" in said
@@ -219,8 +219,8 @@ async def test_gap(operator: Operator, producer: Producer, eventually: Eventuall
 
 async def test_partition_paused(operator: Operator, producer: Producer, eventually: Eventually) -> None:
     await producer.put(*broken("DOL", 2))
+    await parked_everywhere(operator, "DOL", eventually)
     for service in READERS:
-        await eventually(lambda service=service: parked(operator, service, "DOL"), timeout=PATIENCE)
         accept_gap_alone(operator, service, "DOL", 2)
     for service in ("billing", "entitlements"):
         operator.run(f"muster parked replay {TOPIC} DOL --service {service}")

@@ -1,6 +1,8 @@
 """The troubles that runbooks are for, and what shows them."""
 
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -49,6 +51,23 @@ LOOKING = (
 PATIENCE = 90
 
 
+class RestoreDrill:
+    """How long a restore takes, for docs/scale.md: printed (pytest shows it with -rP), and not judged."""
+
+    def restore(self, operator: Operator, **variables: str) -> str:
+        """Follow the runbook from the stop of the service until it runs again; return the output."""
+        self._size = Path(variables["BACKUP"]).stat().st_size
+        self._began = time.monotonic()
+        said = operator.follow("restore.md", part="Restore", **variables)
+        self._started = time.monotonic() - self._began
+        return said
+
+    def end(self) -> None:
+        """The service has decided again what it lost, and its readers have that."""
+        repaired = time.monotonic() - self._began
+        print(f"restored {self._size:,} bytes: runs after {self._started:.1f} s, repaired after {repaired:.1f} s")
+
+
 def broken(agency_id: str, sequence: int) -> tuple[Envelope, AgencySuspended]:
     """An event of an agency that nobody knows."""
     now = SystemClock().now()
@@ -77,6 +96,10 @@ async def poison(operator: Operator, producer: Producer, agency_id: str, eventua
     """Park the stream of an agency in every reader by a record that none of them can read."""
     envelope = broken(agency_id, 1)[0]._replace(type=AgencyEnrolled.event_type)
     await producer.put_raw(TOPIC, key=agency_id.encode(), value=b"not JSON", headers=write_headers(envelope))
+    await parked_everywhere(operator, agency_id, eventually)
+
+
+async def parked_everywhere(operator: Operator, agency_id: str, eventually: Eventually) -> None:
     for service in READERS:
         await eventually(lambda service=service: parked(operator, service, agency_id), timeout=PATIENCE)
 
