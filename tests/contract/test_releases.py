@@ -8,13 +8,21 @@ import pytest
 
 from muster_contracts import SERVICES
 from muster_operator.releases import LAST_UNTAGGED, Window, read_releases
-from muster_runtime.database.schema import OPTIONAL, Schema, files_of, tags_of
+from muster_runtime.database.schema import OPTIONAL, Schema, contracts, files_of, tags_of
 from tests.support.databases import SOURCES
 
 # The version in development, of all packages.
 CURRENT = version("muster-runtime")
 
-HEADS = ("20260101000000", "20260201000000")
+STEMS = ("2026010100000", "2026020100000")
+
+
+def written(folder: Path, stem: str, tags: str) -> tuple[str, Path]:
+    """The version and the file of a migration with these tags."""
+    number = f"{stem}{'1' if tags.startswith('contract') else '0'}"
+    file = folder / f"{number}_a.sql"
+    file.write_text(f"-- migrate:up\n{tags and f'-- muster: {tags}'}\nselect 1;\n", "utf-8")
+    return number, file
 
 
 def faults(files: Mapping[str, Path], before: str) -> Iterator[str]:
@@ -27,6 +35,8 @@ def faults(files: Mapping[str, Path], before: str) -> Iterator[str]:
             yield f"{file.name}: `-- muster: {unknown[0]}` must be expand, contract, or optional"
         elif len(kind) > 1 or (not kind and number > LAST_UNTAGGED):
             yield f"{file.name}: must have one line `-- muster: expand` or `-- muster: contract`"
+        elif contracts(number) != ("contract" in kind):
+            yield f"{file.name}: the version of a migration that contracts, and of no other, must end in 1"
         elif number > before:
             kinds[kind[0] if kind else "expand"].append(file.name)
     if all(kinds.values()):
@@ -50,23 +60,29 @@ def test_the_table_has_the_window_of_the_version_in_development(service: str) ->
         (["expand", "expand"], ""),
         (["contract", "contract"], ""),
         (["expand\n-- muster: optional", "expand"], ""),
-        (["expand", "contract"], "one release cannot both expand (20260101000000_a.sql) and contract ("),
+        (
+            ["expand", "contract"],
+            "one release cannot both expand (20260101000000_a.sql) and contract (20260201000001_a.sql)",
+        ),
         (["", "expand"], "20260101000000_a.sql: must have one line"),
         (["expand\n-- muster: contract", "expand"], "20260101000000_a.sql: must have one line"),
         (["expanding", "expand"], "20260101000000_a.sql: `-- muster: expanding` must be expand, contract, or optional"),
     ],
 )
 def test_a_wrong_tag_is_named(tmp_path: Path, tags: list[str], fault: str) -> None:
-    files = {}
-    for number, tag in zip(HEADS, tags, strict=True):
-        files[number] = tmp_path / f"{number}_a.sql"
-        files[number].write_text(f"-- migrate:up\n{tag and f'-- muster: {tag}'}\nselect 1;\n", "utf-8")
+    files = dict(written(tmp_path, stem, tag) for stem, tag in zip(STEMS, tags, strict=True))
     found = list(faults(files, LAST_UNTAGGED))
     assert (len(found), (found or [""])[0].startswith(fault)) == (1 if fault else 0, True), found
 
 
 def test_what_was_released_before_may_have_been_the_other_kind(tmp_path: Path) -> None:
-    files = {number: tmp_path / f"{number}_a.sql" for number in HEADS}
-    for file, tag in zip(files.values(), ("expand", "contract"), strict=True):
-        file.write_text(f"-- migrate:up\n-- muster: {tag}\n", "utf-8")
-    assert list(faults(files, HEADS[0])) == []
+    files = dict(written(tmp_path, stem, tag) for stem, tag in zip(STEMS, ("expand", "contract"), strict=True))
+    assert list(faults(files, min(files))) == []
+
+
+@pytest.mark.parametrize(("tag", "last"), [("expand", "1"), ("contract", "0")])
+def test_the_version_says_whether_a_migration_contracts(tmp_path: Path, tag: str, last: str) -> None:
+    _, file = written(tmp_path, STEMS[0], tag)
+    number = f"{STEMS[0]}{last}"
+    (fault,) = faults({number: file}, LAST_UNTAGGED)
+    assert fault.endswith("must end in 1")

@@ -5,6 +5,9 @@ A migration file says in a line of its own what it is to the code of the release
     -- muster: expand      that code goes on beside it
     -- muster: contract    that code breaks: something that it uses is changed or taken away
 
+The version of a migration that contracts ends in 1, and no other does: that code lacks the file, and finds only the
+version in the database.
+
 A further line, `-- muster: optional`, says that the code of its own release works without it, as without an index. The
 last migration that is not optional is the least that a database must have.
 """
@@ -37,17 +40,26 @@ class MigrationsPending(RetryableError):
         super().__init__(f"{', '.join(versions)}: run the migrations; until then: {error}")
 
 
+class SchemaTooNew(RetryableError):
+    """The schema has contracted past the code: what fails for that is no work's fault, and succeeds with newer code."""
+
+    def __init__(self, versions: Sequence[str], error: Exception) -> None:
+        super().__init__(f"{', '.join(versions)} changed what this process uses: run a newer version: {error}")
+
+
 @dataclass(frozen=True)
 class Compared:
     """A database beside the code: its last version, None if it has none, and the versions that only one of them has.
 
-    Of those that only the code has, it needs the `needed` ones: without them it does not work.
+    Of those that only the code has, it needs the `needed` ones: without them it does not work. Nor does it beside the
+    `contracted` ones, of those that only the database has.
     """
 
     database: str | None
     ahead: Sequence[str]
     behind: Sequence[str]
     needed: Sequence[str]
+    contracted: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -70,15 +82,12 @@ class Schema:
 
     async def compare(self, connection: Connection) -> Compared:
         """The database, as any of the service's roles may see it. Raises MigrationsMissing."""
-        return await _compare(connection, self.migrations)
+        return await compare(connection, self.migrations)
 
 
-async def unapplied(connection: Connection, directory: Path) -> Sequence[str]:
-    """The versions that the schema lacks and the code needs, as any of the roles may see it.
-
-    Raises MigrationsMissing if this installation came without its migrations.
-    """
-    return (await _compare(connection, directory)).needed
+def contracts(version: str) -> bool:
+    """Whether the migration of this version breaks the code of the release before."""
+    return version.endswith("1")
 
 
 def tags_of(file: Path) -> Sequence[str]:
@@ -100,15 +109,17 @@ def files_of(directory: Path) -> dict[str, Path]:
     return files
 
 
-async def _compare(connection: Connection, directory: Path) -> Compared:
+async def compare(connection: Connection, directory: Path) -> Compared:
+    """The database beside a service's migrations, as any of its roles may see it. Raises MigrationsMissing."""
     files = files_of(directory)
     there = await _applied(connection)
-    behind = sorted(files.keys() - there)
+    ahead, behind = sorted(there - files.keys()), sorted(files.keys() - there)
     return Compared(
         max(there, default=None),
-        ahead=sorted(there - files.keys()),
+        ahead=ahead,
         behind=behind,
         needed=[version for version in behind if not _is_optional(files[version])],
+        contracted=[version for version in ahead if contracts(version)],
     )
 
 

@@ -18,7 +18,7 @@ from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
-from muster_runtime.database.schema import MigrationsPending, unapplied
+from muster_runtime.database.schema import MigrationsPending, SchemaTooNew, compare
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
 from muster_runtime.errors import RetryableError
@@ -150,7 +150,10 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection outside of any transaction. Raises MigrationsPending if the schema lacks what it asks for."""
+        """A connection outside of any transaction.
+
+        Raises MigrationsPending, or SchemaTooNew, if the schema lacks what it asks for.
+        """
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             before = self._unapplied
             try:
@@ -158,7 +161,10 @@ class Database:
             except asyncpg.SyntaxOrAccessError as error:  # a column that is not there, a right that is not granted
                 if self._migrations is None:
                     raise
-                self._unapplied = await unapplied(connection, self._migrations)
+                compared = await compare(connection, self._migrations)
+                if compared.contracted:
+                    raise SchemaTooNew(compared.contracted, error) from error
+                self._unapplied = compared.needed
                 # None may be pending any more: the last may have ended just after the work had failed.
                 if pending := self._unapplied or before:
                     raise MigrationsPending(pending, error) from error
@@ -169,9 +175,9 @@ class Database:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
         Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises what the
-        gate raises, MigrationsPending where the schema lacks what the work needs, ClockSkewed where the clock is not
-        the database's, and CommitUnconfirmed where there is a gate and Postgres does not confirm commits: the unit of
-        work may take effect even so.
+        gate raises, MigrationsPending or SchemaTooNew where the schema lacks what the work needs, ClockSkewed where the
+        clock is not the database's, and CommitUnconfirmed where there is a gate and Postgres does not confirm commits:
+        the unit of work may take effect even so.
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")

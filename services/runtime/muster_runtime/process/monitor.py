@@ -191,15 +191,14 @@ class Monitor:
         return [reason] if reason else []
 
     async def _migrations(self, connection: Connection, warnings: list[str]) -> list[str]:
-        """Why the schema cannot be used; one that is ahead can. A pending migration that is optional is a warning.
-
-        Asked at each look: a restored backup takes a schema back.
-        """
+        """Why the schema cannot be used, asked at each look: a restored backup takes it back."""
         schema = Schema(self._runtime.service.name, self._runtime.service.migrations)
         try:
             compared = await schema.compare(connection)
         except MigrationsMissing as error:
             return [str(error)]
+        if newer := ", ".join(compared.contracted):
+            return [f"the schema is too new: {newer} changed what this process uses, which knows {schema.head}"]
         if needed := compared.needed:
             lacking, there = ", ".join(needed), compared.database or "no version"
             return [

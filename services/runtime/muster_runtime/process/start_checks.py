@@ -6,7 +6,7 @@ from pydantic import SecretStr
 
 from muster_contracts import topics
 from muster_runtime.database.pooler import WAIT_SECONDS, shares_connections
-from muster_runtime.database.schema import MigrationsPending
+from muster_runtime.database.schema import MigrationsPending, SchemaTooNew
 from muster_runtime.database.sessions import NO_ADDRESS, REFUSED
 from muster_runtime.database.transactions import Database
 from muster_runtime.http.keys import KeySource
@@ -71,7 +71,7 @@ async def require_identity(service: Service, database: Database) -> None:
     try:
         async with database.connection() as connection:
             reason = await service.identity(connection)
-    except MigrationsPending as error:
+    except (MigrationsPending, SchemaTooNew) as error:
         raise StartRefused(str(error)) from None
     if reason is not None:
         raise StartRefused(reason)

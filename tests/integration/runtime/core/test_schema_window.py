@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from muster_runtime.database.schema import RUNTIME_MIGRATIONS, Schema
+from muster_runtime.database.schema import RUNTIME_MIGRATIONS, Schema, SchemaTooNew
 from muster_runtime.database.schema_commands import SchemaUnknown, describe, wait
 from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
 from muster_runtime.process.roles import Role
@@ -22,7 +22,7 @@ from tests.integration.runtime.core.probe.service import MIGRATIONS, build
 from tests.support.databases import Databases
 from tests.support.services import ServiceRunner
 
-NEEDED, OPTIONAL, LATER = "20980101000000", "20980102000000", "20990101000000"
+NEEDED, OPTIONAL, LATER, CONTRACTING = "20980101000000", "20980102000000", "20990101000000", "20990102000001"
 
 INSERT = "insert into schema_migrations (version) values ($1)"
 
@@ -106,3 +106,23 @@ async def test_readiness_tolerates_a_schema_within_the_window(
     await probe.admin.execute("delete from schema_migrations where version = any($1)", [NEEDED, LATER])
     await eventually(lambda: not_ready(probe, f"migrations are pending: {NEEDED}; the schema is at "))
     await eventually(lambda: not_ready(probe, f", and this process needs {NEEDED}"))
+
+
+async def test_a_schema_that_has_contracted_is_too_new(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    """An older process takes no requests, and does not call its work wrong, until newer code or the backup is there."""
+    probe = await run_service(build, Settings, roles=frozenset({Role.API}))
+    await eventually(lambda: ready(probe))
+    await probe.admin.execute(INSERT, LATER)
+    await eventually(lambda: ready(probe))
+    await probe.admin.execute(INSERT, CONTRACTING)
+    head = Schema("probe", MIGRATIONS).head
+    reason = f"the schema is too new: {CONTRACTING} changed what this process uses, which knows {head}"
+    await eventually(lambda: not_ready(probe, reason))
+    with pytest.raises(SchemaTooNew, match=f"^{CONTRACTING} changed what this process uses: run a newer version: "):
+        async with probe.runtime.database.connection() as connection:
+            await connection.fetch("select nothing_of_the_sort from outbox")
+
+    await probe.admin.execute("delete from schema_migrations where version = $1", CONTRACTING)
+    await eventually(lambda: ready(probe))
