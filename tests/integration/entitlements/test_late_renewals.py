@@ -3,13 +3,15 @@
 from datetime import timedelta
 from typing import Any
 
-from muster_contracts.entitlements import SeatTrialsEndingSoon
-from tests.integration.entitlements.conftest import END, Entitlements
+import pytest
+
+from muster_contracts.entitlements import FeatureWindowExtended, FeatureWindowOpened, SeatTrialsEndingSoon
+from tests.integration.entitlements.conftest import END, NEXT_END, Entitlements
 from tests.integration.entitlements.lives import published
-from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
-from tests.integration.entitlements.test_next_terms import publish_next, renew, set_published
+from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
+from tests.integration.entitlements.test_next_terms import TRIAL, publish_next, renew, set_published
 from tests.integration.entitlements.test_rollouts import park
-from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends
+from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, text
 from tests.integration.entitlements.test_trials import pass_time
 
 DAY = timedelta(days=1)
@@ -90,3 +92,48 @@ async def test_the_trials_that_a_late_version_makes_longer_end_again_at_their_ne
     await entitlements.eventually(lambda: rolled_out(entitlements, 3))
     await pass_time(entitlements, END + 60 * DAY)
     assert await ends(entitlements, 5) == [*told, (went_on, END + 25 * DAY), (late, END + 40 * DAY)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "published_at", "renewed_at", "begins"),
+    [("next-term", -40, -30, 0), ("next-term", 5, 20, 20), ("now", -40, -30, 0), ("now", 5, 20, 20)],
+)
+async def test_what_becomes_a_trial_of_each_seat_is_one_in_the_renewed_term(
+    entitlements: Entitlements, rule: str, published_at: int, renewed_at: int, begins: int
+) -> None:
+    """Whether the renewal comes in time or late, it does not extend what was open for the term."""
+    of_seats = FRONTIER | {"trial_days": 30, "anchor": "seat"}
+    await entitlements.enroll(cap=2)
+    await pass_time(entitlements, END + published_at * DAY)
+    if rule == "now":
+        await publish(entitlements, [of_seats, RESEARCH])
+        await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    else:
+        await publish_next(entitlements, 2, of_seats, RESEARCH)
+    await pass_time(entitlements, END + renewed_at * DAY)
+    await renew(entitlements)
+    await pass_time(entitlements, END + 21 * DAY)
+    assert await rolled_out(entitlements, 2)
+    found = (await windows(entitlements))["frontier-models"]
+    assert (found["starts_at"], found["ends_at"]) == (text(END + begins * DAY), text(NEXT_END))
+    await activate(entitlements, "ada", END + 22 * DAY)
+    assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END + 52 * DAY)
+    assert await entitlements.service.published(FeatureWindowExtended) == []
+
+
+async def test_what_the_earlier_release_made_a_trial_while_the_renewal_was_late_is_one_from_then_on(
+    entitlements: Entitlements,
+) -> None:
+    """It left its window as one that a renewal extends."""
+    await entitlements.enroll(cap=2)
+    await pass_time(entitlements, END + 5 * DAY)
+    await publish(entitlements, [TRIAL, RESEARCH])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await entitlements.service.admin.execute("update feature_window set renewable = true")
+    renewed_at = END + 20 * DAY
+    await pass_time(entitlements, renewed_at)
+    await renew(entitlements)
+    *_, opened = await published(entitlements, FeatureWindowOpened, 4)
+    window = opened.data.feature, opened.data.starts_at, opened.data.ends_at
+    assert window == ("frontier-models", renewed_at, renewed_at + 30 * DAY)
+    assert await entitlements.service.published(FeatureWindowExtended) == []

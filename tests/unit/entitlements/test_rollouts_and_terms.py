@@ -28,13 +28,28 @@ def test_a_programs_window_that_has_not_begun_becomes_a_trial_of_full_length(day
     assert (whole.starts_at, whole.ends_at) == (now, POOL.ends_at)
 
 
-@pytest.mark.parametrize(("lasting", "ends_at"), [({"a"}, END + 365 * DAY), ({"b"}, END)])
-def test_what_opens_ends_with_the_present_term_unless_the_next_one_has_it(lasting: set[str], ends_at: datetime) -> None:
+OF_SEATS = feature("a", 10, anchor="seat")
+
+
+@pytest.mark.parametrize(
+    ("present", "comes", "ends_at"),
+    [
+        (feature("a"), feature("a"), END + 365 * DAY),
+        (feature("a"), feature("b"), END),
+        (feature("a"), OF_SEATS, END),
+        (OF_SEATS, feature("a", 20, anchor="seat"), END + 365 * DAY),
+        (OF_SEATS, feature("a"), END + 365 * DAY),
+    ],
+)
+def test_what_opens_ends_with_the_present_term_unless_the_next_one_has_it(
+    present: Feature, comes: Feature, ends_at: datetime
+) -> None:
     """Though the pool is renewed already."""
     renewed, now = replace(POOL, ends_at=END + 365 * DAY), START + 30 * DAY
-    windows = opened(catalog(1, feature("a", 10, grace_days=20)))
-    [change] = adopt(renewed, catalog(2, feature("a")), windows, {}, now, NextTerm(END, lasting))
-    assert (change.after.starts_at, change.after.ends_at, change.after.renewable) == (now, ends_at, True)
+    windows, waits = opened(catalog(1, feature("a", 10, grace_days=20))), NextTerm(END, catalog(3, comes))
+    for before in (windows, {}) if present is not OF_SEATS else ({},):
+        [change] = adopt(renewed, catalog(2, present), before, {}, now, waits)
+        assert (change.after.starts_at, change.after.ends_at, change.after.renewable) == (now, ends_at, True)
 
 
 def test_use_counts_in_one_period_whether_the_window_after_a_grace_has_opened_or_is_late() -> None:
@@ -81,9 +96,6 @@ def test_what_a_version_brings_that_arrived_after_the_term_opens_with_the_late_r
     assert [each.after.feature for each in adopt(renewed, version, windows, {}, END, new_from=renewed.ends_at)] == ["a"]
 
 
-OF_SEATS = feature("a", 10, anchor="seat")
-
-
 @pytest.mark.parametrize(
     ("first", "version", "renewable"),
     [
@@ -109,3 +121,24 @@ def test_what_becomes_a_trial_follows_the_term_also_if_its_version_arrives_while
         assert (change.opens, change.after.starts_at) == (True, at)
     away = replace(window, renewable=False)  # a version had removed it, and another one brings it back
     assert not adopted(version, away, END + 12 * DAY).renewable
+
+
+@pytest.mark.parametrize(
+    ("first", "version", "extends"),
+    [
+        (feature("a"), feature("a", None, 5, mode="none"), True),
+        (feature("a"), OF_SEATS, False),
+        (feature("a"), feature("a", 10), False),
+        (feature("a"), feature("b"), False),
+        (OF_SEATS, feature("a", 20, anchor="seat"), True),
+        (OF_SEATS, feature("a"), True),
+        (OF_SEATS, feature("a", 10), False),
+        (feature("a", 10), feature("a"), False),
+    ],
+)
+def test_a_renewal_extends_what_the_version_of_the_next_term_makes_no_new_trial(
+    first: Feature, version: Feature, extends: bool
+) -> None:
+    window = opened(catalog(1, first))["a"]
+    assert window.renewed_by(catalog(2, version)) is extends
+    assert not replace(window, renewable=False).renewed_by(catalog(2, version))

@@ -173,11 +173,6 @@ class Feature(BaseModel):
         return quota.limit if quota and quota.is_of_seats_and_months else None
 
     @property
-    def lasts_the_term(self) -> bool:
-        """Whether its window lasts as long as the term: it has no trial, or each seat has its own."""
-        return self.trial_days is None or self.anchor is Anchor.SEAT
-
-    @property
     def trial(self) -> timedelta | None:
         """How long the trial lasts; None when the window lasts as long as the term."""
         return timedelta(days=self.trial_days) if self.trial_days is not None else None
@@ -195,10 +190,13 @@ class Catalog:
     number: int
     features: Mapping[str, Feature]
 
-    @property
-    def lasting(self) -> set[str]:
-        """The keys of the features whose windows last as long as the term."""
-        return {key for key, feature in self.features.items() if feature.lasts_the_term}
+    def extends(self, key: str, *, of_seats: bool) -> bool:
+        """Whether a term of this version extends a window that lasted as long as the term before.
+
+        A trial follows instead, also one of each seat, unless the window is `of_seats` already.
+        """
+        feature = self.features.get(key)
+        return feature is not None and (feature.trial is None or (of_seats and feature.anchor is Anchor.SEAT))
 
     def known(self, key: str) -> Feature:
         """The feature of a key. Raises FeatureUnknown, which names the nearest ones."""

@@ -104,7 +104,7 @@ def adopt_as_time_goes_by(
     waits for a term, from then on.
     """
     present, at = dict(windows), now
-    next_term = NextTerm(waiting.comes_at, waiting.catalog.lasting) if waiting else None
+    next_term = NextTerm(waiting.comes_at, waiting.catalog) if waiting else None
     changes = list(adopt(pool, catalog, present, used, now, next_term))
     while True:
         yield from changes
@@ -198,7 +198,7 @@ def _renewed(windows: Mapping[str, Window], catalog: Catalog, ends_at: datetime)
     lasting = {
         key: replace(window, ends_at=max(window.ends_at, ends_at))
         for key, window in windows.items()
-        if key in catalog.lasting and not window.trial and window.renewable
+        if window.renewed_by(catalog)
     }
     return dict(windows) | lasting
 

@@ -4,7 +4,7 @@ A window that has begun never gets shorter, and its access never narrower; what 
 trial that is over stays over. In a grace, what the version opens for the term follows the grace.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -58,10 +58,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class NextTerm:
-    """When the term begins for which another version waits, and which features that one opens for the whole term."""
+    """When the term begins for which another version waits, and that version."""
 
     starts_at: datetime
-    lasting: Collection[str]
+    catalog: Catalog
 
 
 def adopt(
@@ -81,7 +81,8 @@ def adopt(
     """
     for feature in catalog.features.values():
         term = pool
-        if next_term is not None and feature.key not in next_term.lasting:
+        of_seats = feature.anchor is Anchor.SEAT
+        if next_term is not None and not next_term.catalog.extends(feature.key, of_seats=of_seats):
             term = replace(pool, ends_at=next_term.starts_at)
         window = windows.get(feature.key)
         if window is not None and window.gone:

@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, Anchor
-from muster_entitlements.domain.catalog import Feature
+from muster_entitlements.domain.catalog import Catalog, Feature
 from muster_entitlements.domain.days import DAY, end_of_day, later, open_for, to_end_of_day
 from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
@@ -102,6 +102,10 @@ class Window:
     def seat_trial(self) -> timedelta | None:
         """How long a seat has `mode`; None unless the window is anchored on seats."""
         return timedelta(days=self.seat_days + (self.grace_days or 0)) if self.seat_days is not None else None
+
+    def renewed_by(self, catalog: Catalog) -> bool:
+        """Whether a renewal extends it if the next term has this version."""
+        return self.renewable and not self.trial and catalog.extends(self.feature, of_seats=self.seat_days is not None)
 
     def access(self, now: datetime, began_at: datetime | None = None) -> AccessMode:
         """How the feature can be used at an instant, by a seat whose trial began at `began_at`; None: it has not."""

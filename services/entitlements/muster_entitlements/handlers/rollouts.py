@@ -154,8 +154,8 @@ async def _adopt_again(
 ) -> None:
     next_term = None
     if adoption.next_number is not None:
-        lasting = (await _find_catalog(uow, adoption.next_number)).lasting
-        next_term = NextTerm(adoption.next_after or pool.ends_at, lasting)
+        version = await _find_catalog(uow, adoption.next_number)
+        next_term = NextTerm(adoption.next_after or pool.ends_at, version)
     present = await _find_catalog(uow, adoption.number)
     await _adopt(uow, pool, present, at, after_grace=after_grace, next_term=next_term, new_from=uow.now)
 
@@ -177,11 +177,11 @@ async def extend_windows(uow: UnitOfWork, pool: Pool, adoption: Adoption, cause:
 
     Returns whether any window is longer now.
     """
-    lasting = None  # as the windows say, which have the present version's terms
-    if adoption.next_number is not None:
-        lasting = list((await _find_catalog(uow, adoption.next_number)).lasting)
+    version = await _find_catalog(uow, adoption.next_number or adoption.number)
+    present = await windows.list_windows(uow.connection, pool.agency_id, pool.enrollment_id)
+    features = [key for key, window in present.items() if window.renewed_by(version)]
     extensions = await windows.save_extensions(
-        uow.connection, pool.agency_id, pool.enrollment_id, pool.ends_at, lasting
+        uow.connection, pool.agency_id, pool.enrollment_id, pool.ends_at, features
     )
     for extension in extensions:
         uow.publish(publishing.window_extended(extension), causation_id=cause)

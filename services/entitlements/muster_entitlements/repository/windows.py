@@ -146,17 +146,17 @@ async def list_open_pools_windows(connection: Connection) -> dict[str, dict[str,
 
 
 async def save_extensions(
-    connection: Connection, agency_id: str, enrollment_id: str, ends_at: datetime, features: Sequence[str] | None
+    connection: Connection, agency_id: str, enrollment_id: str, ends_at: datetime, features: Sequence[str]
 ) -> list[Extension]:
-    """Extend the windows that last as long as the term; returns those that changed. None: of every feature."""
+    """Let the windows of features end at an instant, if they would end before it; returns those that changed."""
     rows = await connection.fetch(
         """
         update feature_window as changed
         set ends_at = $3
         from feature_window as previous
         where
-            changed.agency_id = $1 and changed.enrollment_id = $2 and not changed.trial and changed.ends_at < $3
-            and changed.renewable and ($4::text[] is null or changed.feature = any($4))
+            changed.agency_id = $1 and changed.enrollment_id = $2 and changed.ends_at < $3
+            and changed.feature = any($4::text[])
             and (previous.agency_id, previous.enrollment_id, previous.feature)
             = (changed.agency_id, changed.enrollment_id, changed.feature)
         returning
