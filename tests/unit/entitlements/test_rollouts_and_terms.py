@@ -142,3 +142,16 @@ def test_a_renewal_extends_what_the_version_of_the_next_term_makes_no_new_trial(
     window = opened(catalog(1, first))["a"]
     assert window.renewed_by(catalog(2, version)) is extends
     assert not replace(window, renewable=False).renewed_by(catalog(2, version))
+
+
+@pytest.mark.parametrize("becomes", [OF_SEATS, feature("a", 30), feature("a", 500)])
+def test_a_later_version_does_not_put_off_the_trial_that_follows_the_term(becomes: Feature) -> None:
+    """Though the pool is renewed already, so that what lasts as long as the term ends later."""
+    renewed, version = replace(POOL, ends_at=END + 365 * DAY), catalog(3, becomes, feature("c"))
+    windows = opened(catalog(1, feature("a")))
+    windows = after(windows, list(adopt(POOL, catalog(2, becomes), windows, {}, END - 330 * DAY)))
+    windows = after(windows, list(adopt(renewed, version, windows, {}, END - 35 * DAY)))
+    assert (windows["a"].ends_at, windows["a"].renewable) == (END, False)
+    assert windows["c"].ends_at == renewed.ends_at
+    [change] = adopt(renewed, version, windows, {}, END)
+    assert (change.opens, change.after.starts_at, change.after.anchor) == (True, END, becomes.anchor)

@@ -133,11 +133,12 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
             quota = feature.seat_quota if mode is AccessMode.QUOTA else None
             return replace(follows, mode_after=mode, monthly_quota_after=quota)
         return fresh
+    keeps_end = _keeps_end(window, fresh) or not (window.trial or lasts)  # a trial follows, which nothing puts off
     return replace(
         follows,
         mode=max(window.mode, fresh.mode, key=WIDTH.__getitem__),
         trial=window.trial and (fresh.trial or of_seats),
-        ends_at=window.ends_at if _keeps_end(window, fresh) else max(window.ends_at, _ends_at(window, fresh)),
+        ends_at=window.ends_at if keeps_end else max(window.ends_at, _ends_at(window, fresh)),
         seat_days=_seat_days(window, fresh),
         renewable=window.trial or lasts,
     )
