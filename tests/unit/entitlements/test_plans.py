@@ -10,7 +10,14 @@ from hypothesis import given
 
 from muster_contracts.entitlements import AccessMode, CatalogRule
 from muster_entitlements.domain.catalog import Catalog, Feature, Quota, Version, VersionState
-from muster_entitlements.domain.plans import Effect, Waiting, adopt_as_time_goes_by, effects, next_term_effects
+from muster_entitlements.domain.plans import (
+    Effect,
+    Waiting,
+    adopt_as_time_goes_by,
+    effects,
+    next_term_effects,
+    windows_before,
+)
 from muster_entitlements.domain.rollouts import adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.replies.catalog import CatalogPlanReply
@@ -255,3 +262,18 @@ def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
         version = catalog(3, *features)
         versions = numbered(first, present, version)
         assert found(effects(renewed, version, present, windows, {}, now + DAY, versions)) == expected
+
+
+def test_what_ends_before_a_version_comes_with_a_further_term_is_not_lost_by_it() -> None:
+    """The trial that follows the present term is over by then."""
+    first, present, version = (
+        catalog(1, feature("a")),
+        catalog(2, feature("a", 30)),
+        catalog(3, feature("b", mode="none")),
+    )
+    now, renewed = END - 30 * DAY, replace(POOL, ends_at=END + 365 * DAY)
+    windows = after(opened(first), list(adopt(POOL, present, opened(first), {}, START + DAY)))
+    then = windows_before(renewed, present, windows, {}, now, renewed.ends_at)
+    assert (then["a"].starts_at, then["a"].ends_at) == (END, END + 30 * DAY)
+    versions = numbered(first, present, version)
+    assert found(next_term_effects(renewed, version, present, then, {}, renewed.ends_at, versions)) == set()

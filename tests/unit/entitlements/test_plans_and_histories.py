@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.catalog import Catalog, Feature
-from muster_entitlements.domain.plans import Level, Waiting, effects, next_term_effects
+from muster_entitlements.domain.plans import Level, Waiting, effects, next_term_effects, windows_before
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import WIDTH, NextTerm, adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
@@ -230,11 +230,13 @@ def test_a_plan_of_a_version_for_the_next_term_shows_what_it_brings(
     now = max([START, *(at for at, _, _ in history)]) + steps * STEP
     agency, version = lived(first, history).until(now), catalog(9, *planned)
     assume(now < agency.pool.ends_at)
-    present = agency.catalog(agency.next_number or agency.number)
-    at = agency.next_after or agency.pool.ends_at
-    assume(agency.until(at - STEP).windows == agency.windows)
+    present, waiting, at = agency.catalog(agency.number), None, agency.next_after or agency.pool.ends_at
+    if agency.next_number is not None:
+        waiting = Waiting(agency.catalog(agency.next_number), at)
     comes, renewed_at, renewed_to = agency.publish(NEXT_TERM, version, now), None, agency.pool.ends_at
     if at == agency.pool.ends_at:
         renewed_at, renewed_to = max(now, at - 30 * DAY), at + TERM
-    shown = next_term_effects(agency.pool, version, present, agency.windows, agency.used, at, comes.versions())
+    then = windows_before(agency.pool, present, agency.windows, agency.used, now, at, waiting)
+    comes_next = waiting.catalog if waiting else present
+    shown = next_term_effects(agency.pool, version, comes_next, then, agency.used, at, comes.versions())
     assert found(shown) == differences(agency, comes, at, dict.fromkeys("ab", renewed_to), renewed_at)

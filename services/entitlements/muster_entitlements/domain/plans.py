@@ -178,7 +178,8 @@ def next_term_effects(
 ) -> Iterator[Effect]:
     """The effects of a version that comes with the term from an instant on, if that is as long as the present one.
 
-    `present` is the version that would be adopted then without it. A pool that ends later is renewed already.
+    `present` is the version that would be adopted then without it, and the windows are as they are then. A pool that
+    ends later is renewed already.
     """
     renewed = _renew(pool, at)
     stays, comes = (
@@ -186,6 +187,21 @@ def next_term_effects(
         for version in (present, catalog)
     )
     return _differences(renewed, stays, comes, at, versions, lambda _: renewed.ends_at)
+
+
+def windows_before(
+    pool: Pool,
+    present: Catalog,
+    windows: Mapping[str, Window],
+    used: Mapping[str, timedelta],
+    now: datetime,
+    at: datetime,
+    waiting: Waiting | None = None,
+) -> dict[str, Window]:
+    """What the `present` version makes of the windows until an instant: where a version comes then, before it does."""
+    course = Course.of(pool, present, windows, used, now, waiting)
+    found = {key: course.window(key, at - timedelta.resolution) for key in windows.keys() | course.changes.keys()}
+    return {key: window for key, window in found.items() if window is not None}
 
 
 def _renew(pool: Pool, at: datetime) -> Pool:

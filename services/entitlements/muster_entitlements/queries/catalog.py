@@ -12,7 +12,7 @@ from muster_entitlements.domain.catalog import (
     packaged_version,
     require_keys_once,
 )
-from muster_entitlements.domain.plans import Effect, Waiting, effects, next_term_effects
+from muster_entitlements.domain.plans import Effect, Waiting, effects, next_term_effects, windows_before
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.errors import CatalogDraftMissing, CatalogVersionUnknown
 from muster_entitlements.replies.catalog import CatalogPlanReply, CatalogVersionReply
@@ -80,14 +80,15 @@ async def _effects(
         open_, spent = of_agencies.get(pool.agency_id, {}), used.get(pool.agency_id, {})
         adoption = adoptions.get(pool.agency_id, catalogs.Adoption(1, None))
         next_term = adoption.next_after or pool.ends_at
+        present, waiting = versions[adoption.number], None
+        if adoption.next_number is not None:
+            waiting = Waiting(versions[adoption.next_number], max(next_term, now))
         if rule is CatalogRule.NOW:
-            waiting = None
-            if adoption.next_number is not None:
-                waiting = Waiting(versions[adoption.next_number], max(next_term, now))
-            found += effects(pool, catalog, versions[adoption.number], open_, spent, now, versions, waiting)
+            found += effects(pool, catalog, present, open_, spent, now, versions, waiting)
         else:
-            present = versions[adoption.next_number or adoption.number]
-            found += next_term_effects(pool, catalog, present, open_, spent, next_term, versions)
+            then = windows_before(pool, present, open_, spent, now, next_term, waiting)
+            comes_next = waiting.catalog if waiting else present
+            found += next_term_effects(pool, catalog, comes_next, then, spent, next_term, versions)
     return found
 
 
