@@ -14,7 +14,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
 from muster_contracts.testing import Record, build, record
 from muster_entitlements_client import AccessCopy, Answer, EntitlementsClient, NotReady, Verdict
-from muster_entitlements_client.follower import Follower
+from muster_entitlements_client.follower import Follower, _AnotherLog
 from tests.contract.subscribers.test_javascript import in_javascript
 from tests.contract.test_entitlements_client import NOW, SUBJECT, copy_of
 
@@ -177,6 +177,16 @@ async def test_other_tasks_have_their_turns_while_the_topic_is_read() -> None:
     assert len(follower.copy) == MANY
     turns = [0, *seen, MANY]
     assert max(later - before for before, later in itertools.pairwise(turns)) <= 1_000
+
+
+async def test_a_log_that_ends_before_what_was_taken_is_another_one() -> None:
+    """Its last records are gone, and it may grow past them before the next fetch."""
+    follower, log = Follower({}, ""), Log([AGENCY, PERSON])
+    await follower._read_to(log, {PARTITION: 1})  # type: ignore[arg-type]
+    assert log.brought == 2  # more than was asked for is no loss
+    await follower._read_to(log, {PARTITION: 2})  # type: ignore[arg-type]
+    with pytest.raises(_AnotherLog, match=r"the partitions \[0\] are gone"):
+        await follower._read_to(log, {PARTITION: 1})  # type: ignore[arg-type]
 
 
 def _of(subject_ref: str) -> bytes:

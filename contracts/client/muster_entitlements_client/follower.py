@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class _AnotherLog(Exception):
-    """The copy is of another cluster, or of a topic that was made again or lost its beginning."""
+    """The copy is of another cluster, or of a topic that was made again or lost its beginning or its end."""
 
 
 class Follower:
@@ -121,7 +121,12 @@ class Follower:
             await consumer.seek_to_beginning(*fresh)
 
     async def _read_to(self, consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> None:
-        """Read until these ends are reached. Raises TimeoutError where nothing comes for long."""
+        """Read until these ends are reached. Raises TimeoutError where nothing comes for long.
+
+        Raises _AnotherLog for an end below what the copy has taken: by the next fetch, the log may have grown past it.
+        """
+        if lost := [each.partition for each, end in ends.items() if self._positions.get(each, 0) > end]:
+            raise _AnotherLog(f"the last records of the partitions {lost} are gone")
         progress_at = time.monotonic()
         while [partition for partition, end in ends.items() if await consumer.position(partition) < end]:
             if await self._read(consumer, 0.2):
