@@ -199,6 +199,13 @@ async def save_revision(connection: Connection, agency_id: str) -> None:
     await connection.execute("update pool set revision = revision + 1 where agency_id = $1", agency_id)
 
 
+async def save_revision_above(connection: Connection, agency_id: str, revision: int) -> None:
+    """Increase the revision, and above another one, which may be of a database that was restored since."""
+    await connection.execute(
+        "update pool set revision = greatest(revision, $2) + 1 where agency_id = $1", agency_id, revision
+    )
+
+
 async def add_terms(connection: Connection, terms: Sequence[TermStarted]) -> None:
     """Add terms, with the enrollment that each belongs to."""
     await connection.execute(

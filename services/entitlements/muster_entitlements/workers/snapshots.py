@@ -91,6 +91,7 @@ class Folded:
 
     agencies: dict[str, AgencyAccess] = field(default_factory=dict)
     seats: defaultdict[str, dict[str, _Standing]] = field(default_factory=lambda: defaultdict(dict))
+    revisions: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # the highest of each agency
     _standings: dict[_Standing, _Standing] = field(default_factory=dict)  # each one once: millions are alike
     _partitions: dict[str, int] = field(default_factory=dict)  # of agencies
 
@@ -100,16 +101,21 @@ class Folded:
         if envelope.type == AgencyAccess.event_type:
             agency = AgencyAccess.model_validate_json(record.value or b"")
             self.agencies[agency.agency_id] = agency
+            self._see(agency.agency_id, agency.revision)
         elif envelope.type == SubjectAccess.event_type:
             access = SubjectAccess.model_validate_json(record.value or b"")
             own = tuple(access.grants), tuple(access.quotas), tuple(access.further_uses)
             standing = (access.generation, str(access.seat), access.trial_began_at, *own)
             self.seats[access.agency_id][access.subject_ref] = self._standings.setdefault(standing, standing)
             self._partitions[access.agency_id] = record.partition
+            self._see(access.agency_id, access.revision)
         elif envelope.type == SubjectAccessErased.event_type:
             self._erase(envelope.agency_id, subject_of(record.key), record.partition)
         else:
             raise LookupError(envelope.type)
+
+    def _see(self, agency_id: str, revision: int) -> None:
+        self.revisions[agency_id] = max(self.revisions[agency_id], revision)
 
     def _erase(self, agency_id: str, subject_ref: str, partition: int) -> None:
         """Forget a person; another agency's, too, whose record compaction deletes for this tombstone."""
@@ -186,6 +192,7 @@ class Snapshot:
             now = self._database.clock.now()
             access = await find_access(connection, pool, now)
             itself = told is None or _as_of(told, access.revision, now) != access
+            itself = itself or self._folded.revisions[agency_id] > pool.revision  # the tables were restored
             return Suspects(agency_id, itself, frozenset(await self._differing(connection, pool, now)))
 
     async def _differing(self, connection: Connection, pool: Pool, now: datetime) -> set[str]:
@@ -218,12 +225,16 @@ class Snapshot:
         return True
 
     async def _publish(self, suspects: Suspects, reason: str, context: Context) -> None:
-        """People first: with the agency's own record, a copy takes who has none for a person without a seat."""
+        """People first: with the agency's own record, a copy takes who has none for a person without a seat.
+
+        The revision increases: callers keep an answer that was wrong until it does.
+        """
         agency_id, subject_refs = suspects.agency_id, sorted(suspects.subject_refs)
         for start in range(0, len(subject_refs) or 1, STEP_SEATS):
             async with self._database.write(agency_id, context=context) as uow:
                 if start == 0:
                     _record(uow, suspects, reason)
+                await pools.save_revision_above(uow.connection, agency_id, self._folded.revisions[agency_id])
                 await publish_subjects(uow, agency_id, subject_refs[start : start + STEP_SEATS])
                 if start + STEP_SEATS >= len(subject_refs):
                     await publish_agency(uow, agency_id)

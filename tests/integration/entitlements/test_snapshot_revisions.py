@@ -1,0 +1,71 @@
+"""The revision after a rebuild of the snapshot: who keeps an answer until it increases, asks again."""
+
+from typing import Any
+
+from muster_contracts.entitlements import SubjectAccess
+from muster_runtime.messaging.producers import partition_of
+from muster_runtime.projection import Difference
+from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.test_snapshots import compare, following, swap
+from tests.support.services import PARTITIONS
+
+
+async def test_a_correction_increases_the_revision_of_answers(entitlements: Entitlements) -> None:
+    """The topic says by mistake that a seat can be used."""
+    subject_ref, seat_id = await a_seat(entitlements)
+    assert (await entitlements.post(f"seats/{seat_id}/suspension", {})).status_code == 200
+    await put_instead(entitlements, records=2, seat="active")
+    async with following(entitlements) as client:
+        wrong = client.check(subject_ref)
+        assert wrong.verdict == "allowed"
+        assert wrong.revision == (await entitlements.pool())["revision"]
+        assert await swap(entitlements) == [Difference("NASA", "records of 1 people")]
+        await entitlements.eventually(lambda: client.check(subject_ref).verdict == "refused")
+        assert client.check(subject_ref).revision == wrong.revision + 1
+    await nothing_differs(entitlements, wrong.revision + 1)
+
+
+async def test_after_a_restore_the_revision_goes_on_above_that_of_copies(entitlements: Entitlements) -> None:
+    """The records of before are on the topic, and the tables have a lower revision."""
+    subject_ref, seat_id = await a_seat(entitlements)
+    await put_instead(entitlements, records=1, revision=500)
+    async with following(entitlements) as client:
+        before = client.check(subject_ref)
+        assert (before.verdict, before.revision) == ("allowed", 500)
+        assert await swap(entitlements) == [Difference("NASA", "its own record")]
+        assert (await entitlements.post(f"seats/{seat_id}/suspension", {})).status_code == 200
+        await entitlements.eventually(lambda: client.check(subject_ref).verdict == "refused")
+        assert client.check(subject_ref).revision == 502
+    await nothing_differs(entitlements, 502)
+
+
+async def a_seat(entitlements: Entitlements) -> tuple[str, str]:
+    """Give somebody a seat; returns their reference, and the seat's ID."""
+    await entitlements.enroll(cap=10)
+    reply = await entitlements.assign(1)
+    assert reply.status_code == 201, reply.text
+    return reply.json()["subject_ref"], reply.json()["seat_id"]
+
+
+async def put_instead(entitlements: Entitlements, records: int, **changes: Any) -> None:
+    """Once so many records of people are on the topic, put another one in place of the last, in the same partition."""
+    service = entitlements.service
+
+    async def last() -> Any:
+        published = await service.published(SubjectAccess)
+        return published[-1] if len(published) == records else None
+
+    received = await entitlements.eventually(last)
+    envelope = received.envelope._replace(id=f"test/{received.envelope.id}")
+    changed = received.data.model_copy(update=changes)
+    await service.producer.put(envelope, changed, partition=partition_of(b"NASA", PARTITIONS))
+
+
+async def nothing_differs(entitlements: Entitlements, revision: int) -> None:
+    """Another rebuild finds nothing, publishes nothing, and leaves the revision as it is."""
+    service = entitlements.service
+    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    assert await compare(entitlements) == []
+    assert await swap(entitlements) == []
+    assert (await entitlements.pool())["revision"] == revision
+    assert await service.admin.fetchval("select not exists (select from outbox)")
