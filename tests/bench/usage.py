@@ -103,8 +103,14 @@ async def measure(events: int, seconds: float) -> list[Measurement]:
             sum(each.cpu for each in limits),
             max(each.peak_mebibytes for each in ours),
         ),
+        growth([each.peak_mebibytes for each in ours]),
         consumed,
     ]
+
+
+def growth(peaks: Sequence[float]) -> Measurement:
+    """The peak memory of the last part beside that of the first: flat, if it does not grow with what was counted."""
+    return Measurement("memory of the last part beside the first", peaks[-1], peaks[0], "MiB", "at most 1.2 of it")
 
 
 async def _both(own: Setting, events: int, through: int) -> tuple[Span, Span]:
