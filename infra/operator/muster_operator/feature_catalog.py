@@ -3,6 +3,8 @@
 import asyncio
 import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, time
 from enum import StrEnum
 from pathlib import Path
@@ -69,7 +71,7 @@ async def show(
 @app.command()
 @on_target()
 async def draft(target: Target) -> Answer:
-    """Show the draft of the next version, and who would gain and who would lose if it were published now."""
+    """Show the draft of the next version, and who would gain, lose, or be above a quota if it were published now."""
     async with target.service(_SERVICE, "operate") as service:
         try:
             version = await service.get("/v1/catalog/draft")
@@ -83,7 +85,7 @@ async def draft(target: Target) -> Answer:
 @app.command()
 @on_target()
 async def plan(target: Target, file: File, rule: RuleOption) -> Answer:
-    """Show who would gain and who would lose if a file were published now. Change nothing."""
+    """Show who would gain, lose, or be above a quota if a file were published now. Change nothing."""
     features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate") as service:
         planned = await _plan(service, rule.value, features)
@@ -92,7 +94,14 @@ async def plan(target: Target, file: File, rule: RuleOption) -> Answer:
 
 @app.command()
 @on_target()
-async def apply(target: Target, file: File, rule: RuleOption) -> Answer:
+async def apply(
+    target: Target,
+    file: File,
+    rule: RuleOption,
+    allow_below_use: Annotated[
+        bool, typer.Option("--allow-below-use", help="Lower quotas at once even below what is used in this period.")
+    ] = False,
+) -> Answer:
     """Propose a file as the next version, unless it equals the present one. Another person must approve it."""
     features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate", "read") as service:
@@ -101,19 +110,29 @@ async def apply(target: Target, file: File, rule: RuleOption) -> Answer:
         if not any(feature["changed"] or feature["removed"] for feature in planned["features"]):
             present = await service.get("/v1/catalog")
             return Answer(present, f"Version {present['number']} is the same: nothing to publish.")
+        if not allow_below_use and (above := _above(planned)):
+            raise BadInput(f"{'; '.join(above)}: state a quota that is no lower, or --allow-below-use")
         version = await service.put("/v1/catalog/draft", {"rule": rule.value, "features": features})
-        proposal = await service.post(CATALOG_PUBLICATION, if_match=f'"{version["revision"]}"')
+        body = {"allow_below_use": True} if allow_below_use else None
+        with _naming(features):
+            proposal = await service.post(CATALOG_PUBLICATION, body, if_match=f'"{version["revision"]}"')
     return Answer(proposal, Group(_shown(planned), "", waiting(_SERVICE, proposal)))
 
 
 async def _plan(service: Service, rule: str, features: list[dict[str, Any]]) -> dict[str, Any]:
-    try:
+    with _naming(features):
         planned: dict[str, Any] = await service.post("/v1/catalog/plan", {"rule": rule, "features": features})
+    return planned
+
+
+@contextmanager
+def _naming(features: list[dict[str, Any]]) -> Iterator[None]:
+    """Let a refusal name the features, as a file does: the service counts them."""
+    try:
+        yield
     except BadInput as error:
-        # The service counts the features; a file names them.
         named = re.sub(r"\bfeatures\.(\d+)", lambda place: str(features[int(place[1])]["key"]), str(error))
         raise BadInput(named) from None
-    return planned
 
 
 def _shown(planned: dict[str, Any]) -> Any:
@@ -128,7 +147,23 @@ def _shown(planned: dict[str, Any]) -> Any:
         )
         for feature in planned["features"]
     ]
-    return table(("feature", "changes", "who gains", "who loses"), rows)
+    shown = table(("feature", "changes", "who gains", "who loses"), rows)
+    above = _above(planned)
+    if not above:
+        return shown
+    return Group(shown, "", "Above their quota at once:", *(f"  {escape(line)}" for line in above))
+
+
+def _above(planned: dict[str, Any]) -> list[str]:
+    """A line for each feature with a quota that would be lower at once than what is used in the present period."""
+    lines = []
+    for feature in planned["features"]:
+        who = count(len(feature["above"]), "agency", "agencies")
+        if feature["above_people"]:
+            who = f"{count(feature['above_people'], 'person', 'people')} of {who}"
+        if feature["above"]:
+            lines.append(f"{feature['feature']}: {who} used up to {feature['most_used']:,} in this period")
+    return lines
 
 
 def _changes(feature: dict[str, Any]) -> str:

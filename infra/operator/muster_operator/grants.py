@@ -69,10 +69,15 @@ async def add(
     mode: Annotated[Mode, typer.Option(help="Without a limit, or within the catalog's quota.")] = Mode.UNLIMITED,
     starts_at: Annotated[str | None, _STARTS] = None,
     ends_at: Annotated[str | None, _ENDS] = None,
+    allow_below_use: Annotated[
+        bool, typer.Option("--allow-below-use", help="Grant a quota even below what is used in its first period.")
+    ] = False,
 ) -> Answer:
     """Grant a feature to an agency or one person."""
     stated: dict[str, Any] = {"subject": subject, "starts_at": starts_at, "ends_at": ends_at}
     given = {name: value for name, value in stated.items() if value is not None}
+    if allow_below_use:
+        given["allow_below_use"] = True
     async with target.service(_SERVICE, "operate") as service:
         reply = await service.post(_path(agency), {"feature": feature, "mode": mode.value, "reason": reason, **given})
     return Answer(reply, facts(reply))

@@ -22,7 +22,7 @@ app = group("List, show, approve, and reject proposals: requests that need a sec
 
 PATH = "/v1/proposals"
 
-# The request that publishes the draft of the feature catalog; its body is the draft.
+# The request that publishes the draft of the feature catalog.
 CATALOG_PUBLICATION = "/v1/catalog/draft/publication"
 
 
@@ -101,12 +101,12 @@ def waiting(service: str, proposal: Mapping[str, Any]) -> str:
     )
 
 
-def _body(proposal: Mapping[str, Any]) -> JSON | str:
-    if proposal["body"] is not None:
-        return JSON.from_data(proposal["body"])
+def _body(proposal: Mapping[str, Any]) -> JSON | Group | str:
+    body = None if proposal["body"] is None else JSON.from_data(proposal["body"])
     if proposal["path"] == CATALOG_PUBLICATION:
-        return "Review it with `muster catalog draft`."
-    return "It has no body, or the body was deleted."
+        review = "Review it with `muster catalog draft`."
+        return review if body is None else Group(body, "", review)
+    return body or "It has no body, or the body was deleted."
 
 
 async def _find(services: Mapping[str, Service], proposal_id: str) -> tuple[Service, dict[str, Any]]:

@@ -106,14 +106,21 @@ class SaveCatalogDraft:
 
 @dataclass(frozen=True, slots=True)
 class PublishCatalog:
-    """Publish the draft of the catalog; `revision` is the one that the caller read."""
+    """Publish the draft of the catalog; `revision` is the one that the caller read.
+
+    `allow_below_use`: also if it lowers a quota at once below what is used in the present period.
+    """
 
     revision: int
+    allow_below_use: bool
 
 
 @dataclass(frozen=True, slots=True)
 class GrantFeature:
-    """Grant a feature to an agency, or with `subject_ref` to one person. It starts now if it says nothing else."""
+    """Grant a feature to an agency, or with `subject_ref` to one person. It starts now if it says nothing else.
+
+    `allow_below_use`: also a quota below what is used in its first period.
+    """
 
     agency_id: str
     feature: str
@@ -122,6 +129,7 @@ class GrantFeature:
     starts_at: datetime | None
     ends_at: datetime | None
     reason: str
+    allow_below_use: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class BusyLife(Life):
         return [*found, SKETCHES | {"quota": {"limit": self.limit + 2, "per": "agency"}}]
 
     async def _change_catalog(self) -> None:
-        number = (await publish(self.own, self.features()))["number"]
+        number = (await publish(self.own, self.features(), allow_below_use=True))["number"]
         await self.own.eventually(lambda: rolled_out(self.own, number))
 
     async def _consume(self) -> None:
@@ -140,7 +140,7 @@ async def test_a_copy_learns_what_is_used_up_by_other_terms(
     async def adopt(notes: int, sketches: int, rule: str = "now") -> None:
         quotas = {"notes": {"limit": notes}, "sketches": {"limit": sketches, "per": "agency"}}
         features = [each | {"quota": quotas[each["key"]]} for each in (NOTES, SKETCHES)]
-        number = (await publish(entitlements, features, rule))["number"]
+        number = (await publish(entitlements, features, rule, allow_below_use=True))["number"]
         if rule == "now":
             await entitlements.eventually(lambda: rolled_out(entitlements, number))
 
@@ -149,7 +149,8 @@ async def test_a_copy_learns_what_is_used_up_by_other_terms(
         assert (await entitlements.post("usage/consume", body)).status_code == 200
 
     async def grant(**more: str) -> str:
-        reply = await entitlements.post("grants", {"feature": "notes", "mode": "quota", "reason": "pilot", **more})
+        body = {"feature": "notes", "mode": "quota", "reason": "pilot", "allow_below_use": True}
+        reply = await entitlements.post("grants", body | more)
         assert reply.status_code == 201, reply.text
         return f"grants/{reply.json()['grant_id']}"
 

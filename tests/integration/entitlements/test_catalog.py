@@ -67,9 +67,14 @@ async def draft(entitlements: Entitlements, features: list[dict[str, Any]], rule
     return found
 
 
-async def propose(entitlements: Entitlements, revision: int) -> str:
+async def ask_to_publish(entitlements: Entitlements, revision: int, **body: Any) -> httpx.Response:
+    headers = {"If-Match": f'"{revision}"'}
+    return await ask(entitlements, "POST", "/draft/publication", headers=headers, json=body or None)
+
+
+async def propose(entitlements: Entitlements, revision: int, **body: Any) -> str:
     """The path of the proposal to publish the draft."""
-    reply = await ask(entitlements, "POST", "/draft/publication", headers={"If-Match": f'"{revision}"'})
+    reply = await ask_to_publish(entitlements, revision, **body)
     assert reply.status_code == 202, reply.text
     return reply.headers["location"]
 
@@ -79,9 +84,11 @@ async def approve(entitlements: Entitlements, proposal: str) -> httpx.Response:
     return await entitlements.service.client.post(f"{proposal}/approval", headers={"Authorization": f"Bearer {token}"})
 
 
-async def publish(entitlements: Entitlements, features: list[dict[str, Any]], rule: str = "now") -> dict[str, Any]:
+async def publish(
+    entitlements: Entitlements, features: list[dict[str, Any]], rule: str = "now", **body: Any
+) -> dict[str, Any]:
     revision = (await draft(entitlements, features, rule))["revision"]
-    reply = await approve(entitlements, await propose(entitlements, revision))
+    reply = await approve(entitlements, await propose(entitlements, revision, **body))
     assert reply.status_code == 200, reply.text
     version: dict[str, Any] = reply.json()
     return version

@@ -7,6 +7,7 @@ import pytest
 
 from muster_entitlements.domain import catalog
 from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.test_usage import LATER
 from tests.support.muster_commands import muster, quiet_services, served
 
 PACKAGED = Path(catalog.__file__).with_name("features.toml")
@@ -89,3 +90,44 @@ anchor_at = 2025-09-01T00:00:00Z
                 file.write_text(broken)
                 bad = await muster("catalog", "apply", str(file), "--rule", "now")
                 assert (bad.exit_code, named in bad.stderr, len(bad.stderr.splitlines())) == (2, True, 1), bad.stderr
+
+
+async def test_who_would_be_above_a_quota_is_shown_and_lowering_it_is_stated(
+    entitlements: Entitlements, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await entitlements.enroll(cap=2)
+    await entitlements.assign("ada")
+    entitlements.service.clock.move(LATER)
+    use = {"subject": "person.ada@nasa.gov", "feature": "deep-research", "amount": 20}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    file = tmp_path / "features.toml"
+    file.write_text(PACKAGED.read_text("utf-8").replace("monthly_quota_after = 25", "monthly_quota_after = 10"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("MUSTER_TOKEN", entitlements.service.token("entitlements:read", "entitlements:operate"))
+    above = "deep-research: 1 person of 1 agency used up to 20 in this period"
+    with quiet_services():
+        async with served(entitlements.service) as url:
+            monkeypatch.setenv("MUSTER_ENTITLEMENTS_URL", url)
+            planned = await muster("catalog", "plan", str(file), "--rule", "now")
+            assert (planned.exit_code, above in planned.stdout) == (0, True), planned.output
+            refused = await muster("catalog", "apply", str(file), "--rule", "now")
+            assert (refused.exit_code, above in refused.stderr, len(refused.stderr.splitlines())) == (2, True, 1)
+            assert "--allow-below-use" in refused.stderr
+            assert (await muster("catalog", "draft")).exit_code == 3  # nothing is half done
+            next_term = await muster("catalog", "plan", str(file), "--rule", "next-term")
+            assert (next_term.exit_code, above in next_term.stdout) == (0, False), next_term.output
+            applied = await muster("catalog", "apply", str(file), "--rule", "now", "--allow-below-use")
+            assert applied.exit_code == 0, applied.output
+            command = applied.stdout.partition("muster proposals approve")[2].split()
+            shown = await muster("proposals", "show", *command)
+            assert '"allow_below_use": true' in shown.stdout, shown.output
+            assert above in (await muster("catalog", "draft")).stdout
+            approver = entitlements.service.token("entitlements:read", "entitlements:operate", subject="bob")
+            approved = await muster("proposals", "approve", *command, "--token", approver)
+            assert approved.exit_code == 0, approved.output
+
+            own = ["deep-research", "--mode", "quota", "--subject", "person.ada@nasa.gov", "--reason", "pilot"]
+            narrow = await muster("grants", "add", "NASA", *own)
+            assert (narrow.exit_code, "mode: 'quota' is invalid" in narrow.stderr) == (2, True), narrow.output
+            granted = await muster("grants", "add", "NASA", *own, "--allow-below-use")
+            assert granted.exit_code == 0, granted.output

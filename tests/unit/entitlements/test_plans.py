@@ -197,7 +197,7 @@ def test_what_only_the_agencys_own_version_has_is_shown() -> None:
     version = catalog(3, *newest, feature("b"))
     shown = list(effects(POOL, version, own, opened(own), {}, START + 40 * DAY, numbered(own, version)))
     present = Version(2, VersionState.PUBLISHED, CatalogRule.NEW_AGENCIES, tuple(newest), 1, None, None)
-    reply = CatalogPlanReply.of(CatalogRule.NOW, present, version.features.values(), 1, shown)
+    reply = CatalogPlanReply.of(CatalogRule.NOW, present, version.features.values(), 1, shown, [])
     assert {each.feature: (each.gaining, each.losing, each.removed) for each in reply.features} == {
         "b": (["NASA"], [], False),
         "x": ([], ["NASA"], True),

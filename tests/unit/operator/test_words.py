@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from muster_operator.proposals import _body
 from muster_operator.windows import _afterward, _length
@@ -39,4 +40,8 @@ def test_a_quota_is_each_seats() -> None:
 def test_a_proposal_without_a_body_says_where_to_review_it() -> None:
     proposal = {"body": None, "path": "/v1/catalog/draft/publication"}
     assert _body(proposal) == "Review it with `muster catalog draft`."
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(_body(proposal | {"body": {"allow_below_use": True}}))
+    assert ('"allow_below_use": true' in shown.get(), "muster catalog draft" in shown.get()) == (True, True)
     assert _body(proposal | {"path": "/v1/terms"}) == "It has no body, or the body was deleted."

@@ -14,7 +14,7 @@ from muster_entitlements.errors import CatalogDraftMissing, CatalogVersionUnknow
 from muster_entitlements.handlers import catalogs
 from muster_entitlements.queries import catalog as queries
 from muster_entitlements.replies.catalog import CatalogPlanReply, CatalogVersionReply
-from muster_runtime.errors import NotFound, PreconditionFailed
+from muster_runtime.errors import InvalidInput, NotFound, PreconditionFailed
 from muster_runtime.http.application import (
     EVERY_AGENCY,
     MEBIBYTE,
@@ -49,6 +49,21 @@ class CatalogRequest(BaseModel):
         description="`now`: at once; `next-term`: with each agency's next term; `new-agencies`: not at all."
     )
     features: tuple[Feature, ...] = Field(min_length=1, max_length=MOST_FEATURES)
+
+
+class CatalogPublicationRequest(BaseModel):
+    """What may happen with the publication of a catalog."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    allow_below_use: bool = Field(
+        default=False,
+        strict=True,
+        description=(
+            "Publish it even if it lowers a quota at once below what is used in the present period: who is above is "
+            "refused further use."
+        ),
+    )
 
 
 @router.get("", summary="Retrieve the catalog", dependencies=[READ])
@@ -106,14 +121,26 @@ async def save_draft(body: CatalogRequest, commands: CommandsDep) -> Response:
     dependencies=[OPERATE],
     response_model=CatalogVersionReply,
     responses=problem_responses(
-        NotFound, CatalogDraftMissing, PreconditionFailed, PreconditionRequired, InvalidEntityTag, ProposalOutdated
+        NotFound,
+        CatalogDraftMissing,
+        PreconditionFailed,
+        PreconditionRequired,
+        InvalidEntityTag,
+        InvalidInput,
+        ProposalOutdated,
     )
     | PROPOSED,
 )
 @needs_approval(days=APPROVAL_DAYS)
-async def publish_draft(commands: CommandsDep, if_match: RequiredIfMatchDep) -> Response:
-    """Publishes the draft that `If-Match` names. Enrolled agencies get it by its rule, one after the other."""
-    command = PublishCatalog(if_match)
+async def publish_draft(
+    commands: CommandsDep, if_match: RequiredIfMatchDep, body: CatalogPublicationRequest | None = None
+) -> Response:
+    """Publishes the draft that `If-Match` names. Enrolled agencies get it by its rule, one after the other.
+
+    A quota that would be lower at once than what is used in the present period is refused, unless `allow_below_use` is
+    true.
+    """
+    command = PublishCatalog(if_match, allow_below_use=body is not None and body.allow_below_use)
     return await commands.execute(
         EVERY_AGENCY, partial(catalogs.publish_catalog, command=command), revision=catalogs.find_draft_revision
     )
@@ -122,6 +149,9 @@ async def publish_draft(commands: CommandsDep, if_match: RequiredIfMatchDep) -> 
 @router.post("/plan", summary="Plan a catalog", dependencies=[OPERATE])
 @body_limit(MEBIBYTE, keys=CATALOG_KEYS)
 async def plan_catalog(body: CatalogRequest, reader: ReaderDep, runtime: RuntimeDep) -> CatalogPlanReply:
-    """Shows who would gain and who would lose if this catalog were published now. It changes nothing."""
+    """Shows who would gain, who would lose, and who would be above a quota, if this catalog were published now.
+
+    It changes nothing.
+    """
     async with reader.read(EVERY_AGENCY) as connection:
         return await queries.find_plan(connection, body.rule, body.features, runtime.clock.now())

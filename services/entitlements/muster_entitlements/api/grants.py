@@ -44,6 +44,11 @@ class GrantRequest(BaseModel):
     starts_at: WrittenInstant | None = Field(default=None, description="Default: now.")
     ends_at: WrittenInstant | None = Field(default=None, description="Default: until it is revoked.")
     reason: _Reason
+    allow_below_use: bool = Field(
+        default=False,
+        strict=True,
+        description="Grant a quota even below what is used in its first period: who is above is refused further use.",
+    )
 
 
 class GrantRevocationRequest(BaseModel):
@@ -96,6 +101,7 @@ def make_router(directory: Directory) -> APIRouter:
             starts_at=body.starts_at,
             ends_at=body.ends_at,
             reason=body.reason,
+            allow_below_use=body.allow_below_use,
         )
         return await commands.execute(
             agency_id,

@@ -2,12 +2,14 @@
 
 from muster_entitlements.commands import PublishCatalog, SaveCatalogDraft
 from muster_entitlements.domain.catalog import Version, require_keys_once
+from muster_entitlements.domain.lowered_quotas import rule_against
 from muster_entitlements.errors import CatalogDraftMissing
 from muster_entitlements.publishing.catalog import catalog_published
+from muster_entitlements.queries.catalog import find_above
 from muster_entitlements.replies.catalog import CatalogVersionReply
 from muster_entitlements.repository import catalogs
 from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
-from muster_runtime.errors import PreconditionFailed
+from muster_runtime.errors import InvalidInput, PreconditionFailed
 from muster_runtime.observability import audit
 
 
@@ -23,16 +25,21 @@ async def save_catalog_draft(uow: UnitOfWork, command: SaveCatalogDraft) -> Cata
 
 
 async def publish_catalog(uow: UnitOfWork, command: PublishCatalog) -> CatalogVersionReply:
-    """Publish the draft as it was read, which starts its rollout. Raises CatalogDraftMissing or PreconditionFailed."""
+    """Publish the draft as it was read, which starts its rollout.
+
+    Raises CatalogDraftMissing, PreconditionFailed, or InvalidInput.
+    """
     draft = await _known_draft(uow)
     if draft.revision != command.revision:
         raise PreconditionFailed(f"the draft of the catalog is in revision {draft.revision}")
+    if not command.allow_below_use:
+        await _require_above_use(uow, draft)
     await catalogs.save_publication(uow.connection, draft.number, uow.now)
     published = await catalogs.find_version(uow.connection, draft.number)
     assert published is not None  # it was just published
     uow.publish(catalog_published(published, uow.now))
     uow.wake()
-    _record(uow, "PublishCatalog", published)
+    _record(uow, "PublishCatalog", published, allow_below_use=command.allow_below_use)
     return CatalogVersionReply.of(published, agencies_left=await catalogs.count_without(uow.connection, published))
 
 
@@ -49,7 +56,20 @@ async def _known_draft(uow: UnitOfWork) -> Version:
     return draft
 
 
-def _record(uow: UnitOfWork, command: str, version: Version) -> None:
+async def _require_above_use(uow: UnitOfWork, draft: Version) -> None:
+    """Raise InvalidInput for the first quota that would be lower at once than what is used in the present period.
+
+    Use is not held still: who uses more before their agency has the version is above its quota then.
+    """
+    found = await find_above(uow.connection, draft, uow.now)
+    for place, feature in enumerate(draft.features):
+        above = [each for each in found if each.feature == feature.key]
+        if above and feature.stated_quota is not None:
+            field = "monthly_quota_after" if feature.quota is None else "quota.limit"
+            raise InvalidInput(f"features.{place}.{field}", feature.stated_quota.limit, rule_against(above))
+
+
+def _record(uow: UnitOfWork, command: str, version: Version, **more: bool) -> None:
     audit.record(
         uow,
         command=command,
@@ -58,5 +78,6 @@ def _record(uow: UnitOfWork, command: str, version: Version) -> None:
         after={
             "rule": version.rule,
             "features": [feature.model_dump(mode="json", exclude_defaults=True) for feature in version.features],
+            **more,
         },
     )

@@ -3,10 +3,11 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from muster_contracts.entitlements import AccessMode
+from muster_contracts.entitlements import AccessMode, QuotaScope
 from muster_entitlements.commands import GrantFeature, RevokeGrant
-from muster_entitlements.domain.catalog import Feature
+from muster_entitlements.domain.catalog import Catalog, Feature
 from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.lowered_quotas import LoweredQuota
 from muster_entitlements.domain.quotas import WHOLE_AGENCY
 from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantUnknown
 from muster_entitlements.handlers.lookups import known_feature, known_pool
@@ -14,7 +15,8 @@ from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.snapshots import publish_granted, publish_holders
 from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
-from muster_entitlements.repository import catalogs, grants, pools
+from muster_entitlements.repository import catalogs, grants, pools, usage, uses_above
+from muster_entitlements.repository.meters import find_meters
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_id
@@ -43,6 +45,8 @@ async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
         ends_at=command.ends_at,
         reason=command.reason,
     )
+    if not command.allow_below_use and grant.monthly_quota is not None:
+        await _require_quota_above_use(uow, grant, grant.monthly_quota, newest)
     subjects = [grant.subject_ref] if grant.subject_ref else []
     for other in await grants.list_standing(uow.connection, agency_id, subjects, uow.now, feature.key):
         if other.subject_ref == grant.subject_ref and grant.overlaps(other):
@@ -78,6 +82,24 @@ async def revoke_grant(uow: UnitOfWork, command: RevokeGrant) -> GrantReply:
 async def _tell_uses(uow: UnitOfWork, grant: Grant) -> None:
     if grant.mode is AccessMode.QUOTA:
         await tell_uses(uow, grant.agency_id)
+
+
+async def _require_quota_above_use(uow: UnitOfWork, grant: Grant, quota: int, newest: Catalog) -> None:
+    """Raise InvalidInput if the person, or people of the agency, have used more than the quota in its first period."""
+    people = {grant.agency_id: [grant.subject_ref] if grant.subject_ref else []}
+    meter = (await find_meters(uow.connection, people, uow.now, newest))[grant.agency_id]
+    starts_at = meter.period(grant.feature, grant.starts_at).starts_at
+    if grant.subject_ref:
+        of_person = [grant.subject_ref]
+        sums = await usage.find_sums(uow.connection, grant.agency_id, grant.feature, of_person, starts_at)
+        most, who = max((total.charged for total in sums.values()), default=0), "the person"
+    else:
+        limited = LoweredQuota(grant.agency_id, grant.feature, QuotaScope.SEAT, starts_at, quota)
+        above = await uses_above.find_above(uow.connection, [limited], uow.now)
+        most, who = (above[0].most, str(above[0])) if above else (0, "")
+    if most > quota:
+        rule = f"must be unlimited: the quota is {quota}, and {who} used {most} in the present period; "
+        raise InvalidInput("mode", grant.mode.value, f"{rule}or allow_below_use must be true")
 
 
 def _monthly_quota(feature: Feature) -> int:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from muster_contracts import Instant
 from muster_contracts.entitlements import CatalogRule
 from muster_entitlements.domain.catalog import Feature, Version, VersionState
+from muster_entitlements.domain.lowered_quotas import Above
 from muster_entitlements.domain.plans import Effect
 
 
@@ -49,6 +50,11 @@ class FeaturePlanReply(BaseModel):
     gaining_seats: int
     losing: list[str] = Field(description="Agencies whose people could use the feature less.")
     losing_seats: int
+    above: list[str] = Field(
+        description="Agencies where more is used in the present period than an enforced quota that this lowers at once."
+    )
+    above_people: int = Field(description="Their people who have used more; 0 with a quota of the whole agency.")
+    most_used: int = Field(description="The lowest limit with which nobody would be above; 0 if nobody is.")
 
 
 class CatalogPlanReply(BaseModel):
@@ -67,8 +73,9 @@ class CatalogPlanReply(BaseModel):
         features: Iterable[Feature],
         agencies: int,
         effects: Iterable[Effect],
+        above: Iterable[Above],
     ) -> "CatalogPlanReply":
-        """The reply for a catalog beside the present version, with its effects on the agencies."""
+        """The reply for a catalog beside the present version, with its effects on the agencies, and who is above."""
         found = list(effects)
         before, after = present.catalog.features, {feature.key: feature for feature in features}
         plans = {
@@ -80,6 +87,9 @@ class CatalogPlanReply(BaseModel):
                 gaining_seats=0,
                 losing=[],
                 losing_seats=0,
+                above=[],
+                above_people=0,
+                most_used=0,
             )
             for key in dict.fromkeys([*after, *before, *sorted(effect.feature for effect in found)])
         }
@@ -91,7 +101,14 @@ class CatalogPlanReply(BaseModel):
             if effect.loses:
                 plan.losing.append(effect.agency_id)
                 plan.losing_seats += effect.seats
-        changing = [plan for plan in plans.values() if plan.changed or plan.removed or plan.gaining or plan.losing]
+        for each in above:
+            plan = plans[each.feature]
+            plan.above.append(each.agency_id)
+            plan.above_people += each.people
+            plan.most_used = max(plan.most_used, each.most)
+        changing = [
+            plan for plan in plans.values() if plan.changed or plan.removed or plan.gaining or plan.losing or plan.above
+        ]
         return cls(number=present.number + 1, rule=rule, agencies=agencies, features=changing)
 
 

@@ -1,0 +1,97 @@
+"""Quotas that a version of the catalog lowers within the present period, and who has used more than they allow."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from muster_contracts.entitlements import QuotaScope
+from muster_entitlements.domain.catalog import Catalog
+from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.meters import Meter, Terms
+from muster_entitlements.domain.plans import Versions
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.rollouts import adopt
+from muster_entitlements.domain.windows import Window
+
+# The agencies that a refusal names.
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LoweredQuota:
+    """An enforced quota that an agency gets within a period, and the start of that period."""
+
+    agency_id: str
+    feature: str
+    per: QuotaScope
+    starts_at: datetime
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """How many people of an agency have used more than a quota allows, and the most that one of them has used.
+
+    With a quota of the whole agency, `people` is 0, and `most` is what all of them have used. What grants paid for is
+    left out.
+    """
+
+    agency_id: str
+    feature: str
+    people: int
+    most: int
+
+    def __str__(self) -> str:
+        if not self.people:
+            return self.agency_id
+        return f"{self.people} {'person' if self.people == 1 else 'people'} of {self.agency_id}"
+
+
+def lowered_quotas(
+    pool: Pool,
+    catalog: Catalog,
+    windows: Mapping[str, Window],
+    used: Mapping[str, timedelta],
+    grants: Sequence[Grant],
+    now: datetime,
+    versions: Versions,
+) -> Iterator[LoweredQuota]:
+    """The enforced quotas that limit people less now than once the agency has a version, or do not limit them now.
+
+    `grants` are those of features to the whole agency, which decide before its windows.
+    """
+    after = {change.after.feature: change.after for change in adopt(pool, catalog, windows, used, now)}
+    for key, window in after.items():
+        if window.catalog_number != catalog.number:  # it keeps its terms
+            continue
+        own = [grant for grant in grants if grant.feature == key]
+        comes = _terms(pool, window, own, now, versions)
+        if comes is None or comes.quota is None or not comes.quota.enforced:
+            continue
+        stays = _terms(pool, windows[key], own, now, versions) if key in windows else None
+        present = stays.quota if stays is not None else None
+        alike = present is not None and present.enforced and present.per is comes.quota.per
+        if not alike or present is None or present.limit > comes.quota.limit:
+            yield LoweredQuota(pool.agency_id, key, comes.quota.per, comes.period.starts_at, comes.quota.limit)
+
+
+def _terms(pool: Pool, window: Window, grants: Sequence[Grant], now: datetime, versions: Versions) -> Terms | None:
+    """How use counts now within a quota; None if no quota limits it.
+
+    If each seat has a trial of its own, the quota limits those whose trial goes on, or those whose trial is over.
+    """
+    feature = versions[window.catalog_number].features[window.feature]
+    meter = Meter(pool.zone, {window.feature: window}, {})
+    begun = [None] if window.seat_trial is None else [None, now - window.seat_trial]
+    found = (meter.at(feature, now, grants, began_at) for began_at in begun)
+    return next((terms for terms in found if terms.quota is not None), None)
+
+
+def rule_against(above: Sequence[Above]) -> str:
+    """What a quota must be that is below what people used."""
+    named = [str(each) for each in above[:_NAMED]]
+    if more := len(above) - len(named):
+        named.append(f"{more} more {'agency' if more == 1 else 'agencies'}")
+    who = f"{', '.join(named[:-1])} and {named[-1]}" if named[1:] else named[0]
+    most = max(each.most for each in above)
+    return f"must be at least {most}: {who} used up to that in the present period; or allow_below_use must be true"
