@@ -138,6 +138,12 @@ class AgencyEnrolled(AgencyFact):
         description="The agency's time zone, by the IANA database; null for UTC.",
         examples=["America/New_York", None],
     )
+    continues: list[AgencyId] = Field(
+        default_factory=list,
+        description="Agencies that this one continues, as after a split or a merger: what they have used of a trial "
+        "counts as its own.",
+        examples=[[], ["DOD", "DOD-USN"]],
+    )
 
 
 @event

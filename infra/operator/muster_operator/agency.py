@@ -73,13 +73,23 @@ async def enroll(
             metavar="INSTANT", help="The start, such as 2025-10-05T00:00:00Z. Default: now, by this machine's clock."
         ),
     ] = None,
+    continues: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AGENCY",
+            help="An agency that this one continues, as after a split or a merger: what it has used of a trial counts "
+            "as used. Repeat the option for several.",
+        ),
+    ] = None,
 ) -> Answer:
     """Submit an agency's enrollment. It becomes active once it is authorized and the terms are accepted."""
-    body = {
+    body: dict[str, Any] = {
         "seats": seats,
         "starts_at": starts_at or SystemClock().now().isoformat(),
         "contact": {"name": contact_name, "email": contact_email},
     }
+    if continues:
+        body["continues"] = continues
     return await _post(target, "write", f"{agency_path(agency)}/enrollments", body)
 
 

@@ -18,6 +18,7 @@ from muster_enrollment.commands import (
 )
 from muster_enrollment.domain.facts import Person
 from muster_enrollment.domain.register import parse_register
+from muster_enrollment.domain.rules import check_continued
 from muster_enrollment.errors import RegisterRefused
 from muster_enrollment.handlers import acceptances, authorizations, enrollments, register
 from muster_enrollment.replies import (
@@ -32,6 +33,7 @@ from muster_runtime.errors import Conflict, InvalidInput, PreconditionFailed
 from muster_runtime.http.application import (
     EVERY_AGENCY,
     CommandsDep,
+    IdentityDep,
     PageDep,
     ReaderDep,
     RequiredIfMatchDep,
@@ -113,6 +115,13 @@ class EnrollmentRequest(_Request):
         default=None,
         description="The agency's time zone, as the IANA database names it: its dates are days there. null: UTC.",
         examples=["America/New_York"],
+    )
+    continues: list[AgencyId] = Field(
+        default_factory=list,
+        max_length=10,
+        description="The agencies that this one continues, as after a split or a merger: what they have used of a "
+        "trial counts as its own. The token must act for them.",
+        examples=[["DOD"]],
     )
 
 
@@ -199,10 +208,18 @@ async def list_authorizations(agency_id: AgencyId, reader: ReaderDep, page: Page
     responses=problem_responses(Conflict),
 )
 async def submit_enrollment(
-    agency_id: AgencyId, body: EnrollmentRequest, commands: CommandsDep, seats_per_head: SeatsPerHeadDep
+    agency_id: AgencyId,
+    body: EnrollmentRequest,
+    commands: CommandsDep,
+    identity: IdentityDep,
+    seats_per_head: SeatsPerHeadDep,
 ) -> Response:
     """The enrollment becomes active once an authorization is in force and the data-use terms are accepted."""
-    command = SubmitEnrollment(agency_id, body.seats, body.starts_at, body.contact.to_person(), body.time_zone)
+    # What is left of a trial tells what another agency has used of it.
+    check_continued(agency_id, body.continues, [each for each in body.continues if identity.may_act_for(each)])
+    command = SubmitEnrollment(
+        agency_id, body.seats, body.starts_at, body.contact.to_person(), body.time_zone, tuple(body.continues)
+    )
     return await commands.execute(
         agency_id,
         lambda uow: enrollments.submit_enrollment(uow, command, seats_per_head),

@@ -23,6 +23,7 @@ class SubmitEnrollment:
     starts_at: datetime
     contact: Person
     time_zone: str | None = None
+    continues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

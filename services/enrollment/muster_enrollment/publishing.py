@@ -53,6 +53,7 @@ def enrollment_changed(agency: Agency, before: Enrollment | None, after: Enrollm
                 starts_at=after.term.starts_at,
                 ends_at=after.term.ends_at,
                 time_zone=after.time_zone,
+                continues=list(after.continues),
             )
         case (State.ACTIVE, State.SUSPENDED):
             assert after.suspension_reason is not None

@@ -59,6 +59,7 @@ class EnrollmentReply(_Reply):
     seats: int | None = None
     requested_start: Instant | None = None
     time_zone: str | None = None
+    continues: tuple[str, ...] = ()
     contact_ref: str | None = None
     submitted_at: Instant | None = None
     changed_at: Instant | None = None
@@ -83,6 +84,7 @@ class EnrollmentReply(_Reply):
             seats=enrollment.seats,
             requested_start=enrollment.requested_start,
             time_zone=enrollment.time_zone,
+            continues=enrollment.continues,
             contact_ref=enrollment.contact_ref,
             submitted_at=enrollment.submitted_at,
             changed_at=enrollment.changed_at,

@@ -261,3 +261,11 @@ def test_catching_up_ends_in_the_state_that_the_authorizations_determine(
     assert (standing.state is State.ACTIVE) == in_force(until)
     assert (standing.state is State.SUBMITTED) == (not any(in_force(day) for day in range(until + 1)))
     assert rules.settle(standing, at) == standing
+
+
+def test_an_agency_continues_others_that_are_known() -> None:
+    rules.check_continued("NIH", [], ())
+    rules.check_continued("NIH", ["HHS", "NSF"], ["NSF", "HHS"])
+    for continues, refused in ((["HHS", "NIH"], "NIH"), (["HHS", "NOAA"], "NOAA")):
+        with pytest.raises(InvalidInput, match=f"continues.1: '{refused}' is invalid: must be an agency of the reg"):
+            rules.check_continued("NIH", continues, ["HHS", "NIH"])

@@ -14,7 +14,7 @@ from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.days import end_of_day, open_for
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change
-from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend
+from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend, used_beyond
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
 from muster_runtime.errors import InvalidInput
 from tests.unit.entitlements.test_windows_and_checks import END, FEATURES, OF_SEATS, POOL, START
@@ -203,3 +203,22 @@ def test_what_a_version_took_away_before_it_began_does_not_come_back() -> None:
     gone = replace(ended, renewable=False)
     with pytest.raises(WindowOver):
         extend(gone, POOL, before, End(at=TRIAL_END))
+
+
+@given(st.integers(0, 60), st.lists(st.integers(0, 60), max_size=3), st.integers(0, 60))
+def test_with_those_that_it_continues_nobody_has_a_second_trial(own: int, others: list[int], since: int) -> None:
+    """Whoever was in the one that used most has what is left of one trial, also if the same are named again."""
+    used = {"deep-research": own * DAY}
+    continued = [{"deep-research": days * DAY} for days in others]
+    more = used_beyond(used, continued).get("deep-research", timedelta())
+    total = own * DAY + more
+    assert total == max(own, *others, 0) * DAY
+    _, ends_at = opened(FEATURES["deep-research"], used=total)
+    assert ends_at - START == max(60 * DAY - total, timedelta())
+    assert used_beyond({"deep-research": total + since * DAY}, continued) == {}
+
+
+def test_what_only_one_of_them_has_used_counts() -> None:
+    continued = [{"deep-research": 5 * DAY}, {"canvas": 3 * DAY, "deep-research": timedelta()}]
+    assert used_beyond({"agents": DAY}, continued) == {"deep-research": 5 * DAY, "canvas": 3 * DAY}
+    assert used_beyond({"agents": DAY}, []) == {}

@@ -114,7 +114,7 @@ class Enrollment:
     """An agency's `number`-th request to take part, and its state.
 
     `seats` is the agreed cap; `changed_at` is when it entered its state; `time_zone` is the agency's by the IANA
-    database, None for UTC.
+    database, None for UTC; `continues` names the agencies whose used trials count as its own.
     """
 
     enrollment_id: str
@@ -131,6 +131,7 @@ class Enrollment:
     closure: Closure | None = None
     version: int = 1
     time_zone: str | None = None
+    continues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -98,6 +98,20 @@ def check_time_zone(time_zone: str | None) -> None:
         )
 
 
+def check_continued(agency_id: str, continues: Sequence[str], known: Collection[str]) -> None:
+    """Raise InvalidInput unless an agency continues others only, which are `known`.
+
+    Those are the agencies of the register that the caller acts for: nobody learns what another agency has left.
+    """
+    for place, continued in enumerate(continues):
+        if continued == agency_id or continued not in known:
+            raise InvalidInput(
+                f"continues.{place}",
+                continued,
+                f"must be an agency of the register that your token acts for, and not {agency_id} itself",
+            )
+
+
 @cache
 def _time_zones() -> frozenset[str]:
     return frozenset(available_timezones())
@@ -112,6 +126,7 @@ def submit(
     contact_ref: str,
     now: datetime,
     time_zone: str | None = None,
+    continues: tuple[str, ...] = (),
 ) -> Standing:
     """The standing with a new, submitted enrollment.
 
@@ -146,6 +161,7 @@ def submit(
         submitted_at=now,
         changed_at=now,
         time_zone=time_zone,
+        continues=continues,
     )
     return replace(standing, enrollment=enrollment)
 

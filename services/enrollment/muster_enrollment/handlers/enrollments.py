@@ -16,7 +16,7 @@ from muster_enrollment.handlers.standing import (
     settle_and_save,
 )
 from muster_enrollment.replies import EnrollmentReply
-from muster_enrollment.repository.agencies import lock_agency, sum_headcount
+from muster_enrollment.repository.agencies import list_known, lock_agency, sum_headcount
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import PreconditionFailed
 from muster_runtime.identifiers import new_id
@@ -30,6 +30,8 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
     """
     rules.check_address("contact.email", command.contact.email)
     rules.check_time_zone(command.time_zone)
+    known = await list_known(uow.connection, command.continues) if command.continues else ()
+    rules.check_continued(command.agency_id, command.continues, known)
     # An import that moves the agency to another branch waits for this transaction, or this transaction for it.
     await lock_agency(uow.connection, command.agency_id)
     before = await current_standing(uow, command.agency_id)
@@ -42,6 +44,7 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
         contact_ref=contact_ref,
         now=uow.now,
         time_zone=command.time_zone,
+        continues=command.continues,
     )
     headcount = await sum_headcount(uow.connection, command.agency_id)
     rules.check_seats(command.seats, headcount, seats_per_head)
@@ -58,6 +61,7 @@ async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_pe
             "seats": command.seats,
             "requested_start": command.starts_at,
             "time_zone": command.time_zone,
+            "continues": list(command.continues),
         },
     )
     return EnrollmentReply.of(after, uow.now)

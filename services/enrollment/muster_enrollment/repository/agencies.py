@@ -41,6 +41,12 @@ async def lock_agency(connection: Connection, agency_id: str) -> None:
     await connection.execute("select from agency where id = $1 for share", agency_id)
 
 
+async def list_known(connection: Connection, agencies: Iterable[str]) -> set[str]:
+    """Which of the agencies are in the register, by their ids."""
+    found = await connection.fetch("select id from agency where id = any($1::text[])", list(agencies))
+    return {row["id"] for row in found}
+
+
 async def save_agencies(connection: Connection, agencies: Sequence[Agency]) -> None:
     """Add or update agencies, in one statement: a parent may come after its child."""
     await connection.execute(

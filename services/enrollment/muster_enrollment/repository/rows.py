@@ -35,4 +35,5 @@ def enrollment(row: Record) -> Enrollment:
         closure=Closure(row["closed_at"], row["closing_reason"]) if row["closed_at"] else None,
         version=row["version"],
         time_zone=row["time_zone"],
+        continues=tuple(row["continues"]),
     )

@@ -63,9 +63,10 @@ def save_enrollment(enrollment: Enrollment) -> Write:
         saved_enrollment as (
             insert into enrollment as e (
                 enrollment_id, agency_id, number, seats, requested_start, contact_ref, submitted_at,
-                state, changed_at, starts_at, ends_at, suspension_reason, closed_at, closing_reason, time_zone, version
+                state, changed_at, starts_at, ends_at, suspension_reason, closed_at, closing_reason, time_zone,
+                continues, version
             )
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 1)
             on conflict (enrollment_id) do update set
                 state = excluded.state,
                 changed_at = excluded.changed_at,
@@ -93,6 +94,7 @@ def save_enrollment(enrollment: Enrollment) -> Write:
             enrollment.closure.closed_at if enrollment.closure else None,
             enrollment.closure.reason if enrollment.closure else None,
             enrollment.time_zone,
+            list(enrollment.continues),
         ],
     )
 

@@ -1,5 +1,6 @@
 """Feature windows: how a feature may be used, and from when until when."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -222,6 +223,20 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
         length = open_for(window.starts_at, window.ends_at, pool.zone)  # up to a day was added to get to that end
         ends_at = to_end_of_day(later(starts_at, length // DAY * DAY or length, pool.zone), pool.zone)
     return replace(window, starts_at=starts_at, ends_at=ends_at, start_corrected=True, revision=window.revision + 1)
+
+
+def used_beyond(own: Mapping[str, timedelta], continued: Iterable[Mapping[str, timedelta]]) -> dict[str, timedelta]:
+    """How much more of each feature's trial than an agency itself those have used that it continues.
+
+    The one that has used most counts, since their trials ran side by side: so none of their people gets a second
+    trial, and none loses what is left.
+    """
+    more: dict[str, timedelta] = {}
+    for used in continued:
+        for feature, spent in used.items():
+            beyond = spent - own.get(feature, timedelta())
+            more[feature] = max(more.get(feature, timedelta()), beyond)
+    return {feature: beyond for feature, beyond in more.items() if beyond}
 
 
 def _require_open_trial(window: Window, pool: Pool, now: datetime) -> None:

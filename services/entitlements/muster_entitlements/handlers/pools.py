@@ -14,7 +14,7 @@ from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements import publishing
 from muster_entitlements.commands import ResizePool
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.windows import Window
+from muster_entitlements.domain.windows import Window, used_beyond
 from muster_entitlements.errors import CapBelowUse, TermUnknown
 from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.lookups import known_pool
@@ -60,6 +60,8 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
             time_zone=enrolled.time_zone,
         )
         await pools.save_pool(uow.connection, pool)
+        if enrolled.continues:
+            await _continue_trials(uow, pool, enrolled.continues)
         await _open_windows(uow, pool, cause)
         await _apply_terms(uow, pool.agency_id, pool.enrollment_id, cause)
         await publish_agency(uow, pool.agency_id, cause)
@@ -156,6 +158,20 @@ async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
         after={"cap": command.cap},
     )
     return PoolReply.of(await known_pool(uow, command.agency_id), uow.now)
+
+
+async def _continue_trials(uow: UnitOfWork, pool: Pool, continues: Sequence[str]) -> None:
+    """Count as used what the agencies have used that it continues, as far as their events are applied by now.
+
+    It is stored: their later windows change nothing here, and no other version of the catalog forgets it.
+    """
+    continued = []
+    for agency_id in continues:
+        other = await pools.find_pool(uow.connection, agency_id)
+        if other is not None:
+            continued.append(await windows.find_used_trials(uow.connection, agency_id, pool.starts_at, other.zone))
+    own = await windows.find_used_trials(uow.connection, pool.agency_id, pool.starts_at, pool.zone)
+    await windows.add_continued_trials(uow.connection, pool.agency_id, used_beyond(own, continued))
 
 
 async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:

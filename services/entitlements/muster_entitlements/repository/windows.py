@@ -189,12 +189,19 @@ async def save_closed_windows(connection: Connection, agency_id: str, enrollment
 async def find_used_trials(
     connection: Connection, agency_id: str, before: datetime, zone: ZoneInfo
 ) -> dict[str, timedelta]:
-    """How long an agency's trials of each feature were open before an instant, over all its enrollments."""
+    """How long an agency's trials of each feature were open before an instant, over all its enrollments.
+
+    What agencies used that it continues is part of it.
+    """
     rows = await connection.fetch(
         """
         select feature, trial, trial_before, starts_at, least(ends_at, $2) as ends_at
         from feature_window
         where agency_id = $1 and (trial or trial_before > interval '0')
+        union all
+        select feature, false, used, null, null
+        from continued_trial
+        where agency_id = $1
         """,
         agency_id,
         before,
@@ -215,6 +222,9 @@ async def list_used_trials(connection: Connection) -> dict[str, dict[str, timede
         from feature_window as w
         join pool as p using (agency_id)
         where w.trial or w.trial_before > interval '0'
+        union all
+        select agency_id, feature, false, used, null, null, null
+        from continued_trial
         """
     )
     found: dict[str, dict[str, timedelta]] = {}
@@ -222,6 +232,21 @@ async def list_used_trials(connection: Connection) -> dict[str, dict[str, timede
         used = found.setdefault(row["agency_id"], {})
         used[row["feature"]] = used.get(row["feature"], timedelta()) + _used(row, zone_of(row["time_zone"]))
     return found
+
+
+async def add_continued_trials(connection: Connection, agency_id: str, used: Mapping[str, timedelta]) -> None:
+    """Count what other agencies have used of trials as used by an agency."""
+    await connection.execute(
+        """
+        insert into continued_trial as c (agency_id, feature, used)
+        select $1, feature, used
+        from unnest($2::text[], $3::interval[]) as n (feature, used)
+        on conflict (agency_id, feature) do update set used = c.used + excluded.used
+        """,
+        agency_id,
+        list(used),
+        list(used.values()),
+    )
 
 
 def _used(row: Mapping[str, Any], zone: ZoneInfo) -> timedelta:
