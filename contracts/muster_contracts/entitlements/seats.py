@@ -99,6 +99,12 @@ class SeatAssigned(_SeatOfPerson):
 
     event_type: ClassVar[str] = "muster.entitlements.SeatAssigned.v1"
 
+    unit: str | None = Field(
+        default=None,
+        description="The part of the agency that the seat is for; null for none. The seat keeps it.",
+        examples=["JPL", None],
+    )
+
 
 @event
 class SeatActivated(_SeatOfPerson):

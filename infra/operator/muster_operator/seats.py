@@ -54,7 +54,7 @@ def seats() -> None:
 @on_target()
 async def import_(
     target: Target,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with a header: email, name.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with a header: email, name, unit.")],
     agency: Annotated[str, typer.Option("--agency", help="The agency's ID.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")] = False,
     on_limit: Annotated[

@@ -17,6 +17,7 @@ class AssignSeat:
     agency_id: str
     person: Person
     state: SeatState = SeatState.ASSIGNED
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ async def test_seats_are_found_counted_and_followed_back(entitlements: Entitleme
     def version(seat: dict[str, Any], whose: str, state: str, since: int, until: int | None, why: Any = None) -> Any:
         end = None if until is None else DAYS[until + 5]
         same = {"seat_id": seat["seat_id"], "subject_ref": whose}
-        return {**same, "state": state, "reason": why, "recorded_from": DAYS[since + 5], "recorded_until": end}
+        same |= {"state": state, "reason": why, "unit": None}
+        return {**same, "recorded_from": DAYS[since + 5], "recorded_until": end}
 
     bobs = [
         version(bob, bob["subject_ref"], "assigned", 0, 2),
@@ -96,7 +97,8 @@ async def test_seats_are_found_counted_and_followed_back(entitlements: Entitleme
         ("seats", "subject"): "ada",
         ("seats", "state"): "asleep",
         ("seats", "unused_since"): "5",
-        ("seats", "unit"): "JPL",
+        ("seats", "unit"): " ",
+        ("seats", "bureau"): "JPL",
         ("seat-history", "subject"): "ada",
     }
     for (path, name), value in refused.items():

@@ -77,7 +77,10 @@ def test_a_row_that_is_not_csv_is_kept_to_be_refused() -> None:
 @pytest.mark.parametrize(
     ("kind", "header", "columns"),
     [
+        (SeatBatchKind.IMPORT, b"Unit,Name,E-Mail", Columns(3, 2, None, 1, 0)),
+        (SeatBatchKind.IMPORT, b"email,Business Unit", Columns(2, 0, None, None)),
         (SeatBatchKind.SUSPENSION, b"Subject", Columns(1, 0, None, None)),
+        (SeatBatchKind.SUSPENSION, b"email,unit", Columns(2, 0, None, None)),
         (SeatBatchKind.REVOCATION, b"id,e-mail", Columns(2, 1, None, None)),
         (SeatBatchKind.TRANSFER, b"from,to,name", Columns(3, 0, 1, 2)),
         (SeatBatchKind.TRANSFER, b"New E-Mail,E-Mail", Columns(2, 1, 0, None)),

@@ -37,10 +37,15 @@ def test_a_seat_that_was_never_used_is_reinstated_as_assigned() -> None:
 
 
 def test_written_events_are_as_their_model_writes_them() -> None:
-    [written] = publishing.seats_assigned("NASA", ["seat_1"], ["sub_1"])
-    event = publishing.seat_assigned(Seat("NASA", "seat_1", "sub_1", SeatState.ASSIGNED, used=False))
-    assert written == event.model_dump_json().encode()
-    assert SeatAssigned.model_validate_json(written) == event
+    units = ["JPL", 'B\u00fcro "A" \\ \U0001f680', ""]
+    seats = [Seat("NASA", f"seat_{n}", f"sub_{n}", SeatState.ASSIGNED, used=False) for n in range(3)]
+    ids, subjects = [seat.seat_id for seat in seats], [seat.subject_ref for seat in seats]
+    for given in (units, []):
+        written = publishing.seats_assigned("NASA", ids, subjects, given)
+        pairs = zip(seats, given or [""] * 3, strict=True)
+        events = [publishing.seat_assigned(seat, unit or None) for seat, unit in pairs]
+        assert written == [event.model_dump_json(exclude_none=True).encode() for event in events]
+        assert [SeatAssigned.model_validate_json(each) for each in written] == events
 
 
 @pytest.mark.parametrize("key", ["a key", "k" * 64, "k" * 65])

@@ -42,7 +42,7 @@ def _file(example: str) -> dict[str, object]:
     dependencies=[WRITE],
     status_code=202,
     response_model=OperationReply,
-    openapi_extra=_file("email,name\n"),
+    openapi_extra=_file("email,name,unit\n"),
 )
 @body_limit(FILE_LIMIT, streamed=True)
 async def import_seats(

@@ -11,6 +11,7 @@ from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, WRITE, S
 from muster_entitlements.commands import AssignSeat, MarkUse, TransferSeat
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.units import normalize_unit
 from muster_entitlements.errors import (
     FeatureUnknown,
     PoolNotOpen,
@@ -43,6 +44,11 @@ class SeatRequest(PersonRequest):
     """The person who gets a seat, and its first state: reserved and invited seats are kept until activation."""
 
     state: Literal["reserved", "invited", "assigned"] = "assigned"
+    unit: str | None = Field(
+        default=None,
+        description="The part of the agency that the seat is for. It is public, and stays with the seat.",
+        examples=["JPL"],
+    )
 
 
 class UseRequest(BaseModel):
@@ -67,7 +73,8 @@ def make_router(directory: Directory) -> APIRouter:
         responses=problem_responses(NotFound, PoolUnknown, PoolNotOpen, SeatAlreadyHeld, SeatCapReached),
     )
     async def assign_seat(agency_id: AgencyId, body: SeatRequest, commands: CommandsDep) -> Response:
-        command = AssignSeat(agency_id, directory.person(agency_id, body.email, body.name), SeatState(body.state))
+        person = directory.person(agency_id, body.email, body.name)
+        command = AssignSeat(agency_id, person, SeatState(body.state), normalize_unit(body.unit))
         return await commands.execute(
             agency_id,
             partial(seats.assign_seat, command=command),

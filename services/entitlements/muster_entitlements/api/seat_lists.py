@@ -8,6 +8,7 @@ from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, AtDep, SeatId, WrittenDay
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.units import normalize_unit, unit_key
 from muster_entitlements.errors import SeatUnknown
 from muster_entitlements.queries import seats as queries
 from muster_entitlements.queries.seats import SeatSearch
@@ -40,6 +41,7 @@ def make_router(directory: Directory) -> APIRouter:
             WrittenDay | None,
             Query(description="Held seats that nobody has used on this day, UTC, or later."),
         ] = None,
+        unit: Annotated[str | None, Query(description="Seats of this unit; its case does not matter.")] = None,
     ) -> Page[SeatReply]:
         """Shows seats that meet every condition, held and revoked, oldest first.
 
@@ -50,9 +52,10 @@ def make_router(directory: Directory) -> APIRouter:
             subject_ref=None if subject is None else directory.subject_ref(agency_id, subject),
             state=state,
             unused_since=unused_since,
+            unit_key=None if unit is None else _unit_key(unit),
         )
         if as_of is not None:
-            _require_all(address=address, subject=subject, state=state, unused_since=unused_since)
+            _require_all(address=address, subject=subject, state=state, unused_since=unused_since, unit=unit)
             async with reader.read(agency_id, of_one_state=True) as connection:
                 return await queries.list_past_seats(connection, agency_id, as_of, page)
         async with reader.read_people(agency_id) as read:
@@ -123,3 +126,11 @@ def _address_ref(directory: Directory, agency_id: str, address: str) -> str:
     except InvalidInput as refusal:
         [error] = refusal.extensions["errors"]
         raise InvalidInput("address", address, error["rule"]) from refusal
+
+
+def _unit_key(unit: str) -> str:
+    """What the seats of a unit have. Raises InvalidInput: no seat has an empty unit."""
+    normalized = normalize_unit(unit)
+    if normalized is None:
+        raise InvalidInput("unit", unit, "must not be empty")
+    return unit_key(normalized)

@@ -22,16 +22,21 @@ _FROM = _SUBJECT | {"from", "fromemail", "fromemailaddress"}
 _TO = frozenset({"to", "toemail", "toemailaddress", "newemail", "newemailaddress"})
 _NAME = frozenset({"name", "fullname", "displayname"})
 _TO_NAME = _NAME | {"toname", "newname"}
+_UNIT = frozenset({"unit"})
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a file: `key` is the person, `to` the person who gets the seat, `name` the name of the latter."""
+    """The columns of a file: `key` is the person, `to` the person who gets the seat, `name` the name of the latter.
+
+    `unit` is that of the seat.
+    """
 
     count: int
     key: int
     to: int | None
     name: int | None
+    unit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +156,8 @@ def _find_columns(header: list[str], kind: SeatBatchKind) -> Columns:
     names = [re.sub(r"[^a-z]", "", field.casefold()) for field in header]
     match kind:
         case SeatBatchKind.IMPORT:
-            return Columns(
-                len(header), _one(header, names, _EMAIL, "email or e-mail address"), None, _any(names, _NAME)
-            )
+            key = _one(header, names, _EMAIL, "email or e-mail address")
+            return Columns(len(header), key, None, _any(names, _NAME), _any(names, _UNIT))
         case SeatBatchKind.TRANSFER:
             key = _one(header, names, _FROM, "from, email or subject")
             return Columns(len(header), key, _one(header, names, _TO, "to or new email"), _any(names, _TO_NAME))

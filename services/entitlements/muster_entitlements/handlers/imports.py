@@ -10,6 +10,7 @@ from muster_entitlements.domain.pools import ASSIGNABLE, Pool
 from muster_entitlements.domain.row_results import MISSHAPEN, Report, Row, refuse_all, rule_of
 from muster_entitlements.domain.seat_file import Columns
 from muster_entitlements.domain.seats import SeatState
+from muster_entitlements.domain.units import normalize_unit
 from muster_entitlements.errors import SeatCapReached
 from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.lookups import known_pool
@@ -27,8 +28,8 @@ from muster_runtime.pacing import Pace
 ASSIGNED = "assigned"
 ALREADY_HELD = "already_held"
 
-# The people of the rows: address and name by subject, from each person's first row.
-_People = dict[str, tuple[str, str | None]]
+# The people of the rows: address, name, and the seat's unit by subject, from each person's first row.
+_People = dict[str, tuple[str, str | None, str | None]]
 
 
 async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row], directory: Directory) -> Report:
@@ -60,7 +61,7 @@ async def _read(
     """Each row's line, subject, and, if it is invalid, reason; and the people."""
     lines: list[tuple[int, str, str]] = []
     people: _People = {}
-    key, name_at, reference = columns.key, columns.name, directory.reference
+    key, name_at, unit_at, reference = columns.key, columns.name, columns.unit, directory.reference
     pace = Pace()
     for line, fields in rows:
         await pace.keep()
@@ -70,13 +71,14 @@ async def _read(
         try:
             address = normalize_email(fields[key])
             name = normalize_name(fields[name_at]) if name_at is not None else None
+            unit = normalize_unit(fields[unit_at]) if unit_at is not None else None
         except InvalidInput as refusal:
             lines.append((line, "", rule_of(refusal)))
             continue
         subject = reference(agency_id, address)
         lines.append((line, subject, ""))
         if subject not in people:
-            people[subject] = (address, name)
+            people[subject] = (address, name, unit)
     return lines, people
 
 
@@ -94,12 +96,14 @@ async def _assign(uow: UnitOfWork, operation: Operation, pool: Pool, subjects: l
         return
     agency_id = pool.agency_id
     began = await seat_trials.find_earlier(uow.connection, agency_id, subjects)
+    with_units = operation.columns is not None and operation.columns.unit is not None
     columns = SeatColumns(
         seat_ids=new_ids("seat", uow.now, len(subjects)),
         subject_refs=subjects,
         emails=[people[subject][0] for subject in subjects],
         names=[people[subject][1] or "" for subject in subjects],
         began=began,
+        units=[people[subject][2] or "" for subject in subjects] if with_units else (),
     )
     await revoke_earlier(uow, pool, subjects)
     await writes.execute(
@@ -107,13 +111,13 @@ async def _assign(uow: UnitOfWork, operation: Operation, pool: Pool, subjects: l
         seats.add_seats(agency_id, columns, SeatState.ASSIGNED, uow.now, generation=pool.generation),
         pools.save_seats_in_use(agency_id, len(subjects), limit_met=pool.limit_met),
     )
-    payloads = publishing.seats_assigned(agency_id, columns.seat_ids, subjects)
+    payloads = publishing.seats_assigned(agency_id, columns.seat_ids, subjects, columns.units)
     uow.publish_encoded(SeatAssigned, agency_id, payloads)
     await publish_new_seats(uow, pool, subjects, SeatState.ASSIGNED, began)
     await begin_seat_trials(uow, agency_id, began.values())
     if operation.directory:
         for subject in subjects:
-            uow.publish(publishing.person_recorded(agency_id, Person(subject, *people[subject])))
+            uow.publish(publishing.person_recorded(agency_id, Person(subject, *people[subject][:2])))
 
 
 def _report(lines: list[tuple[int, str, str]], assigned: set[str], refused: set[str], on_limit: OnLimit) -> Report:

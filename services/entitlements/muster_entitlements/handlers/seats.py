@@ -31,6 +31,7 @@ from muster_entitlements.handlers.snapshots import publish_new_seats, publish_su
 from muster_entitlements.publishing.snapshots import access_erased
 from muster_entitlements.replies import SeatReply, SeatStateReply
 from muster_entitlements.repository import policies, pools, seat_trials, seats
+from muster_entitlements.repository.seats import SeatColumns
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
@@ -56,12 +57,17 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
     await revoke_earlier(uow, pool, [person.subject_ref])
     invited_until = await _invitation_end(uow, pool.agency_id) if command.state is SeatState.INVITED else None
     began = _began(person, standing)
+    columns = SeatColumns(
+        [seat.seat_id], [person.subject_ref], [person.email], [person.name or ""], began, [command.unit or ""]
+    )
     uow.writes.add(
-        seats.add_seat(pool, seat, person, uow.now, invited_until, began),
+        seats.add_seats(
+            pool.agency_id, columns, seat.state, uow.now, generation=pool.generation, invited_until=invited_until
+        ),
         pools.save_seats_in_use(pool.agency_id, 1, limit_met=pool.limit_met),
     )
     if command.state is SeatState.ASSIGNED:
-        uow.publish(publishing.seat_assigned(seat))
+        uow.publish(publishing.seat_assigned(seat, command.unit))
     else:
         uow.publish(publishing.seat_reserved(seat))
     if invited_until is not None:
@@ -82,6 +88,7 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
         state=command.state,
         assigned_at=uow.now,
         unused_since=uow.now.date(),
+        unit=command.unit,
         email=person.email,
         name=person.name,
     )
@@ -239,12 +246,12 @@ def _invite(uow: UnitOfWork, seat: Seat, until: datetime) -> None:
 
 async def activate(uow: UnitOfWork, seat: Seat) -> None:
     """Set a seat to active and publish that."""
-    began_at, anchors_windows = await seat_trials.save_activated(uow.connection, seat, uow.now)
+    began_at, anchors_windows, unit = await seat_trials.save_activated(uow.connection, seat, uow.now)
     if anchors_windows:
         await begin_seat_trials(uow, seat.agency_id, [began_at])
     await pools.save_revision(uow.connection, seat.agency_id)
     if seat.state is SeatState.INVITED:
-        uow.publish(publishing.seat_assigned(seat))
+        uow.publish(publishing.seat_assigned(seat, unit))
     uow.publish(publishing.seat_activated(seat))
     await publish_subjects(uow, seat.agency_id, [seat.subject_ref])
 

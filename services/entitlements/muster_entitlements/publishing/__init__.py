@@ -1,6 +1,7 @@
 """From a fact of the domain to the event of the contract."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -154,17 +155,24 @@ def seat_invitation_expired(seat: Seat) -> SeatInvitationExpired:
     return SeatInvitationExpired(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
 
 
-def seat_assigned(seat: Seat) -> SeatAssigned:
+def seat_assigned(seat: Seat, unit: str | None) -> SeatAssigned:
     """A person holds a seat."""
-    return SeatAssigned(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
+    return SeatAssigned(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref, unit=unit)
 
 
-def seats_assigned(agency_id: str, seat_ids: Iterable[str], subject_refs: Iterable[str]) -> list[bytes]:
-    """The data of SeatAssigned for many seats, at a tenth of the model's cost: its fields need no escaping."""
-    return [
-        f'{{"agency_id":"{agency_id}","seat_id":"{seat_id}","subject_ref":"{subject_ref}"}}'.encode()
-        for seat_id, subject_ref in zip(seat_ids, subject_refs, strict=True)
-    ]
+def seats_assigned(
+    agency_id: str, seat_ids: Iterable[str], subject_refs: Iterable[str], units: Sequence[str] = ()
+) -> list[bytes]:
+    """The data of SeatAssigned for many seats, at a tenth of the model's cost: only units need escaping.
+
+    A seat without a unit has no such field, and `units` is left out if none has one.
+    """
+    seats = zip(seat_ids, subject_refs, strict=True)
+    starts = (f'{{"agency_id":"{agency_id}","seat_id":"{seat}","subject_ref":"{subject}"' for seat, subject in seats)
+    if not units:
+        return [f"{start}}}".encode() for start in starts]
+    written = {unit: f',"unit":{json.dumps(unit, ensure_ascii=False)}' if unit else "" for unit in set(units)}
+    return [f"{start}{written[unit]}}}".encode() for start, unit in zip(starts, units, strict=True)]
 
 
 def seats_revoked(agency_id: str, seats: Iterable[tuple[str, str]], reason: SeatRevocationReason) -> list[bytes]:

@@ -18,7 +18,8 @@ from muster_runtime.pagination import InvalidCursor, Page, Pagination
 # A seat of an earlier generation reads as revoked: its row waits to be revoked.
 _SEAT = """
     select
-        s.seat_id, s.subject_ref, s.assigned_at, s.activated_at, s.revoked_at, s.reason, s.idle_since as unused_since,
+        s.seat_id, s.subject_ref, s.assigned_at, s.activated_at, s.revoked_at, s.reason, s.unit,
+        s.idle_since as unused_since,
         case when s.generation = p.generation then s.state else 'revoked' end as state,
         case when s.generation = p.generation then s.invited_until end as invited_until,
         case when s.generation = p.generation then s.email end as email,
@@ -27,7 +28,7 @@ _SEAT = """
     join pool as p using (agency_id)
 """
 
-# What seats were, as far as that is kept, and since when they are what they are now.
+# What seats were, as far as that is kept, and since when they are what they are now. A seat keeps its unit.
 _VERSIONS = """
     with version as (
         select seat_id, subject_ref, state, reason, recorded_from, recorded_until
@@ -43,10 +44,11 @@ _VERSIONS = """
         where s.agency_id = $1 and {present}
     )
 
-    select seat_id, subject_ref, state, reason, recorded_from, recorded_until
-    from version
-    where $3::timestamptz is null or (recorded_from, seat_id) > ($3, $4)
-    order by recorded_from, seat_id
+    select v.seat_id, v.subject_ref, v.state, v.reason, s.unit, v.recorded_from, v.recorded_until
+    from version as v
+    join seat as s on s.agency_id = $1 and s.seat_id = v.seat_id
+    where $3::timestamptz is null or (v.recorded_from, v.seat_id) > ($3, $4)
+    order by v.recorded_from, v.seat_id
     limit $5
 """
 _OF_SEAT = _VERSIONS.format(past="seat_id = $2", present="s.seat_id = $2")
@@ -67,6 +69,7 @@ class SeatSearch:
     state: SeatState | None = None
     unused_since: date | None = None
     """Held seats that nobody has used on that day or later."""
+    unit_key: str | None = None
 
     def conditions(self, first: int) -> Iterator[tuple[str, Any]]:
         """The conditions, each with its parameter, numbered from `first`.
@@ -83,6 +86,9 @@ class SeatSearch:
             first += 1
         elif self.state is not None:
             yield f"s.state = ${first} and s.generation = p.generation", self.state
+            first += 1
+        if self.unit_key is not None:
+            yield f"s.unit_key = ${first}", self.unit_key
             first += 1
         if self.unused_since is not None:
             held = "s.state <> 'revoked' and s.generation = p.generation"

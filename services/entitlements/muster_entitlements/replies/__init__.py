@@ -41,6 +41,7 @@ class SeatReply(BaseModel):
     unused_since: date | None = Field(
         default=None, description="The day, UTC, of the last use; for an unused seat, of its assignment."
     )
+    unit: str | None = Field(default=None, description="The part of the agency that the seat is for.")
     email: str | None = None
     name: str | None = None
 

@@ -24,5 +24,6 @@ class SeatVersionReply(BaseModel):
     subject_ref: str = Field(description="The person who held it, or for whom it was kept.")
     state: SeatState
     reason: str | None = Field(description="Why it was suspended or revoked: a public keyword.")
+    unit: str | None = Field(description="The part of the agency that the seat is for.")
     recorded_from: Instant
     recorded_until: Instant | None = Field(description="null: until now.")

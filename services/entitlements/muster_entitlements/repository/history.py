@@ -18,7 +18,7 @@ from muster_runtime.database.transactions import Connection
 # The first version that ends later, which is the present one if none ended later.
 _PAST_SEAT = """
     select
-        s.seat_id, v.subject_ref, v.assigned_at, v.activated_at, v.reason,
+        s.seat_id, s.unit, v.subject_ref, v.assigned_at, v.activated_at, v.reason,
         case when v.generation = $2 then v.state else 'revoked' end as state,
         case when v.generation = $2 then v.invited_until end as invited_until,
         case when v.state = 'revoked' then s.revoked_at end as revoked_at

@@ -13,8 +13,8 @@ from muster_runtime.database.transactions import Connection
 
 _OPERATION = """
     select
-        agency_id, operation_id, enrollment_id, kind, state, dry_run, on_limit, directory, columns, actor,
-        correlation_id, created_at, started_at, updated_at, chunks, chunks_done, rows, done, unchanged, refused,
+        agency_id, operation_id, enrollment_id, kind, state, dry_run, on_limit, directory, columns, unit_column,
+        actor, correlation_id, created_at, started_at, updated_at, chunks, chunks_done, rows, done, unchanged, refused,
         stop_reason
     from operation
 """
@@ -76,12 +76,13 @@ async def save_accepted(
     tag = await connection.execute(
         """
         update operation
-        set state = 'running', columns = $3, chunks = $4, place = nextval('operation_place')
+        set state = 'running', columns = $3, unit_column = $4, chunks = $5, place = nextval('operation_place')
         where agency_id = $1 and operation_id = $2 and state = 'receiving'
         """,
         agency_id,
         operation_id,
         [columns.count, columns.key, columns.to, columns.name],
+        columns.unit,
         chunks,
     )
     return tag == "UPDATE 1"
@@ -227,10 +228,12 @@ async def delete_chunks(
 
 
 def _to_operation(row: Any) -> Operation:
-    columns = Columns(*row["columns"]) if row["columns"] is not None else None
+    fields = dict(row)
+    unit = fields.pop("unit_column")
+    columns = Columns(*(*row["columns"], unit)) if row["columns"] is not None else None
     return Operation(
         **{
-            **row,
+            **fields,
             "kind": SeatBatchKind(row["kind"]),
             "state": OperationState(row["state"]),
             "on_limit": OnLimit(row["on_limit"]),

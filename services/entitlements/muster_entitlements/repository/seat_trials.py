@@ -197,10 +197,11 @@ async def find_earlier(connection: Connection, agency_id: str, subject_refs: Col
     return {row["subject_ref"]: row["began_at"] for row in rows}
 
 
-async def save_activated(connection: Connection, seat: Seat, now: datetime) -> tuple[datetime, bool]:
-    """Set a seat to active; returns when its trial began, and whether a feature's window is anchored on seats.
+async def save_activated(connection: Connection, seat: Seat, now: datetime) -> tuple[datetime, bool, str | None]:
+    """Set a seat to active.
 
-    The trial began with the first activation of the seat or by its person, of which neither brings a second trial.
+    Returns when its trial began, whether a feature's window is anchored on seats, and its unit. The trial
+    began with the first activation of the seat or by its person, of which neither brings a second trial.
     """
     row = await connection.fetchrow(
         """
@@ -227,7 +228,8 @@ async def save_activated(connection: Connection, seat: Seat, now: datetime) -> t
                 select from pool as p
                 join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
                 where p.agency_id = $1 and w.seat_days is not null
-            ) as anchors_windows
+            ) as anchors_windows,
+            unit
         """,
         seat.agency_id,
         seat.seat_id,
@@ -236,7 +238,7 @@ async def save_activated(connection: Connection, seat: Seat, now: datetime) -> t
         seat.subject_ref,
     )
     assert row is not None  # the seat was read under the agency's lock
-    return row["trial_began_at"], row["anchors_windows"]
+    return row["trial_began_at"], row["anchors_windows"], row["unit"]
 
 
 async def add_lost_trials(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements.domain.people import Person
-from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.seats import Seat, SeatState
+from muster_entitlements.domain.units import unit_key
 from muster_runtime.database.array_literals import array
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
@@ -23,13 +23,17 @@ _HELD = """
 
 @dataclass(frozen=True, slots=True)
 class SeatColumns:
-    """New seats as columns of equal length, without line breaks; a missing name is empty. `began`: earlier trials."""
+    """New seats as columns of equal length, without line breaks; a missing name or unit is empty.
+
+    `began`: earlier trials. `units` is left out if no seat has one.
+    """
 
     seat_ids: Sequence[str]
     subject_refs: Sequence[str]
     emails: Sequence[str]
     names: Sequence[str]
     began: Mapping[str, datetime] = field(default_factory=dict)
+    units: Sequence[str] = ()
 
 
 async def find_held(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> dict[str, Seat]:
@@ -94,14 +98,6 @@ async def find_seat(connection: Connection, agency_id: str, seat_id: str) -> Sea
     return _to_seat(row) if row else None
 
 
-def add_seat(
-    pool: Pool, seat: Seat, person: Person, now: datetime, invited_until: datetime | None, began: Mapping[str, datetime]
-) -> Write:
-    """Add a seat that is assigned to a person, or kept for them; `began` as in the columns."""
-    columns = SeatColumns([seat.seat_id], [person.subject_ref], [person.email], [person.name or ""], began)
-    return add_seats(pool.agency_id, columns, seat.state, now, generation=pool.generation, invited_until=invited_until)
-
-
 def add_seats(
     agency_id: str,
     seats: SeatColumns,
@@ -120,13 +116,14 @@ def add_seats(
         added_seats as (
             insert into seat (
                 agency_id, seat_id, subject_ref, state, assigned_at, idle_since, email, name, generation,
-                invited_until, trial_began_at
+                invited_until, trial_began_at, unit, unit_key
             )
-            select $1, seat_id, subject_ref, $2, $3, $4, email, name, $9, $10, began_at::timestamptz
+            select $1, seat_id, subject_ref, $2, $3, $4, email, name, $9, $10, began_at::timestamptz, unit, unit_key
             from unnest(
                 string_to_array($5, E'\n'), string_to_array($6, E'\n'), string_to_array($7, E'\n'),
-                string_to_array($8, E'\n', ''), string_to_array($11, E'\n', '')
-            ) as s (seat_id, subject_ref, email, name, began_at)
+                string_to_array($8, E'\n', ''), string_to_array($11, E'\n', ''),
+                string_to_array($12, E'\n', ''), string_to_array($13, E'\n', '')
+            ) as s (seat_id, subject_ref, email, name, began_at, unit, unit_key)
         )
         """,
         [
@@ -141,6 +138,8 @@ def add_seats(
             generation,
             invited_until,
             "\n".join(str(seats.began.get(ref, "")) for ref in seats.subject_refs) if seats.began else None,
+            "\n".join(seats.units) or None,
+            "\n".join(map(unit_key, seats.units)) or None,
         ],
     )
 

@@ -1,0 +1,21 @@
+"""Units: the part of an agency that a seat is for. A unit is published, and is no personal data."""
+
+import unicodedata
+
+from muster_runtime.errors import InvalidInput
+
+LONGEST_UNIT = 80
+
+
+def normalize_unit(value: str | None) -> str | None:
+    """A unit in Unicode NFC with single spaces; None if it is empty. Raises InvalidInput, also for an address."""
+    unit = " ".join(unicodedata.normalize("NFC", value or "").split())
+    if len(unit) > LONGEST_UNIT or not unit.isprintable() or "@" in unit:
+        rule = f"must be at most {LONGEST_UNIT} characters without control characters and without @: it is published"
+        raise InvalidInput("unit", value, rule)
+    return unit or None
+
+
+def unit_key(unit: str) -> str:
+    """What is equal for units that differ only in case."""
+    return unicodedata.normalize("NFC", unit.casefold())
