@@ -65,6 +65,24 @@ async def test_two_hundred_concurrent_callers_use_what_the_model_allows(
     assert everyone == sum(n for _, n in took.values()) == sum(row["used"] for row in rows if row["subject_ref"])
 
 
+async def test_a_key_counts_once_over_midnight_and_for_one_request(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replies are kept by day (UTC), and a request that got no answer is sent again on the next one."""
+    await entitlements.enroll(cap=2)
+    await entitlements.assign(1)
+    limited(monkeypatch, limit=10)
+    midnight = LATER + timedelta(days=1)
+    entitlements.service.clock.move(midnight - timedelta(seconds=1))
+    first = await consume(entitlements, 1, 3, "k")
+    assert (first[0], first[1]["used"]) == (200, 3)
+    entitlements.service.clock.move(midnight + timedelta(hours=23))
+    assert await consume(entitlements, 1, 3, "k") == first
+    status, body = await consume(entitlements, 1, 4, "k")
+    assert (status, body["type"]) == (422, "urn:muster:problem:idempotency-mismatch")
+    assert (await entitlements.check(1))["used"] == 3
+
+
 async def test_soft_and_report_only_quotas_count_on_and_say_so(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
