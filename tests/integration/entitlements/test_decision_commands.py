@@ -85,6 +85,10 @@ async def _end_and_correct(bob: str) -> None:
     both = ("--starts-on", "2025-08-20", "--starts-at", "2025-08-20T00:00:00Z")
     assert "give --starts-on or --starts-at, not both" in said(await muster(*correct, *both), 2)
     assert "starts_on" in said(await muster(*correct, "--starts-on", "August"), 2)
+    previewed = data(await muster(*correct, "--starts-on", "2025-08-20", "--preview", "--json"))
+    starts = previewed["previous_starts_at"], previewed["window"]["starts_at"]
+    assert starts == ("2025-08-06T00:00:00Z", "2025-08-20T00:00:00Z")
+    assert "No proposal is pending." in said(await muster("proposals", "list"))
     proposal = data(await muster(*correct, "--starts-on", "2025-08-20", "--json"))
     reject = ("proposals", "reject", proposal["proposal_id"], "--reason", "it does not")
     assert "is rejected" in said(await muster(*reject))

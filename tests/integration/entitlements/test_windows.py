@@ -130,10 +130,26 @@ async def test_a_trial_ends_early_and_another_starts_later(entitlements: Entitle
     assert (over.status_code, over.json()["type"]) == (409, "urn:muster:problem:window-over")
 
     start = decision(entitlements, "start", "advanced-voice-mode", before)
+    present, revision = await windows(entitlements), (await entitlements.pool())["revision"]
+    preview = await send(entitlements, f"{start}/preview", "ann", starts_on="2025-08-20", reason="wrong date")
+    assert preview.status_code == 200, preview.text
+    previewed = preview.json()
+    assert (previewed["seats"], previewed["previous_starts_at"]) == (1, "2025-08-06T00:00:00Z")
+    assert (await windows(entitlements), (await entitlements.pool())["revision"]) == (present, revision)
     proposed = await send(entitlements, start, "ann", starts_on="2025-08-20", reason="wrong date")
     assert proposed.status_code == 202, proposed.text
     approved = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
     assert approved.json()["starts_at"] == "2025-08-20T00:00:00Z", approved.text
+    assert previewed["window"] == approved.json()
+    due = await entitlements.service.admin.fetch(
+        "select due_at from deadline where starts_with(subject, $1) order by due_at", approved.json()["window_id"]
+    )
+    told = [(each["event"].split(".")[2], datetime.fromisoformat(each["at"])) for each in previewed["messages"]]
+    assert told == [
+        ("FeatureWindowChanged", START + 10 * DAY),
+        *(("TrialEndingSoon", row["due_at"]) for row in due[:-1]),
+        ("TrialExpired", due[-1]["due_at"]),
+    ]
     assert (await entitlements.check("ada", "advanced-voice-mode"))["valid_until"] == "2025-08-20T00:00:00Z"
     changes = await published(entitlements, FeatureWindowChanged, 2)
     assert [(event.data.starts_at, event.data.ends_at) for event in changes] == [
