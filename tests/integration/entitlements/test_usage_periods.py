@@ -1,11 +1,13 @@
 """The present period: decisions about a trial move it, and lists of use show what checks count."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_catalog import publish
 from tests.integration.entitlements.test_quota_copies import NOTES
+from tests.integration.entitlements.test_snapshots import following
+from tests.integration.entitlements.test_usage import report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
 
 
@@ -40,6 +42,53 @@ async def test_the_use_of_the_present_period_is_listed_alone(entitlements: Entit
     assert (await entitlements.post("usage/consume", use | {"amount": 1})).status_code == 200
     assert await listed() == [(who, "2025-10-04", "2025-11-01", 1) for who in (None, ada)]
     assert await listed(limit="1") == [(None, "2025-10-04", "2025-11-01", 1)]
+
+
+async def test_a_month_from_the_windows_start_ends_by_the_agencys_clocks_for_all_who_count(
+    entitlements: Entitlements,
+) -> None:
+    """The window began on August 5 at 20:00 there, in summer; the fourth month begins on November 5 at 20:00."""
+    await publish(entitlements, [NOTES | {"quota": {"limit": 10, "period": "anchor"}}], "new-agencies")
+    await entitlements.service.publish(entitlements.enrolled(2).model_copy(update={"time_zone": "America/New_York"}))
+    await entitlements.eventually(lambda: windows(entitlements))
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    begins = datetime(2025, 11, 6, 1, tzinfo=UTC)
+    first, second = "2025-11-06T01:00:00Z", "2025-12-06T01:00:00Z"
+
+    async def consume(amount: int) -> tuple[int, str]:
+        reply = await entitlements.post("usage/consume", {"subject": ada, "feature": "notes", "amount": amount})
+        assert reply.status_code == 200, reply.text
+        return reply.json()["used"], reply.json()["resets_at"]
+
+    async def checked() -> tuple[str, int, str]:
+        answer = await entitlements.check("ada", "notes")
+        return answer["reason"], answer["used"], answer["resets_at"]
+
+    async with following(entitlements) as client:
+
+        async def copied(reason: str, used: int | None, resets_at: datetime | None) -> None:
+            async def told() -> bool:
+                answer = client.check(ada, "notes")
+                return (answer.reason, answer.used, answer.resets_at) == (reason, used, resets_at)
+
+            await entitlements.eventually(told)
+
+        entitlements.service.clock.move(begins - timedelta(days=8))  # in October
+        assert await consume(6) == (6, first)
+        entitlements.service.clock.move(begins - timedelta(seconds=1))
+        late = used(1, ada, begins - timedelta(days=2), amount=4, feature="notes")
+        assert (await report(entitlements, late)).json()["counted"] == 1
+        assert await checked() == ("quota_used_up", 10, first)
+        await copied("quota_used_up", 10, begins)
+
+        entitlements.service.clock.move(begins)
+        assert await checked() == ("quota", 0, second)
+        await copied("quota", None, None)
+        assert await consume(3) == (3, second)
+        events = [used(number, ada, begins - timedelta(seconds=3 - number), 2, feature="notes") for number in (2, 3)]
+        assert (await report(entitlements, *events)).json()["counted"] == 2  # the first one is of the month before
+        assert await checked() == ("quota", 5, second)
+        await copied("quota", 5, datetime(2025, 12, 6, 1, tzinfo=UTC))
 
 
 async def test_a_feature_that_there_is_not_has_no_use_to_list(entitlements: Entitlements) -> None:
