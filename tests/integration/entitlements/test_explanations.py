@@ -1,6 +1,7 @@
 """The explanation of a check: all that its answer follows from, each with the events behind it."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -116,6 +117,52 @@ async def test_a_check_is_explained_with_the_events_behind_it(entitlements: Enti
     assert (await service.client.get(of_another, headers=headers)).status_code == 404
     nobody = await service.client.get(of_another.replace("NASA", "NSF"), headers=headers)
     assert (nobody.status_code, nobody.json()["answer"]["reason"], nobody.json()["window"]) == (200, "unknown", None)
+
+
+async def test_grants_that_are_over_are_explained_while_what_they_paid_counts(entitlements: Entitlements) -> None:
+    async def grant(path: str, **facts: Any) -> str:
+        reply = await entitlements.post(path, {"feature": "deep-research", "reason": "pilot"} | facts)
+        assert reply.status_code == 201, reply.text
+        grant_id: str = reply.json()["grant_id"]
+        return grant_id
+
+    async def revoke(grant_id: str) -> None:
+        reply = await entitlements.post(f"grants/{grant_id}/revocation", {"reason": "it is over"})
+        assert reply.status_code == 200, reply.text
+
+    def november(day: int) -> datetime:
+        return datetime(2025, 11, day, tzinfo=UTC)
+
+    person, until = "person.1@nasa.gov", {day: {"ends_at": november(day).isoformat()} for day in (1, 4, 10)}
+    await entitlements.enroll(cap=3)
+    await entitlements.assign(1)
+    entitlements.service.clock.move(november(1) - DAY)  # nothing of an earlier period is listed
+    await grant("grants", subject=person, **until[1])
+    await grant("quota-grants", amount=5, **until[1])
+    entitlements.service.clock.move(november(1))
+    ended = await grant("grants", subject=person, **until[4])
+    assert (await consume(entitlements, 1, 4))[0] == 200
+    entitlements.service.clock.move(november(4))
+    revoked = await grant("grants")
+    assert (await consume(entitlements, 1, 2))[0] == 200
+    entitlements.service.clock.move(november(5))
+    await revoke(revoked)
+    await revoke(await grant("grants", starts_at=november(20).isoformat()))  # it never was in force
+    paid = await grant("quota-grants", amount=5, **until[10])
+    assert (await consume(entitlements, 1, 27))[0] == 200
+
+    entitlements.service.clock.move(november(12))
+    found = await explained(entitlements, "deep-research")
+    quota = found["quota"]
+    assert (found["answer"]["reason"], quota["used"], quota["granted"], quota["excess"]) == ("quota_used_up", 33, 8, 0)
+    assert [(each["grant_id"], each["spent"]) for each in quota["grants"]] == [(paid, 2)]
+    listed = [(each["grant_id"], each["state"], each["decides"]) for each in found["grants"]]
+    assert listed == [(ended, "ended", False), (revoked, "revoked", False)]
+    assert [len(each["events"]) for each in found["grants"]] == [1, 2]
+
+    entitlements.service.clock.move(november(30) + DAY)
+    found = await explained(entitlements, "deep-research")
+    assert (found["quota"]["granted"], found["quota"]["grants"], found["grants"]) == (0, [], [])
 
 
 async def test_an_explanation_does_not_contradict_its_answer(

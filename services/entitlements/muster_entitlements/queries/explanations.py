@@ -6,7 +6,7 @@ from muster_entitlements.domain.catalog import packaged_catalog
 from muster_entitlements.domain.checks import Question, Reason, check
 from muster_entitlements.domain.grants import holding
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.quotas import whose
+from muster_entitlements.domain.quotas import Limit, whose
 from muster_entitlements.queries.checks import count_use, find_limits, find_question
 from muster_entitlements.replies import CheckReply
 from muster_entitlements.replies.explanations import (
@@ -21,7 +21,7 @@ from muster_entitlements.replies.explanations import (
     FactEventReply,
 )
 from muster_entitlements.replies.usage import QuotaGrantReply
-from muster_entitlements.repository import catalogs, facts, quota_grants, usage
+from muster_entitlements.repository import catalogs, facts, grants, quota_grants, usage
 from muster_runtime.database.transactions import Connection
 
 # What a quota's check can be answered with.
@@ -40,9 +40,13 @@ async def find_explanation(
     pool, window = question.pool, question.window
     terms = await _list_terms(connection, pool)
     catalog = await _find_catalog(connection, question, now)
+    [limit] = await find_limits(connection, [question], now) if answer.reason in _OF_QUOTA else [None]
+    listed = list(question.grants)
+    if limit is not None:  # what was used under these counts as granted
+        listed += await grants.list_over(connection, pool.agency_id, subject_ref, feature, limit.period.starts_at, now)
     subjects = [pool.enrollment_id, str(catalog.number), *(term.term_id for term in terms)]
     subjects += [window.window_id] if window else []
-    subjects += [grant.grant_id for grant in question.grants]
+    subjects += [grant.grant_id for grant in listed]
     found = await facts.list_events(connection, pool.agency_id, subjects)
     events = {
         subject: [FactEventReply(event_id=each.event_id, type=each.type, time=each.time) for each in found[subject]]
@@ -63,11 +67,10 @@ async def find_explanation(
         reply.window = ExplainedWindow.explain(window, question.began_at, now, events[window.window_id])
     deciding = holding(question.grants, now)
     reply.grants = [
-        ExplainedGrant.explain(grant, now, events[grant.grant_id], decides=grant is deciding)
-        for grant in question.grants
+        ExplainedGrant.explain(grant, now, events[grant.grant_id], decides=grant is deciding) for grant in listed
     ]
-    if answer.reason in _OF_QUOTA:
-        reply.quota = await _find_quota(connection, question, subject_ref, now)
+    if limit is not None:
+        reply.quota = await _find_quota(connection, limit, subject_ref)
     return reply
 
 
@@ -112,13 +115,8 @@ async def _find_catalog(connection: Connection, question: Question, now: datetim
     return ExplainedCatalog(number=catalog.number, feature=feature, events=[])
 
 
-async def _find_quota(
-    connection: Connection, question: Question, subject_ref: str, now: datetime
-) -> ExplainedQuota | None:
-    [limit] = await find_limits(connection, [question], now)
-    if limit is None:
-        return None
+async def _find_quota(connection: Connection, limit: Limit, subject_ref: str) -> ExplainedQuota:
     counted = whose(limit.quota, subject_ref)
     sums = await usage.find_sums(connection, limit.agency_id, limit.feature, [counted], limit.period.starts_at)
-    grants = await quota_grants.list_grants_of(connection, limit, counted, now)
-    return ExplainedQuota.of(limit, sums.get(counted), [QuotaGrantReply.of(grant) for grant in grants])
+    paying = await quota_grants.list_grants_of(connection, limit, counted)
+    return ExplainedQuota.of(limit, sums.get(counted), [QuotaGrantReply.of(grant) for grant in paying])

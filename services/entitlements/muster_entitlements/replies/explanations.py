@@ -109,9 +109,14 @@ class ExplainedQuota(BaseModel):
     starts_at: Instant = Field(description="The start of the present period.")
     resets_at: Instant
     used: int
-    granted: int = Field(description="How much of `used` is covered by grants.")
+    granted: int = Field(
+        description="How much of `used` is covered by grants or a seat's trial. Of an agency's quota, also by grants "
+        "to others, which are not listed."
+    )
     excess: int = Field(description="How much of `used` is covered by neither the quota nor a grant.")
-    grants: list[QuotaGrantReply] = Field(description="In the order in which they are spent.")
+    grants: list[QuotaGrantReply] = Field(
+        description="In the order in which they are spent, with those that ended within the present period."
+    )
 
     @classmethod
     def of(cls, limit: Limit, total: Sum | None, grants: list[QuotaGrantReply]) -> "ExplainedQuota":
@@ -142,5 +147,9 @@ class ExplanationReply(BaseModel):
     seat: ExplainedSeat | None = None
     catalog: ExplainedCatalog | None = None
     window: ExplainedWindow | None = None
-    grants: list[ExplainedGrant] = Field(default=[], description="Present and future grants.")
+    grants: list[ExplainedGrant] = Field(
+        default=[],
+        description="Present and future grants; then, if a quota limits the feature now, those that were in force in "
+        "its present period.",
+    )
     quota: ExplainedQuota | None = Field(default=None, description="If a quota limits the feature now.")

@@ -18,7 +18,8 @@ kept_facts as (
 """
 
 # The events behind what no explanation shows any longer, and since when that is so at the earliest: they are not of the
-# catalog, of a pool's enrollment with its terms and windows, or of a grant that goes on.
+# catalog, of a pool's enrollment with its terms and windows, or of a grant that goes on. A grant that is over is shown
+# until its period ends, which is a day later than the shortest retention at most.
 _OVER = """
     present as (
         select agency_id, enrollment_id as subject

@@ -83,6 +83,28 @@ async def list_standing(
     return [to_grant(row) for row in rows]
 
 
+async def list_over(
+    connection: Connection, agency_id: str, subject_ref: str, feature: str, since: datetime, now: datetime
+) -> list[Grant]:
+    """The grants of a feature to an agency and a person that held since an instant, and are over or revoked."""
+    rows = await connection.fetch(
+        f"""
+        {_GRANT}
+        where
+            agency_id = $1 and feature = $3 and (subject_ref is null or subject_ref = $2)
+            and (revoked_at is not null or ends_at <= $5)
+            and least(ends_at, revoked_at) > greatest(starts_at, $4)
+        order by grant_id
+        """,
+        agency_id,
+        subject_ref,
+        feature,
+        since,
+        now,
+    )
+    return [to_grant(row) for row in rows]
+
+
 async def list_of_quotas(connection: Connection, agency_id: str, now: datetime) -> list[Grant]:
     """The grants of quotas to an agency and all its people that hold at an instant or later."""
     rows = await connection.fetch(

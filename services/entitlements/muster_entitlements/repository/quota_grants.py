@@ -66,8 +66,11 @@ async def find_grants_for(connection: Connection, totals: Sequence[Sum]) -> list
     return [QuotaGrant(**row) for row in rows]
 
 
-async def list_grants_of(connection: Connection, limit: Limit, subject_ref: str, now: datetime) -> list[QuotaGrant]:
-    """The grants that pay now or later for what a limit counts of a subject, in the order in which they are spent."""
+async def list_grants_of(connection: Connection, limit: Limit, subject_ref: str) -> list[QuotaGrant]:
+    """The grants for what a limit counts of a subject in its period or later, in the order in which they are spent.
+
+    Those that ended within the period have paid for some of it, or still do for late use.
+    """
     rows = await connection.fetch(
         """
         select agency_id, grant_id, feature, subject_ref, amount, spent, priority, starts_at, ends_at
@@ -79,7 +82,7 @@ async def list_grants_of(connection: Connection, limit: Limit, subject_ref: str,
         limit.agency_id,
         limit.feature,
         [WHOLE_AGENCY, subject_ref],
-        now,
+        limit.period.starts_at,
     )
     return [QuotaGrant(**row) for row in rows]
 
