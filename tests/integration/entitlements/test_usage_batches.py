@@ -1,5 +1,6 @@
 """Reported use counts the same however its events are cut into batches, and in whatever order they come."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -24,6 +25,29 @@ async def test_one_id_counts_once_on_each_day_also_within_a_batch(entitlements: 
     assert (body["counted"], body["repeated"], [each["index"] for each in body["refused"]]) == (2, 0, [2])
     assert (await sums(entitlements))[ADA, "10-05"] == 2
     assert (await report(entitlements, *both)).json() == {"counted": 0, "repeated": 2, "refused": []}
+
+
+async def test_a_number_that_is_none_of_a_use_refuses_its_event_alone(entitlements: Entitlements) -> None:
+    """Also one of more digits than Python reads, and those that JSON does not have."""
+    await entitlements.enroll(cap=5)
+    entitlements.service.clock.move(LATER)
+    numbers = ["9" * 5_000, "-" + "9" * 5_000, "1.0", "1e999", "NaN", "-Infinity"]
+    events = [
+        json.dumps(used(0)),
+        *(json.dumps(used("n", amount=0)).replace('"amount": 0', f'"amount": {number}') for number in numbers),
+        json.dumps(used("n")).replace('"id": "n"', f'"id": {numbers[0]}'),
+    ]
+    reply = await entitlements.service.client.post(
+        "/v1/usage", content=f"[{','.join(events)}]", headers={"Content-Type": "application/cloudevents-batch+json"}
+    )
+    assert (reply.status_code, reply.json()["counted"]) == (200, 1), reply.text
+    refused = [(each["index"], each["id"], each["field"], each["value"]) for each in reply.json()["refused"]]
+    shown = ["9" * 200, "-" + "9" * 199, "1.0", "inf", "nan", "-inf"]
+    assert refused == [
+        *((place, "n", "data.amount", value) for place, value in enumerate(shown, start=1)),
+        (7, None, "id", "9" * 200),
+    ]
+    assert await sums(entitlements) == {(ADA, "10-05"): 1, ("", "10-05"): 1}
 
 
 async def test_one_id_counts_once_on_each_day_also_from_the_topic(front: Entitlements) -> None:

@@ -1,6 +1,7 @@
 """The routes of use: report many uses after the fact, or check and count one at once."""
 
 import json
+from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any
 
@@ -180,10 +181,18 @@ def make_router(directory: Directory) -> APIRouter:
 def _batch(body: bytes) -> list[Any]:
     """The events of a batch. Raises InvalidInput."""
     try:
-        events = json.loads(body)
+        events = json.loads(body, parse_int=_whole)
     except ValueError:
         raise InvalidInput("body", body[:40], "must be JSON") from None
     if not isinstance(events, list) or not 1 <= len(events) <= MOST_EVENTS:
         given = len(events) if isinstance(events, list) else events
         raise InvalidInput("body", given, f"must be a list of 1 to {MOST_EVENTS} CloudEvents")
     return events
+
+
+def _whole(digits: str) -> int | Decimal:
+    """A number as it is. Python reads no int of over 4,300 digits, and one in an event must not refuse the others."""
+    try:
+        return int(digits)
+    except ValueError:
+        return Decimal(digits)
