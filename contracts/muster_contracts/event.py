@@ -44,6 +44,9 @@ class Event(BaseModel):
     emitted: ClassVar[bool] = True
     """False while the owner does not publish it yet: a subscriber may prepare for it."""
 
+    replaced_by: ClassVar[str | None] = None
+    """Set when another type has taken the place of an event that was never emitted: nobody needs to wait for it."""
+
     deprecation: ClassVar[Deprecation | None] = None
     """Set when the event goes out of use. No record says so: it is for the catalog and for those who read the type."""
 

@@ -8,6 +8,7 @@ import pytest
 from muster_contracts import Deprecation, event_types
 from muster_contracts.billing import InvoiceIssued, TermStarted
 from muster_contracts.compatibility import current, misread, refusals
+from muster_contracts.entitlements import AgencyAccess, EntitlementSnapshotPublished
 from muster_contracts.generate import documents
 
 DEPRECATION = Deprecation(date(2027, 1, 15), date(2028, 1, 15), TermStarted.event_type)
@@ -52,6 +53,19 @@ def test_every_document_says_what_is_deprecated(monkeypatch: pytest.MonkeyPatch)
         f"schemas/{name}.json",
     }
     assert [*refusals(released, current()), *misread(released, current())] == []
+
+
+def test_nobody_waits_for_an_event_that_was_replaced_before_it_was_emitted() -> None:
+    replaced = [cls for cls in event_types().values() if cls.replaced_by is not None]
+    assert replaced == [EntitlementSnapshotPublished]
+    name, new = EntitlementSnapshotPublished.event_type, AgencyAccess.event_type
+    assert (EntitlementSnapshotPublished.replaced_by, EntitlementSnapshotPublished.emitted) == (new, False)
+    made = documents()
+    assert f"`{name}` · *never emitted: read {new} instead*" in made["CATALOG.md"]
+    assert f'<span class="later">never emitted: read {new} instead</span>' in made["catalog.html"]
+    assert json.loads(made[f"schemas/{name}.json"])["x-replaced-by"] == new
+    message = json.loads(made["asyncapi.json"])["components"]["messages"][name]
+    assert (message["x-replaced-by"], f"Never emitted: read {new} instead." in message["description"]) == (new, True)
 
 
 def test_a_reader_has_time_until_the_sunset() -> None:

@@ -160,6 +160,7 @@ class EntitlementSnapshotPublished(Event):
     event_type: ClassVar[str] = "muster.entitlements.EntitlementSnapshotPublished.v1"
     topic: ClassVar[str] = "muster.entitlements.snapshot"
     emitted: ClassVar[bool] = False
+    replaced_by: ClassVar[str | None] = "muster.entitlements.AgencyAccess.v1"
 
     scope_ref: str = Field(
         description="The agency or the person's reference, and the Kafka key of the record.",

@@ -118,7 +118,8 @@ class FeatureAccessChanged(_WindowFact):
 class SeatTrialExpired(_WindowFact):
     """The trial of one seat ended, which its first activation had begun; the event's `time` is that exact instant.
 
-    Emitted once per held seat and feature.
+    Emitted once per held seat and feature, and again, later, if a version of the catalog makes a trial longer that was
+    over.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatTrialExpired.v1"

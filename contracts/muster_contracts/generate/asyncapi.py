@@ -155,6 +155,8 @@ def _status(event_class: type[Event]) -> str:
     emitted = "Emitted today." if event_class.emitted else "Not emitted yet."
     if topics()[event_class.topic].producers == "others":
         emitted = "Reported by systems outside Muster."
+    if event_class.replaced_by is not None:
+        emitted = f"Never emitted: read {event_class.replaced_by} instead."
     deprecation = event_class.deprecation
     if deprecation is None:
         return emitted

@@ -29,6 +29,7 @@ class EventEntry:
     type: str
     emitted: bool
     reported: bool
+    replaced_by: str | None
     deprecation: Deprecation | None
     meaning: str
     when: str
@@ -67,6 +68,7 @@ def _entry(event_class: type[Event]) -> EventEntry:
         type=event_class.event_type,
         emitted=event_class.emitted,
         reported=topics()[event_class.topic].producers == "others",
+        replaced_by=event_class.replaced_by,
         deprecation=event_class.deprecation,
         meaning=_one_line(meaning),
         when=_one_line(when),
@@ -176,6 +178,8 @@ def _event_section(entry: EventEntry) -> list[str]:
 
 def status_of(entry: EventEntry) -> str:
     """What is said of an event that no service of Muster publishes."""
+    if entry.replaced_by is not None:
+        return f"never emitted: read {entry.replaced_by} instead"
     return "reported by systems outside Muster" if entry.reported else "not emitted yet"
 
 

@@ -55,7 +55,9 @@ def schema_of(event_class: type[Event]) -> Schema:
 
 
 def deprecation_of(event_class: type[Event]) -> Schema:
-    """What documents say of an event that goes out of use; of any other, nothing."""
+    """What documents say of an event that goes out of use, or was replaced unused; of any other, nothing."""
+    if event_class.replaced_by is not None:
+        return {"x-replaced-by": event_class.replaced_by}
     deprecation = event_class.deprecation
     if deprecation is None:
         return {}
