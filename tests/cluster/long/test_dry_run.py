@@ -20,11 +20,19 @@ JOBS: Values = {
     "operations": {"args": ["muster_operator", "streams"]},
 }
 
+# The class of an example's pods.
+PRIORITY = {
+    "apiVersion": "scheduling.k8s.io/v1",
+    "kind": "PriorityClass",
+    "metadata": {"name": "muster"},
+    "value": 1000,
+}
+
 
 @pytest.fixture
 async def defined(kube: Kube) -> Kube:
     """The cluster, with the other operators' definitions."""
-    await kube.apply([namespace(NAMESPACE)])
+    await kube.apply([namespace(NAMESPACE), PRIORITY])
     await kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(DEFINITIONS))
     await kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
     return kube
