@@ -16,7 +16,7 @@ from muster_local.demo.year import play_year
 from muster_local.receiver import Receiver
 from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
-from tests.cluster.kube import Kube, Thing
+from tests.cluster.kube import CommandFailed, Kube, Thing
 from tests.cluster.release import Release, values
 from tests.cluster.runbooks import PAGES, TEST, Desk
 from tests.cluster.servers import Installed
@@ -62,9 +62,14 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
     desk = Desk(_unpacked(bundle(), tmp_path), chosen)
     _write_secrets(desk.folder, [*servers.secrets_of_services(accesses, NAMESPACE, USER), administrator])
     _clear(servers.mail)
+    await kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")  # of a run before
     started = time.monotonic()
     release = Release(kube, NAMESPACE)
-    await desk.run(_INSTALL)
+    try:
+        await desk.run(_INSTALL)
+    except CommandFailed:
+        print(await kube.troubles(NAMESPACE))
+        raise
     ready = time.monotonic() - started
     receiver = await Receiver.start(tmp_path / "receiver", os.getpid(), HOST)
     try:
