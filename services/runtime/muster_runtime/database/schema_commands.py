@@ -37,7 +37,8 @@ async def describe(schema: Schema, settings: Settings, *, database: bool) -> dic
     if not database:
         return window
     compared = await _compare(schema, *_address(settings))
-    return {**window, "database": compared.database, "ahead": compared.ahead, "behind": compared.behind}
+    found = {"database": compared.database, "ahead": compared.ahead, "contracted": compared.contracted}
+    return {**window, **found, "behind": compared.behind}
 
 
 async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callable[[str], None]) -> str:
@@ -56,12 +57,9 @@ async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callabl
                 raise
             reason = str(unknown)
         else:
-            if not compared.needed:
+            if not compared.needed and not compared.contracted:
                 return f"the schema of {schema.name} is at {compared.database}, and {schema.minimum} is needed"
-            reason = (
-                f"the schema of {schema.name} is at {compared.database or 'no version'} and lacks "
-                f"{', '.join(compared.needed)}: run the migrations of this version"
-            )
+            reason = _mismatch(schema, compared)
         now = time.monotonic()
         if now >= end:
             raise SchemaUnknown(f"after {seconds:g} s {reason}", TIMED_OUT)
@@ -69,6 +67,18 @@ async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callabl
             told_at = now
             tell(f"waiting: {reason}")
         await asyncio.sleep(min(ASK_SECONDS, end - now))
+
+
+def _mismatch(schema: Schema, compared: Compared) -> str:
+    if newer := ", ".join(compared.contracted):
+        return (
+            f"the schema of {schema.name} is too new: {newer} changed what this version uses, which knows "
+            f"{schema.head}: run a newer version"
+        )
+    return (
+        f"the schema of {schema.name} is at {compared.database or 'no version'} and lacks "
+        f"{', '.join(compared.needed)}: run the migrations of this version"
+    )
 
 
 def _address(settings: Settings) -> tuple[str, Address]:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
+import asyncpg
 import structlog
 from aiokafka.errors import KafkaError
 
@@ -101,7 +102,7 @@ class Monitor:
             # The pool waits that long again to take the connection back.
             async with asyncio.timeout(PATIENCE_SECONDS), pool.acquire(timeout=PATIENCE_SECONDS) as connection:
                 reasons += await self._skew(connection)
-                reasons += (pending := await self._migrations(connection, warnings))
+                pending = await self._is_pending(connection, reasons, warnings)
                 if not pending:  # else tables and columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
                     await self._backlog.look(connection)
@@ -123,6 +124,10 @@ class Monitor:
                         warnings += await self._runtime.service.warnings(connection)
             if not pending and await self._disk_is_full():
                 reasons.append("the disk of Postgres is full")
+        except asyncpg.SyntaxOrAccessError:
+            if not reasons:
+                raise
+            # A newer schema has taken away what is looked at; one of the reasons says so.
         except RETRYABLE as error:
             refusal = self._runtime.database.address.refusal
             reasons.append(refusal or f"Postgres cannot be reached: {type(error).__name__}")
@@ -190,23 +195,27 @@ class Monitor:
         reason = skew(sent, server, server, clock.now())
         return [reason] if reason else []
 
-    async def _migrations(self, connection: Connection, warnings: list[str]) -> list[str]:
-        """Why the schema cannot be used, asked at each look: a restored backup takes it back."""
+    async def _is_pending(self, connection: Connection, reasons: list[str], warnings: list[str]) -> bool:
+        """Whether the schema lacks what is needed, asked at each look: a restored backup takes it back.
+
+        Also says why it cannot be used. One that is too new is looked at: most of the work goes on with it.
+        """
         schema = Schema(self._runtime.service.name, self._runtime.service.migrations)
         try:
             compared = await schema.compare(connection)
         except MigrationsMissing as error:
-            return [str(error)]
+            reasons.append(str(error))
+            return True
         if newer := ", ".join(compared.contracted):
-            return [f"the schema is too new: {newer} changed what this process uses, which knows {schema.head}"]
+            reasons.append(f"the schema is too new: {newer} changed what this process uses, which knows {schema.head}")
         if needed := compared.needed:
             lacking, there = ", ".join(needed), compared.database or "no version"
-            return [
+            reasons.append(
                 f"migrations are pending: {lacking}; the schema is at {there}, and this process needs {schema.minimum}"
-            ]
-        if compared.behind:
+            )
+        elif compared.behind:
             warnings.append(f"migrations are pending: {', '.join(compared.behind)}; this process works without them")
-        return []
+        return bool(compared.needed)
 
     async def _disk_is_full(self) -> bool:
         full = [database.disk for database in self._databases.values() if database.disk.is_full]

@@ -19,6 +19,7 @@ from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import not_ready, ready
 from tests.integration.runtime.core.probe.service import MIGRATIONS, build
+from tests.integration.runtime.core.relays import write
 from tests.support.databases import Databases
 from tests.support.services import ServiceRunner
 
@@ -46,7 +47,7 @@ async def test_a_database_is_compared_and_waited_for(databases: Databases, newer
     by_worker = Settings(environment="sandbox", postgres_worker_dsn=SecretStr(access.worker_dsn))
     by_owner = Settings(environment="sandbox", postgres_owner_dsn=SecretStr(access.owner_dsn))
     assert await describe(newer, by_api, database=False) == window
-    behind = {**window, "database": now, "ahead": [], "behind": [NEEDED, OPTIONAL]}
+    behind = {**window, "database": now, "ahead": [], "contracted": [], "behind": [NEEDED, OPTIONAL]}
     for settings in (by_api, by_worker, by_owner):
         assert await describe(newer, settings, database=True) == behind
     with pytest.raises(SchemaUnknown, match=rf"^after 0 s the schema of probe is at {now} and lacks {NEEDED}: run the"):
@@ -60,11 +61,16 @@ async def test_a_database_is_compared_and_waited_for(databases: Databases, newer
         assert not waiting.done()
         await admin.execute(INSERT, NEEDED)
         assert await waiting == f"the schema of probe is at {LATER}, and {NEEDED} is needed"
+        assert all(line.startswith("waiting: the schema of probe is at ") for line in told)
+        compared = await describe(newer, by_owner, database=True)
+        assert (compared["database"], compared["ahead"], compared["behind"]) == (LATER, [LATER], [OPTIONAL])
+
+        await admin.execute(INSERT, CONTRACTING)
+        assert (await describe(newer, by_owner, database=True))["contracted"] == [CONTRACTING]
+        with pytest.raises(SchemaUnknown, match=f"^after 0 s the schema of probe is too new: {CONTRACTING} changed"):
+            await wait(newer, by_worker, 0, print)
     finally:
         await admin.close()
-    assert all(line.startswith("waiting: the schema of probe is at ") for line in told)
-    compared = await describe(newer, by_owner, database=True)
-    assert (compared["database"], compared["ahead"], compared["behind"]) == (LATER, [LATER], [OPTIONAL])
 
 
 @pytest.mark.parametrize(
@@ -120,6 +126,9 @@ async def test_a_schema_that_has_contracted_is_too_new(
     head = Schema("probe", MIGRATIONS).head
     reason = f"the schema is too new: {CONTRACTING} changed what this process uses, which knows {head}"
     await eventually(lambda: not_ready(probe, reason))
+    # It still says what waits.
+    await write(probe, "GSA", "a")
+    assert (await probe.client.get("/health/ready")).json()["outbox"]["rows"] == 1
     with pytest.raises(SchemaTooNew, match=f"^{CONTRACTING} changed what this process uses: run a newer version: "):
         async with probe.runtime.database.connection() as connection:
             await connection.fetch("select nothing_of_the_sort from outbox")
