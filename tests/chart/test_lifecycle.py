@@ -122,28 +122,6 @@ def test_a_look_comes_between_with_the_secrets_of_each_service_in_a_folder_of_it
     assert not any("OWNER" in path for path in paths)
 
 
-def test_a_hook_starts_without_its_secrets_and_says_what_is_missing() -> None:
-    """It would stand at ContainerCreating until its deadline, and Helm would name only that."""
-    hooks = {
-        "preflight": {"mode": "hook"},
-        "provisioning": {"mode": "hook"},
-        "operations": {"args": ["muster_operator", "streams"]},
-    }
-    job: Values = {"migrations": {"mode": "job"}, "provisioning": {"mode": "job"}}
-    seen = set()
-    for found in (*render(hooks), *render(job)):
-        is_hook = "helm.sh/hook" in (found["metadata"].get("annotations") or {})
-        for name, pod in pods((found,)):
-            (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "secrets")
-            optional = {source["secret"].get("optional", False) for source in volume["projected"]["sources"]}
-            assert optional == {is_hook}, name
-            seen.add((pod["metadata"]["labels"]["muster/role"], is_hook))
-    hooked = {"preflight", "provision", "migrate", "self-test"}
-    assert seen == {(role, True) for role in hooked} | {
-        (role, False) for role in ("all", "provision", "migrate", "operations")
-    }
-
-
 def test_a_look_is_at_the_services_that_run_with_the_certificate_of_each() -> None:
     files = {"MUSTER_KAFKA_CERTIFICATE_FILE": "/etc/muster/secrets/tls.crt", "MUSTER_KAFKA_KEY_FILE": "/x/tls.key"}
     objects = render(

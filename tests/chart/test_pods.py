@@ -82,3 +82,25 @@ def test_every_service_is_traced_if_the_site_has_a_collector() -> None:
 def _calling(pod: Object) -> list[Object]:
     """The containers that call more than Postgres, whose authorities are in a DSN."""
     return [] if pod["metadata"]["labels"]["muster/role"] == "migrate" else containers(pod)
+
+
+def test_a_hook_starts_without_its_secrets_and_says_what_is_missing() -> None:
+    """It would stand at ContainerCreating until its deadline, and Helm would name only that."""
+    hooks = {
+        "preflight": {"mode": "hook"},
+        "provisioning": {"mode": "hook"},
+        "operations": {"args": ["muster_operator", "streams"]},
+    }
+    job: Values = {"migrations": {"mode": "job"}, "provisioning": {"mode": "job"}}
+    seen = set()
+    for found in (*render(hooks), *render(job)):
+        is_hook = "helm.sh/hook" in (found["metadata"].get("annotations") or {})
+        for name, pod in pods((found,)):
+            (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "secrets")
+            optional = {source["secret"].get("optional", False) for source in volume["projected"]["sources"]}
+            assert optional == {is_hook}, name
+            seen.add((pod["metadata"]["labels"]["muster/role"], is_hook))
+    hooked = {"preflight", "provision", "migrate", "self-test"}
+    assert seen == {(role, True) for role in hooked} | {
+        (role, False) for role in ("all", "provision", "migrate", "operations")
+    }

@@ -149,6 +149,7 @@ HOPELESS: list[tuple[Values, str]] = [
             **STANDARD,
             "autoscaling": {"consumer": {"enabled": True}},
             "kafka": {"securityProtocol": "SSL"},
+            "settings": {"MUSTER_KAFKA_CERTIFICATE_FILE": "/etc/muster/secrets/tls.crt"},
         },
         "autoscaling.consumer.authentication is not set",
     ),
@@ -239,6 +240,7 @@ RIGHT: list[Values] = [
         "autoscaling": {"api": {"enabled": True}},
         "roles": {"api": {"resources": {"requests": {"cpu": None}}}},  # the limit counts as the request
     },
+    {**STANDARD, "autoscaling": {"consumer": {"enabled": True}}, "kafka": {"securityProtocol": "SSL"}},
     {"migrations": {"ttlSeconds": None}},
     {"enabled": True},  # a parent chart's condition
     {"x-resources": {"limits": {"cpu": "1"}}, "x-names": ["a"]},  # YAML anchors

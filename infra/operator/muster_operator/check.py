@@ -64,7 +64,8 @@ async def check(
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         async with clients_of_servers(target.kafka), TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log:
             checked = await _compare(target, services or SERVICES, log, wait, progress)
-    complete = f"complete: {count(checked.streams, 'stream')} of {len(TOPICS)} topics, every consumer is at the end"
+    readers = f"every consumer of {', '.join(services)}" if services else "every consumer"
+    complete = f"complete: {count(checked.streams, 'stream')} of {len(TOPICS)} topics, {readers} is at the end"
     shown = _table(checked.missing) if checked.missing else complete
     return Answer(_as_json(checked), shown, ok=not checked.missing)
 
