@@ -158,11 +158,12 @@ def _above(planned: dict[str, Any]) -> list[str]:
     """A line for each feature with a quota that would be lower at once than what is used in the present period."""
     lines = []
     for feature in planned["features"]:
+        if not feature.get("above"):  # an earlier release does not say
+            continue
         who = count(len(feature["above"]), "agency", "agencies")
         if feature["above_people"]:
             who = f"{count(feature['above_people'], 'person', 'people')} of {who}"
-        if feature["above"]:
-            lines.append(f"{feature['feature']}: {who} used up to {feature['most_used']:,} in this period")
+        lines.append(f"{feature['feature']}: {who} used up to {feature['most_used']:,} in this period")
     return lines
 
 

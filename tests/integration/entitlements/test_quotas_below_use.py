@@ -1,6 +1,7 @@
 """A quota below what is used in the present period: it is shown, and refused unless the request allows it."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -17,6 +18,8 @@ from tests.integration.entitlements.test_catalog import (
     rolled_out,
 )
 from tests.integration.entitlements.test_usage import report, used
+
+DAY = timedelta(days=1)
 
 
 def notes(**quota: Any) -> dict[str, Any]:
@@ -165,5 +168,22 @@ async def test_the_grant_of_a_quota_below_what_is_used_is_refused_unless_that_is
     assert (await entitlements.post("grants", grant | next_month)).status_code == 201
     now = adas | {"ends_at": "2025-09-01T00:00:00Z", "allow_below_use": True}
     assert (await entitlements.post("grants", grant | now)).status_code == 201
+    recorded = "select after ->> 'allow_below_use' from audit where command = 'GrantFeature' order by id desc limit 2"
+    assert [row[0] for row in await entitlements.service.admin.fetch(recorded)] == ["true", "false"]
     assert (await entitlements.check("ada", "notes"))["reason"] == "quota_used_up"
     assert (await entitlements.post("grants", grant)).status_code == 201  # everybody above has one of their own
+
+
+async def test_who_has_a_grant_of_their_own_counts_as_of_the_start_of_the_agencys(entitlements: Entitlements) -> None:
+    await begin(entitlements)
+    await publish(entitlements, [FRONTIER, notes(limit=12), of_agency(limit=20)], "new-agencies")
+
+    async def granted(first: int, last: int, **more: str) -> httpx.Response:
+        """A grant from a day after the start to another."""
+        span = {"starts_at": (START + first * DAY).isoformat(), "ends_at": (START + last * DAY).isoformat()}
+        return await entitlements.post("grants", {"feature": "notes", "reason": "pilot"} | span | more)
+
+    assert (await granted(2, 5, subject="person.ada@nasa.gov")).status_code == 201
+    [(field, _, rule)] = refusals(await granted(5, 9, mode="quota"))
+    assert (field, "1 person of NASA used 18" in rule) == ("mode", True)
+    assert (await granted(3, 5, mode="quota")).status_code == 201

@@ -228,8 +228,7 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
 def used_beyond(own: Mapping[str, timedelta], continued: Iterable[Mapping[str, timedelta]]) -> dict[str, timedelta]:
     """How much more of each feature's trial than an agency itself those have used that it continues.
 
-    The one that has used most counts, since their trials ran side by side: so none of their people gets a second
-    trial, and none loses what is left.
+    The one that has used most counts, since their trials ran side by side: so none of their people gets a second trial.
     """
     more: dict[str, timedelta] = {}
     for used in continued:

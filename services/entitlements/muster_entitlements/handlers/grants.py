@@ -56,7 +56,8 @@ async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
     uow.publish(entitlement_granted(grant))
     await publish_granted(uow, agency_id, grant.subject_ref or WHOLE_AGENCY)
     await _tell_uses(uow, grant)
-    _record(uow, "GrantFeature", grant, command.reason, after=asdict(grant))
+    after = asdict(grant) | {"allow_below_use": command.allow_below_use}
+    _record(uow, "GrantFeature", grant, command.reason, after=after)
     return GrantReply.of(grant, uow.now)
 
 
@@ -95,7 +96,7 @@ async def _require_quota_above_use(uow: UnitOfWork, grant: Grant, quota: int, ne
         most, who = max((total.charged for total in sums.values()), default=0), "the person"
     else:
         limited = LoweredQuota(grant.agency_id, grant.feature, QuotaScope.SEAT, starts_at, quota)
-        above = await uses_above.find_above(uow.connection, [limited], uow.now)
+        above = await uses_above.find_above(uow.connection, [limited], grant.starts_at)
         most, who = (above[0].most, str(above[0])) if above else (0, "")
     if most > quota:
         rule = f"must be unlimited: the quota is {quota}, and {who} used {most} in the present period; "

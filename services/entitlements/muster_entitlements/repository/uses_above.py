@@ -8,8 +8,8 @@ from muster_entitlements.domain.lowered_quotas import Above, LoweredQuota
 from muster_runtime.database.connections import Connection
 
 
-async def find_above(connection: Connection, quotas: Sequence[LoweredQuota], now: datetime) -> list[Above]:
-    """Of each quota that is used above its limit by how many, by agency; of people, without those who have a grant.
+async def find_above(connection: Connection, quotas: Sequence[LoweredQuota], at: datetime) -> list[Above]:
+    """Of each quota that is used above its limit by how many, by agency; whoever has a grant then does not count.
 
     One statement reads the sums of these agencies, features, and periods, and no others.
     """
@@ -51,6 +51,6 @@ async def find_above(connection: Connection, quotas: Sequence[LoweredQuota], now
         [quota.per is QuotaScope.AGENCY for quota in quotas],
         [quota.starts_at for quota in quotas],
         [quota.limit for quota in quotas],
-        now,
+        at,
     )
     return [Above(**row) for row in rows]
