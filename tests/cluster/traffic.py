@@ -15,14 +15,14 @@ import httpx
 
 from muster_contracts import SERVICES
 from muster_local.demo.cast import Agency, cast
-from muster_local.demo.evidence import Evidence, gather
+from muster_local.demo.evidence import Evidence
 from muster_local.demo.program import ProgramClient
 from muster_local.demo.proof.deliveries import mail_rules
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences
 from muster_local.scopes import SCOPES
 from tests.cluster.servers import Installed, Servers
 from tests.faults.live.life import Life, register_without_headcounts
-from tests.faults.live.verdict import AT_REST, REST_SECONDS, at_rest, untrue
+from tests.faults.live.verdict import AT_REST, REST_SECONDS, at_rest, gather_one_state, untrue
 from tests.support.eventually import eventually
 
 LIVES = 3
@@ -180,5 +180,5 @@ def one_mail_per_intent(evidence: Evidence) -> Line:
 async def verdict(stack: Installed, commands: Mapping[str, int]) -> list[str]:
     """Wait until everything is at rest; return what was lost, duplicated, out of order, or left behind."""
     await eventually(lambda: at_rest(stack), timeout=REST_SECONDS)
-    evidence = await gather(stack, [], commands, frozenset(), [])
+    evidence = await gather_one_state(stack, commands, [])
     return untrue([*AT_REST, one_mail_per_intent], evidence)
