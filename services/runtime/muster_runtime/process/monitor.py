@@ -69,6 +69,7 @@ class Monitor:
         kafka: KafkaTopics | None,
     ) -> None:
         self._runtime = runtime
+        self._schema = Schema(runtime.service.name, runtime.service.migrations)
         self._databases = {"worker": runtime.database, "api": api_database}
         self._group = group
         self._backlog = backlog
@@ -102,7 +103,7 @@ class Monitor:
             # The pool waits that long again to take the connection back.
             async with asyncio.timeout(PATIENCE_SECONDS), pool.acquire(timeout=PATIENCE_SECONDS) as connection:
                 reasons += await self._skew(connection)
-                pending = await self._is_pending(connection, reasons, warnings)
+                pending = await _is_pending(self._schema, connection, reasons, warnings)
                 if not pending:  # else tables and columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
                     await self._backlog.look(connection)
@@ -195,28 +196,6 @@ class Monitor:
         reason = skew(sent, server, server, clock.now())
         return [reason] if reason else []
 
-    async def _is_pending(self, connection: Connection, reasons: list[str], warnings: list[str]) -> bool:
-        """Whether the schema lacks what is needed, asked at each look: a restored backup takes it back.
-
-        Also says why it cannot be used. One that is too new is looked at: most of the work goes on with it.
-        """
-        schema = Schema(self._runtime.service.name, self._runtime.service.migrations)
-        try:
-            compared = await schema.compare(connection)
-        except MigrationsMissing as error:
-            reasons.append(str(error))
-            return True
-        if newer := ", ".join(compared.contracted):
-            reasons.append(f"the schema is too new: {newer} changed what this process uses, which knows {schema.head}")
-        if needed := compared.needed:
-            lacking, there = ", ".join(needed), compared.database or "no version"
-            reasons.append(
-                f"migrations are pending: {lacking}; the schema is at {there}, and this process needs {schema.minimum}"
-            )
-        elif compared.behind:
-            warnings.append(f"migrations are pending: {', '.join(compared.behind)}; this process works without them")
-        return bool(compared.needed)
-
     async def _disk_is_full(self) -> bool:
         full = [database.disk for database in self._databases.values() if database.disk.is_full]
         for disk in full:
@@ -258,3 +237,25 @@ class Monitor:
                 self._scheduler.handled if self._scheduler else 0,
             )
         )
+
+
+async def _is_pending(schema: Schema, connection: Connection, reasons: list[str], warnings: list[str]) -> bool:
+    """Whether the schema lacks what is needed, asked at each look: a restored backup takes it back.
+
+    Also says why it cannot be used. One that is too new is looked at: most of the work goes on with it.
+    """
+    try:
+        compared = await schema.compare(connection)
+    except MigrationsMissing as error:
+        reasons.append(str(error))
+        return True
+    if newer := ", ".join(compared.contracted):
+        reasons.append(f"the schema is too new: {newer} changed what this process uses, which knows {schema.head}")
+    if needed := compared.needed:
+        lacking, there = ", ".join(needed), compared.database or "no version"
+        reasons.append(
+            f"migrations are pending: {lacking}; the schema is at {there}, and this process needs {schema.minimum}"
+        )
+    elif compared.behind:
+        warnings.append(f"migrations are pending: {', '.join(compared.behind)}; this process works without them")
+    return bool(compared.needed)
