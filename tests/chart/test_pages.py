@@ -30,7 +30,8 @@ def test_a_page_names_what_there_is(name: str) -> None:
     for deployment in re.findall(r"deployment/([\w-]+)", script):
         assert deployment in of_kind(example("standard"), "Deployment")
     operation: Values = {"operations": {"args": ["muster_operator", "streams"]}}
-    labels = {item for _, pod in pods(render(operation)) for item in pod["metadata"]["labels"].items()}
+    every_pod = [*pods(render(operation)), *pods(example("standard"))]
+    labels = {item for _, pod in every_pod for item in pod["metadata"]["labels"].items()}
     for label, value in re.findall(r'--selector "?([\w./]+)=(\w+)', script):
         assert (label, value) in labels, label
 
