@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from muster_contracts.entitlements import FeatureWindowExtended, FeatureWindowOpened, SeatTrialsEndingSoon
+from muster_contracts.entitlements import FeatureWindowExtended, SeatTrialsEndingSoon
 from tests.integration.entitlements.conftest import END, NEXT_END, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
-from tests.integration.entitlements.test_next_terms import TRIAL, publish_next, renew, set_published
+from tests.integration.entitlements.test_next_terms import publish_next, renew, set_published
 from tests.integration.entitlements.test_rollouts import park
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, text
 from tests.integration.entitlements.test_trials import pass_time
@@ -118,22 +118,4 @@ async def test_what_becomes_a_trial_of_each_seat_is_one_in_the_renewed_term(
     assert (found["starts_at"], found["ends_at"]) == (text(END + begins * DAY), text(NEXT_END))
     await activate(entitlements, "ada", END + 22 * DAY)
     assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END + 52 * DAY)
-    assert await entitlements.service.published(FeatureWindowExtended) == []
-
-
-async def test_what_the_earlier_release_made_a_trial_while_the_renewal_was_late_is_one_from_then_on(
-    entitlements: Entitlements,
-) -> None:
-    """It left its window as one that a renewal extends."""
-    await entitlements.enroll(cap=2)
-    await pass_time(entitlements, END + 5 * DAY)
-    await publish(entitlements, [TRIAL, RESEARCH])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
-    await entitlements.service.admin.execute("update feature_window set renewable = true")
-    renewed_at = END + 20 * DAY
-    await pass_time(entitlements, renewed_at)
-    await renew(entitlements)
-    *_, opened = await published(entitlements, FeatureWindowOpened, 4)
-    window = opened.data.feature, opened.data.starts_at, opened.data.ends_at
-    assert window == ("frontier-models", renewed_at, renewed_at + 30 * DAY)
     assert await entitlements.service.published(FeatureWindowExtended) == []

@@ -168,12 +168,17 @@ async def test_a_trial_of_a_version_that_arrives_while_the_renewal_is_late_has_i
     assert (await windows(entitlements))["frontier-models"]["ends_at"] == text(END)
 
 
-async def test_what_becomes_a_trial_while_the_renewal_is_late_is_one_from_then_on(entitlements: Entitlements) -> None:
-    """The renewal does not extend what was open for the term."""
+@pytest.mark.parametrize(("days", "by_earlier_release"), [(12, False), (5, True)])
+async def test_what_becomes_a_trial_while_the_renewal_is_late_is_one_from_then_on(
+    entitlements: Entitlements, days: int, by_earlier_release: bool
+) -> None:
+    """The renewal does not extend what was open for the term. The earlier release left its window as one to extend."""
     await entitlements.enroll(cap=2)
-    await pass_time(entitlements, END + 12 * DAY)
+    await pass_time(entitlements, END + days * DAY)
     await publish(entitlements, [TRIAL, RESEARCH])
     await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    if by_earlier_release:
+        await entitlements.service.admin.execute("update feature_window set renewable = true")
     renewed_at = END + 20 * DAY
     await pass_time(entitlements, renewed_at)
     await renew(entitlements)
