@@ -39,7 +39,7 @@ def test_a_page_names_what_there_is(name: str) -> None:
 def test_the_projects_readme_installs_as_the_charts_page_does() -> None:
     label = "kubectl label namespace muster pod-security.kubernetes.io/enforce=restricted"
     (short,) = blocks_of(ROOT / "README.md")
-    (long,) = blocks_of(README)
+    long, _uninstall = blocks_of(README)
     assert _words(short) == _words(long.replace(label, ""))
 
 

@@ -16,10 +16,11 @@ from muster_local.demo.year import play_year
 from muster_local.receiver import Receiver
 from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
-from tests.cluster.kube import CommandFailed, Kube, Thing
+from tests.cluster.kube import MUSTER, CommandFailed, Kube, Thing
 from tests.cluster.release import Release, values
 from tests.cluster.runbooks import PAGES, TEST, Desk
 from tests.cluster.servers import Installed
+from tests.support.eventually import eventually
 
 NAMESPACE, PREFIX = "muster-year", "year."
 
@@ -31,7 +32,30 @@ HOST = "10.243.0.1"
 SEATS = 2_000
 
 # The chart page's commands, for another namespace. Their test would give the year an agency that it does not know.
-_INSTALL = re.sub(r"(namespace) muster\b", rf"\1 {NAMESPACE}", PAGES["chart/README.md"][0].replace(TEST, ""))
+INSTALL, UNINSTALL = PAGES["chart/README.md"]
+_INSTALL = re.sub(r"(namespace) muster\b", rf"\1 {NAMESPACE}", INSTALL.replace(TEST, ""))
+
+
+@pytest.mark.comes_last  # the release is gone then, and the year has the machine to itself
+async def test_an_uninstall_leaves_nothing_but_the_operators_own(kube: Kube, installed: Ready, tmp_path: Path) -> None:
+    kinds = await kube.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name")
+    listed = ",".join(kind for kind in kinds.split() if not kind.startswith("events"))
+
+    async def found(selector: str = "") -> set[str]:
+        return set((await kube.kubectl("-n", MUSTER, "get", listed, "-l", selector, "--output=name")).split())
+
+    before = await found()
+    releases = await found("owner=helm") | await found("app.kubernetes.io/managed-by=Helm")
+    assert {"deployment.apps/muster-billing-api", "secret/sh.helm.release.v1.muster.v1"} <= releases
+    await Desk(tmp_path, values(installed.servers)).run(UNINSTALL)
+
+    async def only_the_operators_own_is_left() -> bool:
+        left = await found()
+        own = {name for name in before - releases if name.startswith(("secret/", "configmap/", "serviceaccount/"))}
+        assert left == own
+        return True
+
+    await eventually(only_the_operators_own_is_left, timeout=30)
 
 
 @pytest.mark.comes_last  # its Job sets the passwords of the roles, which another test has replaced
