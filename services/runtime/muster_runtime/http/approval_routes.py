@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Message, Scope
 
 from muster_runtime.errors import NotFound, PermanentError, PreconditionFailed
-from muster_runtime.http.approvals import Deciding, ProposalDecided, ProposalOutdated, ProposalReply
-from muster_runtime.http.auth import IdentityDep, check_scopes, requires
+from muster_runtime.http.approvals import Approving, ProposalDecided, ProposalOutdated, ProposalReply, reject
+from muster_runtime.http.auth import IdentityDep, check_access, requires
 from muster_runtime.http.idempotency import find_reply
 from muster_runtime.http.identity import Identity
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.request_rules import WrittenReason
-from muster_runtime.http.tenancy import KeyHeader, Reader, ReaderDep
+from muster_runtime.http.tenancy import CommandsDep, KeyHeader, Reader, ReaderDep
 from muster_runtime.pagination import Page
 from muster_runtime.scheduling import proposals
 from muster_runtime.scheduling.proposals import Proposal, ProposalState
@@ -83,19 +83,18 @@ def approval_router(service: str) -> APIRouter:
         """Runs the proposed request and returns its answer. Repeating the approval returns the same answer."""
         proposal = await _known(reader, proposal_id)
         if proposal.state is ProposalState.APPROVED:
-            check_scopes(request, identity, proposal.route)
+            check_access(request, identity, proposal.route)
             async with reader.read(proposal.agency_id) as connection:
                 kept = await find_reply(connection, proposal.agency_id, proposal_id)
             if kept is not None:
                 return kept.response(replayed=True)
         if identity.actor == proposal.proposed_by:
             raise OwnProposal(f"{identity.actor} made proposal {proposal_id}; another person must approve it")
-        return await _decide(request, identity, proposal, ProposalState.APPROVED, None)
+        return await _approve(request, identity, proposal)
 
     @router.post(
         "/{proposal_id}/rejection",
         summary="Reject a proposal",
-        response_model=ProposalReply,
         responses=problem_responses(NotFound, ProposalDecided),
     )
     async def reject_proposal(
@@ -103,14 +102,16 @@ def approval_router(service: str) -> APIRouter:
         body: RejectionRequest,
         request: Request,
         reader: ReaderDep,
+        commands: CommandsDep,
         identity: IdentityDep,
-        _key: KeyHeader = None,
-    ) -> Response:
+    ) -> ProposalReply:
         """The proposer can reject it, too. Repeating the rejection changes nothing."""
         proposal = await _known(reader, proposal_id)
         if proposal.state is ProposalState.REJECTED:
-            return Response(ProposalReply.of(proposal).model_dump_json(), media_type="application/json")
-        return await _decide(request, identity, proposal, ProposalState.REJECTED, body.reason)
+            return ProposalReply.of(proposal)
+        check_access(request, identity, proposal.route)
+        async with commands.write(proposal.agency_id) as uow:
+            return await reject(uow, proposal_id, identity.actor, body.reason)
 
     return router
 
@@ -131,27 +132,23 @@ def _shown(body: bytes | None) -> Any:
         return None
 
 
-async def _decide(
-    request: Request, identity: Identity, proposal: Proposal, state: ProposalState, reason: str | None
-) -> Response:
-    """Send the proposed request through its route again, which carries the decision out."""
+async def _approve(request: Request, identity: Identity, proposal: Proposal) -> Response:
+    """Send the proposed request through its route again, which carries it out."""
     if proposal.state is not ProposalState.PENDING:
         raise ProposalDecided(proposal.proposal_id, proposal.state)
     answer = _Answer(proposal.body or b"")
-    await request.app.router(_scope(request, identity, proposal, state, reason), answer.receive, answer.send)
+    await request.app.router(_scope(request, identity, proposal), answer.receive, answer.send)
     return answer.response()
 
 
-def _scope(request: Request, identity: Identity, proposal: Proposal, state: ProposalState, reason: str | None) -> Scope:
-    approved = state is ProposalState.APPROVED
+def _scope(request: Request, identity: Identity, proposal: Proposal) -> Scope:
     headers = {
         "content-length": str(len(proposal.body or b"")),
         "content-type": proposal.content_type,
         "if-match": proposal.if_match,
-        "idempotency-key": proposal.proposal_id if approved else None,
+        "idempotency-key": proposal.proposal_id,
     }
-    both = f"{proposal.proposed_by}, approved by {identity.actor}" if approved else identity.actor
-    context = replace(request.state.context, actor=both)
+    context = replace(request.state.context, actor=f"{proposal.proposed_by}, approved by {identity.actor}")
     return {
         **{name: value for name, value in request.scope.items() if name not in _OWN},
         "method": proposal.method,
@@ -162,7 +159,7 @@ def _scope(request: Request, identity: Identity, proposal: Proposal, state: Prop
         "state": {
             **request.scope["state"],
             "context": context,
-            "deciding": Deciding(proposal.proposal_id, state, identity.actor, reason),
+            "approving": Approving(proposal.proposal_id, identity.actor),
         },
     }
 

@@ -136,54 +136,72 @@ class Proposing:
 
 
 @dataclass(frozen=True, slots=True)
-class Deciding:
-    """A decision about a proposal, whose request passes its route again."""
+class Approving:
+    """An approved request, which passes its route again."""
 
     proposal_id: str
-    state: ProposalState
-    decided_by: str
-    reason: str | None
+    approved_by: str
 
-    @property
-    def approved(self) -> bool:
-        """Whether the request runs."""
-        return self.state is ProposalState.APPROVED
+    async def approve(self, uow: UnitOfWork, revision: Revision) -> None:
+        """Store the approval, in the transaction that carries the request out.
 
-    async def decide(self, uow: UnitOfWork, revision: Revision) -> ProposalReply:
-        """Store the decision, in the transaction that carries an approved request out.
-
-        Raises ProposalDecided, and for an approval ProposalOutdated.
+        Raises ProposalDecided or ProposalOutdated.
         """
-        proposal = await proposals.find_proposal(uow.connection, self.proposal_id)
-        assert proposal is not None  # it was read before, and none is ever deleted
-        if proposal.state is not ProposalState.PENDING:
-            raise ProposalDecided(proposal.proposal_id, proposal.state)
-        if uow.now >= proposal.expires_at:
-            raise ProposalDecided(proposal.proposal_id, ProposalState.EXPIRED)
-        if self.approved and (current := await revision(uow)) != proposal.revision:
+        proposal = await _pending(uow, self.proposal_id)
+        if (current := await revision(uow)) != proposal.revision:
             raise ProposalOutdated(proposal.proposal_id, proposal.revision, current)
-        await proposals.save_decision(uow, proposal, self.state, self.decided_by, self.reason)
-        audit.record(
-            uow,
-            command="ApproveProposal" if self.approved else "RejectProposal",
-            agency_id=proposal.agency_id,
-            subject=proposal.proposal_id,
-            before={"route": proposal.route, "path": proposal.path, "proposed_by": proposal.proposed_by},
-            after={"state": self.state, "decided_by": self.decided_by},
-            reason=self.reason,
-        )
-        decided = await proposals.find_proposal(uow.connection, self.proposal_id)
-        assert decided is not None
-        return ProposalReply.of(decided)
+        await _save_decision(uow, proposal, "ApproveProposal", ProposalState.APPROVED, self.approved_by)
 
 
-def second_person_of(request: Request) -> Proposing | Deciding | None:
+async def reject(uow: UnitOfWork, proposal_id: str, rejected_by: str, reason: str) -> ProposalReply:
+    """Store the rejection. It needs nothing of the route, which may not take the request any longer.
+
+    Raises ProposalDecided.
+    """
+    proposal = await _pending(uow, proposal_id)
+    await _save_decision(uow, proposal, "RejectProposal", ProposalState.REJECTED, rejected_by, reason)
+    rejected = await proposals.find_proposal(uow.connection, proposal_id)
+    assert rejected is not None
+    return ProposalReply.of(rejected)
+
+
+async def _pending(uow: UnitOfWork, proposal_id: str) -> Proposal:
+    proposal = await proposals.find_proposal(uow.connection, proposal_id)
+    assert proposal is not None  # it was read before, and none is ever deleted
+    if proposal.state is not ProposalState.PENDING:
+        raise ProposalDecided(proposal.proposal_id, proposal.state)
+    if uow.now >= proposal.expires_at:
+        raise ProposalDecided(proposal.proposal_id, ProposalState.EXPIRED)
+    return proposal
+
+
+async def _save_decision(
+    uow: UnitOfWork,
+    proposal: Proposal,
+    command: str,
+    state: ProposalState,
+    decided_by: str,
+    reason: str | None = None,
+) -> None:
+    await proposals.save_decision(uow, proposal, state, decided_by, reason)
+    audit.record(
+        uow,
+        command=command,
+        agency_id=proposal.agency_id,
+        subject=proposal.proposal_id,
+        before={"route": proposal.route, "path": proposal.path, "proposed_by": proposal.proposed_by},
+        after={"state": state, "decided_by": decided_by},
+        reason=reason,
+    )
+
+
+def second_person_of(request: Request) -> Proposing | Approving | None:
     """What a request is to a route that needs approval; None to any other."""
     within: timedelta | None = getattr(request.scope.get("endpoint"), "approval_within", None)
     if within is None:
         return None
-    deciding: Deciding | None = getattr(request.state, "deciding", None)
-    return deciding or Proposing(request, within)
+    approving: Approving | None = getattr(request.state, "approving", None)
+    return approving or Proposing(request, within)
 
 
 def check_key(request: Request, idempotency_key: str | None) -> None:
@@ -192,7 +210,7 @@ def check_key(request: Request, idempotency_key: str | None) -> None:
     Under that id its approval keeps the answer: whoever had used it first would have answered, and stopped it.
     """
     reserved = idempotency_key is not None and idempotency_key.startswith(f"{_ID_PREFIX}_")
-    if reserved and getattr(request.state, "deciding", None) is None:
+    if reserved and getattr(request.state, "approving", None) is None:
         raise InvalidIdempotencyKey(f"Idempotency-Key must not begin with {_ID_PREFIX}_, as a proposal's id does")
 
 

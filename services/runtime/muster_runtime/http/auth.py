@@ -40,20 +40,28 @@ async def _identify_officer(
     request: Request, needed: SecurityScopes, _documented: Annotated[object, Depends(_BEARER)]
 ) -> Identity:
     """The caller, who has the scopes of the route and acts for all agencies."""
-    identity: Identity = request.state.identity
+    _check_program(request.state.identity, needed.scopes)
+    return await _identify(request, needed, _documented)
+
+
+def _check_program(identity: Identity, needed: Sequence[str]) -> None:
     if not identity.is_program:
         agencies = identity.tenant if len(identity.agencies) == 1 else f"{len(identity.agencies)} agencies"
         raise ProgramOnly(
             f'the token is limited to {agencies}; this needs a token whose `agency` claim is "{EVERY_AGENCY}"',
-            scope=" ".join(needed.scopes),
+            scope=" ".join(needed),
         )
-    return await _identify(request, needed, _documented)
 
 
-def check_scopes(request: Request, identity: Identity, route: str) -> None:
-    """Raise Forbidden unless the caller has the scopes of a route of the application, such as `GET /v1/notes`."""
+def check_access(request: Request, identity: Identity, route: str) -> None:
+    """Raise Forbidden or ProgramOnly unless the caller may use a route of the application, such as `GET /v1/notes`.
+
+    Whoever has read the proposal of a route that an earlier release had may decide on it.
+    """
     for access in access_to(request.app):
         if f"{access.method} {access.path}" == route:
+            if access.program_only:
+                _check_program(identity, access.scopes)
             _check_scopes(identity, access.scopes)
 
 

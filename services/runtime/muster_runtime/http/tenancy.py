@@ -14,7 +14,7 @@ from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import Connection, Database, UnitOfWork
 from muster_runtime.errors import PermanentError
 from muster_runtime.http import approvals
-from muster_runtime.http.approvals import Deciding, Proposing, Revision
+from muster_runtime.http.approvals import Approving, Proposing, Revision
 from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key, Reply
 from muster_runtime.http.identity import Identity
@@ -103,9 +103,9 @@ class Commands:
         identity: Identity,
         context: Context,
         key: Key | None,
-        second_person: Proposing | Deciding | None = None,
+        second_person: Proposing | Approving | None = None,
     ) -> None:
-        """`second_person` is set where the route needs approval: the request is a proposal, or a decision on one."""
+        """`second_person` is set where the route needs approval: the request is a proposal, or an approved one."""
         self._database = database
         self._identity = identity
         self._context = context
@@ -155,7 +155,7 @@ class Commands:
     async def _before_handler(
         self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[R]], revision: Revision | None
     ) -> Reply | None:
-        """The reply, if the command does not run now: it waits for a second person, or that person rejects it."""
+        """The reply, if the command does not run now, because it waits for a second person."""
         if self._second_person is None:
             return None
         if revision is None:
@@ -163,8 +163,8 @@ class Commands:
         if isinstance(self._second_person, Proposing):
             proposed = await self._second_person.propose(uow, agency_id, handler, await revision(uow))
             return Reply(202, _body(proposed), {"location": f"/v1/proposals/{proposed.proposal_id}"})
-        decided = await self._second_person.decide(uow, revision)
-        return None if self._second_person.approved else Reply(200, _body(decided))
+        await self._second_person.approve(uow, revision)
+        return None
 
     @asynccontextmanager
     async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:

@@ -137,6 +137,19 @@ async def test_a_rejected_proposal_never_runs(sample: Sample, people: People) ->
     assert (shown["body"], shown["reason"]) == (None, "not now")
 
 
+async def test_a_proposal_that_its_route_does_not_take_any_longer_can_be_rejected(
+    sample: Sample, people: People
+) -> None:
+    """Its body had a field of an earlier release, or its route is gone."""
+    for change in ("body = '{\"x\": 1}'", "route = 'POST /v1/gone', path = '/v1/gone'"):
+        proposal_id = (await people.propose()).json()["proposal_id"]
+        await sample.admin.execute(f"update proposal set {change} where proposal_id = $1", proposal_id)
+        assert (await people.approve(proposal_id)).status_code in {404, 422}
+        rejected = await people.reject(proposal_id)
+        assert (rejected.status_code, rejected.json()["state"]) == (200, "rejected"), rejected.text
+        assert (await people.proposal(proposal_id))["body"] is None
+
+
 async def test_a_proposal_expires(sample: Sample, people: People) -> None:
     proposal_id = (await people.propose()).json()["proposal_id"]
     sample.clock.move(sample.clock.now() + timedelta(days=7))
