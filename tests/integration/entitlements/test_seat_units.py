@@ -41,6 +41,8 @@ async def test_a_seat_keeps_its_unit_for_good(entitlements: Entitlements) -> Non
     assert (await entitlements.assign("none")).json()["unit"] is None
     refused = await entitlements.post("seats", {"email": "cid@nasa.gov", "unit": "x" * 81})
     assert refused.status_code == 422
+    audited = await entitlements.service.admin.fetch("select after->>'unit' from audit where command = 'AssignSeat'")
+    assert Counter(row[0] for row in audited) == Counter(["Office of the CIO", "JPL", None])
     [error] = refused.json()["errors"]
     assert (error["field"], f"unit {error['rule']}") == ("unit", RULE)
 

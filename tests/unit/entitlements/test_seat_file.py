@@ -99,6 +99,7 @@ def test_each_kind_of_file_has_columns_of_its_own(kind: SeatBatchKind, header: b
         ("email\nada@nasa.gov\n".encode("utf-16"), "UTF-8"),
         (b"name,phone\nAda,1\n", "column named email"),
         (b"email,e-mail\na@nasa.gov,b@nasa.gov\n", "column named email"),
+        (b"email,unit,Unit 2\na@nasa.gov,JPL,Ames\n", "column named unit, or none"),
         (b'email\n"ada@nasa.gov\nbob@nasa.gov\n', "line 2'.*quote is not closed"),
         (b"email\n" + b"a@nasa.gov\n" * 10 + b'"' + b"a@nasa.gov\n" * 100_000, "line 12'.*unclosed quote"),
         (b"email\n" + b"a" * 10_000_000, "must end within"),

@@ -22,7 +22,18 @@ def test_a_unit_is_trimmed_and_may_be_missing(written: str | None, unit: str | N
     assert normalize_unit(written) == unit
 
 
-@pytest.mark.parametrize("written", ["x" * (LONGEST_UNIT + 1), "J\x00PL", "J\u202ePL", "\ud800", "ada@nasa.gov"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "x" * (LONGEST_UNIT + 1),
+        "J\x00PL",
+        "J\u202ePL",
+        "\ud800",
+        "ada@nasa.gov",
+        "ada\uff20nasa.gov",
+        "ada\ufe6bnasa.gov",
+    ],
+)
 def test_a_unit_that_cannot_be_published_is_refused_with_its_rule(written: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         normalize_unit(written)

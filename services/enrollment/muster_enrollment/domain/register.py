@@ -2,7 +2,6 @@
 
 import csv
 import io
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,6 +12,7 @@ from muster_contracts import AgencyId
 from muster_enrollment.domain.facts import Agency, Branch
 from muster_enrollment.errors import Fault, RegisterRefused
 from muster_runtime.plain_rules import plain_rule
+from muster_runtime.text import composed
 
 COLUMNS = ("id", "name", "parent", "treasury_code", "domains", "headcount", "branch")
 
@@ -41,9 +41,7 @@ class _Row(BaseModel):
 
     id: AgencyId
     # No control characters and the like: the name appears in e-mails and tables.
-    name: Annotated[
-        str, AfterValidator(lambda name: unicodedata.normalize("NFC", name)), Field(max_length=200, pattern=r"^\P{C}+$")
-    ]
+    name: Annotated[str, AfterValidator(composed), Field(max_length=200, pattern=r"^\P{C}+$")]
     parent: AgencyId | None = None
     treasury_code: Annotated[str, Field(pattern=r"^[0-9]{3,4}$")] | None = None
     domains: Annotated[tuple[_Domain, ...], BeforeValidator(_split_domains)] = ()

@@ -2,11 +2,11 @@
 
 import hashlib
 import re
-import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
 from muster_runtime.errors import InvalidInput
+from muster_runtime.text import composed
 
 # RFC 5321, 4.5.3.1.
 LONGEST_ADDRESS = 254
@@ -72,7 +72,7 @@ def normalize_email(value: str) -> str:
 
     Raises InvalidInput for a value that is not an address, or not in a .gov or .mil domain.
     """
-    address = unicodedata.normalize("NFC", unicodedata.normalize("NFC", value.strip()).casefold())
+    address = composed(composed(value.strip()).casefold())
     local_part, at, domain = address.rpartition("@")
     if not at or len(address) > LONGEST_ADDRESS or len(local_part) > LONGEST_LOCAL_PART:
         raise InvalidInput(
@@ -92,7 +92,7 @@ def _is_government(domain: str) -> bool:
 
 def normalize_name(value: str | None) -> str | None:
     """A name in Unicode NFC with single spaces; None if it is empty. Raises InvalidInput."""
-    name = " ".join(unicodedata.normalize("NFC", value or "").split())
+    name = composed(" ".join((value or "").split()))
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise InvalidInput("name", value, f"must be at most {LONGEST_NAME} characters without control characters")
     return name or None

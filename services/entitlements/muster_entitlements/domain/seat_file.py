@@ -157,7 +157,7 @@ def _find_columns(header: list[str], kind: SeatBatchKind) -> Columns:
     match kind:
         case SeatBatchKind.IMPORT:
             key = _one(header, names, _EMAIL, "email or e-mail address")
-            return Columns(len(header), key, None, _any(names, _NAME), _any(names, _UNIT))
+            return Columns(len(header), key, None, _any(names, _NAME), _unit(header, names))
         case SeatBatchKind.TRANSFER:
             key = _one(header, names, _FROM, "from, email or subject")
             return Columns(len(header), key, _one(header, names, _TO, "to or new email"), _any(names, _TO_NAME))
@@ -170,6 +170,11 @@ def _one(header: list[str], names: list[str], accepted: frozenset[str], rule: st
     if len(found) != 1:
         raise InvalidInput("header", ",".join(header)[:200], f"must have one column named {rule}")
     return found[0]
+
+
+def _unit(header: list[str], names: list[str]) -> int | None:
+    """The units' column, if there is one. A unit is published, so nothing guesses which of two is meant."""
+    return _one(header, names, _UNIT, "unit, or none") if _any(names, _UNIT) is not None else None
 
 
 def _any(names: list[str], accepted: frozenset[str]) -> int | None:

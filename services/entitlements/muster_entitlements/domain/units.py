@@ -3,14 +3,15 @@
 import unicodedata
 
 from muster_runtime.errors import InvalidInput
+from muster_runtime.text import composed
 
 LONGEST_UNIT = 80
 
 
 def normalize_unit(value: str | None) -> str | None:
     """A unit in Unicode NFC with single spaces; None if it is empty. Raises InvalidInput, also for an address."""
-    unit = " ".join(unicodedata.normalize("NFC", value or "").split())
-    if len(unit) > LONGEST_UNIT or not unit.isprintable() or "@" in unit:
+    unit = composed(" ".join((value or "").split()))
+    if len(unit) > LONGEST_UNIT or not unit.isprintable() or "@" in unicodedata.normalize("NFKC", unit):
         rule = f"must be at most {LONGEST_UNIT} characters without control characters and without @: it is published"
         raise InvalidInput("unit", value, rule)
     return unit or None
@@ -18,4 +19,4 @@ def normalize_unit(value: str | None) -> str | None:
 
 def unit_key(unit: str) -> str:
     """What is equal for units that differ only in case."""
-    return unicodedata.normalize("NFC", unit.casefold())
+    return composed(unit.casefold())

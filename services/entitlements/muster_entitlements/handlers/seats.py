@@ -80,7 +80,7 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
         command="AssignSeat",
         agency_id=pool.agency_id,
         subject=seat.seat_id,
-        after={"subject_ref": person.subject_ref, "state": command.state},
+        after={"subject_ref": person.subject_ref, "state": command.state, "unit": command.unit},
     )
     return SeatReply(
         seat_id=seat.seat_id,

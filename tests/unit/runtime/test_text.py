@@ -1,0 +1,27 @@
+"""Text that people write is composed, in a time that does not depend on what they send."""
+
+import pytest
+
+from muster_entitlements.domain.people import normalize_email, normalize_name
+from muster_entitlements.domain.units import normalize_unit
+from muster_runtime.errors import InvalidInput
+from muster_runtime.text import composed
+
+# Marks of two classes in the wrong order: to sort so many takes a minute.
+MARKS = "a" + "\u0301" * 100_000 + "\u0316" * 100_000
+
+
+def test_text_is_composed() -> None:
+    assert composed("A\u030angstro\u0308m") == "\u00c5ngstr\u00f6m"
+
+
+def test_only_the_beginning_of_an_endless_text_is_composed() -> None:
+    assert len(composed(MARKS)) < 2_000
+
+
+@pytest.mark.parametrize("normalize", [normalize_email, normalize_name, normalize_unit])
+def test_an_endless_text_is_refused(normalize: object) -> None:
+    assert callable(normalize)
+    for text in (MARKS, f"{MARKS}@nasa.gov", f"ada@{MARKS}.gov", "\u1f82" * 400, "x" * 2_000_000):
+        with pytest.raises(InvalidInput):
+            normalize(text)
