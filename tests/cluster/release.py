@@ -19,8 +19,10 @@ INSTALL_SECONDS = 420
 
 ROLES = ("all", "api", "consumer", "relay", "scheduler", "worker")
 
-# The addresses outside pods in the cluster's network: the tests come from there, through the first node.
-TESTS = "10.243.0.0/24"
+# The addresses outside pods in the cluster's network: the tests come from there, through the first node. They listen on
+# the machine's own.
+TESTS, MACHINE = "10.243.0.0/24", "10.243.0.1"
+COLLECTOR_PORT = 4318
 
 SERVERS_ALONE = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": SERVERS}}}]
 
@@ -45,6 +47,8 @@ def values(servers: Servers, **more: Any) -> dict[str, Any]:
         },
         "settings": {"MUSTER_ALLOW_PLAINTEXT": "true"},  # the issuer's keys, and no login of the mail server
         "trustedCA": {"configMap": "ca", "https": False},
+        # Nothing listens there but in the test of tracing, and only its own requests are traced.
+        "tracing": {"endpoint": f"http://{MACHINE}:{COLLECTOR_PORT}", "ratio": 0},
         # Each node takes the machine's two cores for its own: the pods of a lost one must fit on the others.
         "roles": {role: {"resources": {"requests": {"cpu": "50m"}}} for role in ROLES},
         "networkPolicy": {
@@ -52,6 +56,7 @@ def values(servers: Servers, **more: Any) -> dict[str, Any]:
             "kafka": {"to": SERVERS_ALONE, "ports": [9092]},
             "issuer": {"to": SERVERS_ALONE, "ports": [8080]},
             "smtp": {"to": SERVERS_ALONE},
+            "tracing": {"to": [{"ipBlock": {"cidr": f"{MACHINE}/32"}}]},
             "clients": {"from": [{"ipBlock": {"cidr": TESTS}}]},
             "metrics": {"from": [{"ipBlock": {"cidr": TESTS}}]},
         },

@@ -112,7 +112,7 @@ class Traffic:
         over = asyncio.Event()
         async with ProgramClient(self.urls, self.stack.token(*SCOPES), counted) as program:
             async with asyncio.TaskGroup() as living:
-                for agency in self._next_agencies():
+                for agency in self.next_agencies(LIVES):
                     life = Life(program, agency, random.Random(f"{self.seed}/{agency.id}"))
                     living.create_task(_live(life, over))
                 living.create_task(_look(counted, self.urls, over))
@@ -126,9 +126,10 @@ class Traffic:
         differing = await verdict(self.stack, sent)
         assert not differing, differing
 
-    def _next_agencies(self) -> Sequence[Agency]:
-        self._used += LIVES
-        return self._agencies[self._used - LIVES : self._used]
+    def next_agencies(self, count: int) -> Sequence[Agency]:
+        """Agencies that nobody has enrolled yet."""
+        self._used += count
+        return self._agencies[self._used - count : self._used]
 
 
 async def import_register(servers: Servers) -> None:

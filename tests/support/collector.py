@@ -73,8 +73,8 @@ def _value(sent: Any) -> Any:
 
 
 @contextmanager
-def collecting(*, answers: bool = True) -> Iterator[Collector]:
-    """A collector on a free port. Without `answers`, exporters wait for a reply until the block ends."""
+def collecting(host: str = "127.0.0.1", port: int = 0, *, answers: bool = True) -> Iterator[Collector]:
+    """A collector, by default on a free port. Without `answers`, exporters wait for a reply until the block ends."""
     collector = Collector()
     if answers:
         collector.answers.set()
@@ -91,10 +91,10 @@ def collecting(*, answers: bool = True) -> Iterator[Collector]:
         def log_message(self, *_: object) -> None:
             """Write nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    collector.url = f"http://127.0.0.1:{server.server_port}"
+    collector.url = f"http://{host}:{server.server_port}"
     try:
         yield collector
     finally:

@@ -17,7 +17,7 @@ from muster_local.receiver import Receiver
 from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
 from tests.cluster.kube import MUSTER, CommandFailed, Kube, Thing
-from tests.cluster.release import Release, values
+from tests.cluster.release import MACHINE, Release, values
 from tests.cluster.runbooks import PAGES, TEST, Desk
 from tests.cluster.servers import Installed
 from tests.support.eventually import eventually
@@ -27,8 +27,6 @@ NAMESPACE, PREFIX = "muster-year", "year."
 # A user of Kafka has the rights of one release: more would be too many.
 USER, PRINCIPAL = "year-{service}", "User:year-{name}"
 
-# Where webhooks are received: a private address, which the network policies block by themselves.
-HOST = "10.243.0.1"
 SEATS = 2_000
 
 # The chart page's commands, for another namespace. Their test would give the year an agency that it does not know.
@@ -82,7 +80,8 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
             "MUSTER_DELIVERY_RETENTION_DAYS": "400",
         },
     )
-    chosen["networkPolicy"] |= {"egress": [{"to": [{"ipBlock": {"cidr": f"{HOST}/32"}}]}]}
+    # Webhooks are received at a private address, which the network policies block by themselves.
+    chosen["networkPolicy"] |= {"egress": [{"to": [{"ipBlock": {"cidr": f"{MACHINE}/32"}}]}]}
     desk = Desk(_unpacked(bundle(), tmp_path), chosen)
     _write_secrets(desk.folder, [*servers.secrets_of_services(accesses, NAMESPACE, USER), administrator])
     _clear(servers.mail)
@@ -95,7 +94,7 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
         print(await kube.troubles(NAMESPACE))
         raise
     ready = time.monotonic() - started
-    receiver = await Receiver.start(tmp_path / "receiver", os.getpid(), HOST)
+    receiver = await Receiver.start(tmp_path / "receiver", os.getpid(), MACHINE)
     try:
         lines = prove(await play_year(stack, receiver, cast(SEATS)))
     finally:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.cluster.kube import MUSTER, SERVERS, Kube, command
+from tests.cluster.release import MACHINE
 from tests.cluster.servers import DOMAIN
 
 # Runs in a pod and tries all places concurrently. A policy may drop or refuse; something listens at each place.
@@ -31,7 +32,7 @@ API_SERVER = "kubernetes.default.svc.cluster.local:443"
 BROKERS = f"kafka-1.kafka.{DOMAIN}:9094"
 
 # Where the tests listen, outside the cluster: as a public address, which leads nowhere else, and as a private one.
-PUBLIC, PRIVATE = "11.22.33.44", "10.243.0.1"
+PUBLIC, PRIVATE = "11.22.33.44", MACHINE
 
 
 async def test_a_service_reaches_what_it_needs_and_nothing_else(kube: Kube) -> None:
