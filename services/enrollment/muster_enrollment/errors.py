@@ -16,8 +16,11 @@ class Fault:
     rule: str
 
 
+MOST_FAULTS = 50
+
+
 class RegisterRefused(PermanentError):
-    """The register file was rejected; `errors` lists every fault in it."""
+    """The register file was rejected; `errors` lists the first 50 faults."""
 
     status = 422
     slug = "register-refused"
@@ -25,10 +28,11 @@ class RegisterRefused(PermanentError):
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         ordered = sorted(faults, key=lambda fault: fault.line)
+        count = len(faults) if len(faults) < MOST_FAULTS else f"{MOST_FAULTS} or more"
         super().__init__(
-            f"the first value that breaks a rule is on line {ordered[0].line} (of {len(faults)}); nothing was imported",
+            f"the first value that breaks a rule is on line {ordered[0].line} (of {count}); nothing was imported",
             errors=[
                 {"line": fault.line, "field": fault.field, "value": fault.value[:200], "rule": fault.rule}
-                for fault in ordered
+                for fault in ordered[:MOST_FAULTS]
             ],
         )

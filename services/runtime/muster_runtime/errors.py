@@ -43,10 +43,21 @@ class InvalidInput(PermanentError):
         )
 
 
+# How much of a value an error shows, in characters.
+_SHOWN = 200
+
+
 def as_text(value: object) -> str:
     """The beginning of a value that is refused; what is no text in JSON is as JSON has it."""
     in_json = value is None or isinstance(value, dict | list | tuple | bool)
-    return (json.dumps(value, default=str) if in_json else str(value))[:200]
+    if not in_json:
+        return str(value)[:_SHOWN]
+    beginning = ""
+    for part in json.JSONEncoder(default=str).iterencode(value):
+        beginning += part
+        if len(beginning) >= _SHOWN:
+            break
+    return beginning[:_SHOWN]
 
 
 def shown(value: object) -> str:

@@ -144,6 +144,26 @@ def test_a_parent_is_in_the_file_or_in_the_register() -> None:
     assert against([], entries(("NIH", "HHS", ()), ("HHS", None, ()))) == []
 
 
+def test_the_first_faults_of_what_is_no_register_are_named() -> None:
+    with pytest.raises(RegisterRefused, match=r"line 2 \(of 50 or more\)") as refusal:
+        parse_register(f"{HEADER}\n".encode() + b"a\n" * 1_000_000, ",")
+    assert [error["line"] for error in refusal.value.extensions["errors"]] == [*range(2, 52)]
+    many = entries(*((f"A{number}", "GONE", ()) for number in range(60)))
+    assert len(against([], many)) == 50
+
+
+def test_a_chain_of_parents_is_walked_once_however_long_it_is() -> None:
+    """A walk from each agency to the top would take minutes."""
+    chain = [(f"A{number}", f"A{number + 1}", ()) for number in range(50_000)]
+    assert against([], entries(*chain, ("A50000", None, ()))) == []
+    circle = against([], entries(*chain, ("A50000", "A49998", ())))
+    assert [(field, value) for _, field, value in circle] == [
+        ("parent", "A49999"),
+        ("parent", "A50000"),
+        ("parent", "A49998"),
+    ]
+
+
 def test_no_agency_is_its_own_ancestor() -> None:
     assert against([], entries(("A1", "A1", ()))) == [(2, "parent", "A1")]
     assert against([], entries(("A1", "B1", ()), ("B1", "A1", ()))) == [(2, "parent", "B1"), (3, "parent", "A1")]

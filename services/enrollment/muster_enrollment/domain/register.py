@@ -2,15 +2,18 @@
 
 import csv
 import io
+import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import dropwhile
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from muster_contracts import AgencyId
 from muster_enrollment.domain.facts import Agency, Branch
-from muster_enrollment.errors import Fault, RegisterRefused
+from muster_enrollment.errors import MOST_FAULTS, Fault, RegisterRefused
 from muster_runtime.plain_rules import plain_rule
 from muster_runtime.text import composed
 
@@ -52,12 +55,14 @@ class _Row(BaseModel):
 def parse_register(content: bytes, delimiter: str) -> tuple[Entry, ...]:
     """The agencies in a register file, in its order.
 
-    Raises RegisterRefused with every fault that the file alone shows: in its form (UTF-8, a header with each of
-    COLUMNS; other columns are ignored), in a value, or an id or a domain that appears twice.
+    Raises RegisterRefused with the faults that the file alone shows: in its form (UTF-8, a header with each of COLUMNS;
+    other columns are ignored), in a value, or an id or a domain that appears twice.
     """
     entries: list[Entry] = []
     faults: list[Fault] = []
     for line, row in _rows(content, delimiter):
+        if len(faults) >= MOST_FAULTS:  # it may be no register at all
+            raise RegisterRefused(faults)
         if isinstance(row, Fault):
             faults.append(row)
             continue
@@ -86,12 +91,13 @@ def check_against(register: Mapping[str, Agency], entries: Sequence[Entry]) -> N
     stated = {entry.agency.id: entry.agency for entry in entries}
     after = {**register, **stated}
     held = {domain: agency.id for agency in after.values() if agency.id not in stated for domain in agency.domains}
+    circular = _in_circles(after)
     faults: list[Fault] = []
     for entry in entries:
         agency = entry.agency
         if agency.parent and agency.parent not in after:
             faults.append(Fault(entry.line, "parent", agency.parent, "must be in the file or in the register"))
-        if agency.parent and agency.id in _ancestors(agency, after):
+        if agency.parent and agency.id in circular:
             faults.append(
                 Fault(entry.line, "parent", agency.parent, "must not be one of the agency's own sub-agencies")
             )
@@ -166,9 +172,17 @@ def _repeated(entries: Iterable[Entry], field: str, values: Callable[[Agency], I
     ]
 
 
-def _ancestors(agency: Agency, register: Mapping[str, Agency]) -> set[str]:
-    above: set[str] = set()
-    while agency.parent and agency.parent in register and agency.parent not in above:
-        above.add(agency.parent)
-        agency = register[agency.parent]
-    return above
+def _in_circles(register: Mapping[str, Agency]) -> set[str]:
+    """The agencies that are their own ancestors. Each is looked at once, however long the chain above it is."""
+    circular: set[str] = set()
+    settled: set[str] = set()
+    for id_ in register:
+        chain: dict[str, None] = {}  # from the agency upward, in order
+        above: str | None = id_
+        while above and above in register and above not in settled and above not in chain:
+            chain[above] = None
+            above = register[above].parent
+        if above in chain:
+            circular.update(dropwhile(partial(operator.ne, above), chain))
+        settled.update(chain)
+    return circular
