@@ -61,6 +61,17 @@ class Compared:
     needed: Sequence[str]
     contracted: Sequence[str]
 
+    @property
+    def fits(self) -> bool:
+        """Whether the code works beside it."""
+        return not self.needed and not self.contracted
+
+    def misfit(self, error: Exception) -> MigrationsPending | SchemaTooNew | None:
+        """What is to blame for an error instead of the work that met it, where the code does not work beside it."""
+        if self.contracted:
+            return SchemaTooNew(self.contracted, error)
+        return MigrationsPending(self.needed, error) if self.needed else None
+
 
 @dataclass(frozen=True)
 class Schema:

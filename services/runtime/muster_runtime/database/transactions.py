@@ -18,7 +18,7 @@ from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
-from muster_runtime.database.schema import MigrationsPending, SchemaTooNew, compare
+from muster_runtime.database.schema import Compared, compare
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
 from muster_runtime.errors import RetryableError
@@ -96,7 +96,7 @@ class Database:
         self._array_types = ArrayTypes()
         self._gate = gate
         self._migrations = migrations
-        self._unapplied: Sequence[str] = ()  # when last asked
+        self._compared: Compared | None = None  # when last asked
         self._settings: dict[str, str] = {}
 
     @classmethod
@@ -155,20 +155,48 @@ class Database:
         Raises MigrationsPending, or SchemaTooNew, if the schema lacks what it asks for.
         """
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            before = self._unapplied
+            before = self._compared
             try:
                 yield connection
             except asyncpg.SyntaxOrAccessError as error:  # a column that is not there, a right that is not granted
-                if self._migrations is None:
-                    raise
-                compared = await compare(connection, self._migrations)
-                if compared.contracted:
-                    raise SchemaTooNew(compared.contracted, error) from error
-                self._unapplied = compared.needed
-                # None may be pending any more: the last may have ended just after the work had failed.
-                if pending := self._unapplied or before:
-                    raise MigrationsPending(pending, error) from error
+                await self._blame_schema(connection, error, before)
                 raise
+
+    @asynccontextmanager
+    async def blaming_schema(self) -> AsyncIterator[None]:
+        """Work that is blamed for its errors, as by parking it, but not while the schema does not fit the code.
+
+        Then any error may be the schema's fault, and MigrationsPending or SchemaTooNew is raised instead.
+        """
+        before = self._compared
+        try:
+            yield
+        except RETRYABLE:
+            raise
+        except Exception as error:
+            async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                await self._blame_schema(connection, error, before)
+            raise
+
+    async def fits(self) -> bool:
+        """Whether the schema fits the code, as far as is known: asked only if it did not when last compared."""
+        if self._migrations is None or self._compared is None or self._compared.fits:
+            return True
+        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            self._compared = await compare(connection, self._migrations)
+        return self._compared.fits
+
+    async def _blame_schema(self, connection: Connection, error: Exception, before: Compared | None) -> None:
+        """Raise MigrationsPending or SchemaTooNew if the schema does not fit the code, or did not `before` the work.
+
+        It may fit again since: a migration may have ended, or been taken back, just after the work had failed.
+        """
+        if self._migrations is None:
+            return
+        self._compared = await compare(connection, self._migrations)
+        for compared in (self._compared, before):
+            if compared is not None and (misfit := compared.misfit(error)):
+                raise misfit from error
 
     @asynccontextmanager
     async def write(self, *agencies: str, context: Context, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:

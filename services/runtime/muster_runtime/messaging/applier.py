@@ -149,7 +149,8 @@ class Applier:
     ) -> Exception | None:
         """Apply items of one stream; returns the error that speaks against one of them, if any, and raises others."""
         try:
-            await self._transaction.apply({stream: items}, known, patience_seconds)
+            async with self._database.blaming_schema():
+                await self._transaction.apply({stream: items}, known, patience_seconds)
         except RETRYABLE:
             raise
         except Exception as error:

@@ -32,7 +32,8 @@ class Replayer:
         at_once = REPLAY_RECORDS
         while True:
             try:
-                plan = await self._replay_next(topic, agency_id, context, at_once)
+                async with self._database.blaming_schema():
+                    plan = await self._replay_next(topic, agency_id, context, at_once)
                 if plan is None:
                     _log.info("stream_unparked", topic=topic, agency_id=agency_id)
                     return None

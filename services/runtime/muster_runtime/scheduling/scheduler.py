@@ -106,7 +106,8 @@ class Scheduler:
         """Handle each in its own transaction, and park any that fails, so that it delays no other."""
         for deadline in due:
             try:
-                await self._handle(agency_id, [deadline])
+                async with self._database.blaming_schema():
+                    await self._handle(agency_id, [deadline])
             except RETRYABLE:
                 raise
             except Exception as error:

@@ -1,6 +1,7 @@
 """A process that is ahead of its schema: it waits for the migration, says so, and fails only where none is pending."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -8,7 +9,7 @@ import asyncpg
 import pytest
 from structlog.testing import CapturingLogger
 
-from muster_runtime.database.schema import MigrationsPending
+from muster_runtime.database.schema import MigrationsPending, SchemaTooNew
 from muster_runtime.messaging import lane
 from muster_runtime.process.roles import Role
 from muster_runtime.scheduling import retention, scheduler
@@ -19,6 +20,7 @@ from tests.integration.runtime.http import sample
 from tests.support.services import ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
+Migration = Callable[["asyncpg.Connection[Any]", str], Awaitable[None]]
 NOTES = "/v1/agencies/NASA/notes"
 
 
@@ -93,22 +95,42 @@ async def test_a_request_that_is_ahead_of_its_migration_may_be_sent_again(run_se
     assert await answers() == [201, 200]
 
 
-async def test_work_that_just_missed_the_end_of_a_migration_may_be_done_again(run_service: ServiceRunner) -> None:
+@pytest.mark.parametrize(
+    ("blaming", "statement", "error"),
+    [
+        (False, "select nothing_of_the_sort from outbox", asyncpg.UndefinedColumnError),
+        (True, "select 1 / 0", asyncpg.DivisionByZeroError),
+    ],
+)
+@pytest.mark.parametrize(
+    ("begin", "end", "version", "excuse"),
+    [(forget, remember, "20250806000100", MigrationsPending), (remember, forget, "20990102000001", SchemaTooNew)],
+)
+async def test_work_that_just_missed_the_end_of_a_migration_may_be_done_again(
+    run_service: ServiceRunner,
+    begin: Migration,
+    end: Migration,
+    version: str,
+    excuse: type[Exception],
+    blaming: bool,
+    statement: str,
+    error: type[Exception],
+) -> None:
     service = await run_service(build, Settings, roles=frozenset())
-    await forget(service.admin, version := "20250806000100")
     database = service.runtime.database
 
     async def fail(meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
-        async with database.connection() as connection:
+        async with database.blaming_schema() if blaming else nullcontext(), database.connection() as connection:
             try:
-                await connection.fetch("select nothing_of_the_sort from outbox")
+                await connection.fetch(statement)
             finally:
                 if meanwhile:
                     await meanwhile()
 
-    with pytest.raises(MigrationsPending):
+    await begin(service.admin, version)
+    with pytest.raises(excuse):
         await fail()
-    with pytest.raises(MigrationsPending):
-        await fail(lambda: remember(service.admin, version))
-    with pytest.raises(asyncpg.UndefinedColumnError):
+    with pytest.raises(excuse):
+        await fail(lambda: end(service.admin, version))
+    with pytest.raises(error):
         await fail()

@@ -1,0 +1,106 @@
+"""A schema that does not fit the code: no event and no deadline is to blame for any error, and nothing parks."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from structlog.testing import CapturingLogger
+
+from muster_contracts.entitlements import SeatRevoked
+from muster_runtime.context import Context
+from muster_runtime.scheduling import scheduler
+from muster_runtime.scheduling.deadlines import Deadline, schedule
+from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat, seats
+from tests.integration.runtime.core.streams import at, effects, holds, parked
+from tests.support.services import RunningService
+
+Eventually = Callable[..., Awaitable[Any]]
+
+REMEMBER = "insert into schema_migrations (version) values ($1)"
+FORGET = "delete from schema_migrations where version = $1"
+CONTRACTING = "20990102000001"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "version", "excuse"),
+    [
+        (REMEMBER, FORGET, CONTRACTING, "SchemaTooNew"),
+        (FORGET, REMEMBER, "20250806000100", "MigrationsPending"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("changed", "undone"),
+    [
+        ("add column host text not null", "drop column host"),
+        ("add constraint newer check (seat_id <> 'a')", "drop constraint newer"),
+    ],
+)
+async def test_events_that_break_a_rule_of_another_schema_wait_for_it(
+    probe: RunningService,
+    eventually: Eventually,
+    begin: str,
+    end: str,
+    version: str,
+    excuse: str,
+    changed: str,
+    undone: str,
+) -> None:
+    await eventually(lambda: ready(probe))
+    await probe.admin.execute(begin, version)
+    await probe.admin.execute(f"alter table effect {changed}")
+    await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
+    await eventually(lambda: not_ready(probe, f"the consumer cannot apply: {excuse}"))
+    assert await parked_streams(probe) == set()
+
+    await probe.admin.execute(f"alter table effect {undone}")
+    await probe.admin.execute(end, version)
+    await eventually(lambda: seats(probe, "NASA", 1))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    await eventually(lambda: ready(probe))
+    assert await parked_streams(probe) == set()
+
+
+async def test_what_a_stream_parked_for_is_not_refused_for_a_schema_that_is_too_new(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """The missing event comes, and what waits for it breaks a newer rule."""
+    (first,) = await probe.publish(seat("NASA", "a"))
+    await probe.producer.put(at(first, 3), seat("NASA", "c"))
+    reason = await eventually(lambda: parked(probe, "NASA"))
+    await probe.admin.execute(REMEMBER, CONTRACTING)
+    await probe.admin.execute("alter table effect add constraint newer check (seat_id <> 'c')")
+    await probe.publish(seat("NASA", "b"))
+    await eventually(lambda: not_ready(probe, "the consumer cannot apply: SchemaTooNew"))
+    assert await parked(probe, "NASA") == reason
+
+    await probe.admin.execute("alter table effect drop constraint newer")
+    await probe.admin.execute(FORGET, CONTRACTING)
+    await eventually(lambda: holds(effects(probe, "NASA"), ["a", "b", "c"]))
+    await eventually(lambda: ready(probe))
+    assert await parked_streams(probe) == set()
+
+
+async def test_a_deadline_that_breaks_a_rule_of_a_newer_schema_waits_for_newer_code(
+    probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(scheduler, "_log", log)
+    start = datetime(2025, 8, 6, tzinfo=UTC)
+    probe.clock.move(start)
+    await probe.admin.execute(REMEMBER, CONTRACTING)
+    await probe.admin.execute("alter table outbox add column host text not null")
+    async with probe.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+        schedule(uow, [Deadline("revoke", "NASA", "seat_1", start)])
+
+    def has_waited() -> bool:
+        return any("SchemaTooNew" in call.kwargs["error"] for call in log.calls if call.args == ("scheduler_retried",))
+
+    async def is_handled() -> bool:
+        return [event.data.seat_id for event in await probe.published(SeatRevoked)] == ["seat_1"]
+
+    await eventually(has_waited)
+    assert await probe.admin.fetchval("select count(*) from deadline where parked_at is null") == 1
+    await probe.admin.execute("alter table outbox drop column host")
+    await probe.admin.execute(FORGET, CONTRACTING)
+    await eventually(is_handled)
