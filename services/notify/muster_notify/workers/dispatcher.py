@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from muster_notify.domain.deliveries import (
     Channel,
@@ -20,6 +21,7 @@ from muster_notify.domain.deliveries import (
     DeliveryState,
     Lane,
     Outcome,
+    Progress,
     Verdict,
     progress,
 )
@@ -28,7 +30,7 @@ from muster_notify.repository import deliveries
 from muster_runtime import spans
 from muster_runtime.canceling import is_canceled
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Database
+from muster_runtime.database.transactions import EVERY_AGENCY, ONE_AGENCYS, RETRYABLE, Database
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
 from muster_runtime.service import Runtime
@@ -40,6 +42,13 @@ SLOTS = {Channel.EMAIL: 8, Channel.WEBHOOK: 32}
 
 # How long a lane may go on to its next delivery before others get its slot.
 TURN_SECONDS = 1
+
+# How long a result that cannot be recorded for one agency alone keeps a slot from the others. Then it is given up, and
+# the attempt is repeated.
+RECORD_SECONDS = 60
+
+# How long a lane that has failed keeps its slot: else it would begin again without a pause.
+PAUSE_SECONDS = 0.5
 
 # How long running attempts may take when the process stops: as long as a duty is not canceled again, less what the rest
 # takes.
@@ -115,7 +124,8 @@ class Dispatcher:
 
     async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
         """Start the lanes that are due, if this process leads; returns when the next ones are due."""
-        leads = await lease.take()
+        # A process whose schema does not fit its code may be unable to record what it sends: it leaves it to others.
+        leads = await runtime.database.fits() and await lease.take()
         now = runtime.clock.now()
         async with lease.renewed() if leads else nullcontext(), runtime.database.connection() as connection:
             for channel, lanes in self._lanes.items():
@@ -164,6 +174,7 @@ class Dispatcher:
                 delivery = following
         except RETRYABLE as error:
             _log.warning("delivery_not_recorded", delivery_id=delivery.id, error=repr(error))
+            await asyncio.sleep(PAUSE_SECONDS)
         await self._senders[delivery.channel].settle(delivery.lane)
 
     async def _deliver(self, runtime: Runtime, lease: Lease, delivery: Delivery) -> Delivery | None:
@@ -185,9 +196,31 @@ class Dispatcher:
                 verdict=outcome.verdict,
                 detail=outcome.detail,
             )
+        recording = AsyncRetrying(
+            retry=retry_if_exception_type(RETRYABLE),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5),
+            stop=partial(self._gives_up, lease),
+            before_sleep=partial(_note_retry, delivery),
+            reraise=True,
+        )
+        return await recording(self._record, runtime, delivery, outcome, step, milliseconds)
+
+    def _gives_up(self, lease: Lease, state: RetryCallState) -> bool:
+        """Whether to record a result no longer: the attempt will be repeated."""
+        error = state.outcome.exception() if state.outcome else None
+        is_overdue = isinstance(error, ONE_AGENCYS) and (state.seconds_since_start or 0) > RECORD_SECONDS
+        return is_overdue or self._stopping or not lease.is_held
+
+    async def _record(
+        self, runtime: Runtime, delivery: Delivery, outcome: Outcome, step: Progress, milliseconds: int
+    ) -> Delivery | None:
+        """Record the result of an attempt; returns the next delivery of the lane if that is due now."""
         owner = {delivery.audience} if step.disable_endpoint else set()
         context = Context(actor=runtime.service.name, correlation_id=delivery.correlation_id)
-        async with runtime.database.write(delivery.agency_id, *owner, context=context) as uow:
+        async with (
+            runtime.database.blaming_schema(),
+            runtime.database.write(delivery.agency_id, *owner, context=context) as uow,
+        ):
             recorded = await deliveries.add_attempt(
                 uow.connection, delivery, outcome, step, attempted_at=uow.now, milliseconds=milliseconds
             )
@@ -244,6 +277,11 @@ class Dispatcher:
 
 def _give_back(slots: Slots, audience: str, _: asyncio.Task[None]) -> None:
     slots.give_back(audience)
+
+
+def _note_retry(delivery: Delivery, state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    _log.warning("recording_retried", delivery_id=delivery.id, attempt=state.attempt_number, error=repr(error))
 
 
 def _span(delivery: Delivery) -> AbstractContextManager[spans.Span]:

@@ -1,0 +1,96 @@
+"""A result that cannot be recorded: it is tried again, and what was sent is not sent again meanwhile."""
+
+import pytest
+from structlog.testing import CapturingLogger
+
+from muster_notify.workers import dispatcher
+from tests.integration.notify.conftest import Notify, reinstated
+from tests.integration.notify.receiver import Receiver
+from tests.support.eventually import eventually
+
+INSERT = "insert into schema_migrations (version) values ($1)"
+DELETE = "delete from schema_migrations where version = $1"
+CONTRACTING = "20990102000001"
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    log = CapturingLogger()
+    monkeypatch.setattr(dispatcher, "_log", log)
+    return log
+
+
+def failures(log: CapturingLogger) -> list[str]:
+    names = ("delivery_not_recorded", "recording_retried")
+    return [call.kwargs["error"] for call in log.calls if call.args[0] in names]
+
+
+async def refuse(notify: Notify, condition: str) -> None:
+    """Let no attempt be recorded, with an error of Postgres' own; the reason for it is the test's."""
+    await notify.service.admin.execute(
+        f"""
+        create function refuse() returns trigger language plpgsql as $$
+        begin
+            raise exception 'refused by the test' using errcode = '{condition}';
+        end $$;
+        create trigger refuse before insert on delivery_attempt for each row execute function refuse();
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    ("contract", "expand"),
+    [
+        ("rename column detail to detail_of_old", "rename column detail_of_old to detail"),
+        ("add column host text not null", "drop column host"),
+    ],
+)
+async def test_nothing_is_sent_again_and_again_by_a_process_that_is_too_old_for_its_schema(
+    notify: Notify, receiver: Receiver, log: CapturingLogger, contract: str, expand: str
+) -> None:
+    """It leaves the lease to newer code. What it still cannot record when it has lost the lease is repeated once."""
+    admin = notify.service.admin
+    await notify.add_webhook(receiver.url)
+    await admin.execute(INSERT, CONTRACTING)
+    await admin.execute(f"alter table delivery_attempt {contract}")
+    await notify.service.publish(reinstated(), reinstated())
+    await eventually(lambda: failures(log))
+
+    async def is_free() -> bool:
+        held = "select expires_at > clock_timestamp() from lease where duty = 'dispatch'"
+        return not await admin.fetchval(held)
+
+    await eventually(is_free)
+    assert all("SchemaTooNew" in error for error in failures(log))
+    assert len(receiver.requests) == 1
+
+    await admin.execute(f"alter table delivery_attempt {expand}")
+    await admin.execute(DELETE, CONTRACTING)
+    await notify.until(2, channel="webhook", state="delivered")
+    assert receiver.sequences("NASA") in ([1, 2], [1, 1, 2])
+
+
+@pytest.mark.parametrize("condition", ["insufficient_resources", "lock_not_available"])
+async def test_a_result_is_recorded_later_and_nothing_is_sent_again(
+    notify: Notify, receiver: Receiver, log: CapturingLogger, condition: str
+) -> None:
+    await notify.add_webhook(receiver.url)
+    await refuse(notify, condition)
+    await notify.service.publish(reinstated(), reinstated())
+    await eventually(lambda: len(failures(log)) > 3)
+    await notify.service.admin.execute("drop function refuse cascade")
+    await notify.until(2, channel="webhook", state="delivered")
+    assert receiver.sequences("NASA") == [1, 2]
+
+
+async def test_a_result_that_one_agency_cannot_record_gives_its_slot_to_others(
+    notify: Notify, receiver: Receiver, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the attempt is repeated."""
+    monkeypatch.setattr(dispatcher, "RECORD_SECONDS", 0)
+    await notify.add_webhook(receiver.url)
+    await refuse(notify, "lock_not_available")
+    await notify.service.publish(reinstated())
+    await eventually(lambda: len(receiver.requests) > 1)
+    await notify.service.admin.execute("drop function refuse cascade")
+    await notify.until(channel="webhook", state="delivered")
