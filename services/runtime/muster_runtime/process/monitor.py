@@ -92,11 +92,11 @@ class Monitor:
             await asyncio.sleep(STANDBY_REFRESH_SECONDS if gone else REFRESH_SECONDS)
 
     async def health(self) -> Health:
-        """Readiness with its reasons; the gauges are set on the way."""
+        """Readiness with its reasons. On the way it sets the gauges of what it reads; the others keep their values."""
         service = self._runtime.service.name
         reasons: list[str] = []
         warnings: list[str] = []
-        rows, oldest, overdue, parked_streams, waiting, lag = 0, 0.0, 0.0, 0, 0, 0
+        rows, oldest, parked_streams, lag = 0, 0.0, 0, 0
         standby_gone = False
         pool = self._runtime.database.pool
         try:
@@ -108,11 +108,15 @@ class Monitor:
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
                     await self._backlog.look(connection)
                     rows, oldest = self._backlog.rows, self._seconds_since(self._backlog.oldest)
+                    OUTBOX_ROWS.labels(service).set(rows)
+                    OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
                     snapshot = await connection.fetchval("select oldest_snapshot_seconds()")
                     OLDEST_SNAPSHOT_SECONDS.labels(service).set(snapshot)
-                    overdue = self._seconds_since(await next_due(connection))
+                    DEADLINE_OVERDUE_SECONDS.labels(service).set(self._seconds_since(await next_due(connection)))
                     streams = await parked.streams(connection, self._group)
-                    parked_streams, waiting = len(streams), sum(stream.records for stream in streams)
+                    parked_streams = len(streams)
+                    PARKED.labels(service).set(parked_streams)
+                    PARKED_RECORDS.labels(service).set(sum(stream.records for stream in streams))
                     unsealed = await unsealed_agencies(connection)
                     AUDIT_UNSEALED_SECONDS.labels(service).set(
                         self._seconds_since(min(unsealed.values(), default=None))
@@ -148,6 +152,7 @@ class Monitor:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     reasons += (await self._kafka.look()).reasons
                     lag = await self._consumer.lag() if self._consumer else 0
+                LAG.labels(service).set(lag)
             except (KafkaError, OSError, TimeoutError) as error:
                 reasons.append(await self._runtime.kafka.failure(error))
         if self._consumer is not None:
@@ -164,12 +169,6 @@ class Monitor:
         if issuer := await self._keys.reason():
             (warnings if self._keys.at_hand else reasons).append(issuer)
         ISSUER_KEYS_AGE_SECONDS.labels(service).set(self._keys.age)
-        OUTBOX_ROWS.labels(service).set(rows)
-        OUTBOX_OLDEST_SECONDS.labels(service).set(oldest)
-        DEADLINE_OVERDUE_SECONDS.labels(service).set(overdue)
-        PARKED.labels(service).set(parked_streams)
-        PARKED_RECORDS.labels(service).set(waiting)
-        LAG.labels(service).set(lag)
         READY.labels(service).set(not reasons)
         self._log_change(reasons)
         for role, database in self._databases.items():

@@ -1,10 +1,11 @@
-"""A schema that does not fit the code: no event and no deadline is to blame for any error, and nothing parks."""
+"""A schema that does not fit the code: no event and no deadline is blamed for an error, and no alert ends."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import CapturingLogger
 
 from muster_contracts.entitlements import SeatRevoked
@@ -79,6 +80,19 @@ async def test_what_a_stream_parked_for_is_not_refused_for_a_schema_that_is_too_
     await eventually(lambda: holds(effects(probe, "NASA"), ["a", "b", "c"]))
     await eventually(lambda: ready(probe))
     assert await parked_streams(probe) == set()
+
+
+async def test_a_gauge_that_cannot_be_read_keeps_its_value(probe: RunningService, eventually: Eventually) -> None:
+    """An alert must not end because an older process cannot see its cause any longer."""
+    await probe.publish(seat("NASA", "poison"))
+    await eventually(lambda: parked(probe, "NASA"))
+    await eventually(lambda: ready(probe))
+    assert REGISTRY.get_sample_value("muster_parked", {"service": "probe"}) == 1
+    await probe.admin.execute(REMEMBER, CONTRACTING)
+    await probe.admin.execute("alter table outbox rename column recorded_at to recorded_at_of_old")
+    await eventually(lambda: not_ready(probe, "the schema is too new: "))
+    assert REGISTRY.get_sample_value("muster_parked", {"service": "probe"}) == 1
+    assert REGISTRY.get_sample_value("muster_parked_records", {"service": "probe"}) == 1
 
 
 async def test_a_deadline_that_breaks_a_rule_of_a_newer_schema_waits_for_newer_code(
