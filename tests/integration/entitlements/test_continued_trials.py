@@ -1,8 +1,12 @@
 """An agency that continues others, after a split or a merger, gets what they have left of their trials."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
 
 from muster_entitlements.domain.days import zone_of
 from muster_entitlements.repository.windows import find_used_trials, list_used_trials
@@ -21,9 +25,10 @@ async def enroll(
     continues: Sequence[str] = (),
     number: int = 1,
     time_zone: str | None = None,
+    now: datetime | None = None,
 ) -> tuple[Entitlements, dict[str, datetime]]:
-    """Enroll an agency from an instant on; answers with it, and when each of its trials ends."""
-    await pass_time(entitlements, starts_at)
+    """Enroll an agency from an instant on, then or `now`; answers with it, and when each of its trials ends."""
+    await pass_time(entitlements, now or starts_at)
     joined = replace(entitlements, agency=agency)
     enrollment_id = f"enr_{agency}_{number}"
     term = {"starts_at": starts_at, "ends_at": starts_at + 365 * DAY, "time_zone": time_zone}
@@ -130,6 +135,38 @@ async def test_what_is_not_known_of_an_agency_counts_as_unused(entitlements: Ent
     await entitlements.service.publish(enrolled)
     await entitlements.eventually(lambda: trial_ends(entitlements, "enr_DOD_1"))
     assert await trial_ends(bureau, "enr_DOD-USAF_1") == ends
+
+
+@pytest.mark.parametrize("withdraws", [True, False], ids=["withdrawn", "taken over"])
+async def test_what_a_term_continued_that_never_began_is_not_used(entitlements: Entitlements, withdraws: bool) -> None:
+    """Its start was a mistake: by then, the department would have used up its trial."""
+    await enroll(entitlements, "DOD", START)
+    mistaken = START + 87 * DAY
+    bureau, ends = await enroll(entitlements, "DOD-USAF", mistaken, ["DOD"], now=START + 4 * DAY)
+    assert ends == dict.fromkeys(TRIALS, mistaken)  # nothing would be left
+    correct = START + 14 * DAY
+    if withdraws:
+        await withdraw(bureau, "enr_DOD-USAF_1", correct)
+    _, ends = await enroll(entitlements, "DOD-USAF", correct, ["DOD"], 2)
+    assert ends == dict.fromkeys(TRIALS, START + TRIAL)
+    assert (await list_used_trials(entitlements.service.admin))["DOD-USAF"] == dict.fromkeys(TRIALS, 14 * DAY)
+
+    # What the term continued that began stays used.
+    await withdraw(bureau, "enr_DOD-USAF_2", correct + 6 * DAY)
+    again = START + 100 * DAY
+    assert (await enroll(entitlements, "DOD-USAF", again, number=3))[1] == dict.fromkeys(TRIALS, again + 40 * DAY)
+
+
+async def test_the_audit_trail_has_what_was_counted_and_which_agencies_were_unknown(entitlements: Entitlements) -> None:
+    await enroll(entitlements, "DOD", START)
+    with capture_logs() as logs:
+        await enroll(entitlements, "DOD-USAF", START + 20 * DAY, ["DOD", "DOD-USN"])
+    warned = [(each["log_level"], each["agency_id"]) for each in logs if each["event"] == "continued_agency_unknown"]
+    assert warned == [("warning", "DOD-USN")]
+    audited = "select agency_id, subject, after, request_id from audit where command = 'ContinueTrials'"
+    [row] = await entitlements.service.admin.fetch(audited)
+    assert (row["agency_id"], row["subject"], row["request_id"]) == ("DOD-USAF", "enr_DOD-USAF_1", None)
+    assert json.loads(row["after"]) == {"unknown": ["DOD-USN"], "used_days": dict.fromkeys(TRIALS, 20)}
 
 
 async def test_an_agency_reads_nothing_of_those_that_it_continues_but_what_is_left(entitlements: Entitlements) -> None:

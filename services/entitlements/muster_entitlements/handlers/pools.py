@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import structlog
+
 from muster_contracts.billing import RenewalDecided, RenewalDecision, TermEnded, TermEndReason, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled, AgencyReinstated, AgencySuspended, AgencyWithdrawn
 from muster_contracts.entitlements import SeatRevocationReason
@@ -26,10 +28,13 @@ from muster_entitlements.handlers.trials import cancel_graces, cancel_trials, sc
 from muster_entitlements.replies import PoolReply
 from muster_entitlements.repository import catalogs, facts, pools, windows
 from muster_entitlements.repository.catalogs import Adoption
+from muster_entitlements.repository.continued_trials import add_continued_trials, remove_continued_trials
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.events import Received
 from muster_runtime.observability import audit
+
+_log = structlog.get_logger(__name__)
 
 
 async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]) -> None:
@@ -42,7 +47,7 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
             # Billing's event that the earlier term ended may arrive later.
             previous = await close_seats(uow, previous, SeatRevocationReason.TERM_ENDED, cause)
             closed_at = min(enrolled.starts_at, uow.now, previous.ends_at)
-            await _close_windows(uow, previous.agency_id, previous.enrollment_id, closed_at)
+            await _close_windows(uow, previous, closed_at)
         pool = Pool(
             agency_id=enrolled.agency_id,
             enrollment_id=enrolled.enrollment_id,
@@ -98,7 +103,7 @@ async def on_agency_withdrawn(uow: UnitOfWork, events: Sequence[Received[AgencyW
         pool = await pools.find_pool(uow.connection, agency_id)
         assert pool is not None  # it was just withdrawn
         await close_seats(uow, pool, SeatRevocationReason.AGENCY_WITHDRAWN, received.envelope.id)
-        await _close_windows(uow, agency_id, enrollment_id, at)
+        await _close_windows(uow, pool, at)
         await publish_agency(uow, agency_id, received.envelope.id)
 
 
@@ -165,13 +170,25 @@ async def _continue_trials(uow: UnitOfWork, pool: Pool, continues: Sequence[str]
 
     It is stored: their later windows change nothing here, and no other version of the catalog forgets it.
     """
-    continued = []
+    continued, unknown = [], []
     for agency_id in continues:
         other = await pools.find_pool(uow.connection, agency_id)
-        if other is not None:
+        if other is None:
+            unknown.append(agency_id)
+            _log.warning("continued_agency_unknown", agency_id=agency_id, continued_by=pool.agency_id)
+        else:
             continued.append(await windows.find_used_trials(uow.connection, agency_id, pool.starts_at, other.zone))
     own = await windows.find_used_trials(uow.connection, pool.agency_id, pool.starts_at, pool.zone)
-    await windows.add_continued_trials(uow.connection, pool.agency_id, used_beyond(own, continued))
+    used = used_beyond(own, continued)
+    await add_continued_trials(uow.connection, pool.agency_id, pool.enrollment_id, used)
+    used_days = {feature: round(spent / timedelta(days=1), 3) for feature, spent in used.items()}
+    audit.record(
+        uow,
+        command="ContinueTrials",
+        agency_id=pool.agency_id,
+        subject=pool.enrollment_id,
+        after={"unknown": unknown, "used_days": used_days},
+    )
 
 
 async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
@@ -189,12 +206,15 @@ async def _open_windows(uow: UnitOfWork, pool: Pool, cause: str) -> None:
         uow.publish(publishing.window_opened(window), causation_id=cause)
 
 
-async def _close_windows(uow: UnitOfWork, agency_id: str, enrollment_id: str, at: datetime) -> None:
+async def _close_windows(uow: UnitOfWork, pool: Pool, at: datetime) -> None:
+    agency_id, enrollment_id = pool.agency_id, pool.enrollment_id
     present = (await windows.list_windows(uow.connection, agency_id, enrollment_id)).values()
     cancel_graces(uow, present, at)
     cancel_seat_trials(uow, present)  # also where the window ends with the term: the seats are not its own any longer
     cancel_trials(uow, await windows.save_closed_windows(uow.connection, agency_id, enrollment_id, at))
     cancel_next_term(uow, agency_id)
+    if at <= pool.starts_at:  # it never began, so it continued nothing
+        await remove_continued_trials(uow.connection, agency_id, enrollment_id)
     await uow.flush()  # a later enrollment may schedule its own in the same transaction
 
 
@@ -208,7 +228,7 @@ async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, caus
     if outlook.ended and not pool.ended:
         await pools.save_end(uow.connection, agency_id)
         await close_seats(uow, pool, SeatRevocationReason.TERM_ENDED, cause)
-        await _close_windows(uow, agency_id, enrollment_id, pool.ends_at)
+        await _close_windows(uow, pool, pool.ends_at)
 
 
 async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str) -> Pool:

@@ -234,21 +234,6 @@ async def list_used_trials(connection: Connection) -> dict[str, dict[str, timede
     return found
 
 
-async def add_continued_trials(connection: Connection, agency_id: str, used: Mapping[str, timedelta]) -> None:
-    """Count what other agencies have used of trials as used by an agency."""
-    await connection.execute(
-        """
-        insert into continued_trial as c (agency_id, feature, used)
-        select $1, feature, used
-        from unnest($2::text[], $3::interval[]) as n (feature, used)
-        on conflict (agency_id, feature) do update set used = c.used + excluded.used
-        """,
-        agency_id,
-        list(used),
-        list(used.values()),
-    )
-
-
 def _used(row: Mapping[str, Any], zone: ZoneInfo) -> timedelta:
     used: timedelta = row["trial_before"]
     return used + open_for(row["starts_at"], row["ends_at"], zone) if row["trial"] else used
