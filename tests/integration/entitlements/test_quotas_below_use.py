@@ -17,6 +17,7 @@ from tests.integration.entitlements.test_catalog import (
     publish,
     rolled_out,
 )
+from tests.integration.entitlements.test_trials import pass_time
 from tests.integration.entitlements.test_usage import report, used
 
 DAY = timedelta(days=1)
@@ -137,6 +138,47 @@ async def test_what_grants_paid_for_or_allow_is_not_above(entitlements: Entitlem
     assert await planned(entitlements, notes(limit=11)) == {"notes": (["NASA"], 1, 12)}
     assert (await entitlements.post("grants", {"feature": "notes", "reason": "pilot"})).status_code == 201
     assert await planned(entitlements, notes(limit=11)) == {}  # the agency's grant decides before its window
+
+
+async def test_who_has_further_uses_left_is_not_above(entitlements: Entitlements) -> None:
+    ada = await begin(entitlements)
+
+    async def grant(**body: Any) -> None:
+        reply = await entitlements.post("quota-grants", {"amount": 50, "reason": "pilot"} | body)
+        assert reply.status_code == 201, reply.text
+
+    await grant(feature="notes", subject=ada, starts_at=(START + DAY).isoformat())
+    assert await planned(entitlements, notes(limit=10)) == {"notes": (["NASA"], 2, 18)}
+    await grant(feature="notes", subject=ada)
+    assert await planned(entitlements, notes(limit=10)) == {"notes": (["NASA"], 1, 12)}
+    await grant(feature="notes")  # all people share it
+    assert await planned(entitlements, notes(limit=10)) == {"notes": (["NASA"], 1, 12)}
+    assert await planned(entitlements, of_agency(limit=8)) == {"sketches": (["NASA"], 0, 9)}
+    await grant(feature="sketches")
+    assert await planned(entitlements, of_agency(limit=8)) == {}
+
+    await publish(entitlements, [FRONTIER, notes(limit=12), of_agency(limit=20)], "new-agencies")
+    of_person = {"feature": "notes", "mode": "quota", "reason": "pilot", "subject": ada}
+    assert (await entitlements.post("grants", of_person)).status_code == 201
+
+
+async def test_whose_trial_goes_on_under_the_version_is_not_above(entitlements: Entitlements) -> None:
+    def trial(days: int, limit: int) -> dict[str, Any]:
+        terms = {"mode": "unlimited", "mode_after": "quota", "anchor": "seat", "trial_days": days}
+        return notes(limit=limit) | terms
+
+    await publish(entitlements, [FRONTIER, trial(30, 20)], "new-agencies")
+    await entitlements.enroll(cap=5)
+    for person, day in (("bob", 0), ("ada", 10)):
+        await pass_time(entitlements, START + day * DAY)
+        assert (await entitlements.assign(person)).status_code == 201
+        assert await use(entitlements, person, "notes", 1) == 200
+    await pass_time(entitlements, START + 41 * DAY)
+    for person, amount in (("ada", 18), ("bob", 12)):
+        assert await use(entitlements, person, "notes", amount) == 200
+    assert await planned(entitlements, FRONTIER, trial(30, 10)) == {"notes": (["NASA"], 2, 18)}
+    assert await planned(entitlements, FRONTIER, trial(38, 10)) == {"notes": (["NASA"], 1, 12)}
+    assert await planned(entitlements, FRONTIER, trial(60, 10)) == {}
 
 
 async def test_only_the_agencies_that_are_above_are_named(entitlements: Entitlements) -> None:

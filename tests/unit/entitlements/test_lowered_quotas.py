@@ -85,6 +85,15 @@ def test_the_quota_of_some_seats_is_found(modes: dict[str, Any]) -> None:
     assert [each.limit for each in lowered(seats, seats.model_copy(update={"quota": Quota(limit=10)}))] == [10]
 
 
+def test_a_longer_trial_of_seats_goes_on_for_those_that_began_later() -> None:
+    seats = metered(anchor=Anchor.SEAT, trial_days=30)
+    longer = seats.model_copy(update={"quota": Quota(limit=10), "trial_days": 60, "grace_days": 5})
+    assert [each.begun_until for each in lowered(seats, longer)] == [NOW - 65 * DAY]
+    within = seats.model_copy(update={"mode": AccessMode.QUOTA, "mode_after": AccessMode.NONE})
+    lower = within.model_copy(update={"quota": Quota(limit=10), "trial_days": 60})
+    assert [each.begun_until for each in lowered(within, lower)] == [None]  # it limits those whose trial goes on
+
+
 def test_a_refusal_names_the_first_agencies_and_counts_the_others() -> None:
     above = [Above("NASA", "a", 1, 12), Above("NSF", "a", 0, 30), Above("DOE", "a", 1_000, 14)]
     most = "must be at least 30: 1 person of NASA, NSF and 1000 people of DOE used up to that in the present period"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from muster_contracts.entitlements import QuotaScope
+from muster_contracts.entitlements import AccessMode, QuotaScope
 from muster_entitlements.domain.catalog import Catalog
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.meters import Meter, Terms
@@ -19,13 +19,17 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class LoweredQuota:
-    """An enforced quota that an agency gets within a period, and the start of that period."""
+    """An enforced quota that an agency gets within a period, and the start of that period.
+
+    With `begun_until`, it does not limit the seats whose trials began later: those go on.
+    """
 
     agency_id: str
     feature: str
     per: QuotaScope
     starts_at: datetime
     limit: int
+    begun_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,9 @@ def lowered_quotas(
         present = stays.quota if stays is not None else None
         alike = present is not None and present.enforced and present.per is comes.quota.per
         if not alike or present is None or present.limit > comes.quota.limit:
-            yield LoweredQuota(pool.agency_id, key, comes.quota.per, comes.period.starts_at, comes.quota.limit)
+            trial, quota = window.seat_trial, comes.quota
+            begun_until = None if trial is None or window.access(now) is AccessMode.QUOTA else now - trial
+            yield LoweredQuota(pool.agency_id, key, quota.per, comes.period.starts_at, quota.limit, begun_until)
 
 
 def _terms(pool: Pool, window: Window, grants: Sequence[Grant], now: datetime, versions: Versions) -> Terms | None:

@@ -15,7 +15,7 @@ from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.snapshots import publish_granted, publish_holders
 from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
-from muster_entitlements.repository import catalogs, grants, pools, usage, uses_above
+from muster_entitlements.repository import catalogs, grants, pools, quota_grants, usage, uses_above
 from muster_entitlements.repository.meters import find_meters
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
@@ -93,6 +93,9 @@ async def _require_quota_above_use(uow: UnitOfWork, grant: Grant, quota: int, ne
     if grant.subject_ref:
         of_person = [grant.subject_ref]
         sums = await usage.find_sums(uow.connection, grant.agency_id, grant.feature, of_person, starts_at)
+        further = await quota_grants.find_grants_for(uow.connection, list(sums.values()))
+        if any(each.subject_ref and each.is_active(grant.starts_at) for each in further):
+            return
         most, who = max((total.charged for total in sums.values()), default=0), "the person"
     else:
         limited = LoweredQuota(grant.agency_id, grant.feature, QuotaScope.SEAT, starts_at, quota)

@@ -9,48 +9,68 @@ from muster_runtime.database.connections import Connection
 
 
 async def find_above(connection: Connection, quotas: Sequence[LoweredQuota], at: datetime) -> list[Above]:
-    """Of each quota that is used above its limit by how many, by agency; whoever has a grant then does not count.
+    """Of each quota that is used above its limit by how many, by agency; who is not stopped by it does not count.
 
-    One statement reads the sums of these agencies, features, and periods, and no others.
+    That is who has a grant then, of the feature or of further uses, or whose seat's trial goes on. One statement reads
+    the sums of these agencies, features, and periods, and no others.
     """
     rows = await connection.fetch(
         """
         with lowered as (
             select *
-            from unnest($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::bigint[])
-                as l (agency_id, feature, shared, starts_at, quota)
+            from unnest($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::bigint[], $6::timestamptz[])
+                as l (agency_id, feature, shared, starts_at, quota, begun_until)
         ),
 
         above as (
-            select s.agency_id, s.feature, 0 as people, s.used - s.granted as charged
+            select s.agency_id, s.feature, s.subject_ref, s.used - s.granted as charged, null::timestamptz as begun_until
             from lowered as l
             join usage_sum as s using (agency_id, feature, starts_at)
             where l.shared and s.subject_ref = '' and s.used - s.granted > l.quota and s.starts_at = any($4)
             union all
-            select s.agency_id, s.feature, 1 as people, s.used - s.granted as charged
+            select s.agency_id, s.feature, s.subject_ref, s.used - s.granted as charged, l.begun_until
             from lowered as l
             join usage_sum as s using (agency_id, feature, starts_at)
-            where
-                not l.shared and s.subject_ref <> '' and s.used - s.granted > l.quota and s.starts_at = any($4)
-                and not exists (
-                    select
-                    from entitlement_grant as g
-                    where
-                        g.agency_id = s.agency_id and g.feature = s.feature and g.subject_ref = s.subject_ref
-                        and g.revoked_at is null and g.starts_at <= $6 and (g.ends_at is null or g.ends_at > $6)
-                )
+            where not l.shared and s.subject_ref <> '' and s.used - s.granted > l.quota and s.starts_at = any($4)
         )
 
-        select agency_id, feature, sum(people)::integer as people, max(charged) as most
-        from above
-        group by agency_id, feature
-        order by agency_id, feature
+        select
+            a.agency_id, a.feature,
+            count(*) filter (where a.subject_ref <> '')::integer as people, max(a.charged) as most
+        from above as a
+        where
+            not exists (
+                select
+                from entitlement_grant as g
+                where
+                    g.agency_id = a.agency_id and g.feature = a.feature and g.subject_ref = a.subject_ref
+                    and g.revoked_at is null and g.starts_at <= $7 and (g.ends_at is null or g.ends_at > $7)
+            )
+            and not exists (
+                select
+                from quota_grant as q
+                where
+                    q.agency_id = a.agency_id and q.feature = a.feature and q.subject_ref = a.subject_ref
+                    and q.spent < q.amount and q.starts_at <= $7 and (q.ends_at is null or q.ends_at > $7)
+            )
+            and (
+                a.begun_until is null or not exists (
+                    select
+                    from seat as t
+                    where
+                        t.agency_id = a.agency_id and t.subject_ref = a.subject_ref and t.state <> 'revoked'
+                        and coalesce(t.trial_began_at, t.activated_at, 'infinity') > a.begun_until
+                )
+            )
+        group by a.agency_id, a.feature
+        order by a.agency_id, a.feature
         """,
         [quota.agency_id for quota in quotas],
         [quota.feature for quota in quotas],
         [quota.per is QuotaScope.AGENCY for quota in quotas],
         [quota.starts_at for quota in quotas],
         [quota.limit for quota in quotas],
+        [quota.begun_until for quota in quotas],
         at,
     )
     return [Above(**row) for row in rows]
