@@ -19,7 +19,7 @@ from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.usage import PARKED_FOR
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.publishing import audit_sealed
-from muster_entitlements.repository import adoption, facts, purge, subject_key, usage_intake
+from muster_entitlements.repository import adoption, facts, pools, purge, subject_key, usage_intake
 from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, REQUIRED_DEADLINES, SUBSCRIPTIONS
@@ -65,6 +65,7 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         intakes=[FeatureUsed.topic],
         warnings=_warnings,
         projections={"seats-in-use": SeatsInUse.open, "snapshot": Snapshot.open},
+        epoch_raised=pools.save_revisions_of_epoch,
         identity=partial(_check_subject_key, directory.fingerprint),
     )
 

@@ -69,6 +69,8 @@ class Service:
     """Those that `rebuild NAME` rebuilds from the topics."""
     warnings: Callable[[Connection], Awaitable[Sequence[str]]] | None = None
     """What is wrong and does not stop the service: its readiness and `muster status` say it."""
+    epoch_raised: Callable[[Connection, int], Awaitable[None]] | None = None
+    """Runs in the transaction that raises the epoch: what callers have seen of the lost commits must not come again."""
     identity: Callable[[Connection], Awaitable[str | None]] | None = None
     """Asked at each start: which setting is not the one of the first start, though it must never change."""
 

@@ -1,5 +1,6 @@
 """The revision after a rebuild of the snapshot: who keeps an answer until it increases, asks again."""
 
+from dataclasses import replace
 from typing import Any
 
 from muster_contracts.entitlements import SubjectAccess
@@ -37,6 +38,41 @@ async def test_after_a_restore_the_revision_goes_on_above_that_of_copies(entitle
         await entitlements.eventually(lambda: client.check(subject_ref).verdict == "refused")
         assert client.check(subject_ref).revision == 502
     await nothing_differs(entitlements, 502)
+
+
+async def test_a_raised_epoch_puts_revisions_above_all_that_were_answered(entitlements: Entitlements) -> None:
+    """What somebody has without a seat increases the revision, and nothing on the topic says so."""
+    subject_ref, seat_id = await a_seat(entitlements)
+    backup = (await entitlements.pool())["revision"]
+    grant = {"feature": "deep-research", "subject": "person.2@nasa.gov", "reason": "pilot"}
+    assert (await entitlements.post("grants", grant)).status_code == 201
+    answered = (await entitlements.check(1))["revision"]
+    assert answered == backup + 1
+    await restore(entitlements, backup)
+
+    assert (await entitlements.post(f"seats/{seat_id}/suspension", {})).status_code == 200
+    checked = await entitlements.check(1)
+    assert checked["verdict"] == "refused"
+    assert checked["revision"] > answered
+    async with following(entitlements) as client:
+        assert await swap(entitlements) == [Difference("NASA", "its own record")]
+        published = (await entitlements.pool())["revision"]
+        await entitlements.eventually(lambda: client.check(subject_ref).revision == published > checked["revision"])
+    await nothing_differs(entitlements, published)
+
+    # An agency whose enrollment was lost comes again, above what was answered of it.
+    other = replace(entitlements, agency="NSF")
+    await other.enroll(cap=1)
+    assert (await other.pool())["revision"] > 1_000_000
+    assert await compare(entitlements) == []
+
+
+async def restore(entitlements: Entitlements, revision: int) -> None:
+    """Lose the grant, and go on as after a restore."""
+    await entitlements.service.admin.execute("delete from entitlement_grant")
+    await entitlements.service.admin.execute("update pool set revision = $1", revision)
+    raised = await entitlements.service.client.post("/v1/epoch", json={"reason": "restored from a backup"})
+    assert raised.status_code == 200, raised.text
 
 
 async def a_seat(entitlements: Entitlements) -> tuple[str, str]:

@@ -22,6 +22,10 @@ class PoolState(StrEnum):
 # Seats can be assigned before the term starts, so that people are ready on the first day.
 ASSIGNABLE = frozenset({PoolState.OPEN, PoolState.NOT_STARTED})
 
+# How many revisions of an agency belong to an epoch: more than its commands, one after another under its lock, reach
+# between a backup and its restore. A million epochs leave them below 2^53, up to which JavaScript counts exactly.
+REVISIONS_PER_EPOCH = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -66,6 +70,15 @@ class Pool:
         if self.suspended:
             return PoolState.SUSPENDED
         return PoolState.NOT_STARTED if now < self.starts_at else PoolState.OPEN
+
+
+def first_revision(epoch: int) -> int:
+    """The lowest revision in an epoch of the service's streams, above all that were answered in earlier ones.
+
+    Most revisions are answered without being published, so after a restore nothing else says how far they had come.
+    Neither do they for an agency whose enrollment was lost: it begins here again.
+    """
+    return (epoch - 1) * REVISIONS_PER_EPOCH + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
             cap=enrolled.seats,
             in_use=0,
             limit_met=False,
-            revision=previous.revision + 1 if previous else 1,
+            revision=previous.revision + 1 if previous else await pools.find_first_revision(uow.connection),
             generation=previous.generation if previous else 1,
             revoking=previous.revoking if previous else 0,
             time_zone=enrolled.time_zone,

@@ -5,7 +5,7 @@ from dataclasses import fields
 from datetime import datetime
 
 from muster_contracts.billing import TermStarted
-from muster_entitlements.domain.pools import Outlook, Pool, Standing
+from muster_entitlements.domain.pools import Outlook, Pool, Standing, first_revision
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
 
@@ -204,6 +204,19 @@ async def save_revision_above(connection: Connection, agency_id: str, revision: 
     await connection.execute(
         "update pool set revision = greatest(revision, $2) + 1 where agency_id = $1", agency_id, revision
     )
+
+
+async def save_revisions_of_epoch(connection: Connection, epoch: int) -> None:
+    """Continue all agencies' revisions in a raised epoch, above every one that was ever answered.
+
+    In the transaction that raises it: that runs after every restore, before the service answers again.
+    """
+    await connection.execute("update pool set revision = greatest(revision + 1, $1)", first_revision(epoch))
+
+
+async def find_first_revision(connection: Connection) -> int:
+    """The first revision of the present epoch."""
+    return first_revision(await connection.fetchval("select number from epoch"))
 
 
 async def add_terms(connection: Connection, terms: Sequence[TermStarted]) -> None:

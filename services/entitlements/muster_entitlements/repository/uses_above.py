@@ -23,7 +23,7 @@ async def find_above(connection: Connection, quotas: Sequence[LoweredQuota], at:
         ),
 
         above as (
-            select s.agency_id, s.feature, s.subject_ref, s.used - s.granted as charged, null::timestamptz as begun_until
+            select s.agency_id, s.feature, s.subject_ref, s.used - s.granted as charged, null as begun_until
             from lowered as l
             join usage_sum as s using (agency_id, feature, starts_at)
             where l.shared and s.subject_ref = '' and s.used - s.granted > l.quota and s.starts_at = any($4)

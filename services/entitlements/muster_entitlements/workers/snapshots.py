@@ -191,8 +191,12 @@ class Snapshot:
                 return Suspects(agency_id, told is not None, frozenset(), "entitlements does not know the agency yet")
             now = self._database.clock.now()
             access = await find_access(connection, pool, now)
-            itself = told is None or _as_of(told, access.revision, now) != access
-            itself = itself or self._folded.revisions[agency_id] > pool.revision  # the tables were restored
+            itself = (
+                told is None
+                or _as_of(told, access.revision, now) != access
+                or told.revision < await pools.find_first_revision(connection) <= pool.revision  # a raised epoch
+                or self._folded.revisions[agency_id] > pool.revision  # the tables went back
+            )
             return Suspects(agency_id, itself, frozenset(await self._differing(connection, pool, now)))
 
     async def _differing(self, connection: Connection, pool: Pool, now: datetime) -> set[str]:

@@ -115,7 +115,10 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
 
         async def handler(uow: UnitOfWork) -> epochs.RaisedEpoch:
             await epochs.require_no_other_relay(uow, service, settings.instance, since)
-            return await epochs.raise_epoch(uow, published, body.reason, above=body.above)
+            raised = await epochs.raise_epoch(uow, published, body.reason, above=body.above)
+            if runtime.service.epoch_raised is not None:
+                await runtime.service.epoch_raised(uow.connection, raised.epoch)
+            return raised
 
         return await commands.execute(EVERY_AGENCY, handler, *agencies)
 
