@@ -135,7 +135,8 @@ class AgencyEnrolled(AgencyFact):
     ends_at: Instant = Field(description="Exclusive end of the first term, UTC.", examples=["2026-08-06T00:00:00Z"])
     time_zone: str | None = Field(
         default=None,
-        description="The agency's time zone, by the IANA database; null for UTC.",
+        description="The agency's time zone, by the IANA database. null: its days are those of UTC, and a trial lasts "
+        "exactly its days from the start of the term.",
         examples=["America/New_York", None],
     )
     continues: list[AgencyId] = Field(

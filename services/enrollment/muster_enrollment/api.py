@@ -113,7 +113,8 @@ class EnrollmentRequest(_Request):
     contact: PersonRequest
     time_zone: _Text | None = Field(
         default=None,
-        description="The agency's time zone, as the IANA database names it: its dates are days there. null: UTC.",
+        description="The agency's time zone, as the IANA database names it: its dates are days there. null: UTC, and a "
+        "trial lasts exactly its days.",
         examples=["America/New_York"],
     )
     continues: list[AgencyId] = Field(
