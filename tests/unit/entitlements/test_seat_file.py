@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain import seat_file
-from muster_entitlements.domain.seat_file import CHUNK_BYTES, Chunk, Columns, FileCutter, read_rows
+from muster_entitlements.domain.seat_file import (
+    CHUNK_BYTES,
+    CHUNK_LINES,
+    MOST_COLUMNS,
+    Chunk,
+    Columns,
+    FileCutter,
+    read_rows,
+)
 from muster_runtime.errors import InvalidInput
 
 ROWS = [(2, "ada@nasa.gov", "Ada"), (3, "bob@nasa.gov", "Bob")]
@@ -106,6 +114,9 @@ def test_each_kind_of_file_has_columns_of_its_own(kind: SeatBatchKind, header: b
         (b'"' * 10_000_000, "must end within"),
         (b'"\n' * 4_999_999, "quote"),
         (b"email\n" + b"a\n" * 5_000_000, "within the first 5,000,000 lines"),
+        (b'email\nada\n"' + b"\n" * 5_000 + b'"\n', "line 3'.*must end within 5,000 lines"),
+        (b'email\na"\n' + b"b\n" * 100_000 + b'c"\n', "line 2'.*must end within 5,000 lines"),  # rows to a CSV reader
+        (b"email" + b"," * 500 + b"\n", "501 columns'.*at most 500 columns"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_as_a_whole(body: bytes, rule: str) -> None:
@@ -130,6 +141,29 @@ def test_a_long_file_is_cut_into_whole_rows() -> None:
     assert all(len(chunk.content) <= CHUNK_BYTES for chunk in chunks)
     lines = [line for chunk in chunks for line, _ in read_rows(chunk.content, columns, chunk.first_line)]
     assert lines == [2 + 2 * n for n in range(20_000)]
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("row", [b"a", b""])
+def test_a_chunk_has_so_many_lines_however_short_they_are(row: bytes, ending: bytes) -> None:
+    """What is done for a row, and its result, take fifty times the bytes of the shortest row."""
+    columns, chunks = cut(b"email" + ending + (row + ending) * 60_000 + b"z", pieces=3)
+    assert len(chunks) >= 60_000 // CHUNK_LINES
+    assert all(len(chunk.content.splitlines()) <= CHUNK_LINES for chunk in chunks)
+    lines = [line for chunk in chunks for line, _ in read_rows(chunk.content, columns, chunk.first_line)]
+    assert lines == (list(range(2, 60_003)) if row else [60_002])
+
+
+def test_a_row_of_many_lines_stays_whole_where_a_chunk_has_no_room_for_it() -> None:
+    rows = [f'{number},"A{line_breaks}"' for number, line_breaks in enumerate(["\n" * 1_500, "\r\n" * 1_500] * 20)]
+    columns, chunks = cut("\n".join(["email,name", *rows]).encode(), pieces=7)
+    assert all(len(chunk.content.splitlines()) <= CHUNK_LINES for chunk in chunks)
+    found = [row for chunk in chunks for row in read_rows(chunk.content, columns, chunk.first_line)]
+    assert [(line, fields and fields[0]) for line, fields in found] == [(2 + 1_501 * n, str(n)) for n in range(40)]
+
+
+def test_a_file_has_as_many_columns_as_anyone_exports() -> None:
+    assert cut(b"email" + b"," * (MOST_COLUMNS - 1) + b"\n")[0].count == MOST_COLUMNS
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)

@@ -15,6 +15,14 @@ MOST_LINES = 5_000_000
 # The bytes of a chunk, some thousand rows, and the limit for one row.
 CHUNK_BYTES = 262_144
 
+# The lines of a chunk, and the limit for one row: what is done for a row costs more than its bytes.
+CHUNK_LINES = 5_000
+
+MOST_COLUMNS = 500
+
+# As the CSV reader counts lines, of which the last one may have no line break.
+_LINE_END = re.compile(rb"\r\n?|\n|(?<![\r\n])\Z")
+
 # Header names are compared by their letters: "E-Mail Address" is emailaddress.
 _EMAIL = frozenset({"email", "emailaddress", "mail"})
 _SUBJECT = _EMAIL | {"subject", "subjectref"}
@@ -55,26 +63,25 @@ class FileCutter:
         self._kind = kind
         self._buffer = bytearray()
         self._line = 1
-        self._lines = 0
         self._offset = 0
 
     def feed(self, piece: bytes) -> Iterator[Chunk]:
         """Take the next piece; yields the chunks that are complete.
 
-        Raises InvalidInput if the file cannot be read: no header, not UTF-8, a row that is too long, or too many lines.
+        Raises InvalidInput if the file cannot be read: no header, not UTF-8, a row that is too long, or too many lines
+        or columns.
         """
         self._buffer += piece
         while len(self._buffer) >= CHUNK_BYTES:
             end = _last_row_end(self._buffer, CHUNK_BYTES)
             if end == 0:
-                rule = f"must end within {CHUNK_BYTES} bytes; check for an unclosed quote"
-                raise InvalidInput("body", f"the row at line {self._line}", rule)
+                raise _too_long(self._line, f"{CHUNK_BYTES} bytes")
             yield from self._cut(end)
 
     def end(self) -> Iterator[Chunk]:
         """End the file; yields the last chunk. Raises InvalidInput as `feed` does, and for an unclosed quote."""
         if self._buffer.count(b'"') % 2:
-            line = self._line + self._buffer.count(b"\n", 0, _last_row_end(self._buffer, len(self._buffer)))
+            line = self._line + _count_lines(self._buffer[: _last_row_end(self._buffer, len(self._buffer))])
             raise InvalidInput("body", f"the row at line {line}", "must be CSV (RFC 4180): a quote is not closed")
         yield from self._cut(len(self._buffer))
         if self.columns is None:
@@ -84,17 +91,16 @@ class FileCutter:
         content = bytes(self._buffer[:end])
         del self._buffer[:end]
         text = self._decode(content)
-        self._lines += content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")  # as the CSV reader does
-        if self._lines > MOST_LINES:
+        line, self._line = self._line, self._line + _count_lines(content)
+        if self._line > MOST_LINES + 1:
             rule = f"must be within the first {MOST_LINES:,} lines; split the file"
             raise InvalidInput("body", "the end of the file", rule)
-        line, self._line = self._line, self._line + content.count(b"\n")
         self._offset += end
         if self.columns is None:
             text, header_lines = self._read_header(text)
             line, content = line + header_lines, text.encode()
         if content:
-            yield Chunk(line, content)
+            yield from _split(content, line)
 
     def _decode(self, content: bytes) -> str:
         try:
@@ -137,6 +143,40 @@ def read_rows(content: bytes, columns: Columns, first_line: int) -> Iterator[tup
             line = first_line + reader.line_num
 
 
+def _split(content: bytes, line: int) -> Iterator[Chunk]:
+    """Whole rows in chunks of at most so many lines. Raises InvalidInput for a row of more lines."""
+    if _count_lines(content) < CHUNK_LINES:
+        yield Chunk(line, content)
+        return
+    chunk = row = at = 0  # where each begins
+    chunk_lines = row_lines = quotes = 0
+    for line_end in _LINE_END.finditer(content):
+        end = line_end.end()
+        quotes += content.count(b'"', at, end)
+        at = end
+        row_lines += 1
+        if row_lines > CHUNK_LINES:
+            raise _too_long(line + chunk_lines, f"{CHUNK_LINES:,} lines")
+        if quotes % 2:
+            continue
+        if chunk_lines + row_lines > CHUNK_LINES:
+            yield Chunk(line, content[chunk:row])
+            line, chunk, chunk_lines = line + chunk_lines, row, 0
+        chunk_lines += row_lines
+        row, row_lines = at, 0
+    yield Chunk(line, content[chunk:])
+
+
+def _count_lines(content: bytes | bytearray) -> int:
+    """The line breaks of whole rows, as the CSV reader counts them."""
+    return content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")
+
+
+def _too_long(line: int, limit: str) -> InvalidInput:
+    rule = f"must end within {limit}; check for an unclosed quote"
+    return InvalidInput("body", f"the row at line {line}", rule)
+
+
 def _last_row_end(buffer: bytearray, limit: int) -> int:
     """The end of the last row that ends within a limit; 0 if none does.
 
@@ -153,6 +193,8 @@ def _last_row_end(buffer: bytearray, limit: int) -> int:
 
 
 def _find_columns(header: list[str], kind: SeatBatchKind) -> Columns:
+    if len(header) > MOST_COLUMNS:
+        raise InvalidInput("header", f"{len(header)} columns", f"must have at most {MOST_COLUMNS} columns")
     names = [re.sub(r"[^a-z]", "", field.casefold()) for field in header]
     match kind:
         case SeatBatchKind.IMPORT:
