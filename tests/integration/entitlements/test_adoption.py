@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from muster_contracts.entitlements import AdoptionSummarized
+from muster_entitlements.queries.adoption import EXPORT_LINES, Export, begin_export, export_days
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import report, used
 
@@ -98,6 +99,67 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
     service.clock.move(START + 60 * DAY)
     last: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(28))
     assert [each.day for each in last][-1] == "2025-09-04"
+
+
+async def test_an_export_is_read_and_sent_in_parts(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    await entitlements.enroll(cap=40)
+    assert (await entitlements.get("adoption/export")).text == (
+        "feature,day,active,active_7_days,active_28_days,first_uses,days_to_first_use\r\n"
+    )
+    for number in range(12):
+        await entitlements.assign(number)
+    features, days = 7, 300
+    await service.admin.execute(
+        """
+        insert into adoption_day (agency_id, feature, day, active, first_uses, first_use_days)
+        select 'NASA', 'feature-' || f, $1::date + d, d, 12, 18
+        from generate_series(1, $2::integer) as f (f)
+        cross join generate_series(0, $3::integer - 1) as d (d)
+        """,
+        START.date(),
+        features,
+        days,
+    )
+    service.clock.move(START + (days - 1) * DAY)
+    export = await entitlements.get("adoption/export")
+    assert "content-length" not in export.headers  # it is not held as a whole
+    lines = list(csv.reader(io.StringIO(export.text)))[1:]
+    assert lines == [
+        [
+            f"feature-{feature}",
+            (START + day * DAY).date().isoformat(),
+            "" if 0 < day < 10 else str(day),
+            "0",
+            "0",
+            "12",
+            "1.5",
+        ]
+        for feature in range(1, features + 1)
+        for day in range(days)
+    ]
+    assert (await service.client.get("/v1/agencies/NSF/adoption/export")).status_code == 404
+
+
+@pytest.mark.parametrize("lines", [0, 1, 499, 500, 501, 1_000])
+async def test_a_part_of_an_export_has_so_many_lines(entitlements: Entitlements, lines: int) -> None:
+    service = entitlements.service
+    await entitlements.enroll(cap=1)
+    await service.admin.execute(
+        """
+        insert into adoption_day (agency_id, feature, day)
+        select 'NASA', 'feature-' || f, $1
+        from generate_series(1, $2::integer) as f (f)
+        """,
+        START.date(),
+        lines,
+    )
+    export: Export | None = await begin_export(service.admin, "NASA", service.clock.now())
+    parts = []
+    while export is not None:
+        part, export = await export_days(service.admin, export)
+        parts.append(part.count("\n"))
+    assert (sum(parts), max(parts) <= EXPORT_LINES) == (lines, True)
 
 
 async def test_the_first_use_is_on_the_day_of_the_seat_or_later(entitlements: Entitlements) -> None:

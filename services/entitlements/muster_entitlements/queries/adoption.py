@@ -2,16 +2,22 @@
 
 import csv
 import io
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.queries import known_pool
-from muster_entitlements.replies.adoption import AdoptionDayReply, AdoptionReply, FeatureAdoptionReply
+from muster_entitlements.replies.adoption import AdoptionDayReply, AdoptionReply, FeatureAdoptionReply, facts
 from muster_entitlements.repository import adoption, catalogs
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import InvalidCursor, Page, Pagination
 
 _BEFORE_ALL = ("", date.min)
+
+# The lines of an export that are read, and written, at once.
+EXPORT_LINES = 500
+
+EXPORT_HEADER = ",".join(AdoptionDayReply.model_fields) + "\r\n"
 
 
 async def find_adoption(connection: Connection, agency_id: str, now: datetime) -> AdoptionReply:
@@ -36,15 +42,30 @@ async def list_days(connection: Connection, agency_id: str, page: Pagination, no
     return page.make(replies, key=lambda each: f"{each.feature}/{each.day.isoformat()}")
 
 
-async def export_days(connection: Connection, agency_id: str, now: datetime) -> str:
-    """The days of the term as CSV: as few lines as features and days. Raises PoolUnknown."""
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What is still to be exported: an agency's days within [first, last], by feature and day, after one."""
+
+    pool: Pool
+    first: date
+    last: date
+    after: tuple[str, date] = _BEFORE_ALL
+
+
+async def begin_export(connection: Connection, agency_id: str, now: datetime) -> Export:
+    """The export of the days of the term. Raises PoolUnknown."""
     pool = await known_pool(connection, agency_id)
-    found = await adoption.list_days(connection, agency_id, *_term(pool, now), _BEFORE_ALL, None)
+    return Export(pool, *_term(pool, now))
+
+
+async def export_days(connection: Connection, export: Export) -> tuple[str, Export | None]:
+    """The next lines of an export as CSV, and what is still to be exported after them."""
+    pool, first, last, after = export.pool, export.first, export.last, export.after
+    found = await adoption.list_days(connection, pool.agency_id, first, last, after, EXPORT_LINES)
     written = io.StringIO()
-    lines = csv.DictWriter(written, list(AdoptionDayReply.model_fields))
-    lines.writeheader()
-    lines.writerows(AdoptionDayReply.of(each, pool.in_use).model_dump(mode="json") for each in found)
-    return written.getvalue()
+    csv.writer(written).writerows(facts(each, pool.in_use).values() for each in found)
+    more = len(found) == EXPORT_LINES
+    return written.getvalue(), replace(export, after=(found[-1].feature, found[-1].day)) if more else None
 
 
 def _term(pool: Pool, now: datetime) -> tuple[date, date]:

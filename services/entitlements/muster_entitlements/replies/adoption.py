@@ -24,7 +24,7 @@ class AdoptionDayReply(BaseModel):
     @classmethod
     def of(cls, adoption: Adoption, seats: int) -> "AdoptionDayReply":
         """The reply for an agency with so many seats in use."""
-        return cls(**_facts(adoption, seats))
+        return cls(**facts(adoption, seats))
 
 
 class FeatureAdoptionReply(AdoptionDayReply):
@@ -35,7 +35,7 @@ class FeatureAdoptionReply(AdoptionDayReply):
     @classmethod
     def of(cls, adoption: Adoption, seats: int) -> "FeatureAdoptionReply":
         """The reply for an agency with so many seats in use."""
-        return cls(**_facts(adoption, seats), never_used=adoption.shown(seats).never_used)
+        return cls(**facts(adoption, seats), never_used=adoption.shown(seats).never_used)
 
 
 class AdoptionReply(BaseModel):
@@ -46,7 +46,8 @@ class AdoptionReply(BaseModel):
     features: list[FeatureAdoptionReply]
 
 
-def _facts(adoption: Adoption, seats: int) -> dict[str, object]:
+def facts(adoption: Adoption, seats: int) -> dict[str, object]:
+    """What the reply of a day has, in its order."""
     shown = adoption.shown(seats)
     return {
         "feature": shown.feature,

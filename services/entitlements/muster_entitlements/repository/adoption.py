@@ -182,9 +182,9 @@ async def find_adoption(
 
 
 async def list_days(
-    connection: Connection, agency_id: str, first: date, last: date, after: tuple[str, date], limit: int | None
+    connection: Connection, agency_id: str, first: date, last: date, after: tuple[str, date], limit: int
 ) -> list[Adoption]:
-    """How features were used on each day within [first, last], by feature and day, after one; None: all of them."""
+    """How features were used on each day within [first, last], by feature and day, after one."""
     rows = await connection.fetch(
         """
         select feature, day, active, active_7_days, active_28_days, first_uses, first_use_days
