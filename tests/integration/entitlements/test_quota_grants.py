@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from muster_contracts.entitlements import QuotaExceeded, QuotaThresholdCrossed
+from muster_entitlements.domain.quotas import Sum
 from muster_entitlements.handlers.quota_grants import MOST_UNSPENT
+from muster_entitlements.repository.quota_grants import find_grants_for
 from muster_runtime.database import outbox
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish
@@ -159,6 +161,21 @@ async def test_what_a_grant_makes_allowed_has_a_higher_revision(entitlements: En
         assert granted.status_code == 201
         after = await entitlements.check("ada", "notes")
         assert (after["reason"], after["revision"]) == ("quota", before["revision"] + 1)
+
+
+async def test_a_grant_that_ended_unspent_is_read_only_for_use_before_its_end(entitlements: Entitlements) -> None:
+    await publish(entitlements, [notes(limit=1)], "new-agencies")
+    await entitlements.enroll(cap=1)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    end = START + timedelta(days=2)
+    body = {"feature": "notes", "amount": 3, "reason": "a deadline", "subject": ada, "ends_at": end.isoformat()}
+    assert (await entitlements.post("quota-grants", body)).status_code == 201
+    for starts_at, grants in ((START, 1), (end - timedelta(seconds=1), 1), (end, 0)):
+        total = Sum("NASA", "notes", ada, starts_at, starts_at + timedelta(days=31))
+        assert len(await find_grants_for(entitlements.service.admin, [total])) == grants
+    entitlements.service.clock.move(START + timedelta(days=28))  # late use, of a period that is over
+    await report(entitlements, used(1, ada, START + timedelta(days=1), 3, feature="notes"))
+    assert await entitlements.service.admin.fetchval("select spent from quota_grant") == 2
 
 
 async def test_only_so_many_grants_are_not_spent_as_the_record_of_who_has_them_holds(

@@ -49,19 +49,23 @@ async def count_unspent(connection: Connection, grant: QuotaGrant, now: datetime
 
 
 async def find_grants_for(connection: Connection, totals: Sequence[Sum]) -> list[QuotaGrant]:
-    """The grants for uses of these sums that are not spent, oldest first."""
+    """The grants for uses of these sums that are not spent, oldest first.
+
+    What ended before the oldest of their periods pays for none of their uses, however late those are reported.
+    """
     rows = await connection.fetch(
         """
         select agency_id, grant_id, feature, subject_ref, amount, spent, priority, starts_at, ends_at
         from quota_grant
         where
             agency_id = any($1::text[]) and feature = any($2::text[]) and subject_ref = any($3::text[])
-            and spent < amount
+            and spent < amount and (ends_at is null or ends_at > $4)
         order by grant_id
         """,
         list({total.agency_id for total in totals}),
         list({total.feature for total in totals}),
         [WHOLE_AGENCY, *{total.subject_ref for total in totals}],
+        min(total.starts_at for total in totals),
     )
     return [QuotaGrant(**row) for row in rows]
 
