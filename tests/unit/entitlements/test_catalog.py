@@ -1,12 +1,17 @@
 """The feature catalog: what each feature may state, and how an unknown one is refused."""
 
+from collections.abc import Collection
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any
 
 import pytest
 
 from muster_contracts.entitlements import AccessMode, FeatureKind
+from muster_entitlements.domain import catalog as domain
 from muster_entitlements.domain.catalog import (
+    MOST_FEATURES,
+    Catalog,
     Feature,
     Quota,
     packaged_catalog,
@@ -104,6 +109,21 @@ def test_an_unknown_feature_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(FeatureUnknown) as refused:
         packaged_catalog().known("x" * 5000)
     assert (refused.value.extensions, len(str(refused.value)) < 200) == ({"nearest": []}, True)
+
+
+def test_an_unknown_key_is_compared_with_few_of_many_that_resemble_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def counted(key: str, keys: Collection[str], n: int, cutoff: float) -> list[str]:
+        compared.append(len(keys))
+        return get_close_matches(key, keys, n, cutoff)
+
+    monkeypatch.setattr(domain, "get_close_matches", counted)
+    feature = packaged_catalog().features["frontier-models"]
+    catalog = Catalog(2, {f"{number:03}-{'research' * 6}": feature for number in range(MOST_FEATURES)})
+    assert catalog.nearest(f"117-{'reserach' * 6}")[0] == f"117-{'research' * 6}"
+    assert catalog.nearest(f"x117-{'research' * 600}")[0] == f"117-{'research' * 6}"
+    assert max(compared) <= 10
 
 
 def test_the_nearest_are_looked_for_only_so_often() -> None:

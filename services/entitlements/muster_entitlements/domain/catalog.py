@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache, lru_cache
+from heapq import nlargest
 from importlib.resources import files
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import (
@@ -30,6 +32,9 @@ from muster_runtime.errors import InvalidInput
 
 LONGEST_DAYS = 3660
 LONGEST_KEY = 60
+
+# With how many keys an unknown one is compared, those that share the most pairs of letters: a comparison takes 0.1 ms.
+MOST_COMPARED = 10
 
 # What a reader in any language keeps exactly.
 MOST_EXACT = 2**53
@@ -207,7 +212,15 @@ class Catalog:
 
     def nearest(self, key: str) -> list[str]:
         """The keys that resemble a key, the nearest first."""
-        return get_close_matches(key[:LONGEST_KEY], self.features, n=3, cutoff=0.5)
+        key = key[:LONGEST_KEY]
+        asked = frozenset(pairwise(key))
+        likely = nlargest(MOST_COMPARED, self.features, key=lambda each: len(asked & _letter_pairs(each)))
+        return get_close_matches(key, likely, n=3, cutoff=0.5)
+
+
+@lru_cache(maxsize=1_000)
+def _letter_pairs(key: str) -> frozenset[tuple[str, str]]:
+    return frozenset(pairwise(key))
 
 
 class VersionState(StrEnum):
