@@ -59,6 +59,22 @@ async def test_what_is_not_a_list_of_checks_is_refused_as_a_whole(entitlements: 
     assert (await entitlements.post("checks", {"pairs": [good] * (MOST_PAIRS + 1)})).status_code == 422
 
 
+async def test_pairs_are_refused_for_the_first_one_that_breaks_a_rule(entitlements: Entitlements) -> None:
+    """Each further error would take memory and time, and nobody reads ten thousand of them."""
+    wrong = {"a": 1, "b": 2, "c": 3, "d": 4}
+    many_keys = {"subject": "ada@nasa.gov", **{f"k{number}": number for number in range(9_000)}}
+    for path in ("/v1/agencies/NASA/checks", "/v1/checks"):
+        for pairs, most in (([wrong] * 9_999, 6), ([many_keys], 4)):
+            reply = await entitlements.service.client.post(path, json={"pairs": pairs})
+            errors = reply.json()["errors"]
+            assert (reply.status_code, {each["field"].split(".")[1] for each in errors}) == (422, {"0"})
+            assert len(errors) <= most
+            assert reply.json()["detail"].endswith(f" (and {len(errors) - 1} more)")  # the reply has them all
+    good = {"subject": "ada@nasa.gov", "feature": "deep-research"}
+    refused = await entitlements.post("checks", {"pairs": [good, good | {"k": 1, "l": 2, "m": 3}]})
+    assert [each["field"] for each in refused.json()["errors"]] == ["pairs.1.k", "pairs.1.l"]
+
+
 async def test_checks_need_the_scope_and_the_agency(entitlements: Entitlements) -> None:
     path, body = "/v1/agencies/NASA/checks", {"pairs": [{"subject": "ada@nasa.gov"}]}
     for scope, agency, status in (

@@ -1,9 +1,10 @@
 """The routes of checks: whether people may use a feature."""
 
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, READ_ALL, AsOfDep
@@ -44,12 +45,20 @@ class AgencyPair(Pair):
     agency_id: AgencyId
 
 
+def _cut(pairs: object) -> object:
+    """Without most of the keys of a pair that has too many: each makes an error, and one that is left is unknown."""
+    most = len(AgencyPair.model_fields) + 1
+    if not isinstance(pairs, list):
+        return pairs
+    return [dict(islice(pair.items(), most)) if isinstance(pair, dict) and len(pair) > most else pair for pair in pairs]
+
+
 class ChecksRequest(BaseModel):
     """Checks of one agency's people."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pairs: list[Pair] = Field(min_length=1, max_length=MOST_PAIRS)
+    pairs: Annotated[list[Pair], FailFast(), Field(min_length=1, max_length=MOST_PAIRS), BeforeValidator(_cut)]
 
 
 class AgenciesChecksRequest(BaseModel):
@@ -57,7 +66,7 @@ class AgenciesChecksRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pairs: list[AgencyPair] = Field(min_length=1, max_length=MOST_PAIRS)
+    pairs: Annotated[list[AgencyPair], FailFast(), Field(min_length=1, max_length=MOST_PAIRS), BeforeValidator(_cut)]
 
 
 def make_router(directory: Directory) -> APIRouter:
