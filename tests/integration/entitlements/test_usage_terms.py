@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from muster_contracts.entitlements import QuotaExceeded
+from muster_entitlements.domain.catalog import packaged_catalog
+from muster_entitlements.repository import usage
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish, rolled_out
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate
@@ -165,3 +167,13 @@ async def test_late_use_after_a_seats_trial_counts_against_the_quota_also_once_t
     )
     query = "select used, granted, excess from usage_sum where subject_ref <> ''"
     assert [tuple(row) for row in await entitlements.service.admin.fetch(query)] == [(10, 0, 7)] * 2
+
+
+async def test_what_follows_a_version_reads_no_other_one(entitlements: Entitlements) -> None:
+    for name in ("Two", "Three", "Four"):
+        await publish(entitlements, [FRONTIER | {"name": name}])
+    found = await usage.find_versions(entitlements.service.admin, {1, 3, None}, packaged_catalog())
+    assert {number: version.features["frontier-models"].name for number, version in found.items()} == {
+        1: packaged_catalog().features["frontier-models"].name,
+        3: "Three",
+    }

@@ -1,6 +1,6 @@
 """The versions of the feature catalog, and which of them each agency has."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -64,6 +64,12 @@ async def find_version(connection: Connection, number: int) -> Version | None:
     """A version from 2 on."""
     row = await connection.fetchrow(f"{_VERSION} where number = $1 and state = 'published'", number)
     return _to_version(row) if row else None
+
+
+async def find_versions(connection: Connection, numbers: Collection[int | None]) -> list[Version]:
+    """The published versions with these numbers, from 2 on."""
+    rows = await connection.fetch(f"{_VERSION} where number = any($1::int[]) and state = 'published'", list(numbers))
+    return [_to_version(row) for row in rows]
 
 
 async def list_published(connection: Connection, after: int, limit: int | None = None) -> list[Version]:

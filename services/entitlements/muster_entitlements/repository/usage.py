@@ -11,6 +11,7 @@ from muster_entitlements.repository import catalogs, quota_grants
 from muster_runtime.database.array_literals import array
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
+from muster_runtime.pacing import Pace
 
 
 async def find_used(
@@ -25,10 +26,12 @@ async def find_used(
     own: defaultdict[str, list[QuotaGrant]] = defaultdict(list)
     for grant in await quota_grants.find_grants_for(connection, list(sums.values())):
         own[grant.subject_ref].append(grant)
-    used = {
-        subject_ref: Used.of(total, limit, [grant for who in {subject_ref, WHOLE_AGENCY} for grant in own[who]], now)
-        for subject_ref, total in sums.items()
-    }
+    used = {}
+    pace = Pace()
+    for subject_ref, total in sums.items():
+        await pace.keep()
+        grants = [grant for who in {subject_ref, WHOLE_AGENCY} for grant in own[who]]
+        used[subject_ref] = Used.of(total, limit, grants, now)
     return {subject_ref: used[counted] for subject_ref, counted in limited.items()}
 
 
@@ -37,9 +40,8 @@ async def find_versions(
 ) -> Mapping[int, Catalog]:
     """At least the versions of the catalog with these numbers; `catalog` is one that is known already."""
     versions = {packaged_catalog().number: packaged_catalog(), catalog.number: catalog}
-    if set(numbers) - versions.keys() - {None}:
-        published = await catalogs.list_published(connection, packaged_catalog().number)
-        versions |= {version.number: version.catalog for version in published}
+    if unknown := set(numbers) - versions.keys() - {None}:
+        versions |= {version.number: version.catalog for version in await catalogs.find_versions(connection, unknown)}
     return versions
 
 
