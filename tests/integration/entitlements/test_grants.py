@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from muster_contracts.entitlements import EntitlementGranted, EntitlementRevoked
+from muster_entitlements.domain.grants import MOST_STANDING
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish
 from tests.integration.entitlements.test_quota_copies import NOTES
@@ -95,6 +96,26 @@ async def test_a_grant_that_cannot_be_is_refused_and_leaves_nothing(entitlements
     assert (await entitlements.pool(), len((await entitlements.get("grants")).json()["items"])) == (pool, 3)
     others = Entitlements(entitlements.service, entitlements.eventually, "GSA")
     assert (await others.get("grants")).json()["items"] == []
+
+
+async def test_only_so_many_grants_of_a_feature_are_not_over(entitlements: Entitlements) -> None:
+    """Each check reads them all."""
+    await entitlements.enroll(cap=1)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    day = [(START + number * DAY).isoformat() for number in range(MOST_STANDING + 2)]
+    for to in ({"subject": ada}, {}):
+        granted = [
+            await grant(entitlements, starts_at=day[number], ends_at=day[number + 1], **to)
+            for number in range(MOST_STANDING)
+        ]
+        span = {"starts_at": day[MOST_STANDING], "ends_at": day[MOST_STANDING + 1]} | to
+        full = await grant(entitlements, 409, **span)
+        assert (full["type"].rsplit(":", 1)[-1], full["most"]) == ("grants-full", MOST_STANDING)
+        assert full["detail"].startswith("feature: 'deep-research' must have fewer than 50 grants to ")
+        await grant(entitlements, 201, **span, feature="frontier-models")
+        revoked = await entitlements.post(f"grants/{granted[0]['grant_id']}/revocation", {"reason": "over"})
+        assert revoked.status_code == 200
+        await grant(entitlements, **span)
 
 
 async def test_what_is_granted_can_be_consumed_also_once_no_catalog_has_it(entitlements: Entitlements) -> None:

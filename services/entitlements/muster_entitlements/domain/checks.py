@@ -1,6 +1,7 @@
 """Checks: whether a person may use a feature at an instant, and why."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -114,30 +115,30 @@ class Register:
 
 
 def check_all(
-    register: Register, pairs: Sequence[tuple[str, str | None]], now: datetime
-) -> list[tuple[Question, Answer]]:
-    """Answer a check of each subject and feature, in order.
+    register: Register, pairs: Iterable[tuple[str, str | None]], now: datetime
+) -> Iterator[tuple[Question, Answer]]:
+    """Answer a check of each subject and feature, in order, as the caller takes them.
 
-    An answer depends only on the seat's state, when its trial began, the feature, and the grants, so many pairs have
-    few different answers.
+    An answer depends only on the seat's state, when its trial began, the feature, and whose grants of it there are, so
+    many pairs have few different answers.
     """
-    granted: dict[tuple[str | None, str], list[Grant]] = {}
+    granted: defaultdict[tuple[str | None, str | None], list[Grant]] = defaultdict(list)
     for grant in register.grants:
-        granted.setdefault((grant.subject_ref, grant.feature), []).append(grant)
-    answers: dict[tuple[SeatState | None, str | None, datetime | None, tuple[Grant, ...]], tuple[Question, Answer]] = {}
-    in_order = []
+        granted[grant.subject_ref, grant.feature].append(grant)
+    of_agency = {feature: tuple(grants) for (owner, feature), grants in granted.items() if owner is None}
+    answers: dict[tuple[SeatState | None, str | None, datetime | None, str | None], tuple[Question, Answer]] = {}
     for subject_ref, feature in pairs:
-        grants = (
-            (*granted.get((subject_ref, feature), ()), *granted.get((None, feature), ())) if feature and granted else ()
-        )
         seat, began_at = register.seats.get(subject_ref), register.begun.get(subject_ref)
-        kind = seat, feature, began_at, grants
+        owner = subject_ref if (subject_ref, feature) in granted else None
+        kind = seat, feature, began_at, owner
         if kind not in answers:
             window = register.windows.get(feature) if feature else None
+            grants = of_agency.get(feature, ())
+            if owner is not None:
+                grants = (*granted[owner, feature], *grants)
             question = Question(register.pool, seat, feature, window, grants=grants, began_at=began_at)
             answers[kind] = question, check(question, now)
-        in_order.append(answers[kind])
-    return in_order
+        yield answers[kind]
 
 
 def count(answer: Answer, used: Used, *, enforced: bool) -> Answer:

@@ -7,6 +7,9 @@ from datetime import datetime
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.quotas import QuotaGrant
 
+# How many grants of a feature to a person, or the agency, may be neither over nor revoked: a check reads them all.
+MOST_STANDING = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:

@@ -6,10 +6,10 @@ from typing import Any
 from muster_contracts.entitlements import AccessMode, QuotaScope
 from muster_entitlements.commands import GrantFeature, RevokeGrant
 from muster_entitlements.domain.catalog import Catalog, Feature
-from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.grants import MOST_STANDING, Grant
 from muster_entitlements.domain.lowered_quotas import LoweredQuota
 from muster_entitlements.domain.quotas import WHOLE_AGENCY
-from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantUnknown
+from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantsFull, GrantUnknown
 from muster_entitlements.handlers.lookups import known_feature, known_pool
 from muster_entitlements.handlers.quota_terms import tell_uses
 from muster_entitlements.handlers.snapshots import publish_granted, publish_holders
@@ -48,9 +48,14 @@ async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
     if not command.allow_below_use and grant.monthly_quota is not None:
         await _require_quota_above_use(uow, grant, grant.monthly_quota, newest)
     subjects = [grant.subject_ref] if grant.subject_ref else []
-    for other in await grants.list_standing(uow.connection, agency_id, subjects, uow.now, feature.key):
-        if other.subject_ref == grant.subject_ref and grant.overlaps(other):
+    found = await grants.list_standing(uow.connection, agency_id, subjects, uow.now, feature.key)
+    standing = [other for other in found if other.subject_ref == grant.subject_ref]
+    for other in standing:
+        if grant.overlaps(other):
             raise GrantOverlaps(other.grant_id)
+    if len(standing) >= MOST_STANDING:
+        rule = f"must have fewer than {MOST_STANDING} grants to {grant.subject_ref or agency_id} that are not over"
+        raise GrantsFull(f"feature: {feature.key!r} {rule}; wait until one is, or revoke one", most=MOST_STANDING)
     await grants.add_grant(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, agency_id)
     uow.publish(entitlement_granted(grant))

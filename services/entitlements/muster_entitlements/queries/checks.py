@@ -23,6 +23,7 @@ from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import NAMED_COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 from muster_runtime.errors import InvalidInput
+from muster_runtime.pacing import Pace
 
 # A pool, and the windows of its enrollment that meet any further conditions.
 _COLUMNS = f"{pools.COLUMNS}, {NAMED_COLUMNS}"
@@ -71,9 +72,20 @@ async def find_checks(connection: Connection, pairs: Sequence[Pair], now: dateti
     """The checks of these pairs, in order. Raises InvalidInput, which names the pair."""
     registers = await _find_registers(connection, people_of(pairs), now)
     await require_known(connection, registers, pairs, now)
-    checked = check_pairs(registers, pairs, now)
+    checked = await check_pairs(registers, pairs, now)
     cases = [(pair.subject_ref, *case) for pair, case in zip(pairs, checked, strict=True)]
-    return ChecksReply.of(await count_use(cases, connection, now))
+    return await reply_to(await count_use(cases, connection, now))
+
+
+async def reply_to(answers: Sequence[Answer]) -> ChecksReply:
+    """The reply of answers, of which many are the same."""
+    replies: dict[Answer, CheckReply] = {}
+    pace = Pace()
+    for answer in answers:
+        await pace.keep()
+        if answer not in replies:
+            replies[answer] = CheckReply.of(answer)
+    return ChecksReply(answers=[replies[answer] for answer in answers])
 
 
 def people_of(pairs: Iterable[Pair]) -> dict[str, set[str]]:
@@ -84,7 +96,7 @@ def people_of(pairs: Iterable[Pair]) -> dict[str, set[str]]:
     return people
 
 
-def check_pairs(
+async def check_pairs(
     registers: Mapping[str, Register], pairs: Sequence[Pair], now: datetime
 ) -> list[tuple[Question, Answer]]:
     """Answer the check of each pair, in order, by its agency's register."""
@@ -92,9 +104,12 @@ def check_pairs(
     for place, pair in enumerate(pairs):
         places[pair.agency_id].append(place)
     checked: dict[int, tuple[Question, Answer]] = {}
+    pace = Pace()
     for agency_id, own in places.items():
-        asked = [(pairs[place].subject_ref, pairs[place].feature) for place in own]
-        checked.update(zip(own, check_all(registers[agency_id], asked, now), strict=True))
+        asked = ((pairs[place].subject_ref, pairs[place].feature) for place in own)
+        for place, case in zip(own, check_all(registers[agency_id], asked, now), strict=True):
+            checked[place] = case
+            await pace.keep()
     return [checked[place] for place in range(len(pairs))]
 
 
@@ -174,9 +189,11 @@ async def count_use(
     for place, limit in zip(of_quota, limits, strict=True):
         if limit is not None:
             limited[limit].append(place)
+    pace = Pace()
     for limit, places in limited.items():
         used = await usage.find_used(connection, limit, {cases[place][0] for place in places}, now)
         for place in places:
+            await pace.keep()
             answers[place] = count(answers[place], used[cases[place][0]], enforced=limit.quota.enforced)
     return answers
 
@@ -192,7 +209,9 @@ async def find_limits(connection: Connection, questions: Sequence[Question], now
     numbers = {question.window.catalog_number for question in questions if question.window}
     versions = await usage.find_versions(connection, numbers, known)
     limits: dict[int, Limit | None] = {}  # many people share a question
+    pace = Pace()
     for question in questions:
+        await pace.keep()
         if id(question) not in limits:
             features = versions[question.window.catalog_number].features if question.window else last
             limits[id(question)] = _limit(question, features.get(question.feature or ""), now)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from muster_entitlements.domain.as_of import AsOf
 from muster_entitlements.domain.checks import Answer, Question, Reason, Register
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.queries.checks import Pair, check_pairs, find_limits, people_of, require_known
+from muster_entitlements.queries.checks import Pair, check_pairs, find_limits, people_of, reply_to, require_known
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_entitlements.repository import catalogs, history
 from muster_runtime.database.transactions import Connection
@@ -15,7 +15,7 @@ from muster_runtime.database.transactions import Connection
 async def find_past_check(connection: Connection, pair: Pair, as_of: AsOf) -> CheckReply:
     """The check of a pair at a past instant. Counted use has no history. Raises FeatureUnknown, InvalidInput."""
     registers = await _find_registers(connection, people_of([pair]), as_of)
-    [(question, answer)] = check_pairs(registers, [pair], as_of.at)
+    [(question, answer)] = await check_pairs(registers, [pair], as_of.at)
     if pair.feature is not None and question.window is None and not question.grants:
         (await catalogs.find_catalog(connection, as_of.at)).known(pair.feature)
     [limited] = await _limit(connection, [(question, answer)], as_of)
@@ -26,7 +26,8 @@ async def find_past_checks(connection: Connection, pairs: Sequence[Pair], as_of:
     """The same of many pairs, in order. Raises InvalidInput, which names the pair, or an instant that is not kept."""
     registers = await _find_registers(connection, people_of(pairs), as_of)
     await require_known(connection, registers, pairs, as_of.at)
-    return ChecksReply.of(await _limit(connection, check_pairs(registers, pairs, as_of.at), as_of))
+    checked = await check_pairs(registers, pairs, as_of.at)
+    return await reply_to(await _limit(connection, checked, as_of))
 
 
 async def _limit(connection: Connection, cases: Sequence[tuple[Question, Answer]], as_of: AsOf) -> list[Answer]:

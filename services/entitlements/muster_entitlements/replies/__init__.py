@@ -1,6 +1,5 @@
 """The replies of the routes."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 
@@ -193,12 +192,6 @@ class ChecksReply(BaseModel):
     """The answers to many checks, in the order of the request."""
 
     answers: list[CheckReply]
-
-    @classmethod
-    def of(cls, answers: Sequence[Answer]) -> "ChecksReply":
-        """The reply for answers, of which many are the same."""
-        replies = {answer: CheckReply.of(answer) for answer in set(answers)}
-        return cls(answers=[replies[answer] for answer in answers])
 
 
 class SeatPolicyReply(BaseModel):
