@@ -12,6 +12,7 @@ from rich.markup import escape
 from muster_operator.failures import NotFound
 from muster_operator.group import group
 from muster_operator.output import Answer, facts, table
+from muster_operator.parked import PublicReason
 from muster_operator.service import agency_path
 from muster_operator.target import Target, on_target
 from muster_runtime.clock import SystemClock
@@ -73,6 +74,10 @@ async def enroll(
             metavar="INSTANT", help="The start, such as 2025-10-05T00:00:00Z. Default: now, by this machine's clock."
         ),
     ] = None,
+    time_zone: Annotated[
+        str | None,
+        typer.Option(help="The agency's time zone, such as America/New_York: its dates are days there. Default: UTC."),
+    ] = None,
     continues: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,6 +93,8 @@ async def enroll(
         "starts_at": starts_at or SystemClock().now().isoformat(),
         "contact": {"name": contact_name, "email": contact_email},
     }
+    if time_zone is not None:
+        body["time_zone"] = time_zone
     if continues:
         body["continues"] = continues
     return await _post(target, "write", f"{agency_path(agency)}/enrollments", body)
@@ -142,7 +149,7 @@ async def accept(
 async def withdraw(
     target: Target,
     agency: Agency,
-    reason: Annotated[str, typer.Option(help="The reason. Every subscriber receives it: do not name a person.")],
+    reason: PublicReason,
 ) -> Answer:
     """Withdraw an agency from the program, if its enrollment has not changed since the command read it."""
     async with target.service(_SERVICE, "read", "write") as service:

@@ -7,9 +7,11 @@ from urllib.parse import quote
 import typer
 from rich.markup import escape
 
+from muster_operator.failures import BadInput
 from muster_operator.group import group
+from muster_operator.options import STATED_BELOW_USE
 from muster_operator.output import Answer, facts, table
-from muster_operator.parked import Agency
+from muster_operator.parked import Agency, PublicReason
 from muster_operator.service import agency_path
 from muster_operator.target import Target, on_target
 
@@ -17,9 +19,6 @@ app = group("List, add, and revoke grants: features for an agency or one person,
 
 _SERVICE = "entitlements"
 
-Reason = Annotated[
-    str, typer.Option("--reason", help="The reason. Every subscriber receives it: do not name a person.")
-]
 _STARTS = typer.Option(
     metavar="INSTANT", help="The start, with a UTC offset, such as 2025-10-05T00:00:00Z. Default: now."
 )
@@ -62,7 +61,7 @@ async def add(
     target: Target,
     agency: Agency,
     feature: Annotated[str, typer.Argument(help="A feature of the catalog.")],
-    reason: Reason,
+    reason: PublicReason,
     subject: Annotated[
         str | None, typer.Option(help="A person's address or subject reference. Default: every seat of the agency.")
     ] = None,
@@ -79,7 +78,11 @@ async def add(
     if allow_below_use:
         given["allow_below_use"] = True
     async with target.service(_SERVICE, "operate") as service:
-        reply = await service.post(_path(agency), {"feature": feature, "mode": mode.value, "reason": reason, **given})
+        try:
+            body = {"feature": feature, "mode": mode.value, "reason": reason, **given}
+            reply = await service.post(_path(agency), body)
+        except BadInput as error:
+            raise BadInput(str(error).replace(*STATED_BELOW_USE)) from None
     return Answer(reply, facts(reply))
 
 
@@ -89,7 +92,7 @@ async def revoke(
     target: Target,
     agency: Agency,
     grant: Annotated[str, typer.Argument(help="The grant's ID, as `list` prints it.")],
-    reason: Reason,
+    reason: PublicReason,
 ) -> Answer:
     """Revoke a grant."""
     async with target.service(_SERVICE, "operate") as service:

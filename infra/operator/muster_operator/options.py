@@ -46,4 +46,7 @@ ServicesOption = Annotated[
     list[str] | None,
     typer.Option("--service", callback=some_services, help="Only this service; repeatable. Default: all four."),
 ]
+# How a service's refusal says that a quota may be below what is used, and how a command does.
+STATED_BELOW_USE = ("allow_below_use must be true", "give --allow-below-use")
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

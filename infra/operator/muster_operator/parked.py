@@ -25,6 +25,13 @@ Agency = Annotated[str, typer.Argument(help="The agency's ID, such as NASA.")]
 Reason = Annotated[
     str, typer.Option("--reason", help="The reason, of at least three characters; the audit trail keeps it.")
 ]
+PublicReason = Annotated[
+    str,
+    typer.Option(
+        "--reason",
+        help="The reason, of at least three characters. Every subscriber receives it: do not name a person.",
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ from muster_runtime.exit_statuses import FAILED
 def rebuild(
     projection: Annotated[str, typer.Argument(help="The projection to rebuild, such as notify.directory.")],
     swap: Annotated[bool, typer.Option("--swap", help="Replace the live projection.")] = False,
-    reason: Annotated[str, typer.Option("--reason", help="The reason for --swap; the audit trail keeps it.")] = "",
+    reason: Annotated[
+        str,
+        typer.Option("--reason", help="The reason for --swap, of at least three characters; the audit trail keeps it."),
+    ] = "",
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:

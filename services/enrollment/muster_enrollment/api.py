@@ -36,6 +36,7 @@ from muster_runtime.http.application import (
     IdentityDep,
     PageDep,
     ReaderDep,
+    ReasonLine,
     RequiredIfMatchDep,
     RuntimeDep,
     WrittenInstant,
@@ -139,7 +140,7 @@ class AuthorizationRequest(_Request):
 class ReasonRequest(_Request):
     """The reason. Every subscriber receives it, so it must not name a person."""
 
-    reason: _Text
+    reason: Annotated[ReasonLine, AfterValidator(_visible)]
 
 
 class AcceptanceRequest(_Request):

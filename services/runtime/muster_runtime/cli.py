@@ -20,6 +20,7 @@ from muster_runtime.exit_statuses import BAD_INPUT, FAILED
 from muster_runtime.process.roles import Role, parse_roles
 from muster_runtime.secrets import SecretUnusable, explain
 from muster_runtime.settings import Settings
+from muster_runtime.text import check_reason
 
 if TYPE_CHECKING:
     from muster_runtime.service import Service
@@ -89,7 +90,12 @@ def run(bootstrap: str, schema: Schema) -> None:
     def rebuild(
         projection: Annotated[str, typer.Argument(metavar="NAME", help="The projection to rebuild.")],
         swap: Annotated[bool, typer.Option("--swap", help="Replace the live projection.")] = False,
-        reason: Annotated[str, typer.Option("--reason", help="The reason for --swap; the audit trail keeps it.")] = "",
+        reason: Annotated[
+            str,
+            typer.Option(
+                "--reason", help="The reason for --swap, of at least three characters; the audit trail keeps it."
+            ),
+        ] = "",
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
         """Rebuild a projection from the topics and compare it with the live one; --swap replaces the live one.
@@ -98,7 +104,7 @@ def run(bootstrap: str, schema: Schema) -> None:
         """
         if swap and not reason:
             raise _refusal("--swap needs a --reason")
-        _rebuild(_service(bootstrap), projection, reason if swap else None, as_json=as_json)
+        _rebuild(_service(bootstrap), projection, _checked(reason) if swap else None, as_json=as_json)
 
     @app.command("openapi")
     def openapi_() -> None:
@@ -108,6 +114,13 @@ def run(bootstrap: str, schema: Schema) -> None:
         typer.echo(json.dumps(openapi(_service(bootstrap)), indent=2))
 
     app()
+
+
+def _checked(reason: str) -> str:
+    try:
+        return check_reason(reason)
+    except ValueError as error:
+        raise _refusal(f"--reason {reason}: {error}") from None
 
 
 def _rebuild(service: "Service", projection: str, reason: str | None, *, as_json: bool) -> None:

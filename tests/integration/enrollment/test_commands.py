@@ -104,6 +104,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("enrollments", enrollment(seats=9_999_999), "seats"),
     ("data-use-acceptances", acceptance(signer={"name": "S", "email": "s@contractor.com"}), "signer.email"),
     ("withdrawal", {"reason": " "}, "reason"),
+    ("withdrawal", {"reason": "ada@nasa.gov asked"}, "reason"),
     ("withdrawal", {}, "reason"),
 ]
 

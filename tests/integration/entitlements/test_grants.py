@@ -89,7 +89,9 @@ async def test_a_grant_that_cannot_be_is_refused_and_leaves_nothing(entitlements
         ({"starts_at": "2025-08-08T00:00:00"}, "starts_at"),
         ({"feature": "frontier-models", "mode": "quota"}, "mode"),
         ({"subject": "ada@example.com"}, "subject"),
-        ({"reason": " "}, "reason"),
+        ({"reason": " x "}, "reason"),
+        ({"reason": "for ada.example@nasa.gov"}, "must not contain @"),
+        ({"reason": "for ada.example\uff20nasa.gov"}, "must not contain @"),
     ):
         assert named in str(await grant(entitlements, 422, **body))
     assert (await entitlements.get("grants/grt_" + "0" * 32)).status_code == 404

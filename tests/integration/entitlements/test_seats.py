@@ -29,6 +29,7 @@ async def test_the_life_of_a_seat(entitlements: Entitlements) -> None:
     assert (await entitlements.post(f"{path}/activation")).json()["state"] == "active"
     assert (await entitlements.post(f"{path}/activation")).status_code == 200
     assert (await entitlements.pool())["in_use"] == 1
+    assert (await entitlements.post(f"{path}/revocation", {"reason": "ada@nasa.gov moved"})).status_code == 422
     assert (await entitlements.post(f"{path}/revocation", {"reason": "moved"})).json()["state"] == "revoked"
     assert (await entitlements.post(f"{path}/revocation")).status_code == 200
     assert (await entitlements.post(f"{path}/activation")).status_code == 409

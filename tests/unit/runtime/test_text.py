@@ -5,7 +5,7 @@ import pytest
 from muster_entitlements.domain.people import normalize_email, normalize_name
 from muster_entitlements.domain.units import normalize_unit
 from muster_runtime.errors import InvalidInput
-from muster_runtime.text import composed
+from muster_runtime.text import check_reason, composed
 
 # Marks of two classes in the wrong order: to sort so many takes a minute.
 MARKS = "a" + "\u0301" * 100_000 + "\u0316" * 100_000
@@ -25,3 +25,20 @@ def test_an_endless_text_is_refused(normalize: object) -> None:
     for text in (MARKS, f"{MARKS}@nasa.gov", f"ada@{MARKS}.gov", "\u1f82" * 400, "x" * 2_000_000):
         with pytest.raises(InvalidInput):
             normalize(text)
+
+
+def test_a_reason_is_kept_without_spaces_around_it() -> None:
+    assert check_reason(" the pilot continues ") == "the pilot continues"
+
+
+@pytest.mark.parametrize(
+    ("reason", "rule"),
+    [
+        (" x ", "at least 3 characters"),
+        ("for ada.example@nasa.gov", "must not contain @"),
+        ("for ada.example\uff20nasa.gov", "must not contain @"),
+    ],
+)
+def test_a_reason_says_something_and_names_no_address(reason: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        check_reason(reason)

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
 from muster_contracts.entitlements import AccessMode
@@ -16,16 +16,14 @@ from muster_entitlements.handlers import grants
 from muster_entitlements.queries import grants as queries
 from muster_entitlements.replies.grants import GrantReply
 from muster_runtime.errors import InvalidInput, NotFound
-from muster_runtime.http.application import CommandsDep, PageDep, ReaderDep, RuntimeDep, WrittenInstant
+from muster_runtime.http.application import CommandsDep, PageDep, ReaderDep, ReasonLine, RuntimeDep, WrittenInstant
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.pagination import Page
 
 GrantId = Annotated[str, Path(pattern=r"^grt_[0-9a-f]{32}$")]
 
 _Reason = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"),
-    Field(description="Every subscriber receives it, so it must not name a person."),
+    ReasonLine, Field(description="Every subscriber receives it, so it must not name a person; it has no @.")
 ]
 
 

@@ -12,7 +12,7 @@ from muster_entitlements.errors import PoolNotOpen, PoolUnknown, SeatRevokedAlre
 from muster_entitlements.handlers import seats
 from muster_entitlements.replies import SeatStateReply
 from muster_runtime.errors import NotFound
-from muster_runtime.http.application import CommandsDep
+from muster_runtime.http.application import CommandsDep, ReasonLine
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
@@ -31,7 +31,7 @@ class RevocationRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reason: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    reason: ReasonLine | None = None
 
 
 @router.post(

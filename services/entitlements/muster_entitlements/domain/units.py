@@ -1,9 +1,7 @@
 """Units: the part of an agency that a seat is for. A unit is published, and is no personal data."""
 
-import unicodedata
-
 from muster_runtime.errors import InvalidInput
-from muster_runtime.text import composed
+from muster_runtime.text import composed, names_address
 
 LONGEST_UNIT = 80
 
@@ -11,7 +9,7 @@ LONGEST_UNIT = 80
 def normalize_unit(value: str | None) -> str | None:
     """A unit in Unicode NFC with single spaces; None if it is empty. Raises InvalidInput, also for an address."""
     unit = composed(" ".join((value or "").split()))
-    if len(unit) > LONGEST_UNIT or not unit.isprintable() or "@" in unicodedata.normalize("NFKC", unit):
+    if len(unit) > LONGEST_UNIT or not unit.isprintable() or names_address(unit):
         rule = f"must be at most {LONGEST_UNIT} characters without control characters and without @: it is published"
         raise InvalidInput("unit", value, rule)
     return unit or None

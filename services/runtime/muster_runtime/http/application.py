@@ -23,7 +23,7 @@ from muster_runtime.http.keys import KeySource
 from muster_runtime.http.middleware import Gatekeeper
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.rate_limits import RateLimits
-from muster_runtime.http.request_rules import WrittenInstant, WrittenReason, media_type
+from muster_runtime.http.request_rules import ReasonLine, WrittenInstant, WrittenReason, media_type
 from muster_runtime.http.roles import Roles
 from muster_runtime.http.tenancy import (
     Commands,
@@ -50,6 +50,7 @@ __all__ = [
     "PageDep",
     "Reader",
     "ReaderDep",
+    "ReasonLine",
     "RequiredIfMatchDep",
     "RuntimeDep",
     "WrittenInstant",

@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Request
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from muster_contracts import Instant
 from muster_runtime.errors import InvalidInput, PermanentError
+from muster_runtime.text import SHORTEST_REASON, check_reason
 
 JSON = "application/json"
 
@@ -27,7 +28,20 @@ def _written(value: object) -> object:
 WrittenInstant = Annotated[Instant, BeforeValidator(_written)]
 
 # A person's reason for a decision, which the audit trail keeps.
-WrittenReason = Annotated[str, Field(min_length=3, max_length=1000)]
+WrittenReason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=SHORTEST_REASON, max_length=1000),
+    AfterValidator(check_reason),
+]
+
+# A shorter one, of one line, as events carry it.
+ReasonLine = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=SHORTEST_REASON, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"
+    ),
+    AfterValidator(check_reason),
+]
 
 
 class UnsupportedMediaType(PermanentError):

@@ -44,7 +44,7 @@ MOST_VERIFIED = 1_000
 BREAK_GLASS_LIFETIME = timedelta(hours=1)
 
 REASON_HEADER = "Muster-Reason"
-_REASON = re.compile(r"[\x20-\x7e]{10,500}")
+_REASON = re.compile(r"[\x20-\x3f\x41-\x7e]{10,500}")  # without @
 
 # What an access token may call itself: RFC 9068, 2.1, and the older ways. An ID token or a logout token is none.
 _TYPES = frozenset({"jwt", "at+jwt"})
@@ -122,7 +122,7 @@ class TokenVerifier:
         if reason is None or not _REASON.fullmatch(reason):
             raise ReasonRequired(
                 f"{REASON_HEADER} {'is missing' if reason is None else 'is invalid'}: with a break-glass token, "
-                "a request says why in this header, in 10 to 500 printable ASCII characters"
+                "a request says why in this header, in 10 to 500 printable ASCII characters without @"
             )
         return Identity(claims["sub"], with_implied(scopes | self._roles.break_glass_scopes), agencies, reason)
 
