@@ -139,10 +139,10 @@ class QuotaUsedUp(Conflict):
     slug = "quota-used-up"
     title = "The quota is used up"
 
-    def __init__(self, limit: int, used: int, remaining: int, amount: int, resets_at: datetime) -> None:
+    def __init__(self, limit: int, used: int, remaining: int, amount: int, resets_at: datetime, grants: bool) -> None:
+        whole = f"the quota of {limit} and the quota grants" if grants else f"the quota of {limit}"
         super().__init__(
-            f"amount: must be at most {remaining}, what is left of the quota of {limit} until {resets_at.isoformat()}; "
-            f"got {amount}",
+            f"amount: must be at most {remaining}, what is left of {whole} until {resets_at.isoformat()}; got {amount}",
             reason="quota_used_up",
             limit=limit,
             used=used,

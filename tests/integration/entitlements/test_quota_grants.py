@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from muster_contracts.entitlements import QuotaExceeded, QuotaThresholdCrossed
@@ -197,3 +198,25 @@ async def test_only_so_many_grants_are_not_spent_as_the_record_of_who_has_them_h
     for days in (1, 2):  # one is spent, and then all are over
         entitlements.service.clock.move(START + timedelta(days=days))
         assert (await entitlements.post("quota-grants", {**body, "subject": ada})).status_code == 201
+
+
+async def test_what_remains_is_the_same_in_a_check_a_use_and_a_refusal(entitlements: Entitlements) -> None:
+    await publish(entitlements, [notes(limit=10)], "new-agencies")
+    await entitlements.enroll(cap=1)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+
+    async def consume(amount: int) -> httpx.Response:
+        return await entitlements.post("usage/consume", {"subject": ada, "feature": "notes", "amount": amount})
+
+    assert "what is left of the quota of 10 until" in (await consume(11)).json()["detail"]
+    for amount, subject in ((5, ada), (3, None)):
+        further = {"feature": "notes", "amount": amount, "reason": "pilot", "subject": subject}
+        assert (await entitlements.post("quota-grants", further)).status_code == 201
+    later = {"feature": "notes", "amount": 9, "reason": "pilot", "starts_at": (START + timedelta(days=9)).isoformat()}
+    assert (await entitlements.post("quota-grants", later)).status_code == 201
+    for amount, remaining in ((4, 14), (10, 4)):
+        reply = (await consume(amount)).json()
+        assert reply["remaining"] == (await entitlements.check("ada", "notes"))["remaining"] == remaining
+    refused = (await consume(5)).json()
+    assert (refused["remaining"], refused["used"]) == (4, 14)
+    assert "at most 4, what is left of the quota of 10 and the quota grants until" in refused["detail"]

@@ -4,17 +4,16 @@ import hashlib
 
 from muster_entitlements.commands import ConsumeFeature
 from muster_entitlements.domain.adoption import bit_of
-from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.charges import Charge, Count
+from muster_entitlements.domain.charges import Charge
 from muster_entitlements.domain.checks import Verdict, check
 from muster_entitlements.domain.days import zone_of
 from muster_entitlements.domain.meters import Meter
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, free, whose
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, available, whose
 from muster_entitlements.errors import QuotaUsedUp, UseRefused
 from muster_entitlements.handlers.adoption import count_adoption
 from muster_entitlements.handlers.quotas import save_counts
 from muster_entitlements.handlers.uses import record_use
-from muster_entitlements.queries.checks import find_question
+from muster_entitlements.queries.checks import find_question_of_use
 from muster_entitlements.replies.usage import ConsumptionReply
 from muster_entitlements.repository import quota_grants, usage, usage_replies
 from muster_entitlements.repository.meters import find_feature
@@ -43,7 +42,9 @@ async def consume_once(uow: UnitOfWork, command: ConsumeFeature, key: str | None
 
 async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> ConsumptionReply:
     """Count uses, all of them or none. Raises FeatureUnknown, UseRefused, or QuotaUsedUp."""
-    question = await find_question(uow.connection, command.agency_id, command.subject_ref, command.feature, uow.now)
+    question, granted = await find_question_of_use(
+        uow.connection, command.agency_id, command.subject_ref, command.feature, uow.now
+    )
     answer = check(question, uow.now)
     if answer.verdict is Verdict.REFUSED:
         raise UseRefused(command.feature, answer.reason.value)
@@ -76,31 +77,36 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     )
     if quota is not None:
         before = total._replace(used=total.used - command.amount)
-        reply = _with_quota(reply, quota, await _charge(uow, Charge(quota, before, command.amount, uow.now)))
+        reply = await _charge(uow, reply, Charge(quota, before, command.amount, uow.now), granted=granted)
     if question.used_on != uow.now.date():
         await record_use(uow, command.agency_id, command.subject_ref, "ConsumeFeature")
     return reply
 
 
-async def _charge(uow: UnitOfWork, charge: Charge) -> Count:
-    """Charge uses to the quota, then to grants. Raises QuotaUsedUp if neither pays for all of a hard quota."""
-    count = charge.paid_by([])
-    if count.above:
-        found = await quota_grants.find_grants_for(uow.connection, [charge.total])
-        count = charge.paid_by(found)
-    if count.excess and charge.quota.enforced:
+async def _charge(uow: UnitOfWork, reply: ConsumptionReply, charge: Charge, *, granted: bool) -> ConsumptionReply:
+    """Charge uses to the quota, then to grants, and say what is left of both, as a check does.
+
+    `granted`: some are not spent. Raises QuotaUsedUp if neither pays for all of a hard quota.
+    """
+    found = await quota_grants.find_grants_for(uow.connection, [charge.total]) if granted else []
+    grants = {grant.grant_id: grant for grant in found if grant.is_active(charge.at)}
+    count = charge.paid_by(list(grants.values()))
+    quota = charge.quota
+    if count.excess and quota.enforced:
         raise QuotaUsedUp(
-            charge.quota.limit, charge.total.used, charge.amount - count.excess, charge.amount, charge.total.ends_at
+            quota.limit,
+            charge.total.used,
+            charge.amount - count.excess,
+            charge.amount,
+            charge.total.ends_at,
+            bool(grants),
         )
     await save_counts(uow, [[(charge, count)]])
-    return count
-
-
-def _with_quota(reply: ConsumptionReply, quota: Quota, count: Count) -> ConsumptionReply:
+    grants |= {grant.grant_id: grant for grant in count.spent}
     return reply.model_copy(
         update={
             "limit": quota.limit,
-            "remaining": free(quota, count.total),
+            "remaining": available(quota, count.total, list(grants.values()), charge.at),
             "would_refuse": quota.report_only and count.excess > 0,
         }
     )

@@ -48,6 +48,14 @@ _STANDING_GRANTS = """
     ) as g
 """
 
+_UNSPENT_GRANT = """
+    exists (
+        select
+        from quota_grant
+        where agency_id = $1 and feature = $3 and subject_ref in ($2, '') and spent < amount
+    )
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -140,13 +148,30 @@ async def find_question(
 
     Only for a feature without a window it also asks the catalog. Raises FeatureUnknown.
     """
+    return (await _find_question(connection, agency_id, subject_ref, feature, now))[0]
+
+
+async def find_question_of_use(
+    connection: Connection, agency_id: str, subject_ref: str, feature: str, now: datetime
+) -> tuple[Question, bool]:
+    """As `find_question`, and whether the person or the agency has a quota grant that is not spent.
+
+    The same statement says so: few have one, and each use would wait for another statement.
+    """
+    return await _find_question(connection, agency_id, subject_ref, feature, now, granted=_UNSPENT_GRANT)
+
+
+async def _find_question(
+    connection: Connection, agency_id: str, subject_ref: str, feature: str | None, now: datetime, granted: str = "false"
+) -> tuple[Question, bool]:
     if feature is not None and not is_key(feature):
         (await catalogs.find_catalog(connection, now)).known(feature)
     row = await connection.fetchrow(
         f"""
         select
             {_COLUMNS}, s.state as seat_state, s.idle_since, g.grants,
-            coalesce(s.trial_began_at, s.activated_at) as began_at, $3 = any(s.used_features) as adopted
+            coalesce(s.trial_began_at, s.activated_at) as began_at, $3 = any(s.used_features) as adopted,
+            {granted} as granted
         from {_POOL_AND_WINDOW} and w.feature = $3
         left join seat as s
             on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
@@ -162,8 +187,8 @@ async def find_question(
     if feature is not None and (row is None or (row["w_window_id"] is None and row["grants"] is None)):
         (await catalogs.find_catalog(connection, now)).known(feature)
     if row is None:
-        return Question(None, None, feature, None)
-    return Question(
+        return Question(None, None, feature, None), False
+    question = Question(
         pool=_to_pool(row),
         seat=SeatState(row["seat_state"]) if row["seat_state"] else None,
         began_at=row["began_at"],
@@ -173,6 +198,7 @@ async def find_question(
         grants=read_grants(row["grants"]),
         adopted=bool(row["adopted"]),
     )
+    return question, row["granted"]
 
 
 async def count_use(

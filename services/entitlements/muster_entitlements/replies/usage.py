@@ -29,7 +29,9 @@ class ConsumptionReply(BaseModel):
         description="Uses in the period so far: the person's, or the agency's if the quota is per agency."
     )
     limit: int | None = None
-    remaining: int | None = Field(default=None, description="Uses left of the quota, without quota grants.")
+    remaining: int | None = Field(
+        default=None, description="Uses left of the quota and of quota grants, as in a check."
+    )
     resets_at: Instant = Field(description="When the period ends.")
     would_refuse: bool = Field(default=False, description="The quota is not enforced yet, and would have refused this.")
 
