@@ -99,10 +99,11 @@ class SetSeatPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SaveCatalogDraft:
-    """Save the draft of the catalog's next version, whole."""
+    """Save the draft of the catalog's next version, whole; `if_revision` is that of the draft that the caller read."""
 
     rule: CatalogRule
     features: tuple[Feature, ...]
+    if_revision: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,10 @@ DAY = timedelta(days=1)
 async def test_what_is_wrong_is_named_and_drafts_are_the_programs(entitlements: Entitlements) -> None:
     for features, field in (
         ([RESEARCH | {"trial_days": -1}], "trial_days"),
+        ([RESEARCH | {"value": 1.5}], "features.0.value: 1.5 is invalid: must be a whole number or text"),
+        ([RESEARCH | {"value": 2**53 + 1}], "must be a whole number from -9007199254740992 to 9007199254740992"),
+        ([RESEARCH | {"value": ""}], "must be text of 1 to 200 characters"),
+        ([RESEARCH | {"monthly_quota_after": None}], '"features.0: monthly_quota_after is required'),
         ([RESEARCH, FRONTIER, RESEARCH], "features.2.key"),
         ([RESEARCH | {"monthly_quota_after": None}], "monthly_quota_after is required"),
         ([], "features"),
@@ -70,3 +74,18 @@ async def test_what_is_wrong_is_named_and_drafts_are_the_programs(entitlements: 
     assert ([each["number"] for each in listed.json()["items"]], bool(listed.json()["next"])) == ([1], True)
     rest = await ask(entitlements, "GET", "/versions", headers=own, params={"after": listed.json()["next"]})
     assert [each["number"] for each in rest.json()["items"]] == [2]
+
+
+async def test_a_draft_replaces_only_the_one_that_was_read(entitlements: Entitlements) -> None:
+    body = {"rule": "now", "features": SECOND}
+    early = await ask(entitlements, "PUT", "/draft", json=body, headers={"If-Match": '"1"'})
+    assert (early.status_code, "has no draft" in early.text) == (412, True)
+    first = await ask(entitlements, "PUT", "/draft", json=body)
+    assert first.headers["etag"] == f'"{first.json()["revision"]}"'
+    read = {"If-Match": first.headers["etag"]}
+    second = await ask(entitlements, "PUT", "/draft", json=body | {"features": [FRONTIER]}, headers=read)
+    assert (second.status_code, second.headers["etag"] != first.headers["etag"]) == (200, True)
+    stale = await ask(entitlements, "PUT", "/draft", json=body, headers=read)
+    assert (stale.status_code, stale.json()["type"]) == (412, "urn:muster:problem:precondition-failed")
+    assert (await ask(entitlements, "PUT", "/draft", json=body, headers={"If-Match": "*"})).status_code == 400
+    assert (await ask(entitlements, "GET", "/draft")).headers["etag"] == second.headers["etag"]

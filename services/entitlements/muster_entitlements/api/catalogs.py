@@ -20,6 +20,7 @@ from muster_runtime.http.application import (
     MEBIBYTE,
     PROPOSED,
     CommandsDep,
+    IfMatchDep,
     PageDep,
     ReaderDep,
     RequiredIfMatchDep,
@@ -106,13 +107,24 @@ async def read_draft(reader: ReaderDep, response: Response) -> CatalogVersionRep
 
 
 @router.put(
-    "/draft", summary="Set the draft of the catalog", dependencies=[OPERATE], response_model=CatalogVersionReply
+    "/draft",
+    summary="Set the draft of the catalog",
+    dependencies=[OPERATE],
+    response_model=CatalogVersionReply,
+    responses=problem_responses(PreconditionFailed, InvalidEntityTag),
 )
 @body_limit(MEBIBYTE, keys=CATALOG_KEYS)
-async def save_draft(body: CatalogRequest, commands: CommandsDep) -> Response:
-    """Replaces the draft of the next version, whole. Nothing changes for anyone until it is published."""
-    command = SaveCatalogDraft(body.rule, body.features)
-    return await commands.execute(EVERY_AGENCY, partial(catalogs.save_catalog_draft, command=command))
+async def save_draft(body: CatalogRequest, commands: CommandsDep, if_match: IfMatchDep) -> Response:
+    """Replaces the draft of the next version, whole; with `If-Match`, which is optional, only the one that it names.
+
+    Nothing changes for anyone until the draft is published.
+    """
+    command = SaveCatalogDraft(body.rule, body.features, if_match)
+    return await commands.execute(
+        EVERY_AGENCY,
+        partial(catalogs.save_catalog_draft, command=command),
+        version=lambda draft: draft.revision,
+    )
 
 
 @router.post(

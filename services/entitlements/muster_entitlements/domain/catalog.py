@@ -21,6 +21,9 @@ from pydantic import (
     Field,
     StringConstraints,
     TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -56,6 +59,23 @@ def _written(value: object) -> object:
 
 
 _Anchored = Annotated[Instant, BeforeValidator(_written), AfterValidator(in_range)]
+
+
+def _whole_or_text(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Says in one rule what a value of either type must be. Raises ValueError."""
+    try:
+        return check(value)
+    except ValidationError:
+        if isinstance(value, str):
+            raise ValueError("must be text of 1 to 200 characters without control characters") from None
+        if isinstance(value, int) and not isinstance(value, bool):
+            raise ValueError(f"must be a whole number from {-MOST_EXACT} to {MOST_EXACT}") from None
+        raise ValueError("must be a whole number or text") from None
+
+
+_Value = Annotated[
+    Annotated[int, Field(strict=True, ge=-MOST_EXACT, le=MOST_EXACT)] | _Text | None, WrapValidator(_whole_or_text)
+]
 
 Days = Annotated[int, Field(strict=True, ge=1, le=LONGEST_DAYS)]
 
@@ -112,9 +132,7 @@ class Feature(BaseModel):
         le=MOST_SEAT_USES,
         description="Uses per seat and calendar month after the window: the short form of a hard quota.",
     )
-    value: Annotated[int, Field(strict=True, ge=-MOST_EXACT, le=MOST_EXACT)] | _Text | None = Field(
-        default=None, description="What a static feature gives, such as a context size."
-    )
+    value: _Value = Field(default=None, description="What a static feature gives, such as a context size.")
     anchor: Anchor = Anchor.AGENCY
     anchor_at: _Anchored | None = Field(default=None, description="The program's instant, with that anchor only.")
     ends_soon_days: tuple[Days, ...] = Field(

@@ -14,9 +14,16 @@ from muster_runtime.observability import audit
 
 
 async def save_catalog_draft(uow: UnitOfWork, command: SaveCatalogDraft) -> CatalogVersionReply:
-    """Save the draft, in place of an earlier one; the same draft again changes nothing. Raises InvalidInput."""
+    """Save the draft, in place of an earlier one; the same draft again changes nothing.
+
+    Raises InvalidInput or PreconditionFailed.
+    """
     require_keys_once(command.features)
     draft = await catalogs.find_draft(uow.connection)
+    if command.if_revision is not None and (draft is None or draft.revision != command.if_revision):
+        raise PreconditionFailed(
+            f"the draft of the catalog is in revision {draft.revision}" if draft else "the catalog has no draft"
+        )
     if draft is None or (draft.rule, draft.features) != (command.rule, command.features):
         await catalogs.save_draft(uow.connection, command.rule, command.features, uow.now)
         draft = await _known_draft(uow)

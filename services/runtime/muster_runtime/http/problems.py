@@ -186,7 +186,8 @@ def _invalid_request(request: Request, error: RequestValidationError) -> Respons
 
 def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
     source, *path = error["loc"]
-    value = None if error["type"] == "missing" else as_text(error["input"])
+    of_all = error["type"] == "value_error" and isinstance(error["input"], dict)  # its fields, of which it says which
+    value = None if error["type"] == "missing" or of_all else as_text(error["input"])
     return {"field": ".".join(map(str, path)) or source, "value": value, "rule": plain_rule(error)}
 
 

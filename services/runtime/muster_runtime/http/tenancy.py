@@ -119,6 +119,7 @@ class Commands:
         *others: str,
         status_code: int = 200,
         location: Callable[[R], str] | None = None,
+        version: Callable[[R], int] | None = None,
         part: int = 0,
         body_sha256: bytes | None = None,
         kept: Callable[[R], R] = lambda reply: reply,
@@ -129,7 +130,8 @@ class Commands:
 
         With an Idempotency-Key, the same transaction stores the reply, and a repeated request gets that reply. An error
         rolls everything back and is not stored, so the key can be used again. Call this once per request, or number the
-        calls with `part`, from 0: each is a separate transaction with its own stored reply. `kept` removes from the
+        calls with `part`, from 0: each is a separate transaction with its own stored reply. `version` is that of the
+        reply's ETag. `kept` removes from the
         stored reply what must not be stored, such as a secret that is shown once or a person's name. `body_sha256` is
         the digest of a body that was read as a stream. `others` are locked too. A refusal rolls the transaction back,
         so its consequence, `after_refusal`, runs in a separate one. `revision` reads that of what the command changes;
@@ -146,7 +148,9 @@ class Commands:
             stored = reply = await self._before_handler(uow, agency_id, handler, revision)
             if reply is None:
                 result = await handler(uow)
-                reply = Reply(status_code, _body(result), {} if location is None else {"location": location(result)})
+                headers = {} if location is None else {"location": location(result)}
+                headers |= {} if version is None else {"etag": etag(version(result))}
+                reply = Reply(status_code, _body(result), headers)
                 stored = replace(reply, body=_body(kept(result)))
             if keyed and stored:
                 keyed.keep(uow, agency_id, stored)
