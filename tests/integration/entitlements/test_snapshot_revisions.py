@@ -20,7 +20,7 @@ async def test_a_correction_increases_the_revision_of_answers(entitlements: Enti
         wrong = client.check(subject_ref)
         assert wrong.verdict == "allowed"
         assert wrong.revision == (await entitlements.pool())["revision"]
-        assert await swap(entitlements) == [Difference("NASA", "records of 1 people")]
+        assert await swap(entitlements) == [Difference("NASA", "the record of 1 person")]
         await entitlements.eventually(lambda: client.check(subject_ref).verdict == "refused")
         assert client.check(subject_ref).revision == wrong.revision + 1
     await nothing_differs(entitlements, wrong.revision + 1)

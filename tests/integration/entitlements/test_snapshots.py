@@ -276,7 +276,7 @@ async def test_a_client_starts_anew_on_a_topic_that_was_made_again(entitlements:
             client.check(subject, "deep-research")
         assert client.staleness_seconds is None
         assert await client.check_or_ask(subject, "deep-research", agency_id="NASA") == told
-        assert await swap(entitlements) == [Difference("NASA", "its own record and records of 1 people")]
+        assert await swap(entitlements) == [Difference("NASA", "its own record and the record of 1 person")]
 
         async def answers() -> bool:
             with suppress(NotReady):

@@ -54,7 +54,7 @@ async def test_another_agencys_tombstone_erases_nobody_and_a_rebuild_finds_whom_
     async with following(entitlements) as client:
         await entitlements.eventually(lambda: client.check(ann).verdict == "allowed")
         assert client.check(bob).verdict == "allowed"
-    assert await swap(entitlements) == [Difference(OTHER, "records of 1 people")]
+    assert await swap(entitlements) == [Difference(OTHER, "the record of 1 person")]
     await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
     assert await compare(entitlements) == []
 

@@ -81,7 +81,8 @@ class Suspects:
         """What is reported of it."""
         found = ["its own record"] * self.itself
         if self.subject_refs:
-            found.append(f"records of {len(self.subject_refs):,} people")
+            people = len(self.subject_refs)
+            found.append("the record of 1 person" if people == 1 else f"records of {people:,} people")
         return Difference(self.agency_id, " and ".join(found), self.obstacle)
 
 

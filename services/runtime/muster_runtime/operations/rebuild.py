@@ -51,16 +51,26 @@ class Outcome:
     def show(self) -> None:
         """Print it for people."""
         out = console()
-        out.print(f"{self.records:,} records on the topics; {self.unread} could not be read")
+        out.print(f"{_count(self.records, 'record')} on the topics; {self.unread:,} could not be read")
         if not self.differences:
             out.print("The projection is correct.")
             return
-        table = Table("agency", self.projection, "why it cannot be corrected", box=None, pad_edge=False)
+        table = Table("agency", self.projection, "result", box=None, pad_edge=False)
         for each in self.differences:
-            table.add_row(each.key, escape(each.found), escape(each.obstacle))
+            table.add_row(each.key, escape(each.found), escape(self._result(each)))
         out.print(table)
-        remain = f"[red]{len(self.remaining)} differences remain[/red]"
-        out.print(remain if self.remaining else "The rebuilt projection is in place.")
+        left = len(self.remaining)
+        remain = f"[red]{_count(left, 'difference')} {'remains' if left == 1 else 'remain'}[/red]"
+        out.print(remain if left else "The rebuilt projection is in place.")
+
+    def _result(self, difference: Difference) -> str:
+        if difference.obstacle:
+            return f"cannot be corrected: {difference.obstacle}"
+        return "not corrected" if difference in self.remaining else "corrected"
+
+
+def _count(number: int, one: str) -> str:
+    return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
 
 
 async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:
