@@ -20,7 +20,7 @@ async def test_seats_are_suspended_revoked_and_transferred_by_files(entitlements
         suspended = await entitlements.import_file(body, "seat-suspensions", dry_run=dry)
         results = await entitlements.results(suspended)
         assert [row["outcome"] for row in results] == ["suspended", "unchanged", "refused", "refused"]
-        assert results[2]["reason"] == "no-seat"
+        assert results[2]["reason"] == "the person has no seat"
         assert (await entitlements.check(1))["reason"] == ("window_open" if dry else "seat_suspended")
 
     body = "from,to,name\nperson.2@nasa.gov,person.5@nasa.gov,Five\nperson.3@nasa.gov,person.2@nasa.gov,Two\n"
@@ -32,7 +32,7 @@ async def test_seats_are_suspended_revoked_and_transferred_by_files(entitlements
             ("transferred", ""),
             ("transferred", ""),
             ("refused", "the seat is suspended"),
-            ("refused", "seat-already-held"),
+            ("refused", "the person who is to get the seat has one"),
         ]
     assert [(await entitlements.check(n))["verdict"] for n in (2, 3, 5)] == ["allowed", "refused", "allowed"]
 

@@ -39,7 +39,7 @@ async def test_a_file_gives_a_result_for_each_row(entitlements: Entitlements) ->
         (6, "refused", "the row must have as many columns as the header"),
         (7, "assigned", ""),
         (8, "already_held", ""),
-        (9, "refused", "seat-cap-reached"),
+        (9, "refused", "no seat is free"),
     ]
     assert [row["subject"] == "" for row in results] == [False, True, False, True, False, False, False]
     [limit] = await entitlements.eventually(lambda: entitlements.service.published(SeatLimitReached))
@@ -136,7 +136,7 @@ async def test_rows_of_an_agency_that_is_suspended_meanwhile_are_refused(entitle
     )
     operation = await entitlements.finished(accepted)
     reasons = Counter(row["reason"] for row in await entitlements.results(operation))
-    assert reasons.keys() == {"", "suspended"}
+    assert reasons.keys() == {"", "the seat pool is suspended"}
     assert reasons[""] == operation["assigned"] == (await entitlements.pool())["in_use"]
     assert sum(reasons.values()) == 60_000
 

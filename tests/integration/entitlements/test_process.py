@@ -176,7 +176,7 @@ async def test_the_command_sends_a_file_and_follows_it(
     assert (await front.pool())["in_use"] == 0
     status, said = await seats_import("--agency=NASA", "--on-limit=stop", f"--results={results}")
     assert (status, "Stopped: seat-cap-reached" in said, "--results FILE" in said) == (1, True, False), said
-    assert results.read_text("utf-8").splitlines()[-1].endswith(',refused,"seat-cap-reached"')
+    assert results.read_text("utf-8").splitlines()[-1].endswith(',refused,"no seat is free"')
     assert (await front.pool())["in_use"] == 20_000
     file.write_text("e-mail\nperson.1@nasa.gov\n", "utf-8")
     assert (await seats_import("--agency=NASA"))[0] == 0

@@ -11,7 +11,6 @@ from muster_entitlements.domain.pools import ASSIGNABLE, Pool
 from muster_entitlements.domain.row_results import MISSHAPEN, Report, Row, refuse_all, rule_of
 from muster_entitlements.domain.seat_file import Columns
 from muster_entitlements.domain.seats import Seat, SeatAction, SeatState
-from muster_entitlements.errors import SeatAlreadyHeld
 from muster_entitlements.handlers.closings import revoke_earlier
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.seat_trials import begin_seat_trials
@@ -23,7 +22,8 @@ from muster_runtime.errors import InvalidInput
 from muster_runtime.pacing import Pace
 
 UNCHANGED = "unchanged"
-NO_SEAT = "no-seat"
+NO_SEAT = "the person has no seat"
+NEW_HOLDER_HAS_SEAT = "the person who is to get the seat has one"
 
 # A seat before the change, and the person who holds it after a transfer; None if the person stays.
 _Change = tuple[Seat, Person | None]
@@ -42,7 +42,7 @@ async def change_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
     """Change each person's seat as the file requests, in order; an invalid row does not stop the others."""
     pool = await known_pool(uow, operation.agency_id)
     if operation.kind is SeatBatchKind.TRANSFER and pool.state(uow.now) not in ASSIGNABLE:
-        return refuse_all(rows, pool.state(uow.now).value)
+        return refuse_all(rows, f"the seat pool is {pool.state(uow.now)}")
     assert operation.columns is not None  # every running operation was received
     read = []
     pace = Pace()
@@ -104,7 +104,7 @@ def _decide(
         elif (state is seat.state and person is None) or (person and person.subject_ref == subject):
             report.keep(line, subject, UNCHANGED)
         elif person and person.subject_ref in held:
-            report.refuse(line, subject, SeatAlreadyHeld.slug)
+            report.refuse(line, subject, NEW_HOLDER_HAS_SEAT)
         else:
             del held[subject]
             if state is not SeatState.REVOKED:

@@ -27,6 +27,7 @@ from muster_runtime.pacing import Pace
 
 ASSIGNED = "assigned"
 ALREADY_HELD = "already_held"
+NO_SEAT_FREE = "no seat is free"
 
 # The people of the rows: address, name, and the seat's unit by subject, from each person's first row.
 _People = dict[str, tuple[str, str | None, str | None]]
@@ -40,7 +41,7 @@ async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
     pool = await known_pool(uow, operation.agency_id)
     state = pool.state(uow.now)
     if state not in ASSIGNABLE:
-        return refuse_all(rows, state.value)
+        return refuse_all(rows, f"the seat pool is {state}")
     assert operation.columns is not None  # every running operation was received
     lines, people = await _read(rows, operation.agency_id, operation.columns, directory)
     holders = await _holders(uow, operation, people)
@@ -131,9 +132,9 @@ def _report(lines: list[tuple[int, str, str]], assigned: set[str], refused: set[
         elif subject not in refused:
             report.keep(line, subject, ALREADY_HELD)
         elif on_limit is OnLimit.FILL:
-            report.refuse(line, subject, SeatCapReached.slug)
+            report.refuse(line, subject, NO_SEAT_FREE)
         else:
-            report.refuse(line, subject, SeatCapReached.slug)
+            report.refuse(line, subject, NO_SEAT_FREE)
             report.stop_reason = SeatCapReached.slug
             break
     return report
