@@ -98,10 +98,14 @@ class Stack:
     @classmethod
     def required(cls, home: Path) -> "Stack":
         """The stack in a home folder. Raises NotFound if it is not up."""
-        stack = cls.running(home)
-        if stack is None:
-            raise NotFound(f"no stack is running in {cls(home).home}; start one with: muster up --home {home}")
-        return stack
+        stack = cls(home)
+        match stack.state().phase:
+            case "running":
+                return stack
+            case "starting":
+                raise NotFound(f"the stack in {stack.home} is starting; see muster status --home {home}")
+            case _:
+                raise NotFound(f"no stack is running in {stack.home}; start one with: muster up --home {home}")
 
     def exists(self) -> bool:
         """Whether a stack was ever started in the home folder."""

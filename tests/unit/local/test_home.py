@@ -19,6 +19,7 @@ from muster_local.mail import Keeper
 from muster_local.private import HomeRefused
 from muster_local.stack import Stack
 from muster_operator import cli
+from muster_operator.failures import NotFound
 
 LISTENERS = ("postgres", "kafka", "mail")
 
@@ -52,6 +53,15 @@ def test_each_listener_gets_a_port_of_its_own_where_few_are_left(home: Home, mon
     monkeypatch.setattr(home_module, "_PORTS", few)
     installation = home.installation(LISTENERS, {})
     assert sorted(installation.ports.values()) == list(few)
+
+
+def test_a_stack_that_starts_is_not_called_missing(home: Home) -> None:
+    with home.held():
+        home.write_state(State(supervisor=os.getpid(), phase="starting"))
+        with pytest.raises(NotFound, match=f"the stack in {home.path} is starting; see muster status --home"):
+            Stack.required(home.path)
+    with pytest.raises(NotFound, match=f"no stack is running in {home.path}"):
+        Stack.required(home.path)
 
 
 def test_a_home_whose_ports_were_drawn_twice_heals(home: Home) -> None:
