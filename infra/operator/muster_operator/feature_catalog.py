@@ -18,6 +18,7 @@ from rich.text import Text
 
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
+from muster_operator.options import STATED_BELOW_USE
 from muster_operator.output import Answer, count, table
 from muster_operator.proposals import CATALOG_PUBLICATION, waiting
 from muster_operator.service import Service
@@ -58,14 +59,15 @@ async def show(
     rows = [
         (
             escape(feature["key"]),
-            feature["mode"],
-            f"{feature['trial_days']} days" if feature["trial_days"] else "the term",
-            feature["mode_after"],
+            access(feature["mode"], feature),
+            _length(feature),
+            count(feature["grace_days"], "day") if feature["grace_days"] else "-",
+            access(feature["mode_after"], feature),
         )
         for feature in version["features"]
     ]
     heading = f"Version {version['number']}; agencies that do not have it yet: {version['agencies_left']:,}"
-    return Answer(version, Group(heading, "", table(("feature", "open", "for", "then"), rows)))
+    return Answer(version, Group(heading, "", table(("feature", "open", "for", "grace", "then"), rows)))
 
 
 @app.command()
@@ -119,6 +121,22 @@ async def apply(
     return Answer(proposal, Group(_shown(planned), "", waiting(_SERVICE, proposal)))
 
 
+def access(mode: str, feature: dict[str, Any]) -> str:
+    """An access, with the quota of the feature where that limits it, such as `20 a month per seat`."""
+    quota = feature["quota"] or {"limit": feature["monthly_quota_after"]}
+    if mode != "quota" or quota["limit"] is None:
+        return mode
+    rolling = " from its start" if quota.get("period") == "anchor" else ""
+    soft = ", not enforced" if quota.get("report_only") or not quota.get("hard", True) else ""
+    return f"{quota['limit']:,} a month{rolling} per {quota.get('per', 'seat')}{soft}"
+
+
+def _length(feature: dict[str, Any]) -> str:
+    if not feature["trial_days"]:
+        return "the term"
+    return count(feature["trial_days"], "day") + (" per seat" if feature["anchor"] == "seat" else "")
+
+
 async def _plan(service: Service, rule: str, features: list[dict[str, Any]]) -> dict[str, Any]:
     with _naming(features):
         planned: dict[str, Any] = await service.post("/v1/catalog/plan", {"rule": rule, "features": features})
@@ -132,7 +150,7 @@ def _naming(features: list[dict[str, Any]]) -> Iterator[None]:
         yield
     except BadInput as error:
         named = re.sub(r"\bfeatures\.(\d+)", lambda place: str(features[int(place[1])]["key"]), str(error))
-        raise BadInput(named) from None
+        raise BadInput(named.replace(*STATED_BELOW_USE)) from None
 
 
 def _shown(planned: dict[str, Any]) -> Any:
@@ -141,9 +159,9 @@ def _shown(planned: dict[str, Any]) -> Any:
     rows = [
         (
             escape(feature["feature"]),
-            _changes(feature),
+            _changes(feature, planned["number"] - 1),
             _who(feature["gaining"], feature["gaining_seats"]),
-            _who(feature["losing"], feature["losing_seats"]),
+            _losing(feature, planned["rule"]),
         )
         for feature in planned["features"]
     ]
@@ -167,12 +185,20 @@ def _above(planned: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _changes(feature: dict[str, Any]) -> str:
+def _changes(feature: dict[str, Any], newest: int) -> str:
+    """What differs from the newest version, or else why agencies would gain or lose: they have an earlier one."""
     if feature["removed"]:
         return "removed"
     if "key" in feature["changed"]:  # all fields of a new feature differ, and of no other this one
         return "new"
-    return ", ".join(feature["changed"]) or "-"
+    return ", ".join(feature["changed"]) or f"as version {newest}, which not all have"
+
+
+def _losing(feature: dict[str, Any], rule: str) -> str:
+    """Who loses. A feature that is removed at once stays open for the term, up to whose end a plan compares."""
+    if feature["removed"] and not feature["losing"] and rule == Rule.NOW:
+        return "who has it, at the end of the term"
+    return _who(feature["losing"], feature["losing_seats"])
 
 
 def _who(agencies: list[str], seats: int) -> str:

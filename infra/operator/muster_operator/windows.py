@@ -1,6 +1,6 @@
 """`muster windows`: shows an agency's feature windows; previews and decides what changes one."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.markup import escape
 
 from muster_operator.failures import BadInput, NotFound
+from muster_operator.feature_catalog import access
 from muster_operator.group import group
 from muster_operator.output import Answer, count, table
 from muster_operator.parked import Agency, Reason
@@ -50,7 +51,8 @@ async def show(target: Target, agency: Agency) -> Answer:
         page = await service.get(_path(agency))
         if not page["items"]:
             await service.get(f"{agency_path(agency)}/pool")  # not found if the agency has never been enrolled
-    return Answer(page, _shown(page["items"]) if page["items"] else f"{escape(agency)} has no windows.")
+        shown = await _shown(service, page["items"])
+    return Answer(page, shown if page["items"] else f"{escape(agency)} has no windows.")
 
 
 @app.command()
@@ -111,7 +113,7 @@ async def _decide(
             reply = await service.post(f"{path}/preview", body)
             return Answer(reply, _previewed(reply))
         reply = await service.post(path, body)
-    return Answer(reply, waiting(_SERVICE, reply) if is_proposal(reply) else _shown([reply]))
+        return Answer(reply, waiting(_SERVICE, reply) if is_proposal(reply) else await _shown(service, [reply]))
 
 
 async def _window(service: Service, agency: str, feature: str) -> dict[str, Any]:
@@ -139,19 +141,33 @@ def _either(name: str, on: str | None, at: str | None) -> dict[str, str]:
     raise BadInput(f"give either --{name}-on or --{name}-at")
 
 
-def _shown(windows: Iterable[dict[str, Any]]) -> Any:
-    rows = [
-        (
-            escape(window["feature"]),
-            window["mode"],
-            window["starts_at"],
-            window["ends_at"],
-            _afterward(window),
-            _length(window),
+async def _shown(service: Service, windows: Sequence[dict[str, Any]]) -> Any:
+    """A table of windows, with the quotas of the versions of the catalog that they follow."""
+    versions = {
+        number: {each["key"]: each for each in (await service.get(f"/v1/catalog/versions/{number}"))["features"]}
+        for number in {window["catalog_number"] for window in windows}
+    }
+    rows = []
+    for window in windows:
+        feature = versions[window["catalog_number"]][window["feature"]]
+        rows.append(
+            (
+                escape(window["feature"]),
+                _now(window, feature),
+                access(window["mode"], feature),
+                window["starts_at"],
+                window["ends_at"],
+                _afterward(window, feature),
+                _length(window),
+            )
         )
-        for window in windows
-    ]
-    return table(("feature", "open", "from", "until", "then", "lasts"), rows)
+    return table(("feature", "now", "open", "from", "until", "then", "lasts"), rows)
+
+
+def _now(window: dict[str, Any], feature: dict[str, Any]) -> str:
+    """What applies now. Within a window that is anchored on seats, each seat has its own trial."""
+    of_seats = window["seat_days"] is not None and window["access"] == window["mode"]
+    return "by seat" if of_seats else access(window["access"], feature)
 
 
 def _length(window: dict[str, Any]) -> str:
@@ -165,9 +181,8 @@ def _length(window: dict[str, Any]) -> str:
     return f"{days}, extended" if window["extended"] else days
 
 
-def _afterward(window: dict[str, Any]) -> str:
-    quota = window["monthly_quota_after"]
-    then = f"{quota:,} a month per seat" if quota is not None else window["mode_after"]
+def _afterward(window: dict[str, Any], feature: dict[str, Any]) -> str:
+    then = access(window["mode_after"], feature)
     return f"{then}, after grace until {window['grace_ends_at']}" if window["grace_ends_at"] else then
 
 

@@ -149,7 +149,7 @@ async def test_a_version_is_planned_and_published_and_reaches_who_is_enrolled(en
     await entitlements.eventually(lambda: rolled_out(entitlements, 2))
 
     after = await windows(entitlements)
-    assert after["frontier-models"] == before["frontier-models"]
+    assert after["frontier-models"] == before["frontier-models"] | {"catalog_number": 2}
     assert (after["deep-research"]["ends_at"], after["deep-research"]["monthly_quota_after"]) == (
         "2025-11-04T00:00:00Z",
         50,

@@ -69,19 +69,31 @@ anchor_at = 2025-09-01T00:00:00Z
             assert (json.loads(approved.stdout)["number"], approved.exit_code) == (2, 0), approved.output
             again = await muster("catalog", "apply", str(file), "--rule", "now")
             assert "Version 2 is the same" in again.stdout
+            listed = [" ".join(line.split()) for line in (await muster("catalog", "show")).stdout.splitlines()]
+            assert "deep-research unlimited 60 days - 10 a month per seat" in listed
+            assert "notes 3 a month per agency, not enforced the term - none" in listed
             shown = json.loads((await muster("catalog", "show", "--json")).stdout)
             assert [each["key"] for each in shown["features"]][-1] == "pilot"
             file.write_text((await muster("catalog", "show", "--toml")).stdout)
+            whole = file.read_text()
+            file.write_text(whole.replace("[frontier-models]", "[frontier]"))
+            renamed = await muster("catalog", "plan", str(file), "--rule", "now")
+            removed = next(line for line in renamed.stdout.splitlines() if line.startswith("frontier-models"))
+            assert removed.rstrip().endswith("who has it, at the end of the term"), renamed.stdout
+            file.write_text(whole)
             same = await muster("catalog", "plan", str(file), "--rule", "now")
             assert (same.exit_code, same.stdout.strip()) == (0, "It equals the present version."), same.output
 
             file.write_text("[pilot]\nname = 'Pilot'\nmode = 'unlimited'\nmode_after = 'quota'\n")
             refused = await muster("catalog", "plan", str(file), "--rule", "now")
             assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
-            assert "monthly_quota_after is required" in refused.stderr
+            assert ": pilot: monthly_quota_after is required" in refused.stderr
             file.write_text("[pilot]\nname = 'Pilot'\nmode = 'unlimited'\nmode_after = 'none'\ntrial_days = -1\n")
             negative = await muster("catalog", "plan", str(file), "--rule", "now")
             assert (negative.exit_code, "pilot.trial_days: -1 is invalid" in negative.stderr) == (2, True), negative
+            file.write_text("[pilot]\nname = 'Pilot'\nmode = 'unlimited'\nmode_after = 'none'\nvalue = 1.5\n")
+            static = await muster("catalog", "plan", str(file), "--rule", "now")
+            assert "pilot.value: 1.5 is invalid: must be a whole number or text" in static.stderr
             file.write_text("".join(f"[{key}]\nname = 'Pilot'\nmode = 'many'\n" for key in ("pilot", "trial")))
             none = await muster("catalog", "plan", str(file), "--rule", "now")
             assert ("pilot.mode" in none.stderr, "trial.mode" in none.stderr) == (True, True), none.stderr
@@ -128,6 +140,7 @@ async def test_who_would_be_above_a_quota_is_shown_and_lowering_it_is_stated(
 
             own = ["deep-research", "--mode", "quota", "--subject", "person.ada@nasa.gov", "--reason", "pilot"]
             narrow = await muster("grants", "add", "NASA", *own)
+            assert narrow.stderr.endswith("or give --allow-below-use\n"), narrow.stderr
             assert (narrow.exit_code, "mode: 'quota' is invalid" in narrow.stderr) == (2, True), narrow.output
             granted = await muster("grants", "add", "NASA", *own, "--allow-below-use")
             assert granted.exit_code == 0, granted.output

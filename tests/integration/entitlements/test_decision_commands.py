@@ -64,16 +64,9 @@ async def _extend(bob: str) -> None:
     (approved,) = data(await muster("proposals", "list", "--state", "approved", "--json"))["items"]
     assert (approved["decided_by"], approved["proposal_id"]) == ("bob", pending["proposal_id"])
     row = next(line for line in said(await muster("windows", "show", "NASA")).splitlines() if "deep-research" in line)
-    assert row.split("2025-11-04T00:00:00Z")[1].split() == [
-        "25",
-        "a",
-        "month",
-        "per",
-        "seat",
-        "90",
-        "days,",
-        "extended",
-    ]
+    before, after = row.split("2025-11-04T00:00:00Z")
+    assert before.split() == ["deep-research", "unlimited", "unlimited", "2025-08-06T00:00:00Z"]
+    assert after.split() == ["25", "a", "month", "per", "seat", "90", "days,", "extended"]
     assert "already" in said(await muster(*EXTENSION), 4)
     for refused in ("show", "approve"):
         assert "there is no proposal prp_0" in said(await muster("proposals", refused, "prp_0"), 3)
@@ -101,14 +94,17 @@ async def _end_and_correct(bob: str) -> None:
     previewed = data(await muster(*end, "--ends-at", "2025-09-01T00:00:00Z", "--preview", "--json"))
     assert previewed["window"]["ends_at"] == "2025-09-01T00:00:00Z"
     assert data(await muster(*end, "--json"))["ends_at"] == "2025-08-06T00:00:00Z"  # now
+    over = next(line for line in said(await muster("windows", "show", "NASA")).splitlines() if "voice" in line)
+    assert " ".join(over.split()[1:8]) == "60 a month per seat unlimited 2025-08-06T00:00:00Z"
     unknown = said(await muster("windows", "end", "NASA", "telepathy", "--reason", "none"), 3)
     assert "it has advanced-voice-mode, deep-research, frontier-models" in unknown
     assert "NOBODY has no seat pool because it has never been enrolled" in said(
         await muster("windows", "show", "NOBODY"), 3
     )
-    for short in (end, (*reject[:3], "--reason", "x")):
-        asked = (*short[:-1], "x")
-        assert "reason: 'x' is invalid: must have at least 3 characters" in said(await muster(*asked), 2)
+    for decision in (end, (*reject[:3], "--reason", "x"), ("grants", "add", "NASA", "deep-research", "--reason", "x")):
+        asked = decision[:-1]
+        assert "reason: 'x' is invalid: must have at least 3 characters" in said(await muster(*asked, "x"), 2)
+        assert "must not contain @" in said(await muster(*asked, "for ada@nasa.gov"), 2)
 
 
 async def _grant() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from muster_operator.feature_catalog import _changes, _losing, access
 from muster_operator.proposals import _body
-from muster_operator.windows import _afterward, _length
+from muster_operator.windows import _afterward, _length, _now
 
 WINDOW: dict[str, Any] = {
     "trial": True,
@@ -14,8 +15,9 @@ WINDOW: dict[str, Any] = {
     "starts_at": "2025-09-15T04:00:00Z",
     "ends_at": "2025-11-14T05:00:00Z",  # in winter time
     "seat_days": None,
-    "mode_after": "metered",
-    "monthly_quota_after": 4,
+    "mode": "unlimited",
+    "mode_after": "quota",
+    "access": "unlimited",
     "grace_ends_at": None,
 }
 
@@ -33,8 +35,43 @@ def test_how_long_a_window_lasts(changes: dict[str, Any], shown: str) -> None:
     assert _length(WINDOW | changes) == shown
 
 
+FEATURE: dict[str, Any] = {"quota": None, "monthly_quota_after": 4}
+
+
 def test_a_quota_is_each_seats() -> None:
-    assert _afterward(WINDOW) == "4 a month per seat"
+    assert _afterward(WINDOW, FEATURE) == "4 a month per seat"
+    graced = _afterward(WINDOW | {"grace_ends_at": "2025-11-21T05:00:00Z"}, FEATURE)
+    assert graced == "4 a month per seat, after grace until 2025-11-21T05:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("quota", "shown"),
+    [
+        ({"per": "seat", "period": "month"}, "2,000 a month per seat"),
+        ({"per": "agency", "period": "month", "hard": False}, "2,000 a month per agency, not enforced"),
+        (
+            {"per": "seat", "period": "anchor", "report_only": True},
+            "2,000 a month from its start per seat, not enforced",
+        ),
+    ],
+)
+def test_a_quota_has_its_terms(quota: dict[str, Any], shown: str) -> None:
+    feature = {"quota": {"limit": 2000, **quota}, "monthly_quota_after": None}
+    assert (access("quota", feature), access("none", feature)) == (shown, "none")
+
+
+def test_what_applies_now_is_each_seats_where_the_trial_is() -> None:
+    assert _now(WINDOW, FEATURE) == "unlimited"
+    assert _now(WINDOW | {"access": "quota"}, FEATURE) == "4 a month per seat"
+    assert _now(WINDOW | {"seat_days": 30}, FEATURE) == "by seat"
+
+
+def test_a_plan_says_why_there_are_effects_without_a_change() -> None:
+    feature: dict[str, Any] = {"removed": False, "changed": [], "losing": ["NASA"], "losing_seats": 1}
+    assert (_changes(feature, 4), _losing(feature, "now")) == ("as version 4, which not all have", "1 agency, 1 seat")
+    gone = feature | {"removed": True, "losing": []}
+    assert _losing(gone, "now") == "who has it, at the end of the term"
+    assert _losing(gone, "new-agencies") == "nobody"
 
 
 def test_a_proposal_without_a_body_says_where_to_review_it() -> None:

@@ -94,12 +94,14 @@ class WindowStartRequest(_Decision):
     dependencies=[READ],
     responses=problem_responses(NotFound, PoolUnknown),
 )
-async def list_windows(agency_id: AgencyId, reader: ReaderDep, as_of: AsOfDep) -> Page[WindowReply]:
+async def list_windows(
+    agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep
+) -> Page[WindowReply]:
     """With `at`, the windows of a past instant, with the starts and ends that are known now."""
     async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
         if as_of is not None:
             return await queries.list_past_windows(connection, agency_id, as_of)
-        return await queries.list_windows(connection, agency_id)
+        return await queries.list_windows(connection, agency_id, runtime.clock.now())
 
 
 @router.post(

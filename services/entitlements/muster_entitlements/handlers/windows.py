@@ -73,4 +73,4 @@ async def _save(uow: UnitOfWork, command: str, before: Window, after: Window, re
         after={"starts_at": after.starts_at, "ends_at": after.ends_at},
         reason=reason,
     )
-    return WindowReply.of(after)
+    return WindowReply.of(after, uow.now)

@@ -36,7 +36,7 @@ async def find_seat_policy(connection: Connection, agency_id: str) -> SeatPolicy
     return SeatPolicyReply.of(*await policies.find_policy(connection, agency_id))
 
 
-async def list_windows(connection: Connection, agency_id: str) -> Page[WindowReply]:
+async def list_windows(connection: Connection, agency_id: str, now: datetime) -> Page[WindowReply]:
     """All windows of an agency's current enrollment, by feature: the catalog is short."""
     rows = await connection.fetch(
         f"""
@@ -48,14 +48,14 @@ async def list_windows(connection: Connection, agency_id: str) -> Page[WindowRep
         """,  # noqa: S608
         agency_id,
     )
-    return Page(items=[WindowReply.of(to_window(row)) for row in rows], next=None)
+    return Page(items=[WindowReply.of(to_window(row), now) for row in rows], next=None)
 
 
 async def list_past_windows(connection: Connection, agency_id: str, as_of: AsOf) -> Page[WindowReply]:
     """All windows of the enrollment that an agency had, by feature. Raises PoolUnknown."""
     pool = await _known_past_pool(connection, agency_id, as_of)
     windows = await history.list_windows(connection, agency_id, pool.enrollment_id, as_of)
-    return Page(items=[WindowReply.of(window) for window in windows], next=None)
+    return Page(items=[WindowReply.of(window, as_of.at) for window in windows], next=None)
 
 
 async def preview_change(

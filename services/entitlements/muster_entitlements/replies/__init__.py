@@ -112,14 +112,20 @@ class WindowReply(BaseModel):
         description="The exclusive end of the grace after a trial, for which `mode` continues."
     )
     extended: bool
+    catalog_number: int = Field(description="The version of the catalog whose terms it has, such as its quota.")
+    access: AccessMode = Field(
+        description="What the window allows now, or at the instant asked about; with the anchor `seat`, to a seat "
+        "that is not activated yet."
+    )
     revision: int = Field(
         description="Increases whenever the window is moved, or a version changes its access or its grace."
     )
 
     @classmethod
-    def of(cls, window: Window) -> "WindowReply":
-        """The reply for a window."""
-        return cls.model_validate(asdict(window) | {"grace_ends_at": window.grace_ends_at})
+    def of(cls, window: Window, now: datetime) -> "WindowReply":
+        """The reply for a window at an instant."""
+        facts = {"grace_ends_at": window.grace_ends_at, "access": window.access(now)}
+        return cls.model_validate(asdict(window) | facts)
 
 
 class WindowMessageReply(BaseModel):
@@ -153,7 +159,7 @@ class WindowPreviewReply(BaseModel):
             ends.append(WindowMessageReply(event=FeatureAccessChanged.event_type, at=after.grace_ends_at))
         messages = [WindowMessageReply(event=changed.event_type, at=now), *notices, *ends]
         return cls(
-            window=WindowReply.of(after),
+            window=WindowReply.of(after, now),
             previous_starts_at=before.starts_at,
             previous_ends_at=before.ends_at,
             seats=pool.in_use,

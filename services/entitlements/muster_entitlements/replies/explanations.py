@@ -67,7 +67,7 @@ class ExplainedCatalog(BaseModel):
 class ExplainedWindow(WindowReply):
     """The feature's window, and the access that it gives this person now."""
 
-    access: AccessMode
+    access: AccessMode = Field(description="What the window allows this person now.")
     access_ends_at: Instant = Field(description="When `mode` ends for this person, and `mode_after` begins.")
     events: list[FactEventReply]
 
