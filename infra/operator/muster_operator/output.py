@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from muster_runtime.console import console
 from muster_runtime.exit_statuses import FAILED
@@ -29,7 +29,7 @@ class Answer:
         return Answer({**self.data, **other.data}, Group(self.text, other.text), ok=self.ok and other.ok)
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, lines: bool = False) -> Table:
+def table(columns: Iterable[str | Column], rows: Iterable[Iterable[str]], *, lines: bool = False) -> Table:
     """A table; `lines` draws lines between rows, for cells of several lines."""
     shown = Table(*columns, show_lines=True) if lines else Table(*columns, box=None, pad_edge=False)
     for row in rows:

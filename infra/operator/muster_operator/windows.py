@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group
 from rich.markup import escape
+from rich.table import Column
 
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.feature_catalog import access
@@ -154,14 +155,14 @@ async def _shown(service: Service, windows: Sequence[dict[str, Any]]) -> Any:
             (
                 escape(window["feature"]),
                 _now(window, feature),
-                access(window["mode"], feature),
+                f"{access(window['mode'], feature)} for {_length(window)}",
                 window["starts_at"],
                 window["ends_at"],
                 _afterward(window, feature),
-                _length(window),
             )
         )
-    return table(("feature", "now", "open", "from", "until", "then", "lasts"), rows)
+    key, starts_at, ends_at = (Column(name, no_wrap=True) for name in ("feature", "from", "until"))
+    return table((key, "now", "open", starts_at, ends_at, "then"), rows)
 
 
 def _now(window: dict[str, Any], feature: dict[str, Any]) -> str:
