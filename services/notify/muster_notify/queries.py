@@ -83,19 +83,31 @@ async def list_deliveries(
 ) -> Page[DeliveryReply]:
     """Deliveries about an agency (with `*`, about any), latest first. Raises InvalidCursor.
 
-    A tenant sees those to its own recipients; an operator (`*`) sees all.
+    A tenant sees those to its own recipients; an operator (`*`) sees all. Of each agency it reads no more than a page.
     """
     rows = await connection.fetch(
         f"""
-        select {_DELIVERY}
-        from delivery
-        where
-            ($1 = '*' or agency_id = $1)
-            and ($2 = '*' or audience = $2)
-            and ($3::text is null or state = $3)
-            and ($4::text is null or channel = $4)
-            and ($5::bigint is null or position < $5)
-        order by position desc
+        with agency as (
+            select $1::text as agency_id where $1 <> '*'
+            union all
+            select agency_id from agency_instant where $1 = '*'
+        )
+
+        select d.*
+        from agency as a
+        cross join lateral (
+            select {_DELIVERY}
+            from delivery
+            where
+                agency_id = a.agency_id
+                and ($2 = '*' or audience = $2)
+                and ($3::text is null or state = $3)
+                and ($4::text is null or channel = $4)
+                and ($5::bigint is null or position < $5)
+            order by position desc
+            limit $6
+        ) as d
+        order by d.position desc
         limit $6
         """,  # noqa: S608
         agency_id,

@@ -58,6 +58,12 @@ RETRYABLE = (
     *ONE_AGENCYS,
 )
 
+_BEGIN_READ = """
+select
+    set_config('muster.agency', $1, true),
+    set_config('statement_timeout', coalesce($2, current_setting('statement_timeout')), true)
+"""
+
 
 async def _keep_session(_connection: "asyncpg.Connection[Any]") -> None:
     """Keep a session's settings when its connection returns to the pool.
@@ -98,6 +104,7 @@ class Database:
         self._migrations = migrations
         self._compared: Compared | None = None  # when last asked
         self._settings: dict[str, str] = {}
+        self._read_milliseconds: str | None = None  # how long a statement of a read may take; None: as its session says
 
     @classmethod
     async def connect(
@@ -108,11 +115,14 @@ class Database:
         *,
         size: int = 10,
         lock_timeout_seconds: int = 30,
+        statement_seconds: float | None = None,
         gate: Gate | None = None,
         migrations: Path | None = None,
     ) -> "Database":
         """Open a pool of at most `size` connections, whose search path is the service's schema.
 
+        With `statement_seconds`, Postgres ends a read's statement that takes longer, and any other one that takes
+        longer than that after the longest wait for a lock.
         With `gate`, its callers are commands: a writer passes the gate before it takes a connection, and gives up
         waiting for a commit. With `migrations`, the service's, work that the schema refuses asks whether one of them
         is pending that the code needs.
@@ -125,6 +135,9 @@ class Database:
             "lock_timeout": str(lock_timeout_seconds * 1000),
             **VANISHED_CLIENTS,
         }
+        if statement_seconds is not None:
+            database._read_milliseconds = f"{statement_seconds * 1000:.0f}"
+            database._settings["statement_timeout"] = f"{(lock_timeout_seconds + statement_seconds) * 1000:.0f}"
         database.pool = await asyncpg.create_pool(
             connect=database.address.connect,
             init=database._configure,
@@ -233,7 +246,7 @@ class Database:
         """
         isolation: Literal["repeatable_read"] | None = "repeatable_read" if of_one_state else None
         async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=True):
-            await connection.execute("select set_config('muster.agency', $1, true)", ",".join(sorted(agencies)))
+            await self._begin_read(connection, *agencies)
             yield connection
 
     @asynccontextmanager
@@ -244,5 +257,8 @@ class Database:
             connection = await held.enter_async_context(self.connection())
             with self.disk.watched():
                 async with self.commits.transaction(connection, held):
-                    await connection.execute("select set_config('muster.agency', $1, true)", agency)
+                    await self._begin_read(connection, agency)
                     yield connection
+
+    async def _begin_read(self, connection: Connection, *agencies: str) -> None:
+        await connection.execute(_BEGIN_READ, ",".join(sorted(agencies)), self._read_milliseconds)

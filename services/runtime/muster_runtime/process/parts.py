@@ -29,6 +29,9 @@ from muster_runtime.settings import Settings
 # How long a duty waits for one agency before it goes on with the others; a command's sender waits longer.
 WORKER_LOCK_SECONDS = 2
 
+# How long a request's statement may take: a few slow ones hold all connections of the pool.
+STATEMENT_SECONDS = 10
+
 
 async def worker_database(service: Service, clock: Clock, stack: AsyncExitStack) -> Database:
     """The duties' pool, which `stack` closes."""
@@ -53,6 +56,7 @@ async def api_database(service: Service, clock: Clock, backlog: Backlog, stack: 
         service.name,
         clock,
         size=settings.postgres_pool_size,
+        statement_seconds=STATEMENT_SECONDS,
         gate=CommandGate(AgencyQueue(settings.agency_queue), backlog),
         migrations=service.migrations,
     )

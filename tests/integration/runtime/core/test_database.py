@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import asyncpg
@@ -11,6 +11,8 @@ import pytest
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
+from muster_runtime.messaging.backlog import Backlog
+from muster_runtime.process.parts import api_database, worker_database
 from tests.support.services import RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -108,6 +110,40 @@ async def test_the_api_role_reads_its_tenant_alone(idle_probe: RunningService) -
         seen["none"] = await connection.fetch("select agency_id from effect")
     await api.close()
     assert seen == {"NASA": ["NASA"], "DOE": ["DOE"], "EPA": [], EVERY_AGENCY: ["NASA", "DOE"], "none": []}
+
+
+async def test_a_read_that_takes_too_long_is_ended_and_its_connection_serves_the_next(
+    idle_probe: RunningService,
+) -> None:
+    api = await Database.connect(
+        idle_probe.access.api_dsn, "probe", idle_probe.clock, size=1, lock_timeout_seconds=60, statement_seconds=1
+    )
+    async with idle_probe.admin.transaction():
+        await idle_probe.admin.execute("lock table effect")
+        with pytest.raises(asyncpg.QueryCanceledError, match="statement timeout"):
+            async with api.read("NASA") as connection:
+                await connection.fetch("select from effect")
+        with pytest.raises(asyncpg.QueryCanceledError, match="statement timeout"):
+            async with api.read_on_record("NASA") as connection:
+                await connection.fetch("select from effect")
+    async with api.read("NASA") as connection:
+        assert await connection.fetch("select from effect") == []
+    async with api.write("NASA", context=CONTEXT) as uow:
+        assert await uow.connection.fetchval("show statement_timeout") == "61s"  # with the wait for the lock
+    await api.close()
+
+
+async def test_only_the_statements_of_requests_have_a_limit(idle_probe: RunningService) -> None:
+    limits, runtime = [], idle_probe.runtime
+    async with AsyncExitStack() as stack:
+        api = await api_database(runtime.service, runtime.clock, Backlog(10), stack)
+        worker = await worker_database(runtime.service, runtime.clock, stack)
+        for database in (api, worker):
+            async with database.read("NASA") as connection:
+                limits.append(await connection.fetchval("show statement_timeout"))
+            async with database.connection() as connection:
+                limits.append(await connection.fetchval("show statement_timeout"))
+    assert limits == ["10s", "40s", "0", "0"]
 
 
 @pytest.mark.parametrize("own", ["NASA", EVERY_AGENCY])
