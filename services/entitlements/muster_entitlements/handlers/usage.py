@@ -103,7 +103,8 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest)
     for use in uses.values():
         people.setdefault(use.agency_id, set()).add(use.subject_ref)
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
-    meters = await find_meters(uow.connection, people, uow.now - OLDEST, catalog)
+    asked = {(use.agency_id, use.feature) for use in uses.values()}
+    meters = await find_meters(uow.connection, people, uow.now - OLDEST, catalog, asked)
     metered, tally.refused = await _meter_all(uses, catalog, meters, nearest, uow.now)
     new = await _new(uow, metered, tally)
     tally.counted = len(new)

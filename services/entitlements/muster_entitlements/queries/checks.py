@@ -78,7 +78,7 @@ async def find_check(connection: Connection, pair: Pair, now: datetime) -> Check
 
 async def find_checks(connection: Connection, pairs: Sequence[Pair], now: datetime) -> ChecksReply:
     """The checks of these pairs, in order. Raises InvalidInput, which names the pair."""
-    registers = await _find_registers(connection, people_of(pairs), now)
+    registers = await _find_registers(connection, pairs, now)
     await require_known(connection, registers, pairs, now)
     checked = await check_pairs(registers, pairs, now)
     cases = [(pair.subject_ref, *case) for pair, case in zip(pairs, checked, strict=True)]
@@ -253,22 +253,36 @@ def _limit(question: Question, feature: Feature | None, now: datetime) -> Limit 
 
 
 async def _find_registers(
-    connection: Connection, people: Mapping[str, Collection[str]], now: datetime
+    connection: Connection, pairs: Sequence[Pair], now: datetime
 ) -> dict[str, Register]:
-    """All that checks of these people, by agency, depend on.
+    """All that the checks of these pairs depend on, by agency.
 
-    Pools and windows are read first: if an agency's entitlements change in between, the answers have the older
-    revision, and hold only until a caller sees the newer one. An agency without a pool takes no further statement.
+    Pools and windows are read first, at one instant: if an agency's entitlements change in between, the answers have
+    the older revision, and hold only until a caller sees the newer one. An agency without a pool takes no further
+    statement.
     """
+    people = people_of(pairs)
+    asked = {(pair.agency_id, pair.feature) for pair in pairs if pair.feature is not None and is_key(pair.feature)}
     rows = await connection.fetch(
-        f"select {_COLUMNS} from {_POOL_AND_WINDOW} where p.agency_id = any($1::text[])",  # noqa: S608
+        f"""
+        select {_COLUMNS}
+        from {_POOL_AND_WINDOW} and (w.agency_id, w.feature) in (select * from unnest($2::text[], $3::text[]))
+        where p.agency_id = any($1::text[])
+        """,  # noqa: S608
         list(people),
+        [agency_id for agency_id, _ in asked],
+        [feature for _, feature in asked],
     )
-    known = {row["agency_id"]: _to_pool(row) for row in rows}
+    known: dict[str, Pool] = {}
     windows: defaultdict[str, dict[str, Window]] = defaultdict(dict)
+    pace = Pace()
     for row in rows:
+        agency_id = row["agency_id"]
+        if agency_id not in known:
+            known[agency_id] = _to_pool(row)
         if row["w_window_id"]:
-            windows[row["agency_id"]][row["w_feature"]] = to_window(row, "w_")
+            windows[agency_id][row["w_feature"]] = to_window(row, "w_")
+        await pace.keep()
     return {
         agency_id: await _find_register(connection, known.get(agency_id), windows[agency_id], own, now)
         for agency_id, own in people.items()

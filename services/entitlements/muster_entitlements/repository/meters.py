@@ -18,20 +18,28 @@ from muster_runtime.database.connections import Connection
 
 
 async def find_meters(
-    connection: Connection, people: Mapping[str, Collection[str]], since: datetime, catalog: Catalog
+    connection: Connection,
+    people: Mapping[str, Collection[str]],
+    since: datetime,
+    catalog: Catalog,
+    asked: Collection[tuple[str, str]] | None = None,
 ) -> dict[str, Meter]:
     """The meters for use of these people, by agency, since an instant; none of an agency that was never enrolled.
 
-    `catalog` is the newest.
+    `catalog` is the newest. With `asked`, agencies and features, the meters know the windows of those alone.
     """
     rows = await connection.fetch(
         f"""
         select p.agency_id as pool_agency_id, p.time_zone, {COLUMNS}
         from pool as p
-        left join feature_window as w using (agency_id, enrollment_id)
+        left join feature_window as w
+            on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
+            and ($2::text[] is null or (w.agency_id, w.feature) in (select * from unnest($2::text[], $3::text[])))
         where p.agency_id = any($1::text[])
         """,  # noqa: S608
         list(people),
+        None if asked is None else [agency_id for agency_id, _ in asked],
+        None if asked is None else [feature for _, feature in asked],
     )
     zones = {row["pool_agency_id"]: zone_of(row["time_zone"]) for row in rows}
     windows: defaultdict[str, dict[str, Window]] = defaultdict(dict)

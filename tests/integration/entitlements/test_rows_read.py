@@ -1,0 +1,61 @@
+"""What a request for many agencies reads: no windows but those that it asks for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from muster_entitlements.domain.usage import Use
+from muster_entitlements.handlers.usage import Nearest, count_uses
+from muster_entitlements.queries.checks import Pair, find_checks
+from muster_runtime.context import Context
+from muster_runtime.database.transactions import Connection
+from tests.integration.entitlements.conftest import START, Entitlements
+
+AGENCIES = ("DOE", "NASA")
+
+
+@dataclass
+class Counting:
+    """A connection that counts the rows that it finds with windows in them."""
+
+    connection: Any
+    windows: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    async def fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
+        rows: Sequence[Any] = await self.connection.fetch(statement, *arguments)
+        self.windows += len(rows) if "feature_window as w" in statement else 0
+        return rows
+
+
+async def enroll_all(entitlements: Entitlements) -> None:
+    for agency in AGENCIES:
+        await replace(entitlements, agency=agency).enroll(cap=5)
+
+
+async def test_checks_read_the_windows_that_they_ask_for(entitlements: Entitlements) -> None:
+    await enroll_all(entitlements)
+    pairs = [Pair(agency, f"sub_{n}", "deep-research") for agency in AGENCIES for n in range(3)]
+    pairs.append(Pair("NASA", "sub_0", "frontier-models"))
+    async with entitlements.service.runtime.database.read(*AGENCIES) as connection:
+        counting = Counting(connection)
+        reply = await find_checks(cast("Connection", counting), pairs, START)
+    assert len(reply.answers) == 7
+    assert counting.windows == 3
+
+
+async def test_a_batch_of_use_reads_the_windows_that_it_counts(entitlements: Entitlements) -> None:
+    await enroll_all(entitlements)
+    uses = {
+        place: Use(agency, "deep-research", f"sub_{place}", 1, START, bytes([place]) * 16, place, f"use-{place}")
+        for place, agency in enumerate(AGENCIES * 3)
+    }
+    database = entitlements.service.runtime.database
+    async with database.write(*AGENCIES, context=Context(actor="test", correlation_id="cor_1")) as uow:
+        counting = Counting(uow.connection)
+        uow.connection = cast("Connection", counting)
+        tally = await count_uses(uow, uses, Nearest())
+    assert (tally.counted, tally.refused) == (6, {})
+    assert counting.windows == 2
