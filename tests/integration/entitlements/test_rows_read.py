@@ -1,14 +1,20 @@
-"""What a request for many agencies reads: no windows but those that it asks for."""
+"""What a request for many agencies reads: no windows but those that it asks for, in no transaction that is idle."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import pytest
+
+from muster_contracts.entitlements import AccessMode, CatalogRule
+from muster_entitlements.domain.catalog import Feature, Quota, Version, VersionState
 from muster_entitlements.domain.usage import Use
 from muster_entitlements.handlers.usage import Nearest, count_uses
+from muster_entitlements.queries import catalog as queries
 from muster_entitlements.queries.checks import Pair, find_checks
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import Connection
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection
 from tests.integration.entitlements.conftest import START, Entitlements
 
 AGENCIES = ("DOE", "NASA")
@@ -16,10 +22,11 @@ AGENCIES = ("DOE", "NASA")
 
 @dataclass
 class Counting:
-    """A connection that counts the rows that it finds with windows in them."""
+    """A connection that counts the rows with windows, and the statements that ask who is above a quota."""
 
     connection: Any
     windows: int = 0
+    above: int = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.connection, name)
@@ -27,6 +34,7 @@ class Counting:
     async def fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
         rows: Sequence[Any] = await self.connection.fetch(statement, *arguments)
         self.windows += len(rows) if "feature_window as w" in statement else 0
+        self.above += "above as" in statement
         return rows
 
 
@@ -59,3 +67,43 @@ async def test_a_batch_of_use_reads_the_windows_that_it_counts(entitlements: Ent
         tally = await count_uses(uow, uses, Nearest())
     assert (tally.counted, tally.refused) == (6, {})
     assert counting.windows == 2
+
+
+LOWER = Feature(key="deep-research", name="Deep Research", mode=AccessMode.QUOTA, mode_after=AccessMode.NONE, quota=Quota(limit=1))
+
+
+async def test_a_plan_is_computed_in_no_transaction(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enroll_all(entitlements)
+    reading, computed = 0, []
+
+    @asynccontextmanager
+    async def read() -> AsyncIterator[Connection]:
+        nonlocal reading
+        async with entitlements.service.runtime.database.read(EVERY_AGENCY) as connection:
+            reading += 1
+            yield connection
+            reading -= 1
+
+    def watched(compute: Callable[..., Any]) -> Callable[..., Any]:
+        def computing(*arguments: Any) -> Any:
+            computed.append(reading)
+            return compute(*arguments)
+
+        return computing
+
+    for compute in ("effects", "lowered_quotas"):
+        monkeypatch.setattr(queries, compute, watched(getattr(queries, compute)))
+    plan = await queries.find_plan(read, CatalogRule.NOW, (LOWER,), START)
+    assert plan.agencies == 2
+    assert computed == [0, 0, 0, 0]
+
+
+async def test_the_check_of_a_publication_takes_a_statement_of_each_agency(entitlements: Entitlements) -> None:
+    await enroll_all(entitlements)
+    version = Version(2, VersionState.DRAFT, CatalogRule.NOW, (LOWER,), 1, None, None)
+    async with entitlements.service.runtime.database.read(EVERY_AGENCY) as connection:
+        counting = Counting(connection)
+        assert await queries.find_above(cast("Connection", counting), version, START) == []
+    assert counting.above == 2

@@ -29,25 +29,26 @@ def metered(**changes: Any) -> Feature:
     return Feature(key="a", name="A", **terms | changes)
 
 
-def lowered(before: Feature, after: Feature, now: datetime = NOW, *grants: Grant) -> list[LoweredQuota]:
+async def lowered(before: Feature, after: Feature, now: datetime = NOW, *grants: Grant) -> list[LoweredQuota]:
     present, version = catalog(1, before), catalog(2, after)
-    return list(lowered_quotas(POOL, version, opened(present), {}, grants, now, {1: present, 2: version}))
+    versions = {1: present, 2: version}
+    return [each async for each in lowered_quotas(POOL, version, opened(present), {}, grants, now, versions)]
 
 
-def test_a_lower_quota_is_found_with_its_period() -> None:
-    found = lowered(metered(), metered(quota=Quota(limit=10)))
+async def test_a_lower_quota_is_found_with_its_period() -> None:
+    found = await lowered(metered(), metered(quota=Quota(limit=10)))
     assert found == [LoweredQuota(POOL.agency_id, "a", QuotaScope.SEAT, max(MONTH, START + 60 * DAY), 10)]
 
 
 @pytest.mark.parametrize("limit", [20, 21], ids=["the same", "a higher one"])
-def test_a_quota_that_is_no_lower_is_not(limit: int) -> None:
-    assert lowered(metered(), metered(quota=Quota(limit=limit))) == []
+async def test_a_quota_that_is_no_lower_is_not(limit: int) -> None:
+    assert await lowered(metered(), metered(quota=Quota(limit=limit))) == []
 
 
-def test_a_quota_that_limits_nobody_now_is_not() -> None:
-    assert lowered(metered(), metered(quota=Quota(limit=1)), START + 10 * DAY) == []  # within the trial
+async def test_a_quota_that_limits_nobody_now_is_not() -> None:
+    assert await lowered(metered(), metered(quota=Quota(limit=1)), START + 10 * DAY) == []  # within the trial
     for quota in (Quota(limit=1, hard=False), Quota(limit=1, report_only=True)):
-        assert lowered(metered(), metered(quota=quota)) == []
+        assert await lowered(metered(), metered(quota=quota)) == []
 
 
 @pytest.mark.parametrize(
@@ -60,16 +61,16 @@ def test_a_quota_that_limits_nobody_now_is_not() -> None:
     ],
     ids=["unlimited", "soft", "report-only", "the agency's"],
 )
-def test_a_quota_is_lower_than_none_that_limits_the_same(before: Feature) -> None:
-    assert [each.limit for each in lowered(before, metered(quota=Quota(limit=10)))] == [10]
+async def test_a_quota_is_lower_than_none_that_limits_the_same(before: Feature) -> None:
+    assert [each.limit for each in await lowered(before, metered(quota=Quota(limit=10)))] == [10]
 
 
-def test_a_grant_to_the_agency_decides_before_the_version() -> None:
+async def test_a_grant_to_the_agency_decides_before_the_version() -> None:
     grant = Grant("grt_1", POOL.agency_id, "a", None, AccessMode.UNLIMITED, None, START, None, "pilot")
     lower = metered(quota=Quota(limit=10))
-    assert lowered(metered(), lower, NOW, grant) == []
-    assert lowered(metered(), lower, NOW, replace(grant, mode=AccessMode.QUOTA, monthly_quota=15)) == []
-    assert len(lowered(metered(), lower, NOW, replace(grant, feature="b"))) == 1
+    assert await lowered(metered(), lower, NOW, grant) == []
+    assert await lowered(metered(), lower, NOW, replace(grant, mode=AccessMode.QUOTA, monthly_quota=15)) == []
+    assert len(await lowered(metered(), lower, NOW, replace(grant, feature="b"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -80,18 +81,18 @@ def test_a_grant_to_the_agency_decides_before_the_version() -> None:
     ],
     ids=["those whose trial is over", "those whose trial goes on"],
 )
-def test_the_quota_of_some_seats_is_found(modes: dict[str, Any]) -> None:
+async def test_the_quota_of_some_seats_is_found(modes: dict[str, Any]) -> None:
     seats = metered(anchor=Anchor.SEAT, trial_days=30, **modes)
-    assert [each.limit for each in lowered(seats, seats.model_copy(update={"quota": Quota(limit=10)}))] == [10]
+    assert [each.limit for each in await lowered(seats, seats.model_copy(update={"quota": Quota(limit=10)}))] == [10]
 
 
-def test_a_longer_trial_of_seats_goes_on_for_those_that_began_later() -> None:
+async def test_a_longer_trial_of_seats_goes_on_for_those_that_began_later() -> None:
     seats = metered(anchor=Anchor.SEAT, trial_days=30)
     longer = seats.model_copy(update={"quota": Quota(limit=10), "trial_days": 60, "grace_days": 5})
-    assert [each.begun_until for each in lowered(seats, longer)] == [NOW - 65 * DAY]
+    assert [each.begun_until for each in await lowered(seats, longer)] == [NOW - 65 * DAY]
     within = seats.model_copy(update={"mode": AccessMode.QUOTA, "mode_after": AccessMode.NONE})
     lower = within.model_copy(update={"quota": Quota(limit=10), "trial_days": 60})
-    assert [each.begun_until for each in lowered(within, lower)] == [None]  # it limits those whose trial goes on
+    assert [each.begun_until for each in await lowered(within, lower)] == [None]  # it limits those whose trial goes on
 
 
 def test_a_refusal_names_the_first_agencies_and_counts_the_others() -> None:

@@ -1,6 +1,6 @@
 """What a plan shows of a version of the catalog: who would gain access, and who would lose it, until the term ends."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from hypothesis import given
 
 from muster_contracts.entitlements import AccessMode, CatalogRule
 from muster_entitlements.domain.catalog import Catalog, Feature, Quota, Version, VersionState
+from muster_entitlements.domain import plans
 from muster_entitlements.domain.plans import (
     Effect,
     Waiting,
@@ -18,9 +19,11 @@ from muster_entitlements.domain.plans import (
     next_term_effects,
     windows_before,
 )
-from muster_entitlements.domain.rollouts import adopt, follow_graces, opens_after_grace
+from muster_entitlements.domain.pools import Pool
+from muster_entitlements.domain.rollouts import Change, adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.replies.catalog import CatalogPlanReply
+from tests.support.turns import counted_turns
 from tests.unit.entitlements.test_rollouts import WIDTH, after, catalog, catalogs, feature, instants, opened
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
@@ -31,8 +34,8 @@ Level = tuple[int, int]
 NONE: Level = (0, 0)
 
 
-def found(shown: Iterator[Effect]) -> set[tuple[str, bool, bool]]:
-    return {(each.feature, each.gains, each.loses) for each in shown}
+async def found(shown: Awaitable[list[Effect]]) -> set[tuple[str, bool, bool]]:
+    return {(each.feature, each.gains, each.loses) for each in await shown}
 
 
 def numbered(*versions: Catalog) -> dict[int, Catalog]:
@@ -40,7 +43,7 @@ def numbered(*versions: Catalog) -> dict[int, Catalog]:
 
 
 @given(catalogs, catalogs, instants)
-def test_an_effect_is_what_the_access_at_each_instant_shows(
+async def test_an_effect_is_what_the_access_at_each_instant_shows(
     first: list[Feature], second: list[Feature], now: datetime
 ) -> None:
     """The model looks at every day of the term."""
@@ -53,7 +56,7 @@ def test_an_effect_is_what_the_access_at_each_instant_shows(
         gains, loses = any(old < new for old, new in pairs), any(old > new for old, new in pairs)
         if gains or loses:
             expected.add((key, gains, loses))
-    assert found(effects(POOL, version, present, windows, {}, now, numbered(present, version))) == expected
+    assert await found(effects(POOL, version, present, windows, {}, now, numbered(present, version))) == expected
 
 
 def daily(version: Catalog, windows: Mapping[str, Window], now: datetime) -> Iterator[dict[str, Level]]:
@@ -75,7 +78,7 @@ def level(window: Window, at: datetime) -> Level:
     return WIDTH.index(access), (window.monthly_quota_after or 0) if access is AccessMode.QUOTA else 0
 
 
-def test_what_opens_after_each_grace_is_shown() -> None:
+async def test_what_opens_after_each_grace_is_shown() -> None:
     first = catalog(
         1, *(feature(key, trial_days=10, grace_days=days) for key, days in {"a": 20, "b": 40, "c": 20}.items())
     )
@@ -83,19 +86,40 @@ def test_what_opens_after_each_grace_is_shown() -> None:
     version = catalog(2, *(feature(key, **opens) for key in "ab"), feature("c", mode="none", **opens))
     windows, now = opened(first), START + 12 * DAY
 
-    changes = list(adopt_as_time_goes_by(POOL, version, windows, {}, now))
+    changes = [each async for each in adopt_as_time_goes_by(POOL, version, windows, {}, now)]
     assert {(change.after.feature, change.at) for change in changes if change.opens} == {
         ("a", START + 30 * DAY),
         ("b", START + 50 * DAY),
         ("c", START + 30 * DAY),
     }
-    assert found(effects(POOL, version, first, windows, {}, now, numbered(first, version))) == {
+    assert await found(effects(POOL, version, first, windows, {}, now, numbered(first, version))) == {
         ("a", True, False),
         ("b", True, False),
     }
 
 
-def test_what_the_present_version_opens_after_a_grace_is_no_gain_and_is_lost_without_it() -> None:
+async def test_many_graces_that_end_one_after_the_other_cost_each_feature_one_turn_and_let_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = [f"f{number}" for number in range(200)]
+    first = catalog(1, *(feature(key, 10, grace_days=20 + day) for day, key in enumerate(keys)))
+    version = catalog(2, *(feature(key, mode="none") for key in keys))
+    adopted = 0
+
+    def counted(pool: Pool, catalog: Catalog, *rest: Any) -> Iterator[Change]:
+        nonlocal adopted
+        adopted += len(catalog.features)
+        return adopt(pool, catalog, *rest)
+
+    monkeypatch.setattr(plans, "adopt", counted)
+    async with counted_turns() as turns:
+        await effects(POOL, version, first, opened(first), {}, START + 12 * DAY, numbered(first, version))
+    # Once of each course, then at the end of its grace.
+    assert adopted == 3 * 200
+    assert turns() > 5
+
+
+async def test_what_the_present_version_opens_after_a_grace_is_no_gain_and_is_lost_without_it() -> None:
     opens: Any = {"anchor": "program", "anchor_at": (START + 60 * DAY).isoformat()}
     first, present = catalog(1, feature("a", 10, grace_days=20)), catalog(2, feature("a", **opens))
     now = START + 12 * DAY
@@ -104,24 +128,24 @@ def test_what_the_present_version_opens_after_a_grace_is_no_gain_and_is_lost_wit
     again = replace(present, number=3)
     for version, expected in ((again, set()), (trial, {("a", False, True)}), (none, {("a", False, True)})):
         versions = numbered(first, present, version)
-        assert found(effects(POOL, version, present, windows, {}, now + DAY, versions)) == expected
+        assert await found(effects(POOL, version, present, windows, {}, now + DAY, versions)) == expected
 
 
-def test_a_feature_that_no_version_changes_is_not_shown() -> None:
+async def test_a_feature_that_no_version_changes_is_not_shown() -> None:
     """In a grace that a quota follows, which the window states before it, and the version after it."""
     metered: Any = {"mode": "quota", "mode_after": "none", "quota": {"limit": 25}}
     version, now = catalog(2, Feature(key="a", name="a", **metered)), START + 12 * DAY
     first, again = catalog(1, feature("a", 10, grace_days=20)), replace(version, number=3)
     windows = after(opened(first), list(adopt(POOL, version, opened(first), {}, now)))
-    assert found(effects(POOL, again, version, windows, {}, now, numbered(first, version, again))) == set()
+    assert await found(effects(POOL, again, version, windows, {}, now, numbered(first, version, again))) == set()
 
 
-def test_a_version_for_the_next_term_is_compared_with_what_the_present_one_makes_of_that_term() -> None:
+async def test_a_version_for_the_next_term_is_compared_with_what_the_present_one_makes_of_that_term() -> None:
     first = catalog(1, feature("a"), feature("b", 60, 25))
     version = catalog(2, feature("a", 30, 5), feature("b", 60, 50))
     windows = opened(first)
     versions = numbered(first, version)
-    assert found(next_term_effects(POOL, version, first, windows, {}, END, versions)) == {
+    assert await found(next_term_effects(POOL, version, first, windows, {}, END, versions)) == {
         ("a", False, True),
         ("b", True, False),
     }
@@ -130,13 +154,13 @@ def test_a_version_for_the_next_term_is_compared_with_what_the_present_one_makes
     now = START + 100 * DAY
     windows = after(windows, list(adopt(POOL, version, windows, {}, now)))
     again = replace(version, number=3)
-    assert found(next_term_effects(POOL, again, version, windows, {}, END, versions | numbered(again))) == set()
+    assert await found(next_term_effects(POOL, again, version, windows, {}, END, versions | numbered(again))) == set()
     longer = catalog(3, feature("a", 60, 5), feature("b", 60, 50))
     shown = next_term_effects(POOL, longer, version, windows, {}, END, versions | numbered(longer))
-    assert found(shown) == {("a", True, False)}
+    assert await found(shown) == {("a", True, False)}
 
 
-def test_a_version_takes_the_place_of_one_that_waits_for_the_next_term() -> None:
+async def test_a_version_takes_the_place_of_one_that_waits_for_the_next_term() -> None:
     """The agency is renewed, and of what that one lacks nothing is open in the next term, nor lost with it."""
     renewed, now = replace(POOL, ends_at=END + 365 * DAY), START + 300 * DAY
     first, waiting = catalog(1, feature("a"), feature("b")), catalog(2, feature("b"), feature("c", 30))
@@ -150,15 +174,15 @@ def test_a_version_takes_the_place_of_one_that_waits_for_the_next_term() -> None
         version = catalog(3, *features)
         versions = numbered(first, waiting, version)
         shown = effects(renewed, version, first, windows, {}, now, versions, Waiting(waiting, END))
-        assert found(shown) == expected
+        assert await found(shown) == expected
     only = catalog(3, feature("b"))
     of_term = next_term_effects(renewed, only, waiting, windows, {}, END, numbered(first, waiting, only))
-    assert found(of_term) == {("c", False, True)}
+    assert await found(of_term) == {("c", False, True)}
 
 
 @pytest.mark.parametrize("modes", [("quota", "none"), ("unlimited", "quota")])
 @pytest.mark.parametrize("per", ["seat", "agency"])
-def test_another_quota_is_shown(modes: tuple[str, str], per: str) -> None:
+async def test_another_quota_is_shown(modes: tuple[str, str], per: str) -> None:
     def metered(number: int, limit: int, per: str = per) -> Catalog:
         mode, mode_after = modes
         lasts: Any = {"trial_days": 10} if mode == "unlimited" else {}
@@ -173,10 +197,10 @@ def test_another_quota_is_shown(modes: tuple[str, str], per: str) -> None:
         (metered(2, 5, {"seat": "agency", "agency": "seat"}[per]), set()),  # it counts another use
     ):
         shown = effects(POOL, version, first, opened(first), {}, START + DAY, numbered(first, version))
-        assert found(shown) == expected
+        assert await found(shown) == expected
 
 
-def test_a_longer_trial_of_each_seat_and_what_follows_it_are_shown() -> None:
+async def test_a_longer_trial_of_each_seat_and_what_follows_it_are_shown() -> None:
     def of_seats(number: int, days: int, quota: int) -> Catalog:
         return catalog(number, feature("a", days, quota, anchor="seat"))
 
@@ -189,13 +213,13 @@ def test_a_longer_trial_of_each_seat_and_what_follows_it_are_shown() -> None:
         (catalog(2, feature("a", None)), {("a", True, False)}),
     ):
         shown = effects(POOL, version, first, opened(first), {}, now, numbered(first, version))
-        assert found(shown) == expected
+        assert await found(shown) == expected
 
 
-def test_what_only_the_agencys_own_version_has_is_shown() -> None:
+async def test_what_only_the_agencys_own_version_has_is_shown() -> None:
     own, newest = catalog(1, feature("a"), feature("x", 10, 25)), [feature("a")]
     version = catalog(3, *newest, feature("b"))
-    shown = list(effects(POOL, version, own, opened(own), {}, START + 40 * DAY, numbered(own, version)))
+    shown = await effects(POOL, version, own, opened(own), {}, START + 40 * DAY, numbered(own, version))
     present = Version(2, VersionState.PUBLISHED, CatalogRule.NEW_AGENCIES, tuple(newest), 1, None, None)
     reply = CatalogPlanReply.of(CatalogRule.NOW, present, version.features.values(), 1, shown, [])
     assert {each.feature: (each.gaining, each.losing, each.removed) for each in reply.features} == {
@@ -205,7 +229,7 @@ def test_what_only_the_agencys_own_version_has_is_shown() -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_renewed_yet(late: bool) -> None:
+async def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_renewed_yet(late: bool) -> None:
     """Its term would begin by a renewal, which a plan assumes: also after the present term, if that comes late."""
     first, waiting = catalog(1, feature("a"), feature("b")), catalog(2, feature("b"), feature("c", 30))
     now = END + 5 * DAY if late else START + 300 * DAY
@@ -217,7 +241,7 @@ def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_renewed
         version = catalog(3, *features)
         versions = numbered(first, waiting, version)
         shown = effects(POOL, version, first, opened(first), {}, now, versions, Waiting(waiting, max(END, now)))
-        assert found(shown) == expected
+        assert await found(shown) == expected
 
 
 @pytest.mark.parametrize("day", [300, 370])
@@ -229,7 +253,7 @@ def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_renewed
         {"monthly_quota_after": None, "quota": Quota(limit=5, report_only=True, thresholds=(100,))},
     ],
 )
-def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_where_none_waits(
+async def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_where_none_waits(
     day: int, kept: dict[str, Any]
 ) -> None:
     """So a plan shows for no agency alone that it loses what others lose as well, or gains it."""
@@ -238,7 +262,7 @@ def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_where_no
     version, now = catalog(3, feature("a", 30), feature("n")), START + day * DAY
     versions = numbered(first, waiting, version)
     of_all = [
-        {each for each in found(shown) if each[0] != "a"}
+        {each for each in await found(shown) if each[0] != "a"}
         for shown in (
             effects(POOL, version, first, opened(first), {}, now, versions),
             effects(POOL, version, first, opened(first), {}, now, versions, Waiting(waiting, max(END, now))),
@@ -247,7 +271,7 @@ def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_where_no
     assert of_all == [{("n", True, False)} if now < END else set()] * 2
 
 
-def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
+async def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
     """The present version made a trial of what was open for the term: it begins when that ends."""
     first, present = catalog(1, feature("a"), feature("b")), catalog(2, feature("a", 30), feature("b"))
     now, renewed = START + 100 * DAY, replace(POOL, ends_at=END + 365 * DAY)
@@ -261,10 +285,10 @@ def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
     ):
         version = catalog(3, *features)
         versions = numbered(first, present, version)
-        assert found(effects(renewed, version, present, windows, {}, now + DAY, versions)) == expected
+        assert await found(effects(renewed, version, present, windows, {}, now + DAY, versions)) == expected
 
 
-def test_what_ends_before_a_version_comes_with_a_further_term_is_not_lost_by_it() -> None:
+async def test_what_ends_before_a_version_comes_with_a_further_term_is_not_lost_by_it() -> None:
     """The trial that follows the present term is over by then."""
     first, present, version = (
         catalog(1, feature("a")),
@@ -273,7 +297,7 @@ def test_what_ends_before_a_version_comes_with_a_further_term_is_not_lost_by_it(
     )
     now, renewed = END - 30 * DAY, replace(POOL, ends_at=END + 365 * DAY)
     windows = after(opened(first), list(adopt(POOL, present, opened(first), {}, START + DAY)))
-    then = windows_before(renewed, present, windows, {}, now, renewed.ends_at)
+    then = await windows_before(renewed, present, windows, {}, now, renewed.ends_at)
     assert (then["a"].starts_at, then["a"].ends_at) == (END, END + 30 * DAY)
     versions = numbered(first, present, version)
-    assert found(next_term_effects(renewed, version, present, then, {}, renewed.ends_at, versions)) == set()
+    assert await found(next_term_effects(renewed, version, present, then, {}, renewed.ends_at, versions)) == set()

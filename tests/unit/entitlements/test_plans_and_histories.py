@@ -201,7 +201,7 @@ def differences(
 
 @settings(max_examples=300)
 @given(versions, histories, versions, st.integers(0, 30))
-def test_a_plan_of_a_version_that_comes_at_once_shows_what_it_brings(
+async def test_a_plan_of_a_version_that_comes_at_once_shows_what_it_brings(
     first: list[Feature], history: list[tuple[datetime, str, list[Feature]]], planned: list[Feature], steps: int
 ) -> None:
     """If a version waits for a term to which the agency is not renewed yet, it is renewed in time."""
@@ -219,12 +219,12 @@ def test_a_plan_of_a_version_that_comes_at_once_shows_what_it_brings(
             if waiting.catalog.features.get(key) != present.features.get(key):
                 ends_at[key] = renewed_to
     shown = effects(agency.pool, version, present, agency.windows, agency.used, now, comes.versions(), waiting)
-    assert found(shown) == differences(agency, comes, now, ends_at, renewed_at)
+    assert await found(shown) == differences(agency, comes, now, ends_at, renewed_at)
 
 
 @settings(max_examples=300)
 @given(versions, histories, versions, st.integers(0, 30))
-def test_a_plan_of_a_version_for_the_next_term_shows_what_it_brings(
+async def test_a_plan_of_a_version_for_the_next_term_shows_what_it_brings(
     first: list[Feature], history: list[tuple[datetime, str, list[Feature]]], planned: list[Feature], steps: int
 ) -> None:
     now = max([START, *(at for at, _, _ in history)]) + steps * STEP
@@ -236,7 +236,7 @@ def test_a_plan_of_a_version_for_the_next_term_shows_what_it_brings(
     comes, renewed_at, renewed_to = agency.publish(NEXT_TERM, version, now), None, agency.pool.ends_at
     if at == agency.pool.ends_at:
         renewed_at, renewed_to = max(now, at - 30 * DAY), at + TERM
-    then = windows_before(agency.pool, present, agency.windows, agency.used, now, at, waiting)
+    then = await windows_before(agency.pool, present, agency.windows, agency.used, now, at, waiting)
     comes_next = waiting.catalog if waiting else present
     shown = next_term_effects(agency.pool, version, comes_next, then, agency.used, at, comes.versions())
-    assert found(shown) == differences(agency, comes, at, dict.fromkeys("ab", renewed_to), renewed_at)
+    assert await found(shown) == differences(agency, comes, at, dict.fromkeys("ab", renewed_to), renewed_at)

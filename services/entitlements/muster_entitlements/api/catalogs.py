@@ -165,5 +165,5 @@ async def plan_catalog(body: CatalogRequest, reader: ReaderDep, runtime: Runtime
 
     It changes nothing.
     """
-    async with reader.read(EVERY_AGENCY) as connection:
-        return await queries.find_plan(connection, body.rule, body.features, runtime.clock.now())
+    read = partial(reader.read, EVERY_AGENCY)
+    return await queries.find_plan(read, body.rule, body.features, runtime.clock.now())

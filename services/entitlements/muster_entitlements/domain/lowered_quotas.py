@@ -1,6 +1,6 @@
 """Quotas that a version of the catalog lowers within the present period, and who has used more than they allow."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,6 +12,7 @@ from muster_entitlements.domain.plans import Versions
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import adopt
 from muster_entitlements.domain.windows import Window
+from muster_runtime.pacing import Pace
 
 # The agencies that a refusal names.
 _NAMED = 3
@@ -51,7 +52,7 @@ class Above:
         return f"{self.people} {'person' if self.people == 1 else 'people'} of {self.agency_id}"
 
 
-def lowered_quotas(
+async def lowered_quotas(
     pool: Pool,
     catalog: Catalog,
     windows: Mapping[str, Window],
@@ -59,13 +60,15 @@ def lowered_quotas(
     grants: Sequence[Grant],
     now: datetime,
     versions: Versions,
-) -> Iterator[LoweredQuota]:
+) -> AsyncIterator[LoweredQuota]:
     """The enforced quotas that limit people less now than once the agency has a version, or do not limit them now.
 
     `grants` are those of features to the whole agency, which decide before its windows.
     """
-    after = {change.after.feature: change.after for change in adopt(pool, catalog, windows, used, now)}
-    for key, window in after.items():
+    pace = Pace()
+    for change in adopt(pool, catalog, windows, used, now):
+        await pace.keep()
+        key, window = change.after.feature, change.after
         if window.catalog_number != catalog.number:  # it keeps its terms
             continue
         own = [grant for grant in grants if grant.feature == key]

@@ -1,6 +1,6 @@
 """What a version of the catalog would bring the people of an agency: shown by a plan, before it is published."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -9,6 +9,7 @@ from muster_entitlements.domain.catalog import Catalog, Quota
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import WIDTH, Change, NextTerm, adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
+from muster_runtime.pacing import Pace
 
 # Every version, by its number.
 Versions = Mapping[int, Catalog]
@@ -62,7 +63,7 @@ class Course:
     """Of each feature, in order."""
 
     @classmethod
-    def of(
+    async def of(
         cls,
         pool: Pool,
         catalog: Catalog,
@@ -73,7 +74,7 @@ class Course:
     ) -> "Course":
         """The course of windows that adopt a version now. Of the version that they have, that is the present course."""
         changes: dict[str, list[Change]] = {}
-        for change in adopt_as_time_goes_by(pool, catalog, windows, used, now, waiting):
+        async for change in adopt_as_time_goes_by(pool, catalog, windows, used, now, waiting):
             changes.setdefault(change.after.feature, []).append(change)
         return cls(windows, changes)
 
@@ -90,14 +91,14 @@ class Course:
         return of_windows | {change.at for change in changes}
 
 
-def adopt_as_time_goes_by(
+async def adopt_as_time_goes_by(
     pool: Pool,
     catalog: Catalog,
     windows: Mapping[str, Window],
     used: Mapping[str, timedelta],
     now: datetime,
     waiting: Waiting | None = None,
-) -> Iterator[Change]:
+) -> AsyncIterator[Change]:
     """As `adopt`, then what the version opens for the term once the graces are over that kept it from it.
 
     And the trials that it made of what ends with an earlier term, once that has ended; and what the version brings that
@@ -105,9 +106,11 @@ def adopt_as_time_goes_by(
     """
     present, at = dict(windows), now
     next_term = NextTerm(waiting.comes_at, waiting.catalog) if waiting else None
-    changes = list(adopt(pool, catalog, present, used, now, next_term))
+    changes, pace = list(adopt(pool, catalog, present, used, now, next_term)), Pace()
     while True:
-        yield from changes
+        for change in changes:
+            yield change
+        await pace.keep()
         present |= {change.after.feature: change.after for change in changes}
         after_grace, after_term = opens_after_grace(catalog, present, at), _trials_follow(catalog, present, at)
         comes_at = waiting.comes_at if waiting else None
@@ -120,7 +123,18 @@ def adopt_as_time_goes_by(
         elif at == after_term:
             changes = list(adopt(pool, catalog, present, used, at, next_term))
         else:
-            changes = list(adopt(pool, *follow_graces(catalog, present, at), used, at, next_term))
+            changes = list(adopt(pool, *_due_after_grace(catalog, present, at), used, at, next_term))
+
+
+def _due_after_grace(
+    catalog: Catalog, windows: Mapping[str, Window], at: datetime
+) -> tuple[Catalog, dict[str, Window]]:
+    """As `follow_graces`, of what opens at an instant: what opens earlier or later is as it was."""
+    opens, in_graces = follow_graces(catalog, windows, at)
+    due = {
+        key: window for key, window in in_graces.items() if at in (opens.features[key].anchor_at, window.closes_at())
+    }
+    return Catalog(catalog.number, {key: opens.features[key] for key in due}), due
 
 
 def _trials_follow(catalog: Catalog, windows: Mapping[str, Window], now: datetime) -> datetime | None:
@@ -129,7 +143,7 @@ def _trials_follow(catalog: Catalog, windows: Mapping[str, Window], now: datetim
     return min((at for at in ends if at > now), default=None)
 
 
-def effects(
+async def effects(
     pool: Pool,
     catalog: Catalog,
     present: Catalog,
@@ -138,7 +152,7 @@ def effects(
     now: datetime,
     versions: Versions,
     waiting: Waiting | None = None,
-) -> Iterator[Effect]:
+) -> list[Effect]:
     """The effects of a version that is adopted now, until the term ends.
 
     It is compared with the `present` one, and the one that waits, whose place it takes: that one's term is as long as
@@ -146,14 +160,14 @@ def effects(
     one that waits would change: any other feature has the same effects as where none waits.
     """
     renewed = _renew(pool, waiting.comes_at) if waiting else pool
-    stays = Course.of(renewed, present, windows, used, now, waiting)
-    comes = Course.of(renewed, catalog, windows, used, now)
+    stays = await Course.of(renewed, present, windows, used, now, waiting)
+    comes = await Course.of(renewed, catalog, windows, used, now)
 
     def ends_at(feature: str) -> datetime:
         changes = waiting is not None and _terms(waiting.catalog, feature) != _terms(present, feature)
         return renewed.ends_at if changes else pool.ends_at
 
-    return _differences(pool, stays, comes, now, versions, ends_at)
+    return await _differences(pool, stays, comes, now, versions, ends_at)
 
 
 def _terms(catalog: Catalog, key: str) -> tuple[object, ...] | None:
@@ -167,7 +181,7 @@ def _terms(catalog: Catalog, key: str) -> tuple[object, ...] | None:
     return feature.mode, feature.mode_after, *window, counts
 
 
-def next_term_effects(
+async def next_term_effects(
     pool: Pool,
     catalog: Catalog,
     present: Catalog,
@@ -175,21 +189,21 @@ def next_term_effects(
     used: Mapping[str, timedelta],
     at: datetime,
     versions: Versions,
-) -> Iterator[Effect]:
+) -> list[Effect]:
     """The effects of a version that comes with the term from an instant on, if that is as long as the present one.
 
     `present` is the version that would be adopted then without it, and the windows are as they are then. A pool that
     ends later is renewed already.
     """
     renewed = _renew(pool, at)
-    stays, comes = (
-        Course.of(renewed, version, _renewed(windows, version, renewed.ends_at), used, at)
+    stays, comes = [
+        await Course.of(renewed, version, _renewed(windows, version, renewed.ends_at), used, at)
         for version in (present, catalog)
-    )
-    return _differences(renewed, stays, comes, at, versions, lambda _: renewed.ends_at)
+    ]
+    return await _differences(renewed, stays, comes, at, versions, lambda _: renewed.ends_at)
 
 
-def windows_before(
+async def windows_before(
     pool: Pool,
     present: Catalog,
     windows: Mapping[str, Window],
@@ -199,7 +213,7 @@ def windows_before(
     waiting: Waiting | None = None,
 ) -> dict[str, Window]:
     """What the `present` version makes of the windows until an instant: where a version comes then, before it does."""
-    course = Course.of(pool, present, windows, used, now, waiting)
+    course = await Course.of(pool, present, windows, used, now, waiting)
     found = {key: course.window(key, at - timedelta.resolution) for key in windows.keys() | course.changes.keys()}
     return {key: window for key, window in found.items() if window is not None}
 
@@ -219,9 +233,10 @@ def _renewed(windows: Mapping[str, Window], catalog: Catalog, ends_at: datetime)
     return dict(windows) | lasting
 
 
-def _differences(
+async def _differences(
     pool: Pool, stays: Course, comes: Course, now: datetime, versions: Versions, ends_at: Callable[[str], datetime]
-) -> Iterator[Effect]:
+) -> list[Effect]:
+    found, pace = [], Pace()
     for feature in sorted(stays.windows.keys() | stays.changes.keys() | comes.changes.keys()):
         instants = {now} | stays.instants(feature) | comes.instants(feature)
         open_ = [
@@ -232,7 +247,9 @@ def _differences(
         ]
         gains, loses = any(new.exceeds(old) for old, new in open_), any(old.exceeds(new) for old, new in open_)
         if gains or loses:
-            yield Effect(pool.agency_id, feature, pool.in_use, gains, loses)
+            found.append(Effect(pool.agency_id, feature, pool.in_use, gains, loses))
+        await pace.keep()
+    return found
 
 
 def _level(window: Window | None, at: datetime, versions: Versions, trial_over: bool) -> Level:

@@ -1,7 +1,8 @@
 """The read side of the feature catalog: its versions, its draft, and what another catalog would change."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -23,7 +24,6 @@ from muster_entitlements.errors import CatalogDraftMissing, CatalogVersionUnknow
 from muster_entitlements.replies.catalog import CatalogPlanReply, CatalogVersionReply
 from muster_entitlements.repository import catalogs, grants, pools, uses_above, windows
 from muster_runtime.database.transactions import Connection
-from muster_runtime.pacing import Pace
 from muster_runtime.pagination import Page, Pagination
 
 
@@ -58,23 +58,43 @@ async def list_versions(connection: Connection, page: Pagination) -> Page[Catalo
 
 
 async def find_plan(
-    connection: Connection, rule: CatalogRule, features: tuple[Feature, ...], now: datetime
+    read: Callable[[], AbstractAsyncContextManager[Connection]],
+    rule: CatalogRule,
+    features: tuple[Feature, ...],
+    now: datetime,
 ) -> CatalogPlanReply:
-    """What would change if these features were published now. Raises InvalidInput."""
+    """What would change if these features were published now. Raises InvalidInput.
+
+    `read` begins a transaction that reads. Nothing is computed within one: of many agencies and features that takes
+    longer than a transaction may be idle.
+    """
     require_keys_once(features)
-    present = await _newest(connection)
-    catalog = Catalog(present.number + 1, {feature.key: feature for feature in features})
-    enrolled = await _find_enrolled(connection, catalog)
+    async with read() as connection:
+        present = await _newest(connection)
+        catalog = Catalog(present.number + 1, {feature.key: feature for feature in features})
+        enrolled = await _find_enrolled(connection, catalog, now)
     found = [] if rule is CatalogRule.NEW_AGENCIES else await _effects(enrolled, catalog, rule, now)
-    above = await _above(connection, enrolled, catalog, now) if rule is CatalogRule.NOW else []
+    above: list[Above] = []
+    if rule is CatalogRule.NOW:
+        lowered = [own async for own in _lowered(enrolled, catalog, now) if own]
+        async with read() as connection:
+            for own in lowered:
+                above += await uses_above.find_above(connection, own, now)
     return CatalogPlanReply.of(rule, present, features, len(enrolled.pools), found, above)
 
 
 async def find_above(connection: Connection, version: Version, now: datetime) -> list[Above]:
-    """Who has used more in the present period than a quota that a version lowers at once, by agency and feature."""
+    """Who has used more in the present period than a quota that a version lowers at once, by agency and feature.
+
+    Each agency takes a statement, also one of which no quota is lowered: the transaction is never idle for long.
+    """
     if version.rule is not CatalogRule.NOW:
         return []
-    return await _above(connection, await _find_enrolled(connection, version.catalog), version.catalog, now)
+    enrolled = await _find_enrolled(connection, version.catalog, now)
+    above: list[Above] = []
+    async for own in _lowered(enrolled, version.catalog, now):
+        above += await uses_above.find_above(connection, own, now)
+    return above
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,44 +104,41 @@ class _Enrolled:
     pools: Sequence[Pool]
     windows: Mapping[str, Mapping[str, Window]]
     used: Mapping[str, Mapping[str, timedelta]]
+    granted: Mapping[str, Sequence[Grant]]
     versions: Mapping[int, Catalog]
     adoptions: Mapping[str, catalogs.Adoption]
 
 
-async def _find_enrolled(connection: Connection, catalog: Catalog) -> _Enrolled:
+async def _find_enrolled(connection: Connection, catalog: Catalog, now: datetime) -> _Enrolled:
     """With `catalog` among the versions."""
     published = await catalogs.list_published(connection, packaged_catalog().number)
     versions = {version.number: version.catalog for version in (packaged_version(), *published)}
+    open_ = await pools.list_open_pools(connection)
+    granted: defaultdict[str, list[Grant]] = defaultdict(list)
+    for grant in await grants.list_overlapping(connection, {pool.agency_id: () for pool in open_}, now):
+        granted[grant.agency_id].append(grant)
     return _Enrolled(
-        pools=await pools.list_open_pools(connection),
+        pools=open_,
         windows=await windows.list_open_pools_windows(connection),
         used=await windows.list_used_trials(connection),
+        granted=granted,
         versions=versions | {catalog.number: catalog},
         adoptions=await catalogs.list_adoptions(connection),
     )
 
 
-async def _above(connection: Connection, enrolled: _Enrolled, catalog: Catalog, now: datetime) -> list[Above]:
-    granted: defaultdict[str, list[Grant]] = defaultdict(list)
-    agencies: dict[str, Sequence[str]] = {pool.agency_id: () for pool in enrolled.pools}
-    for grant in await grants.list_overlapping(connection, agencies, now):
-        granted[grant.agency_id].append(grant)
-    lowered: list[LoweredQuota] = []
-    pace = Pace()
+async def _lowered(enrolled: _Enrolled, catalog: Catalog, now: datetime) -> AsyncIterator[list[LoweredQuota]]:
+    """The quotas that a version lowers at once, of one agency after the other."""
     for pool in enrolled.pools:
-        await pace.keep()
         open_, spent = enrolled.windows.get(pool.agency_id, {}), enrolled.used.get(pool.agency_id, {})
-        own = granted[pool.agency_id]
-        lowered += lowered_quotas(pool, catalog, open_, spent, own, now, enrolled.versions)
-    return await uses_above.find_above(connection, lowered, now) if lowered else []
+        own = enrolled.granted.get(pool.agency_id, ())
+        yield [each async for each in lowered_quotas(pool, catalog, open_, spent, own, now, enrolled.versions)]
 
 
 async def _effects(enrolled: _Enrolled, catalog: Catalog, rule: CatalogRule, now: datetime) -> list[Effect]:
     found: list[Effect] = []
     versions = enrolled.versions
-    pace = Pace()
     for pool in enrolled.pools:
-        await pace.keep()
         open_, spent = enrolled.windows.get(pool.agency_id, {}), enrolled.used.get(pool.agency_id, {})
         adoption = enrolled.adoptions.get(pool.agency_id, catalogs.Adoption(1, None))
         next_term = adoption.next_after or pool.ends_at
@@ -129,11 +146,11 @@ async def _effects(enrolled: _Enrolled, catalog: Catalog, rule: CatalogRule, now
         if adoption.next_number is not None:
             waiting = Waiting(versions[adoption.next_number], max(next_term, now))
         if rule is CatalogRule.NOW:
-            found += effects(pool, catalog, present, open_, spent, now, versions, waiting)
+            found += await effects(pool, catalog, present, open_, spent, now, versions, waiting)
         else:
-            then = windows_before(pool, present, open_, spent, now, next_term, waiting)
+            then = await windows_before(pool, present, open_, spent, now, next_term, waiting)
             comes_next = waiting.catalog if waiting else present
-            found += next_term_effects(pool, catalog, comes_next, then, spent, next_term, versions)
+            found += await next_term_effects(pool, catalog, comes_next, then, spent, next_term, versions)
     return found
 
 

@@ -10,6 +10,7 @@ from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.days import open_for, zone_of
 from muster_entitlements.domain.windows import Extension, Window
 from muster_runtime.database.transactions import Connection
+from muster_runtime.pacing import Pace
 
 _FIELDS = tuple(field.name for field in fields(Window))
 
@@ -140,8 +141,10 @@ async def list_open_pools_windows(connection: Connection) -> dict[str, dict[str,
         """
     )
     found: dict[str, dict[str, Window]] = {}
+    pace = Pace()
     for row in rows:
         found.setdefault(row["agency_id"], {})[row["feature"]] = to_window(row)
+        await pace.keep()
     return found
 
 
