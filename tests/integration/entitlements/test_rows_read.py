@@ -69,7 +69,9 @@ async def test_a_batch_of_use_reads_the_windows_that_it_counts(entitlements: Ent
     assert counting.windows == 2
 
 
-LOWER = Feature(key="deep-research", name="Deep Research", mode=AccessMode.QUOTA, mode_after=AccessMode.NONE, quota=Quota(limit=1))
+LOWER = Feature(
+    key="deep-research", name="Deep Research", mode=AccessMode.QUOTA, mode_after=AccessMode.NONE, quota=Quota(limit=1)
+)
 
 
 async def test_a_plan_is_computed_in_no_transaction(

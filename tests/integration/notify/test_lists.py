@@ -80,7 +80,12 @@ async def test_a_list_reads_no_deliveries_but_those_it_shows(
     explaining = Explaining(filled)
     async with reading(filled, "NASA"):
         await list_deliveries(
-            cast("Connection", explaining), "NASA", Pagination(after=None, limit=50), tenant="NASA", state=state, channel=channel
+            cast("Connection", explaining),
+            "NASA",
+            Pagination(after=None, limit=50),
+            tenant="NASA",
+            state=state,
+            channel=channel,
         )
     assert f"using {index} on delivery" in explaining.plan, explaining.plan
     assert "Rows Removed by Filter" not in explaining.plan, explaining.plan

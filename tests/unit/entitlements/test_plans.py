@@ -10,7 +10,6 @@ from hypothesis import given
 
 from muster_contracts.entitlements import AccessMode, CatalogRule
 from muster_entitlements.domain.catalog import Catalog, Feature, Quota, Version, VersionState
-from muster_entitlements.domain import plans
 from muster_entitlements.domain.plans import (
     Effect,
     Waiting,
@@ -19,11 +18,9 @@ from muster_entitlements.domain.plans import (
     next_term_effects,
     windows_before,
 )
-from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import Change, adopt, follow_graces, opens_after_grace
+from muster_entitlements.domain.rollouts import adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.replies.catalog import CatalogPlanReply
-from tests.support.turns import counted_turns
 from tests.unit.entitlements.test_rollouts import WIDTH, after, catalog, catalogs, feature, instants, opened
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
@@ -96,27 +93,6 @@ async def test_what_opens_after_each_grace_is_shown() -> None:
         ("a", True, False),
         ("b", True, False),
     }
-
-
-async def test_many_graces_that_end_one_after_the_other_cost_each_feature_one_turn_and_let_others_go_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    keys = [f"f{number}" for number in range(200)]
-    first = catalog(1, *(feature(key, 10, grace_days=20 + day) for day, key in enumerate(keys)))
-    version = catalog(2, *(feature(key, mode="none") for key in keys))
-    adopted = 0
-
-    def counted(pool: Pool, catalog: Catalog, *rest: Any) -> Iterator[Change]:
-        nonlocal adopted
-        adopted += len(catalog.features)
-        return adopt(pool, catalog, *rest)
-
-    monkeypatch.setattr(plans, "adopt", counted)
-    async with counted_turns() as turns:
-        await effects(POOL, version, first, opened(first), {}, START + 12 * DAY, numbered(first, version))
-    # Once of each course, then at the end of its grace.
-    assert adopted == 3 * 200
-    assert turns() > 5
 
 
 async def test_what_the_present_version_opens_after_a_grace_is_no_gain_and_is_lost_without_it() -> None:

@@ -252,9 +252,7 @@ def _limit(question: Question, feature: Feature | None, now: datetime) -> Limit 
     return None if quota is None else Limit(question.pool.agency_id, feature.key, quota, period)
 
 
-async def _find_registers(
-    connection: Connection, pairs: Sequence[Pair], now: datetime
-) -> dict[str, Register]:
+async def _find_registers(connection: Connection, pairs: Sequence[Pair], now: datetime) -> dict[str, Register]:
     """All that the checks of these pairs depend on, by agency.
 
     Pools and windows are read first, at one instant: if an agency's entitlements change in between, the answers have
