@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from muster_contracts.entitlements import AccessMode, FeatureKind
-from muster_entitlements.domain import catalog as domain
+from muster_entitlements.domain import nearest as domain
 from muster_entitlements.domain.catalog import (
     MOST_FEATURES,
     Catalog,

@@ -8,7 +8,8 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.checks import Answer, Reason, Register, Verdict, check_all
 from muster_entitlements.domain.grants import MOST_STANDING, Grant
 from muster_entitlements.domain.seats import SeatState
-from muster_entitlements.queries.checks import Pair, check_pairs, reply_to
+from muster_entitlements.queries.checks import Pair, check_pairs
+from muster_entitlements.replies import ChecksReply
 from tests.support.turns import counted_turns
 from tests.unit.entitlements.test_windows_and_checks import POOL, START
 
@@ -47,7 +48,7 @@ async def test_others_go_on_while_thousands_of_people_with_grants_are_checked() 
 async def test_others_go_on_while_different_answers_become_a_reply() -> None:
     answers = [Answer(Verdict.ALLOWED, Reason.QUOTA, None, 1, used=number // 2) for number in range(10_000)]
     async with counted_turns() as turns:
-        reply = await reply_to(answers)
+        reply = await ChecksReply.of(answers)
         assert turns() > LEAST_TURNS
     assert [each.used for each in reply.answers] == [number // 2 for number in range(10_000)]
 

@@ -5,12 +5,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache, lru_cache
-from heapq import nlargest
 from importlib.resources import files
-from itertools import pairwise
 from typing import Annotated
 
 from pydantic import (
@@ -30,14 +27,12 @@ from pydantic import (
 from muster_contracts import Instant
 from muster_contracts.entitlements import AccessMode, Anchor, CatalogRule, FeatureKind, QuotaPeriod, QuotaScope
 from muster_entitlements.domain.days import in_range
+from muster_entitlements.domain.nearest import nearest_keys
 from muster_entitlements.errors import FeatureUnknown
 from muster_runtime.errors import InvalidInput
 
 LONGEST_DAYS = 3660
 LONGEST_KEY = 60
-
-# With how many keys an unknown one is compared, those that share the most pairs of letters: a comparison takes 0.1 ms.
-MOST_COMPARED = 10
 
 # What a reader in any language keeps exactly.
 MOST_EXACT = 2**53
@@ -230,15 +225,7 @@ class Catalog:
 
     def nearest(self, key: str) -> list[str]:
         """The keys that resemble a key, the nearest first."""
-        key = key[:LONGEST_KEY]
-        asked = frozenset(pairwise(key))
-        likely = nlargest(MOST_COMPARED, self.features, key=lambda each: len(asked & _letter_pairs(each)))
-        return get_close_matches(key, likely, n=3, cutoff=0.5)
-
-
-@lru_cache(maxsize=1_000)
-def _letter_pairs(key: str) -> frozenset[tuple[str, str]]:
-    return frozenset(pairwise(key))
+        return nearest_keys(key[:LONGEST_KEY], self.features)
 
 
 class VersionState(StrEnum):

@@ -82,18 +82,7 @@ async def find_checks(connection: Connection, pairs: Sequence[Pair], now: dateti
     await require_known(connection, registers, pairs, now)
     checked = await check_pairs(registers, pairs, now)
     cases = [(pair.subject_ref, *case) for pair, case in zip(pairs, checked, strict=True)]
-    return await reply_to(await count_use(cases, connection, now))
-
-
-async def reply_to(answers: Sequence[Answer]) -> ChecksReply:
-    """The reply of answers, of which many are the same."""
-    replies: dict[Answer, CheckReply] = {}
-    pace = Pace()
-    for answer in answers:
-        await pace.keep()
-        if answer not in replies:
-            replies[answer] = CheckReply.of(answer)
-    return ChecksReply(answers=[replies[answer] for answer in answers])
+    return await ChecksReply.of(await count_use(cases, connection, now))
 
 
 def people_of(pairs: Iterable[Pair]) -> dict[str, set[str]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from muster_entitlements.domain.as_of import AsOf
 from muster_entitlements.domain.checks import Answer, Question, Reason, Register
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.queries.checks import Pair, check_pairs, find_limits, people_of, reply_to, require_known
+from muster_entitlements.queries.checks import Pair, check_pairs, find_limits, people_of, require_known
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_entitlements.repository import catalogs, history
 from muster_runtime.database.transactions import Connection
@@ -27,7 +27,7 @@ async def find_past_checks(connection: Connection, pairs: Sequence[Pair], as_of:
     registers = await _find_registers(connection, people_of(pairs), as_of)
     await require_known(connection, registers, pairs, as_of.at)
     checked = await check_pairs(registers, pairs, as_of.at)
-    return await reply_to(await _limit(connection, checked, as_of))
+    return await ChecksReply.of(await _limit(connection, checked, as_of))
 
 
 async def _limit(connection: Connection, cases: Sequence[tuple[Question, Answer]], as_of: AsOf) -> list[Answer]:

@@ -1,5 +1,6 @@
 """The replies of the routes."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 
@@ -21,6 +22,7 @@ from muster_entitlements.domain.operations import OnLimit, Operation, OperationS
 from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.domain.seats import SeatPolicy, SeatState
 from muster_entitlements.domain.windows import Window
+from muster_runtime.pacing import Pace
 
 
 class SeatReply(BaseModel):
@@ -198,6 +200,17 @@ class ChecksReply(BaseModel):
     """The answers to many checks, in the order of the request."""
 
     answers: list[CheckReply]
+
+    @classmethod
+    async def of(cls, answers: Sequence[Answer]) -> "ChecksReply":
+        """The reply of answers, of which many are the same."""
+        replies: dict[Answer, CheckReply] = {}
+        pace = Pace()
+        for answer in answers:
+            await pace.keep()
+            if answer not in replies:
+                replies[answer] = CheckReply.of(answer)
+        return cls(answers=[replies[answer] for answer in answers])
 
 
 class SeatPolicyReply(BaseModel):

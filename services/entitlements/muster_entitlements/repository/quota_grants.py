@@ -53,6 +53,8 @@ async def find_grants_for(connection: Connection, totals: Sequence[Sum]) -> list
 
     What ended before the oldest of their periods pays for none of their uses, however late those are reported.
     """
+    if not totals:
+        return []
     rows = await connection.fetch(
         """
         select agency_id, grant_id, feature, subject_ref, amount, spent, priority, starts_at, ends_at
