@@ -7,6 +7,7 @@ from muster_notify.domain.endpoints import WebhookState
 from muster_notify.errors import DeliveryUnknown, ReplayUnknown, WebhookUnknown
 from muster_notify.replies import AttemptReply, DeliveryLogReply, DeliveryReply, ReplayReply, WebhookReply
 from muster_runtime.database.transactions import Connection
+from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.pagination import Page, Pagination
 
 _WEBHOOK = """
@@ -85,6 +86,7 @@ async def list_deliveries(
 
     A tenant sees those to its own recipients; an operator (`*`) sees all. Of each agency it reads no more than a page.
     """
+    seen = "$2 = '*'" if tenant == EVERY_AGENCY else "audience = $2 and audience <> '*'"  # as the index says it
     rows = await connection.fetch(
         f"""
         with agency as (
@@ -100,7 +102,7 @@ async def list_deliveries(
             from delivery
             where
                 agency_id = a.agency_id
-                and ($2 = '*' or audience = $2)
+                and {seen}
                 and ($3::text is null or state = $3)
                 and ($4::text is null or channel = $4)
                 and ($5::bigint is null or position < $5)

@@ -39,6 +39,28 @@ async def test_an_email_waits_until_its_contact_is_known_and_then_goes_at_once(
     assert len(mail.messages) == 1
 
 
+async def test_a_contact_that_comes_during_the_attempt_is_not_missed(
+    notify: Notify, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock does not move: what waits for its next attempt waits for good."""
+    send = EmailSender.send
+
+    async def is_known() -> bool:
+        return bool(await notify.service.admin.fetchval("select count(*) from directory"))
+
+    async def sending(self: EmailSender, database: Database, delivery: Delivery, now: datetime) -> Outcome:
+        outcome = await send(self, database, delivery, now)
+        if outcome.without_role:
+            await notify.service.publish(contact())
+            await eventually(is_known)
+        return outcome
+
+    monkeypatch.setattr(EmailSender, "send", sending)
+    await notify.service.publish(enrolled())
+    (delivery,) = await notify.until(state="delivered")
+    assert (delivery["attempts"], len(mail.messages)) == (2, 1)
+
+
 async def test_a_repeated_event_makes_no_second_email(notify: Notify, mail: MailServer) -> None:
     await notify.service.publish(contact())
     (envelope,) = await notify.service.publish(enrolled())

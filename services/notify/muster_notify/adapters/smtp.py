@@ -64,7 +64,7 @@ class EmailSender:
         if not recipients and rule.recipient == PERSON:
             return Outcome(Verdict.FAILED, "the person no longer has a seat")
         if not recipients:
-            return Outcome(Verdict.RETRY, f"the agency has no {delivery.recipient}")
+            return Outcome(Verdict.RETRY, f"the agency has no {delivery.recipient}", without_role=True)
         event = json.loads(delivery.payload)
         try:
             email = write(

@@ -96,12 +96,14 @@ class Verdict(StrEnum):
 class Outcome:
     """The result of an attempt, and why; the detail holds no personal data.
 
-    `enabled_at` is when the endpoint was last enabled again: earlier failures no longer count.
+    `enabled_at` is when the endpoint was last enabled again: earlier failures no longer count. `without_role` says that
+    nobody had the recipient's role.
     """
 
     verdict: Verdict
     detail: str | None = None
     enabled_at: datetime | None = None
+    without_role: bool = False
 
 
 @dataclass(frozen=True, slots=True)

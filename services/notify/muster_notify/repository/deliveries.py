@@ -168,7 +168,8 @@ async def add_attempt(
 ) -> bool:
     """Record an attempt and the delivery's progress; False if another process did so meanwhile.
 
-    An older delivery may have become pending during the attempt: then this one waits behind it.
+    An older delivery may have become pending during the attempt: then this one waits behind it. Somebody may have got
+    the recipient's role, too: then it is due at once.
     """
     recorded = await connection.fetchval(
         """
@@ -189,7 +190,15 @@ async def add_attempt(
                                 p.agency_id = d.agency_id and p.recipient = d.recipient
                                 and p.state = 'pending' and p.position < d.position
                         )
-                        then $5::timestamptz
+                        then case
+                            when
+                                $10
+                                and exists (
+                                    select from directory as r where r.agency_id = d.agency_id and r.role = d.recipient
+                                )
+                                then $4
+                            else $5::timestamptz
+                        end
                 end,
                 finished_at = case when $3 = 'pending' then null else $4 end,
                 last_error = case when $3 = 'delivered' then null else $6 end
@@ -212,6 +221,7 @@ async def add_attempt(
         milliseconds,
         outcome.verdict,
         progress.new_round,
+        outcome.without_role,
     )
     return recorded is not None
 

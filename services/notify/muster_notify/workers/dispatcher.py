@@ -31,7 +31,7 @@ from muster_runtime import spans
 from muster_runtime.canceling import is_canceled
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, ONE_AGENCYS, RETRYABLE, Database
-from muster_runtime.errors import RetryableError
+from muster_runtime.errors import ClockSkewed, RetryableError
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
 from muster_runtime.service import Runtime
 from muster_runtime.slots import Slots
@@ -47,11 +47,13 @@ TURN_SECONDS = 1
 # the attempt is repeated.
 RECORD_SECONDS = 60
 
+# For how long a process leads no more whose clock its database refuses: the lease goes to another.
+SKEWED_SECONDS = 10
+
 # How long a lane that has failed keeps its slot: else it would begin again without a pause.
 PAUSE_SECONDS = 0.5
 
-# How long running attempts may take when the process stops: as long as a duty is not canceled again, less what the rest
-# takes.
+# How long running attempts may take when the process stops: until a duty is canceled again, less what the rest takes.
 DRAIN_SECONDS = 4.0
 
 _log = structlog.get_logger(__name__)
@@ -91,6 +93,7 @@ class Dispatcher:
         self._served: dict[Channel, dict[str, None]] = {channel: {} for channel in senders}
         self._attempts: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
+        self._skewed_until = 0.0
 
     async def run(self, runtime: Runtime) -> None:
         """Dispatch until cancelled; then let running attempts finish."""
@@ -124,8 +127,9 @@ class Dispatcher:
 
     async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
         """Start the lanes that are due, if this process leads; returns when the next ones are due."""
-        # A process whose schema does not fit its code may be unable to record what it sends: it leaves it to others.
-        leads = await runtime.database.fits() and await lease.take()
+        # A process whose clock is wrong, or whose schema does not fit its code, may be unable to record what it sends.
+        fits = time.monotonic() >= self._skewed_until and await runtime.database.fits()
+        leads = fits and await lease.take()
         now = runtime.clock.now()
         async with lease.renewed() if leads else nullcontext(), runtime.database.connection() as connection:
             for channel, lanes in self._lanes.items():
@@ -174,6 +178,8 @@ class Dispatcher:
                 delivery = following
         except RETRYABLE as error:
             _log.warning("delivery_not_recorded", delivery_id=delivery.id, error=repr(error))
+            if isinstance(error, ClockSkewed):
+                self._skewed_until = time.monotonic() + SKEWED_SECONDS
             await asyncio.sleep(PAUSE_SECONDS)
         await self._senders[delivery.channel].settle(delivery.lane)
 
@@ -209,7 +215,7 @@ class Dispatcher:
         """Whether to record a result no longer: the attempt will be repeated."""
         error = state.outcome.exception() if state.outcome else None
         is_overdue = isinstance(error, ONE_AGENCYS) and (state.seconds_since_start or 0) > RECORD_SECONDS
-        return is_overdue or self._stopping or not lease.is_held
+        return is_overdue or isinstance(error, ClockSkewed) or self._stopping or not lease.is_held
 
     async def _record(
         self, runtime: Runtime, delivery: Delivery, outcome: Outcome, step: Progress, milliseconds: int
