@@ -56,13 +56,14 @@ async def gather_one_state(stack: Stack, commands: Mapping[str, int], messages: 
 
     If it never stays the same, or does not come to rest again, the evidence is the last, and its lines say so.
     """
-    for _ in range(GATHERINGS):
+    for number in range(GATHERINGS):
+        if number:
+            with suppress(AssertionError):
+                await eventually(lambda: at_rest(stack), timeout=REST_SECONDS)
         before = await _read_produced(stack)
         evidence = await gather(stack, [], commands, frozenset(), messages)
         if await _read_produced(stack) == before:
             break
-        with suppress(AssertionError):
-            await eventually(lambda: at_rest(stack), timeout=REST_SECONDS)
     return evidence
 
 

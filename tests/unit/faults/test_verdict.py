@@ -13,7 +13,7 @@ from tests.faults.live import verdict
     [
         (0, ["gather"]),
         (2, ["gather", "rest", "gather", "rest", "gather"]),
-        (1_000, ["gather", "rest"] * 5),
+        (1_000, ["gather", *["rest", "gather"] * 4]),
     ],
 )
 async def test_evidence_is_gathered_again_once_what_has_grown_is_at_rest(

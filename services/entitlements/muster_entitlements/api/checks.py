@@ -1,6 +1,5 @@
 """The routes of checks: whether people may use a feature."""
 
-from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -45,12 +44,21 @@ class AgencyPair(Pair):
     agency_id: AgencyId
 
 
+_KEYS = frozenset(AgencyPair.model_fields)
+
+
 def _cut(pairs: object) -> object:
-    """Without most of the keys of a pair that has too many: each makes an error, and one that is left is unknown."""
-    most = len(AgencyPair.model_fields) + 1
+    """Without the unknown keys of a pair, but for the first: each makes an error."""
     if not isinstance(pairs, list):
         return pairs
-    return [dict(islice(pair.items(), most)) if isinstance(pair, dict) and len(pair) > most else pair for pair in pairs]
+    return [_with_one_unknown_key(pair) if isinstance(pair, dict) else pair for pair in pairs]
+
+
+def _with_one_unknown_key(pair: dict[str, object]) -> dict[str, object]:
+    if len(pair) <= len(_KEYS) + 1:
+        return pair
+    kept = {*_KEYS, next(key for key in pair if key not in _KEYS)}
+    return {key: value for key, value in pair.items() if key in kept}
 
 
 class ChecksRequest(BaseModel):

@@ -20,9 +20,6 @@ CHUNK_LINES = 5_000
 
 MOST_COLUMNS = 500
 
-# As the CSV reader counts lines, of which the last one may have no line break.
-_LINE_END = re.compile(rb"\r\n?|\n|(?<![\r\n])\Z")
-
 # Header names are compared by their letters: "E-Mail Address" is emailaddress.
 _EMAIL = frozenset({"email", "emailaddress", "mail"})
 _SUBJECT = _EMAIL | {"subject", "subjectref"}
@@ -150,10 +147,9 @@ def _split(content: bytes, line: int) -> Iterator[Chunk]:
         return
     chunk = row = at = 0  # where each begins
     chunk_lines = row_lines = quotes = 0
-    for line_end in _LINE_END.finditer(content):
-        end = line_end.end()
-        quotes += content.count(b'"', at, end)
-        at = end
+    for text in content.splitlines(keepends=True):  # as the CSV reader counts lines
+        at += len(text)
+        quotes += text.count(b'"')
         row_lines += 1
         if row_lines > CHUNK_LINES:
             raise _too_long(line + chunk_lines, f"{CHUNK_LINES:,} lines")

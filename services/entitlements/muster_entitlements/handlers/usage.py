@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.domain.adoption import bit_of
-from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota
+from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota, is_key
 from muster_entitlements.domain.charges import Limited, LimitedUse
 from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, least_told
@@ -103,7 +103,7 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest)
     for use in uses.values():
         people.setdefault(use.agency_id, set()).add(use.subject_ref)
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
-    asked = {(use.agency_id, use.feature) for use in uses.values()}
+    asked = {(use.agency_id, use.feature) for use in uses.values() if is_key(use.feature)}
     meters = await find_meters(uow.connection, people, uow.now - OLDEST, catalog, asked)
     metered, tally.refused = await _meter_all(uses, catalog, meters, nearest, uow.now)
     new = await _new(uow, metered, tally)

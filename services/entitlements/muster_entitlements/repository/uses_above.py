@@ -59,6 +59,7 @@ async def find_above(connection: Connection, quotas: Sequence[LoweredQuota], at:
                     from seat as t
                     where
                         t.agency_id = a.agency_id and t.subject_ref = a.subject_ref and t.state <> 'revoked'
+                        and t.generation = (select p.generation from pool as p where p.agency_id = a.agency_id)
                         and coalesce(t.trial_began_at, t.activated_at, 'infinity') > a.begun_until
                 )
             )

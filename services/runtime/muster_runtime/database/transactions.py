@@ -18,7 +18,7 @@ from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
-from muster_runtime.database.schema import Compared, compare
+from muster_runtime.database.schema import Compared, MigrationsPending, SchemaTooNew, compare
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
 from muster_runtime.errors import RetryableError
@@ -32,6 +32,9 @@ CLOSE_SECONDS = 2
 
 # Errors that are no fault of the work, and may concern one agency alone: its lock is held, its rows cannot be read.
 ONE_AGENCYS = (asyncpg.LockNotAvailableError, asyncpg.PostgresSystemError, asyncpg.InternalServerError)
+
+# The schema does not fit the code.
+MISFITS = (MigrationsPending, SchemaTooNew)
 
 # Errors of the server's state, and no fault of the work: a lost connection, a lock timeout, a server
 # that is full, in recovery, being put back from a backup, or has its passwords changed.
@@ -176,10 +179,11 @@ class Database:
                 raise
 
     @asynccontextmanager
-    async def blaming_schema(self) -> AsyncIterator[None]:
+    async def blaming_schema(self, but: tuple[type[Exception], ...] = ()) -> AsyncIterator[None]:
         """Work that is blamed for its errors, as by parking it, but not while the schema does not fit the code.
 
-        Then any error may be the schema's fault, and MigrationsPending or SchemaTooNew is raised instead.
+        Then any error may be the schema's fault, and MigrationsPending or SchemaTooNew is raised instead, except for
+        `but`: errors that have nothing to do with it.
         """
         before = self._compared
         try:
@@ -187,6 +191,8 @@ class Database:
         except RETRYABLE:
             raise
         except Exception as error:
+            if isinstance(error, but):
+                raise
             async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 await self._blame_schema(connection, error, before)
             raise

@@ -12,7 +12,7 @@ import asyncpg
 import structlog
 
 from muster_contracts import topics
-from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database, concerns_all
+from muster_runtime.database.transactions import MISFITS, ONE_AGENCYS, RETRYABLE, Database, concerns_all
 from muster_runtime.messaging import parked, parking, positions
 from muster_runtime.messaging.events import Unreadable
 from muster_runtime.messaging.held_locks import WAIT_SECONDS, WAITS_SECONDS, HeldLocks, Streams
@@ -111,7 +111,9 @@ class Applier:
                 await self._apply_alone((topic, agency_id), items, known, patience)
             except StreamFull as full:
                 blocked.append(full)
-            except ONE_AGENCYS as error:
+            except RETRYABLE as error:
+                if not _spares_others(error):
+                    raise
                 held = isinstance(error, asyncpg.LockNotAvailableError)
                 reasons[agency_id] = f"{topic} of {agency_id} waits: {describe(error)}"
                 blocked.append(AgencyBlocked(topic, agency_id, reasons[agency_id]))
@@ -149,7 +151,7 @@ class Applier:
     ) -> Exception | None:
         """Apply items of one stream; returns the error that speaks against one of them, if any, and raises others."""
         try:
-            async with self._database.blaming_schema():
+            async with self._database.blaming_schema(but=(Unreadable,)):
                 await self._transaction.apply({stream: items}, known, patience_seconds)
         except RETRYABLE:
             raise
@@ -168,6 +170,13 @@ class Applier:
                 refused = not _blames_record(refusal)
                 await parking.park(uow, group, waiting(left), describe(refusal), self._limits, refused=refused)
         _log.error("stream_parked", topic=topic, agency_id=agency_id, exc_info=refusal)
+
+
+def _spares_others(error: Exception) -> bool:
+    """Whether an error concerns this agency alone, maybe. A table or a column that is missing is so for all."""
+    if isinstance(error, MISFITS):
+        return not isinstance(error.__cause__, asyncpg.SyntaxOrAccessError)
+    return isinstance(error, ONE_AGENCYS)
 
 
 def _blames_record(error: Exception) -> bool:

@@ -152,9 +152,9 @@ class Monitor:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     reasons += (await self._kafka.look()).reasons
                     lag = await self._consumer.lag() if self._consumer else 0
-                LAG.labels(service).set(lag)
             except (KafkaError, OSError, TimeoutError) as error:
                 reasons.append(await self._runtime.kafka.failure(error))
+            LAG.labels(service).set(lag)  # others may have its partitions by now, and alerts sum it
         if self._consumer is not None:
             reasons += self._consumer.reasons
             warnings += self._consumer.warnings

@@ -13,7 +13,7 @@ from structlog.contextvars import bound_contextvars
 
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
+from muster_runtime.database.transactions import MISFITS, ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.breaker import BreakerOpen
@@ -98,7 +98,7 @@ class Scheduler:
             except Exception:
                 await self._handle_singly(agency_id, due)
             self._held_until.pop(agency_id, None)
-        except (*ONE_AGENCYS, BreakerOpen) as error:
+        except (*ONE_AGENCYS, *MISFITS, BreakerOpen) as error:
             self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
             _log.error("deadline_failed", agency_id=agency_id, exc_info=error)
 

@@ -10,6 +10,8 @@ from structlog.testing import CapturingLogger
 
 from muster_contracts.entitlements import SeatRevoked
 from muster_runtime.context import Context
+from muster_runtime.database.schema import SchemaTooNew
+from muster_runtime.messaging.consumer import pausing
 from muster_runtime.scheduling import scheduler
 from muster_runtime.scheduling.deadlines import Deadline, schedule
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat, seats
@@ -21,6 +23,19 @@ Eventually = Callable[..., Awaitable[Any]]
 REMEMBER = "insert into schema_migrations (version) values ($1)"
 FORGET = "delete from schema_migrations where version = $1"
 CONTRACTING = "20990102000001"
+
+
+@pytest.fixture
+def paused(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    """What the consumer logs of partitions that it reads no further for now."""
+    log = CapturingLogger()
+    monkeypatch.setattr(pausing, "_log", log)
+    return log
+
+
+def has_waited(paused: CapturingLogger, agency_id: str, excuse: str) -> bool:
+    reasons = [call.kwargs["reason"] for call in paused.calls if call.args == ("partition_paused",)]
+    return any(f"of {agency_id} waits: {excuse}" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +55,7 @@ CONTRACTING = "20990102000001"
 async def test_events_that_break_a_rule_of_another_schema_wait_for_it(
     probe: RunningService,
     eventually: Eventually,
+    paused: CapturingLogger,
     begin: str,
     end: str,
     version: str,
@@ -51,7 +67,7 @@ async def test_events_that_break_a_rule_of_another_schema_wait_for_it(
     await probe.admin.execute(begin, version)
     await probe.admin.execute(f"alter table effect {changed}")
     await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
-    await eventually(lambda: not_ready(probe, f"the consumer cannot apply: {excuse}"))
+    await eventually(lambda: has_waited(paused, "NASA", excuse) and has_waited(paused, "DOE", excuse))
     assert await parked_streams(probe) == set()
 
     await probe.admin.execute(f"alter table effect {undone}")
@@ -62,8 +78,19 @@ async def test_events_that_break_a_rule_of_another_schema_wait_for_it(
     assert await parked_streams(probe) == set()
 
 
+async def test_one_agencys_event_that_waits_for_newer_code_delays_no_other_agency(
+    probe: RunningService, eventually: Eventually, paused: CapturingLogger
+) -> None:
+    await probe.admin.execute(REMEMBER, CONTRACTING)
+    await probe.admin.execute("alter table effect add constraint newer check (seat_id <> 'a')")
+    await probe.publish(seat("NASA", "a"), seat("DOE", "b"))
+    await eventually(lambda: seats(probe, "DOE", 1))
+    await eventually(lambda: has_waited(paused, "NASA", "SchemaTooNew"))
+    assert await parked_streams(probe) == set()
+
+
 async def test_what_a_stream_parked_for_is_not_refused_for_a_schema_that_is_too_new(
-    probe: RunningService, eventually: Eventually
+    probe: RunningService, eventually: Eventually, paused: CapturingLogger
 ) -> None:
     """The missing event comes, and what waits for it breaks a newer rule."""
     (first,) = await probe.publish(seat("NASA", "a"))
@@ -72,7 +99,7 @@ async def test_what_a_stream_parked_for_is_not_refused_for_a_schema_that_is_too_
     await probe.admin.execute(REMEMBER, CONTRACTING)
     await probe.admin.execute("alter table effect add constraint newer check (seat_id <> 'c')")
     await probe.publish(seat("NASA", "b"))
-    await eventually(lambda: not_ready(probe, "the consumer cannot apply: SchemaTooNew"))
+    await eventually(lambda: has_waited(paused, "NASA", "SchemaTooNew"))
     assert await parked(probe, "NASA") == reason
 
     await probe.admin.execute("alter table effect drop constraint newer")
@@ -108,7 +135,8 @@ async def test_a_deadline_that_breaks_a_rule_of_a_newer_schema_waits_for_newer_c
         schedule(uow, [Deadline("revoke", "NASA", "seat_1", start)])
 
     def has_waited() -> bool:
-        return any("SchemaTooNew" in call.kwargs["error"] for call in log.calls if call.args == ("scheduler_retried",))
+        failed = [call.kwargs for call in log.calls if call.args == ("deadline_failed",)]
+        return any(isinstance(each["exc_info"], SchemaTooNew) and each["agency_id"] == "NASA" for each in failed)
 
     async def is_handled() -> bool:
         return [event.data.seat_id for event in await probe.published(SeatRevoked)] == ["seat_1"]

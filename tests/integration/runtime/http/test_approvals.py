@@ -145,6 +145,9 @@ async def test_a_proposal_that_its_route_does_not_take_any_longer_can_be_rejecte
         proposal_id = (await people.propose()).json()["proposal_id"]
         await sample.admin.execute(f"update proposal set {change} where proposal_id = $1", proposal_id)
         assert (await people.approve(proposal_id)).status_code in {404, 422}
+        if "gone" in change:  # nobody knows who could have used it
+            tenant = sample.bearer("sample:read", "sample:operate", agency="NASA", subject="bob")
+            assert (await people.reject(proposal_id, tenant)).status_code == 403
         rejected = await people.reject(proposal_id)
         assert (rejected.status_code, rejected.json()["state"]) == (200, "rejected"), rejected.text
         assert (await people.proposal(proposal_id))["body"] is None
