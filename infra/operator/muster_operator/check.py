@@ -13,7 +13,7 @@ from rich.table import Table
 from muster_contracts import SERVICES
 from muster_operator.clients import clients_of_servers
 from muster_operator.options import ServicesOption
-from muster_operator.output import Answer, count, table
+from muster_operator.output import Answer, table
 from muster_operator.reconcile.streams import (
     LOST_COMMITS,
     NOT_PUBLISHED,
@@ -30,6 +30,7 @@ from muster_operator.reconcile.streams import (
 from muster_operator.target import Target, on_target
 from muster_runtime.console import console
 from muster_runtime.messaging.topic_log import TopicLog
+from muster_runtime.text import count
 
 # Between two checks of streams that may be under way.
 _PAUSE_SECONDS = 1.0

@@ -19,10 +19,11 @@ from rich.text import Text
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
 from muster_operator.options import STATED_BELOW_USE
-from muster_operator.output import Answer, count, table
+from muster_operator.output import Answer, table
 from muster_operator.proposals import CATALOG_PUBLICATION, waiting
 from muster_operator.service import Service
 from muster_operator.target import Target, on_target
+from muster_runtime.text import count
 
 app = group("Show, plan, and apply the feature catalog.")
 

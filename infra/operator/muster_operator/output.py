@@ -44,11 +44,6 @@ def facts(reply: Mapping[str, Any]) -> Table:
     return shown
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """A number of things, such as `1 row` or `2,000 rows`; `many` is the plural, unless an s makes it."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def in_utc(instant: datetime) -> str:
     """An instant as RFC 3339 in UTC, with a Z."""
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -14,9 +14,10 @@ from rich.markup import escape
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
 from muster_operator.options import ServiceOption
-from muster_operator.output import Answer, count, table
+from muster_operator.output import Answer, table
 from muster_operator.service import Service, every_item
 from muster_operator.target import Target, on_target
+from muster_runtime.text import count
 
 app = group("Show, replay, and discard parked streams: those with an event that could not be applied.")
 

@@ -11,10 +11,11 @@ from muster_operator.check import check
 from muster_operator.failures import BadInput, NotFound, Refused
 from muster_operator.group import group
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, ServiceOption, TokenOption, a_service
-from muster_operator.output import Answer, count, finish, table
+from muster_operator.output import Answer, finish, table
 from muster_operator.parked import Agency, Reason, Topic, one, outcome
 from muster_operator.service import Service, every_item
 from muster_operator.target import Target, on_target
+from muster_runtime.text import count
 
 app = group(
     "Show each stream's last sequence, produced and applied; accept gaps, raise the epoch, reread topics.",

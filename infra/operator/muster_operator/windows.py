@@ -12,11 +12,12 @@ from rich.table import Column
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.feature_catalog import access
 from muster_operator.group import group
-from muster_operator.output import Answer, count, table
+from muster_operator.output import Answer, table
 from muster_operator.parked import Agency, Reason
 from muster_operator.proposals import is_proposal, waiting
 from muster_operator.service import Service, agency_path
 from muster_operator.target import Target, on_target
+from muster_runtime.text import count
 
 app = group("Show an agency's feature windows; extend a trial, end it, or correct its start.")
 

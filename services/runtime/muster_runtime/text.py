@@ -15,6 +15,11 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text[:_LONGEST])
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """A number of things, such as `1 row` or `2,000 rows`; `many` is the plural, unless an s makes it."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def names_address(text: str) -> bool:
     """Whether a text has an @, which an e-mail address has, also one that only looks different, such as a wide one."""
     return "@" in unicodedata.normalize("NFKC", text)

@@ -1,7 +1,6 @@
 """The unit of a seat: given once, kept for good, published, and searched by."""
 
 from collections import Counter
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from muster_runtime.pagination import Pagination
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.files import file_of, sums
 from tests.integration.entitlements.lives import DAY, published
+from tests.support.explaining import Explaining, reading
 
 RULE = "unit must be at most 80 characters without control characters and without @: it is published"
 
@@ -116,19 +116,6 @@ async def test_seats_are_found_by_their_unit_in_any_case(entitlements: Entitleme
         assert (error["field"], error["value"]) == ("unit", unit)
 
 
-@dataclass
-class Explaining:
-    """A connection that asks how Postgres would answer, and finds nothing."""
-
-    connection: Any
-    plan: str = ""
-
-    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        rows = await self.connection.fetch(f"explain {statement}", *arguments)
-        self.plan = "\n".join(row[0] for row in rows)
-        return []
-
-
 async def test_the_seats_of_a_small_unit_are_found_by_their_index(entitlements: Entitlements) -> None:
     seats, admin = 20_000, entitlements.service.admin
     await entitlements.enroll(cap=seats)
@@ -136,10 +123,7 @@ async def test_the_seats_of_a_small_unit_are_found_by_their_index(entitlements: 
     await admin.execute("update seat set unit = 'JPL', unit_key = 'jpl' where hashtext(seat_id) % 1000 = 0")
     await admin.execute("analyze seat")
     explaining = Explaining(admin)
-    async with admin.transaction():
-        schema = await admin.fetchval("select current_schema()")
-        await admin.execute(f"set local role {schema}_api")
-        await admin.execute("select set_config('muster.agency', 'NASA', true)")
+    async with reading(admin, "NASA"):
         page = Pagination(after="seat_1", limit=100)
         await list_seats(cast("Connection", explaining), "NASA", SeatSearch(unit_key="jpl"), page)
     assert "seat_by_unit" in explaining.plan, explaining.plan

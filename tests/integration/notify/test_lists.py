@@ -1,8 +1,5 @@
 """How lists of deliveries are found: by indexes, however many deliveries an agency has."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -12,6 +9,9 @@ from muster_notify.queries import list_deliveries
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import Pagination
 from tests.integration.notify.conftest import Notify
+from tests.support.explaining import Explaining, reading
+
+ANALYZED = "(analyze, costs off, timing off)"
 
 AGENCIES = ("NASA", "DOE", "EPA")
 
@@ -47,19 +47,6 @@ from generate_series(30001, 60000) as n
 """
 
 
-@dataclass
-class Explaining:
-    """A connection that asks how Postgres answers."""
-
-    connection: Any
-    plan: str = ""
-
-    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        rows = await self.connection.fetch(f"explain (analyze, costs off, timing off) {statement}", *arguments)
-        self.plan = "\n".join(row[0] for row in rows)
-        return []
-
-
 @pytest.fixture
 async def filled(notify: Notify) -> Any:
     admin = notify.service.admin
@@ -67,15 +54,6 @@ async def filled(notify: Notify) -> Any:
     await admin.executemany("insert into agency_instant values ($1, now())", [(agency,) for agency in AGENCIES])
     await admin.execute("analyze delivery")
     return admin
-
-
-@asynccontextmanager
-async def reading(admin: Any, agency_id: str) -> AsyncIterator[None]:
-    async with admin.transaction():
-        schema = await admin.fetchval("select current_schema()")
-        await admin.execute(f"set local role {schema}_api")
-        await admin.execute("select set_config('muster.agency', $1, true)", agency_id)
-        yield
 
 
 @pytest.mark.parametrize(
@@ -90,7 +68,7 @@ async def reading(admin: Any, agency_id: str) -> AsyncIterator[None]:
 async def test_a_list_reads_no_deliveries_but_those_it_shows(
     filled: Any, state: DeliveryState | None, channel: Channel | None, index: str
 ) -> None:
-    explaining = Explaining(filled)
+    explaining = Explaining(filled, ANALYZED)
     async with reading(filled, "NASA"):
         await list_deliveries(
             cast("Connection", explaining),
@@ -107,7 +85,7 @@ async def test_a_list_reads_no_deliveries_but_those_it_shows(
 async def test_an_agencys_own_are_found_among_many_of_the_operators(filled: Any) -> None:
     await filled.execute(TO_OPERATORS)
     await filled.execute("analyze delivery")
-    page, explaining = Pagination(after=None, limit=50), Explaining(filled)
+    page, explaining = Pagination(after=None, limit=50), Explaining(filled, ANALYZED)
     async with reading(filled, "FDA"):
         found = await list_deliveries(filled, "FDA", page, tenant="FDA", state=None, channel=None)
         await list_deliveries(cast("Connection", explaining), "FDA", page, tenant="FDA", state=None, channel=None)
@@ -118,7 +96,7 @@ async def test_an_agencys_own_are_found_among_many_of_the_operators(filled: Any)
 
 async def test_the_list_of_all_agencies_is_the_latest_of_each(filled: Any) -> None:
     page, seen = Pagination(after=None, limit=200), []
-    explaining = Explaining(filled)
+    explaining = Explaining(filled, ANALYZED)
     async with reading(filled, "*"):
         await list_deliveries(cast("Connection", explaining), "*", page, tenant="*", state=None, channel=None)
         for _ in range(2):

@@ -8,8 +8,9 @@ import pytest
 import typer
 
 from muster_operator.failures import BadInput, CommandFailed, NotFound, Refused, TimedOut, Unreachable
-from muster_operator.output import Answer, count, in_utc, show, table
+from muster_operator.output import Answer, in_utc, show, table
 from muster_operator.service import no_answer, require_success
+from muster_runtime.text import count
 
 LONG = "x" * 300
 

@@ -18,9 +18,10 @@ from muster_operator.clients import clients_of_servers
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
 from muster_operator.options import ServiceOption, a_service
-from muster_operator.output import Answer, count, table
+from muster_operator.output import Answer, table
 from muster_operator.service import every_item
 from muster_operator.target import Target, on_target
+from muster_runtime.text import count
 
 app = group("Verify the audit trails against their seals, and export them.")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import httpx
 
-from muster_operator.output import count
 from muster_operator.preflight.findings import Check, Finding
 from muster_runtime.clock import SystemClock
 from muster_runtime.http.issuer_metadata import endpoint, is_discoverable, metadata_addresses, parse_metadata
 from muster_runtime.http.tokens import LEEWAY
 from muster_runtime.http.usable_keys import usable_keys
 from muster_runtime.settings import Settings
+from muster_runtime.text import count
 
 READ_SECONDS = 5.0
 

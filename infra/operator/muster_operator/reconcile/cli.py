@@ -11,13 +11,14 @@ from rich.text import Text
 
 from muster_contracts.entitlements import PersonRecorded
 from muster_operator.clients import clients_of_servers
-from muster_operator.output import Answer, count, table
+from muster_operator.output import Answer, table
 from muster_operator.reconcile.books import Someone, TopicEnds, read_books
 from muster_operator.reconcile.comparison import compare, persisting
 from muster_operator.reconcile.difference import Difference
 from muster_operator.reconcile.streams import TOPICS, Ends
 from muster_operator.target import Target, on_target
 from muster_runtime.messaging.topic_log import TopicLog
+from muster_runtime.text import count
 
 
 @on_target(asks=False)

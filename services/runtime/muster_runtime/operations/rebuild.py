@@ -18,6 +18,7 @@ from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.projection import Difference, NotPublished, Projection
 from muster_runtime.service import Service
+from muster_runtime.text import count
 
 
 class RebuildFailed(Exception):
@@ -51,7 +52,7 @@ class Outcome:
     def show(self) -> None:
         """Print it for people."""
         out = console()
-        out.print(f"{_count(self.records, 'record')} on the topics; {self.unread:,} could not be read")
+        out.print(f"{count(self.records, 'record')} on the topics; {self.unread:,} could not be read")
         if not self.differences:
             out.print("The projection is correct.")
             return
@@ -60,17 +61,13 @@ class Outcome:
             table.add_row(each.key, escape(each.found), escape(self._result(each)))
         out.print(table)
         left = len(self.remaining)
-        remain = f"[red]{_count(left, 'difference')} {'remains' if left == 1 else 'remain'}[/red]"
+        remain = f"[red]{count(left, 'difference')} {'remains' if left == 1 else 'remain'}[/red]"
         out.print(remain if left else "The rebuilt projection is in place.")
 
     def _result(self, difference: Difference) -> str:
         if difference.obstacle:
             return f"cannot be corrected: {difference.obstacle}"
         return "not corrected" if difference in self.remaining else "corrected"
-
-
-def _count(number: int, one: str) -> str:
-    return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
 
 
 async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:
