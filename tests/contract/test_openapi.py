@@ -75,6 +75,17 @@ def patterns(node: object) -> Iterator[str]:
             yield from patterns(each)
 
 
+def integers(node: object) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if node.get("type") == "integer":
+            yield node
+        for each in node.values():
+            yield from integers(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from integers(each)
+
+
 def operations() -> Iterator[tuple[str, dict[str, Any]]]:
     """The operations of each service's own routes."""
     for name in BUILDERS:
@@ -140,3 +151,12 @@ def test_every_pattern_is_a_plain_regular_expression() -> None:
     script = "for (const p of JSON.parse(process.argv[1])) { new RegExp(p); new RegExp(p, 'u') }"
     tried = subprocess.run([str(NODE), "-e", script, json.dumps(found)], capture_output=True, text=True, check=False)
     assert tried.returncode == 0, tried.stderr
+
+
+def test_an_integer_that_may_need_64_bits_says_so() -> None:
+    for name, document in documents().items():
+        narrow = [found for found in integers(document) if "format" not in found]
+        assert all(found["maximum"] < 2**31 for found in narrow), name
+        assert narrow, name  # such as a page's limit
+    revision = printed("entitlements")["components"]["schemas"]["CheckReply"]["properties"]["revision"]
+    assert revision["format"] == "int64"

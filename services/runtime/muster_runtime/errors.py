@@ -3,6 +3,9 @@
 import json
 from typing import Any, ClassVar
 
+import asyncpg
+from pydantic import ValidationError
+
 
 class RetryableError(Exception):
     """Something outside is unavailable for now; the same work may succeed later."""
@@ -91,3 +94,16 @@ class PreconditionFailed(PermanentError):
     status = 412
     slug = "precondition-failed"
     title = "The resource has changed since it was read"
+
+
+def describe(error: BaseException) -> str:
+    """An error's type and message, without what the message quotes of a row or an input."""
+    name = type(error).__name__
+    if isinstance(error, asyncpg.DataError):  # its very message quotes the value
+        return f"{name} ({error.sqlstate})"
+    if isinstance(error, asyncpg.PostgresError):
+        return f"{name} ({error.sqlstate}): {error.args[0]}"
+    if isinstance(error, ValidationError):
+        places = (".".join(map(str, e["loc"])) + f" {e['type']}" for e in error.errors(include_input=False))
+        return f"{name}: {error.title}: {'; '.join(places)}"
+    return f"{name}: {error}" if str(error) else name

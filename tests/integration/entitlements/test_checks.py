@@ -156,3 +156,22 @@ async def test_people_of_many_agencies_are_checked_in_one_request(entitlements: 
     headers = {"Authorization": f"Bearer {entitlements.service.token('entitlements:read', agency=['NASA', 'NSF'])}"}
     assert (await client.post("/v1/checks", json={"pairs": pairs}, headers=headers)).status_code == 403
     assert (await client.post("/v1/checks", json={"pairs": pairs[:1] * (MOST_PAIRS + 1)})).status_code == 422
+
+
+async def test_a_grant_makes_a_feature_known_only_to_whom_it_is_granted(entitlements: Entitlements) -> None:
+    """No version of the catalog has the feature any longer."""
+    await entitlements.enroll(cap=5)
+    ada, bob = [(await entitlements.assign(person)).json()["subject_ref"] for person in range(2)]
+    await entitlements.service.admin.execute(
+        """
+        insert into entitlement_grant (agency_id, grant_id, feature, subject_ref, mode, starts_at, reason, granted_at)
+        values ($1, 'grt_1', 'old-feature', $2, 'unlimited', '2025-08-06', 'pilot', '2025-08-06')
+        """,
+        entitlements.agency,
+        bob,
+    )
+    for subject, alone, among_many in ((ada, 404, 422), (bob, 200, 200)):
+        pair = {"subject": subject, "feature": "old-feature"}
+        assert (await entitlements.get("checks", **pair)).status_code == alone
+        reply = await entitlements.post("checks", {"pairs": [{"subject": bob, "feature": "old-feature"}, pair]})
+        assert reply.status_code == among_many, reply.text

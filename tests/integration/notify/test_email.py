@@ -15,6 +15,11 @@ from tests.integration.notify.mail import MailServer, mail_server
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
+CONTACT = """
+insert into directory (agency_id, subject_ref, role, name, email)
+values ('NASA', 'con_NASA', 'administrator', 'Ann Other', 'ann@nasa.example')
+"""
+
 
 async def test_the_administrator_is_told_once_in_text_and_html(notify: Notify, mail: MailServer) -> None:
     await notify.service.publish(contact(), enrolled())
@@ -59,6 +64,29 @@ async def test_a_contact_that_comes_during_the_attempt_is_not_missed(
     await notify.service.publish(enrolled())
     (delivery,) = await notify.until(state="delivered")
     assert (delivery["attempts"], len(mail.messages)) == (2, 1)
+
+
+async def test_a_contact_that_comes_during_the_last_attempt_stops_nothing(
+    notify: Notify, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The e-mail has failed. An operator can retry it."""
+    await notify.service.publish(enrolled())
+    delivery = await notify.waits("the agency has no administrator")
+    send = EmailSender.send
+
+    async def sending(self: EmailSender, database: Database, delivery: Delivery, now: datetime) -> Outcome:
+        outcome = await send(self, database, delivery, now)
+        if outcome.without_role:
+            await notify.service.admin.execute(CONTACT)
+        return outcome
+
+    monkeypatch.setattr(EmailSender, "send", sending)
+    await notify.service.admin.execute("update delivery set round_attempts = 19")
+    notify.move(days=15)
+    (failed,) = await notify.until(state="failed")
+    assert (failed["delivery_id"], failed["next_attempt_at"]) == (delivery["delivery_id"], None)
+    await notify.service.publish(reinstated())
+    await notify.until(state="delivered")
 
 
 async def test_a_repeated_event_makes_no_second_email(notify: Notify, mail: MailServer) -> None:

@@ -1,12 +1,18 @@
 """A result that cannot be recorded: it is tried again, and what was sent is not sent again meanwhile."""
 
+from datetime import timedelta
+
 import pytest
 from structlog.testing import CapturingLogger
 
+from muster_notify.bootstrap import build
+from muster_notify.settings import NotifySettings
 from muster_notify.workers import dispatcher
 from tests.integration.notify.conftest import Notify, reinstated
-from tests.integration.notify.receiver import Receiver
+from tests.integration.notify.receiver import Receiver, Request
+from tests.support.clocks import ShiftedClock
 from tests.support.eventually import eventually
+from tests.support.services import ServiceRunner
 
 INSERT = "insert into schema_migrations (version) values ($1)"
 DELETE = "delete from schema_migrations where version = $1"
@@ -94,3 +100,31 @@ async def test_a_result_that_one_agency_cannot_record_gives_its_slot_to_others(
     await eventually(lambda: len(receiver.requests) > 1)
     await notify.service.admin.execute("drop function refuse cascade")
     await notify.until(channel="webhook", state="delivered")
+
+
+async def test_a_process_whose_clock_is_wrong_sends_nothing_again_until_it_is_set_right(
+    run_service: ServiceRunner, receiver: Receiver, log: CapturingLogger
+) -> None:
+    clock = ShiftedClock(timedelta())
+    service = await run_service(build, NotifySettings, clock=clock, webhook_allow_private=True)
+    notify = Notify(service)
+    await notify.add_webhook(receiver.url)
+
+    async def shift(_: Request) -> None:
+        clock.offset = timedelta(seconds=5)
+
+    async def is_free() -> bool:
+        held = "select expires_at > clock_timestamp() from lease where duty = 'dispatch'"
+        return not await service.admin.fetchval(held)
+
+    receiver.delay = shift
+    await service.publish(reinstated(), time=clock.now())
+    await eventually(lambda: failures(log))
+    await eventually(is_free)
+    assert all("ClockSkewed" in error for error in failures(log))
+    assert len(receiver.requests) == 1
+
+    receiver.delay = None
+    clock.offset = timedelta()
+    await notify.until(channel="webhook", state="delivered")
+    assert len(receiver.requests) == 2

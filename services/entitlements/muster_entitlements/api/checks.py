@@ -1,5 +1,6 @@
 """The routes of checks: whether people may use a feature."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -17,6 +18,7 @@ from muster_entitlements.replies.explanations import ExplanationReply
 from muster_runtime.errors import InvalidInput, NotFound
 from muster_runtime.http.application import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
 from muster_runtime.http.problem_responses import COMMON, problem_responses
+from muster_runtime.pacing import Pace
 
 MOST_PAIRS = 10_000
 
@@ -128,7 +130,7 @@ def make_router(directory: Directory) -> APIRouter:
         agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep
     ) -> ChecksReply:
         """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
-        pairs = [_pair(directory, agency_id, number, pair) for number, pair in enumerate(body.pairs)]
+        pairs = await _pairs(directory, [(agency_id, pair) for pair in body.pairs])
         async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
             if as_of is not None:
                 return await find_past_checks(connection, pairs, as_of)
@@ -140,7 +142,7 @@ def make_router(directory: Directory) -> APIRouter:
         body: AgenciesChecksRequest, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep
     ) -> ChecksReply:
         """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
-        pairs = [_pair(directory, pair.agency_id, number, pair) for number, pair in enumerate(body.pairs)]
+        pairs = await _pairs(directory, [(pair.agency_id, pair) for pair in body.pairs])
         async with reader.read_own(of_one_state=as_of is not None) as connection:
             if as_of is not None:
                 return await find_past_checks(connection, pairs, as_of)
@@ -149,8 +151,16 @@ def make_router(directory: Directory) -> APIRouter:
     return router
 
 
+async def _pairs(directory: Directory, asked: Sequence[tuple[str, Pair]]) -> list[queries.Pair]:
+    """The agencies' pairs with their subject references. Raises InvalidInput, which names the pair."""
+    pairs, pace = [], Pace()
+    for number, (agency_id, pair) in enumerate(asked):
+        await pace.keep()
+        pairs.append(_pair(directory, agency_id, number, pair))
+    return pairs
+
+
 def _pair(directory: Directory, agency_id: str, number: int, pair: Pair) -> queries.Pair:
-    """The pair with its subject reference. Raises InvalidInput, which names the pair."""
     try:
         return queries.Pair(agency_id, directory.subject_ref(agency_id, pair.subject), pair.feature)
     except InvalidInput as refusal:

@@ -113,12 +113,19 @@ async def check_pairs(
 async def require_known(
     connection: Connection, registers: Mapping[str, Register], pairs: Iterable[Pair], now: datetime
 ) -> None:
-    """Raise InvalidInput for a feature that has no window, is not granted, and is not in the catalog."""
-    known = {
-        agency_id: {*register.windows, *(grant.feature for grant in register.grants), None}
-        for agency_id, register in registers.items()
+    """Raise InvalidInput for a feature that has no window, is not granted to the pair, and is not in the catalog."""
+    known = {agency_id: {*register.windows, None} for agency_id, register in registers.items()}
+    granted = {
+        (grant.agency_id, grant.subject_ref, grant.feature)
+        for register in registers.values()
+        for grant in register.grants
     }
-    strange = {place: pair.feature for place, pair in enumerate(pairs) if pair.feature not in known[pair.agency_id]}
+    strange = {
+        place: pair.feature
+        for place, pair in enumerate(pairs)
+        if pair.feature not in known[pair.agency_id]
+        and granted.isdisjoint((pair.agency_id, owner, pair.feature) for owner in (None, pair.subject_ref))
+    }
     if not strange:
         return
     catalog = await catalogs.find_catalog(connection, now)

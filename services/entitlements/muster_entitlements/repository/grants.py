@@ -9,6 +9,7 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.grants import Grant
 from muster_runtime.database.array_literals import array
 from muster_runtime.database.transactions import Connection
+from muster_runtime.pacing import Pace
 
 _GRANT = """
     select
@@ -80,7 +81,11 @@ async def list_standing(
         now,
         feature,
     )
-    return [to_grant(row) for row in rows]
+    grants, pace = [], Pace()
+    for row in rows:
+        await pace.keep()
+        grants.append(to_grant(row))
+    return grants
 
 
 async def list_over(

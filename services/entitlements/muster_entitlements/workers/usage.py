@@ -32,11 +32,10 @@ from muster_runtime.canceling import is_canceled, run_together
 from muster_runtime.clock import MAX_SKEW
 from muster_runtime.database import locks
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE
-from muster_runtime.errors import RetryableError
+from muster_runtime.errors import RetryableError, describe
 from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.client_internals import assignment_of, enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
-from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime, Worker
 
 LANES = 2

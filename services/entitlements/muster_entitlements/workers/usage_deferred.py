@@ -27,8 +27,7 @@ from muster_entitlements.workers.usage_places import Lane
 from muster_entitlements.workers.usage_strangers import Strangers
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
-from muster_runtime.errors import RetryableError
-from muster_runtime.observability.telemetry import describe
+from muster_runtime.errors import RetryableError, describe
 from muster_runtime.service import Runtime
 
 # How many records wait, but for those of the batch that reaches it. Then what follows waits on its topic.

@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, time, timedelta
 import structlog
 
 from muster_entitlements.repository import usage
+from muster_runtime.errors import describe
 from muster_runtime.database.transactions import RETRYABLE, Connection
-from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime, Worker
 
 # How many days pass until they are looked after again: fewer than they are made ahead.

@@ -14,11 +14,10 @@ from aiokafka.errors import CorruptRecordException, KafkaError
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.domain.usage import size_of
 from muster_runtime.database.transactions import RETRYABLE
-from muster_runtime.errors import RetryableError
+from muster_runtime.errors import RetryableError, describe
 from muster_runtime.messaging import passing
 from muster_runtime.messaging.bounded_decoding import decompressing_at_most
 from muster_runtime.messaging.client_internals import assignment_of, has_broken_down
-from muster_runtime.observability.telemetry import describe
 from muster_runtime.service import Runtime
 
 POLL_MS = 100

@@ -192,7 +192,7 @@ async def add_attempt(
                         )
                         then case
                             when
-                                $10
+                                $3 = 'pending' and $10
                                 and exists (
                                     select from directory as r where r.agency_id = d.agency_id and r.role = d.recipient
                                 )

@@ -30,6 +30,7 @@ from muster_notify.repository import deliveries
 from muster_runtime import spans
 from muster_runtime.canceling import is_canceled
 from muster_runtime.context import Context
+from muster_runtime.database.locks import ask_for_skew
 from muster_runtime.database.transactions import EVERY_AGENCY, ONE_AGENCYS, RETRYABLE, Database
 from muster_runtime.errors import ClockSkewed, RetryableError
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
@@ -46,9 +47,6 @@ TURN_SECONDS = 1
 # How long a result that cannot be recorded for one agency alone keeps a slot from the others. Then it is given up, and
 # the attempt is repeated.
 RECORD_SECONDS = 60
-
-# For how long a process leads no more whose clock its database refuses: the lease goes to another.
-SKEWED_SECONDS = 10
 
 # How long a lane that has failed keeps its slot: else it would begin again without a pause.
 PAUSE_SECONDS = 0.5
@@ -93,7 +91,7 @@ class Dispatcher:
         self._served: dict[Channel, dict[str, None]] = {channel: {} for channel in senders}
         self._attempts: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
-        self._skewed_until = 0.0
+        self._skewed = True  # until its database has agreed with its clock
 
     async def run(self, runtime: Runtime) -> None:
         """Dispatch until cancelled; then let running attempts finish."""
@@ -128,8 +126,10 @@ class Dispatcher:
     async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
         """Start the lanes that are due, if this process leads; returns when the next ones are due."""
         # A process whose clock is wrong, or whose schema does not fit its code, may be unable to record what it sends.
-        fits = time.monotonic() >= self._skewed_until and await runtime.database.fits()
-        leads = fits and await lease.take()
+        if self._skewed:
+            async with runtime.database.connection() as connection:
+                self._skewed = await ask_for_skew(connection, runtime.clock) is not None
+        leads = not self._skewed and await runtime.database.fits() and await lease.take()
         now = runtime.clock.now()
         async with lease.renewed() if leads else nullcontext(), runtime.database.connection() as connection:
             for channel, lanes in self._lanes.items():
@@ -179,7 +179,7 @@ class Dispatcher:
         except RETRYABLE as error:
             _log.warning("delivery_not_recorded", delivery_id=delivery.id, error=repr(error))
             if isinstance(error, ClockSkewed):
-                self._skewed_until = time.monotonic() + SKEWED_SECONDS
+                self._skewed = True
             await asyncio.sleep(PAUSE_SECONDS)
         await self._senders[delivery.channel].settle(delivery.lane)
 

@@ -28,6 +28,15 @@ class Lock:
 LOCK = Lock()
 
 
+async def ask_for_skew(connection: Connection, clock: Clock) -> str | None:
+    """How a process's clock and that of its database disagree, or None where they may agree, or the clock is virtual."""
+    if clock.virtual:
+        return None
+    sent = clock.now()
+    server = await connection.fetchval("select clock_timestamp()")
+    return skew(sent, server, server, clock.now())
+
+
 async def take(
     connection: Connection, clock: Clock, agencies: Sequence[str], lock: Lock
 ) -> tuple[datetime, Sequence[asyncpg.Record]]:

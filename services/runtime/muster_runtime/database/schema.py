@@ -20,7 +20,7 @@ from pathlib import Path
 import asyncpg
 
 from muster_runtime.database.connections import Connection
-from muster_runtime.errors import RetryableError
+from muster_runtime.errors import RetryableError, describe
 
 RUNTIME_MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -37,14 +37,14 @@ class MigrationsPending(RetryableError):
     """The code is ahead of its schema: what fails for that is no work's fault, and succeeds after the migration."""
 
     def __init__(self, versions: Sequence[str], error: Exception) -> None:
-        super().__init__(f"{', '.join(versions)}: run the migrations; until then: {error}")
+        super().__init__(f"{', '.join(versions)}: run the migrations; until then: {describe(error)}")
 
 
 class SchemaTooNew(RetryableError):
     """The schema has contracted past the code: what fails for that is no work's fault, and succeeds with newer code."""
 
     def __init__(self, versions: Sequence[str], error: Exception) -> None:
-        super().__init__(f"{', '.join(versions)} changed what this process uses: run a newer version: {error}")
+        super().__init__(f"{', '.join(versions)} changed what this process uses: run a newer version: {describe(error)}")
 
 
 @dataclass(frozen=True)

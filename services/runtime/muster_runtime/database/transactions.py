@@ -198,8 +198,8 @@ class Database:
             raise
 
     async def fits(self) -> bool:
-        """Whether the schema fits the code, as far as is known: asked only if it did not when last compared."""
-        if self._migrations is None or self._compared is None or self._compared.fits:
+        """Whether the schema fits the code, as far as is known: asked at first, and while it did not when compared."""
+        if self._migrations is None or (self._compared is not None and self._compared.fits):
             return True
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             self._compared = await compare(connection, self._migrations)

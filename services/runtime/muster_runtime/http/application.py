@@ -15,7 +15,7 @@ from muster_runtime.http.approval_routes import approval_router
 from muster_runtime.http.approvals import PROPOSED, needs_approval
 from muster_runtime.http.audit_routes import audit_router
 from muster_runtime.http.auth import IdentityDep, access_to, requires, requires_program
-from muster_runtime.http.documentation import documentation_router
+from muster_runtime.http.documentation import DocumentedApi, documentation_router
 from muster_runtime.http.exchange import MEBIBYTE, body_limit
 from muster_runtime.http.health import HealthCheck, health_router
 from muster_runtime.http.identity import Identity
@@ -122,7 +122,7 @@ def openapi(service: Service) -> dict[str, Any]:
 
 
 def _bare_application(service: Service) -> FastAPI:
-    app = FastAPI(
+    app = DocumentedApi(
         title=f"Muster {service.name}",
         version="1",
         license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},

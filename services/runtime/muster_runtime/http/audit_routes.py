@@ -4,6 +4,7 @@ import json
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
+import asyncpg
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
@@ -13,7 +14,8 @@ from muster_runtime.http.auth import requires
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON
 from muster_runtime.http.tenancy import Reader, ReaderDep
-from muster_runtime.pagination import Page
+from muster_runtime.identifiers import EVERY_AGENCY
+from muster_runtime.pagination import Page, Pagination
 
 AgencyQuery = Annotated[str | None, Query(description="By default every agency the token may see.")]
 
@@ -53,19 +55,7 @@ def audit_router(service: str) -> APIRouter:
     @router.get("/audit", summary="List audit entries")
     async def list_audit(reader: ReaderDep, page: PageDep, agency_id: AgencyQuery = None) -> Page[AuditEntry]:
         async with _reading(reader, agency_id) as connection:
-            rows = await connection.fetch(
-                """
-                select
-                    id, readable_instant(recorded_at) as recorded_at, agency_id, actor, command, subject, reason,
-                    before, after, request_id, correlation_id
-                from audit
-                where id > $1
-                order by id
-                limit $2
-                """,
-                page.after_id or 0,
-                page.rows,
-            )
+            rows = await find_audit(connection, _agencies(reader, agency_id), page)
         entries = [
             AuditEntry(**{**row, "before": _facts(row["before"]), "after": _facts(row["after"])}) for row in rows
         ]
@@ -76,21 +66,91 @@ def audit_router(service: str) -> APIRouter:
         reader: ReaderDep, page: PageDep, agency_id: AgencyQuery = None
     ) -> Page[PersonalReadEntry]:
         async with _reading(reader, agency_id) as connection:
-            rows = await connection.fetch(
-                """
-                select
-                    id, readable_instant(read_at) as read_at, agency_id, actor, route, subject_refs, request_id
-                from personal_read
-                where id > $1
-                order by id
-                limit $2
-                """,
-                page.after_id or 0,
-                page.rows,
-            )
+            rows = await find_personal_reads(connection, _agencies(reader, agency_id), page)
         return page.make([PersonalReadEntry(**row) for row in rows], key=lambda entry: str(entry.id))
 
     return router
+
+
+async def find_audit(connection: Connection, agencies: frozenset[str], page: Pagination) -> list[asyncpg.Record]:
+    """A page of the agencies' audit."""
+    if EVERY_AGENCY in agencies:
+        return await connection.fetch(
+            """
+            select
+                id, readable_instant(recorded_at) as recorded_at, agency_id, actor, command, subject, reason,
+                before, after, request_id, correlation_id
+            from audit
+            where id > $1
+            order by id
+            limit $2
+            """,
+            page.after_id or 0,
+            page.rows,
+        )
+    # Each agency's own index gives its part of the page: a list by ID would pass every other agency's rows.
+    return await connection.fetch(
+        """
+        select entry.*
+        from unnest($3::text []) as own (agency_id)
+        cross join lateral (
+            select
+                a.id, readable_instant(a.recorded_at) as recorded_at, a.agency_id, a.actor, a.command, a.subject,
+                a.reason, a.before, a.after, a.request_id, a.correlation_id
+            from audit as a
+            where a.agency_id = own.agency_id and a.id > $1
+            order by a.id
+            limit $2
+        ) as entry
+        order by entry.id
+        limit $2
+        """,
+        page.after_id or 0,
+        page.rows,
+        sorted(agencies),
+    )
+
+
+async def find_personal_reads(
+    connection: Connection, agencies: frozenset[str], page: Pagination
+) -> list[asyncpg.Record]:
+    """A page of the reads of the agencies' people, found as the audit is."""
+    if EVERY_AGENCY in agencies:
+        return await connection.fetch(
+            """
+            select id, readable_instant(read_at) as read_at, agency_id, actor, route, subject_refs, request_id
+            from personal_read
+            where id > $1
+            order by id
+            limit $2
+            """,
+            page.after_id or 0,
+            page.rows,
+        )
+    return await connection.fetch(
+        """
+        select entry.*
+        from unnest($3::text []) as own (agency_id)
+        cross join lateral (
+            select
+                r.id, readable_instant(r.read_at) as read_at, r.agency_id, r.actor, r.route, r.subject_refs,
+                r.request_id
+            from personal_read as r
+            where r.agency_id = own.agency_id and r.id > $1
+            order by r.id
+            limit $2
+        ) as entry
+        order by entry.id
+        limit $2
+        """,
+        page.after_id or 0,
+        page.rows,
+        sorted(agencies),
+    )
+
+
+def _agencies(reader: Reader, agency_id: str | None) -> frozenset[str]:
+    return reader.agencies if agency_id is None else frozenset({agency_id})
 
 
 def _reading(reader: Reader, agency_id: str | None) -> AbstractAsyncContextManager[Connection]:

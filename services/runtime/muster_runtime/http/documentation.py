@@ -2,6 +2,7 @@
 
 from functools import cache
 from importlib.resources import as_file, files
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_redoc_html
@@ -24,6 +25,34 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+
+
+# The greatest integer that a generated client keeps without being told of a wider type.
+_GREATEST_INT32 = 2**31 - 1
+
+
+class DocumentedApi(FastAPI):
+    """FastAPI, whose OpenAPI document gives every integer that may need them 64 bits: `format: int64` (OpenAPI 3.1, 4.4).
+
+    Clients that are generated without it keep 32 bits.
+    """
+
+    def openapi(self) -> dict[str, Any]:
+        """The document; it is made once."""
+        if self.openapi_schema is None:
+            _widen_integers(super().openapi())
+        return super().openapi()
+
+
+def _widen_integers(part: Any) -> None:
+    if isinstance(part, list):
+        for each in part:
+            _widen_integers(each)
+    elif isinstance(part, dict):
+        if part.get("type") == "integer" and part.get("maximum", _GREATEST_INT32 + 1) > _GREATEST_INT32:
+            part.setdefault("format", "int64")
+        for each in part.values():
+            _widen_integers(each)
 
 
 def documentation_router(app: FastAPI) -> APIRouter:

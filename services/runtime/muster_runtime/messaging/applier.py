@@ -12,6 +12,7 @@ import asyncpg
 import structlog
 
 from muster_contracts import topics
+from muster_runtime.errors import describe
 from muster_runtime.database.transactions import MISFITS, ONE_AGENCYS, RETRYABLE, Database, concerns_all
 from muster_runtime.messaging import parked, parking, positions
 from muster_runtime.messaging.events import Unreadable
@@ -22,7 +23,6 @@ from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.record_reader import Item, Record
 from muster_runtime.messaging.streams_transaction import StreamsTransaction, waiting
 from muster_runtime.messaging.subscriptions import Subscriptions
-from muster_runtime.observability.telemetry import describe
 
 # How many streams share a transaction: each takes a lock, and Postgres has a fixed number of them for all clients.
 STREAMS_AT_ONCE = 500
@@ -91,7 +91,7 @@ class Applier:
                 if await self._locks.look(streams):
                     return await self._apply_held_last(streams, known, 0)  # they have been waited for
             except Exception as error:
-                if concerns_all(error) and not isinstance(error, StreamFull):
+                if concerns_all(error) and not isinstance(error, StreamFull) and not _spares_others(error):
                     raise
         return await self._apply_each(streams, known)
 
@@ -115,8 +115,10 @@ class Applier:
                 if not _spares_others(error):
                     raise
                 held = isinstance(error, asyncpg.LockNotAvailableError)
-                reasons[agency_id] = f"{topic} of {agency_id} waits: {describe(error)}"
-                blocked.append(AgencyBlocked(topic, agency_id, reasons[agency_id]))
+                reason = f"{topic} of {agency_id} waits: {describe(error)}"
+                if not isinstance(error, MISFITS):  # which may concern this stream alone
+                    reasons[agency_id] = reason
+                blocked.append(AgencyBlocked(topic, agency_id, reason))
             self._locks.note(agency_id, held=held, had_turn=patience is None or patience > WAIT_SECONDS)
         return blocked
 

@@ -8,6 +8,7 @@ from datetime import datetime
 import structlog
 from aiokafka.errors import KafkaError
 
+from muster_runtime.errors import describe
 from muster_runtime.canceling import is_canceled
 from muster_runtime.database import repeatable
 from muster_runtime.database.transactions import RETRYABLE, Database
@@ -20,7 +21,6 @@ from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
 from muster_runtime.observability import tracing
-from muster_runtime.observability.telemetry import describe
 
 # What one read takes at the most: runs, and the events in them.
 READ_RUNS = 500

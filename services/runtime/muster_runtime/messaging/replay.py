@@ -2,13 +2,14 @@
 
 import structlog
 
+from muster_runtime.errors import describe
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.messaging import parked, parking, positions
+from muster_runtime.messaging.events import Unreadable
 from muster_runtime.messaging.plan import Plan, make_plan
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.observability import audit
-from muster_runtime.observability.telemetry import describe
 
 # How many parked records a replay applies in one transaction.
 REPLAY_RECORDS = 500
@@ -32,7 +33,7 @@ class Replayer:
         at_once = REPLAY_RECORDS
         while True:
             try:
-                async with self._database.blaming_schema():
+                async with self._database.blaming_schema(but=(Unreadable,)):
                     plan = await self._replay_next(topic, agency_id, context, at_once)
                 if plan is None:
                     _log.info("stream_unparked", topic=topic, agency_id=agency_id)

@@ -9,11 +9,10 @@ import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
-import asyncpg
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
-from pydantic import ValidationError
 
+from muster_runtime.errors import describe
 from muster_runtime.settings import Settings
 
 OUTBOX_ROWS = Gauge("muster_outbox_rows", "Rows (runs of events) that Kafka has not acknowledged.", ["service"])
@@ -192,19 +191,6 @@ class _OfLibraries(logging.Filter):
             self._said_at.clear()
         self._said_at[line] = now
         return True
-
-
-def describe(error: BaseException) -> str:
-    """An error's type and message, without what the message quotes of a row or an input."""
-    name = type(error).__name__
-    if isinstance(error, asyncpg.DataError):  # its very message quotes the value
-        return f"{name} ({error.sqlstate})"
-    if isinstance(error, asyncpg.PostgresError):
-        return f"{name} ({error.sqlstate}): {error.args[0]}"
-    if isinstance(error, ValidationError):
-        places = (".".join(map(str, e["loc"])) + f" {e['type']}" for e in error.errors(include_input=False))
-        return f"{name}: {error.title}: {'; '.join(places)}"
-    return f"{name}: {error}" if str(error) else name
 
 
 def _describe_exception(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -10,14 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Database, UnitOfWork
-from muster_runtime.errors import Conflict, NotFound
+from muster_runtime.errors import Conflict, NotFound, describe
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.idempotency import IdempotencyMismatch
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import problem_responses
 from muster_runtime.http.request_rules import WrittenInstant
 from muster_runtime.observability import audit
-from muster_runtime.observability.telemetry import describe
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
 from muster_runtime.operations.parked import Reason, ReplayReply
 from muster_runtime.pagination import Page

@@ -1,6 +1,7 @@
 """The state of a process: its readiness, its metrics, and what the sandbox's clock needs."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,8 +10,8 @@ import asyncpg
 import structlog
 from aiokafka.errors import KafkaError
 
-from muster_runtime.clock import skew
 from muster_runtime.database.commits import COMMIT_SECONDS, STANDBY_GONE
+from muster_runtime.database.locks import ask_for_skew
 from muster_runtime.database.schema import MigrationsMissing, Schema
 from muster_runtime.database.transactions import RETRYABLE, Connection, Database
 from muster_runtime.http.health import Health
@@ -46,6 +47,10 @@ REFRESH_SECONDS = 10.0
 # The same while commits wait for a standby: work goes on as soon as it is seen to be back.
 STANDBY_REFRESH_SECONDS = 1.0
 
+# How long the lag keeps its last value while Kafka does not answer. Then others may have the partitions, and alerts sum
+# the lags of all processes.
+LAG_KEPT_SECONDS = 30.0
+
 # How long Postgres and Kafka may each take for their answers.
 PATIENCE_SECONDS = 4.0
 
@@ -80,6 +85,7 @@ class Monitor:
         self._keys = keys
         self._kafka = kafka
         self._ready = False
+        self._lag_known_at = 0.0
 
     async def run(self) -> None:
         """Keep the metrics up to date until cancelled."""
@@ -102,7 +108,8 @@ class Monitor:
         try:
             # The pool waits that long again to take the connection back.
             async with asyncio.timeout(PATIENCE_SECONDS), pool.acquire(timeout=PATIENCE_SECONDS) as connection:
-                reasons += await self._skew(connection)
+                skewed = await ask_for_skew(connection, self._runtime.clock)
+                reasons += [skewed] if skewed else []
                 pending = await _is_pending(self._schema, connection, reasons, warnings)
                 if not pending:  # else tables and columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
@@ -152,9 +159,12 @@ class Monitor:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     reasons += (await self._kafka.look()).reasons
                     lag = await self._consumer.lag() if self._consumer else 0
+                LAG.labels(service).set(lag)
+                self._lag_known_at = time.monotonic()
             except (KafkaError, OSError, TimeoutError) as error:
                 reasons.append(await self._runtime.kafka.failure(error))
-            LAG.labels(service).set(lag)  # others may have its partitions by now, and alerts sum it
+                if time.monotonic() - self._lag_known_at > LAG_KEPT_SECONDS:
+                    LAG.labels(service).set(0)
         if self._consumer is not None:
             reasons += self._consumer.reasons
             warnings += self._consumer.warnings
@@ -185,15 +195,6 @@ class Monitor:
 
     def _seconds_since(self, instant: datetime | None) -> float:
         return 0.0 if instant is None else max(0.0, (self._runtime.clock.now() - instant).total_seconds())
-
-    async def _skew(self, connection: Connection) -> list[str]:
-        clock = self._runtime.clock
-        if clock.virtual:
-            return []
-        sent = clock.now()
-        server = await connection.fetchval("select clock_timestamp()")
-        reason = skew(sent, server, server, clock.now())
-        return [reason] if reason else []
 
     async def _disk_is_full(self) -> bool:
         full = [database.disk for database in self._databases.values() if database.disk.is_full]

@@ -11,6 +11,7 @@ from itertools import groupby
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from muster_runtime.errors import describe
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import MISFITS, ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
@@ -18,7 +19,7 @@ from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.breaker import BreakerOpen
 from muster_runtime.observability import tracing
-from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS, describe
+from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
 from muster_runtime.scheduling.news import News

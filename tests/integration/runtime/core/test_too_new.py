@@ -8,13 +8,21 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import CapturingLogger
 
-from muster_contracts.entitlements import SeatRevoked
+from muster_contracts import Event, write_headers
+from muster_contracts.enrollment import AgencyWithdrawn
+from muster_contracts.entitlements import SeatAssigned, SeatRevoked
+from muster_contracts.testing import record
 from muster_runtime.context import Context
 from muster_runtime.database.schema import SchemaTooNew
+from muster_runtime.database.transactions import Database
+from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer import pausing
+from muster_runtime.messaging.record_reader import Record
+from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.scheduling import scheduler
 from muster_runtime.scheduling.deadlines import Deadline, schedule
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat, seats
+from tests.integration.runtime.core.probe.service import MIGRATIONS, answer_withdrawals, keep_seats
 from tests.integration.runtime.core.streams import at, effects, holds, parked
 from tests.support.services import RunningService
 
@@ -23,6 +31,8 @@ Eventually = Callable[..., Awaitable[Any]]
 REMEMBER = "insert into schema_migrations (version) values ($1)"
 FORGET = "delete from schema_migrations where version = $1"
 CONTRACTING = "20990102000001"
+
+NOON = datetime(2025, 8, 6, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -36,6 +46,11 @@ def paused(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
 def has_waited(paused: CapturingLogger, agency_id: str, excuse: str) -> bool:
     reasons = [call.kwargs["reason"] for call in paused.calls if call.args == ("partition_paused",)]
     return any(f"of {agency_id} waits: {excuse}" in reason for reason in reasons)
+
+
+def received(event: Event, sequence: int) -> Record:
+    made = record(event, sequence=sequence, time=NOON)
+    return Record(made.topic, event.agency_id, 0, sequence, made.key, made.value, made.headers)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +122,52 @@ async def test_what_a_stream_parked_for_is_not_refused_for_a_schema_that_is_too_
     await eventually(lambda: holds(effects(probe, "NASA"), ["a", "b", "c"]))
     await eventually(lambda: ready(probe))
     assert await parked_streams(probe) == set()
+
+
+async def test_a_worthless_record_that_waits_in_a_stream_waits_for_no_schema(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    (first,) = await probe.publish(seat("NASA", "a"))
+    headers = write_headers(at(first, 3))
+    await probe.producer.put_raw(SeatAssigned.topic, key=b"NASA", value=b"{}", headers=headers)
+    await eventually(lambda: parked(probe, "NASA"))
+    await probe.admin.execute(REMEMBER, CONTRACTING)
+    await probe.publish(seat("NASA", "b"))
+    await eventually(lambda: holds(effects(probe, "NASA"), ["a", "b"]))
+
+    async def is_named() -> bool:
+        return "Unreadable" in (await parked(probe, "NASA") or "")
+
+    await eventually(is_named)
+
+
+async def test_what_breaks_a_newer_rule_stops_neither_other_agencies_nor_its_agencys_other_topics(
+    idle_probe: RunningService,
+) -> None:
+    """Neither as it arrives nor where it has waited in a parked stream."""
+    database = await Database.connect(idle_probe.access.worker_dsn, "probe", idle_probe.clock, migrations=MIGRATIONS)
+    handlers = {SeatAssigned: keep_seats, AgencyWithdrawn: answer_withdrawals}
+    applier = Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
+    assert await applier.apply([received(seat("NASA", "a"), 1), received(seat("NASA", "c"), 3)]) == []
+    assert await parked(idle_probe, "NASA")
+    await idle_probe.admin.execute(REMEMBER, CONTRACTING)
+    await idle_probe.admin.execute("alter table effect add constraint newer check (seat_id not in ('c', 'd'))")
+    withdrawn = AgencyWithdrawn(agency_id="EPA", enrollment_id="enr_1", reason="", withdrawn_at=NOON)
+    blocked = await applier.apply(
+        [
+            received(seat("NASA", "b"), 2),  # what waits for it breaks the rule
+            received(seat("EPA", "d"), 1),
+            received(withdrawn, 1),
+            received(seat("DOE", "a"), 1),
+        ]
+    )
+    await database.close()
+    assert sorted((each.topic, each.agency_id) for each in blocked) == [
+        (SeatAssigned.topic, "EPA"),
+        (SeatAssigned.topic, "NASA"),
+    ]
+    assert await effects(idle_probe, "DOE") == ["a"]
+    assert await idle_probe.admin.fetchval("select agency_id from outbox") == "EPA"
 
 
 async def test_a_gauge_that_cannot_be_read_keeps_its_value(probe: RunningService, eventually: Eventually) -> None:

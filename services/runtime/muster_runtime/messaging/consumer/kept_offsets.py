@@ -11,11 +11,11 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from muster_runtime.errors import describe
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging import offsets, passing
 from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.offsets import Partition
-from muster_runtime.observability.telemetry import describe
 
 # How long a batch waits for Kafka to know its offsets: no reading depends on that.
 COMMIT_SECONDS = 3.0

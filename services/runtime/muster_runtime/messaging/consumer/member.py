@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type, wait_exponential_jitter
 
+from muster_runtime.errors import describe
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.client_closing import CANCEL_SECONDS, close_consumer
@@ -27,7 +28,7 @@ from muster_runtime.messaging.consumer.subscription import Subscription
 from muster_runtime.messaging.offsets import DatabaseWentBack, Partition
 from muster_runtime.messaging.parking import StreamBlocked
 from muster_runtime.messaging.record_reader import Record
-from muster_runtime.observability.telemetry import APPLY_RETRIES, describe
+from muster_runtime.observability.telemetry import APPLY_RETRIES
 
 # How long a batch may still take at a shutdown after the member has left the group.
 DRAIN_SECONDS = 7

@@ -15,12 +15,12 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from muster_runtime.errors import describe
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.messaging.client_internals import has_broken_down
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
 from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.refused import Refused, concerns_group
-from muster_runtime.observability.telemetry import describe
 from muster_runtime.pacing import Pace
 
 # How long one poll waits; what is new ends the wait. New partitions wait for it, so it is short.
