@@ -38,12 +38,15 @@ async def test_a_node_is_killed_and_comes_back(kube: Kube, traffic: Traffic) -> 
     async with traffic.flowing() as counted:
         started = time.monotonic()
         await command(str(SCRIPT), "kill-node", "2")
-        await eventually(lambda: _is_ready(kube, "node2", "Unknown"), timeout=NOTICED_SECONDS)
-        noticed = time.monotonic() - started
-        await eventually(lambda: _is_left(kube, "node2"), timeout=EVICTED_SECONDS)  # until then, its pods seem ready
-        await kube.rolled_out()
-        ready = time.monotonic() - started
-        await command(str(SCRIPT), "start-node", "2")
+        try:
+            await eventually(lambda: _is_ready(kube, "node2", "Unknown"), timeout=NOTICED_SECONDS)
+            noticed = time.monotonic() - started
+            # Until then, its pods seem ready.
+            await eventually(lambda: _is_left(kube, "node2"), timeout=EVICTED_SECONDS)
+            await kube.rolled_out()
+            ready = time.monotonic() - started
+        finally:
+            await command(str(SCRIPT), "start-node", "2")
         await eventually(lambda: _is_ready(kube, "node2", "True"), timeout=BACK_SECONDS)
         await eventually(lambda: _old_pods_are_gone(kube), timeout=BACK_SECONDS)
         await kube.rolled_out()
