@@ -27,7 +27,7 @@ def read_releases(directory: Path) -> list[Release]:
     found = {path.name: sha256(path) for path in files}
     for name in sorted(listed.keys() | found.keys()):
         if name not in found:
-            raise GateError(f"{name} is listed in {HASHES} and gone: a release is kept forever")
+            raise GateError(f"{name} is listed in {HASHES} but is missing: a release is kept forever")
         if name not in listed:
             raise GateError(
                 f"{name} is not listed in {HASHES}: make release-contracts VERSION=… is the one way to release"

@@ -34,7 +34,7 @@ class Probe:
         self._number = 0
 
     async def keep(self) -> None:
-        """Go on until cancelled."""
+        """Continue until cancelled."""
         while True:
             await self.once()
 

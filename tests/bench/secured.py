@@ -35,7 +35,7 @@ async def measure(events: int, seats: int, rounds: int) -> list[Measurement]:
     secured = await _relay_and_consume(events, rounds, secure=True)
     measurements = [
         Measurement(
-            f"{name}, by TLS and SASL",
+            f"{name}, over TLS and SASL",
             events / ours.wall,
             events / beside.wall,
             "events/s",

@@ -1,4 +1,4 @@
-"""The relay while others write: its CPU an event must stay what it was, also while a snapshot is held open.
+"""The relay while others write: its CPU an event must stay what it was, even while a snapshot is held open.
 
 An old snapshot keeps deleted rows from being vacuumed. An outbox of a row an event then gets slower with
 every event.

@@ -101,10 +101,10 @@ HOPELESS: list[tuple[Values, str]] = [
         "services.notify.settings.MUSTER_TOPIC_PREFIX: set kafka.topicPrefix instead",
     ),
     ({"pods": {"labels": {"muster/role": "x"}}}, "pods.labels.muster/role: the chart sets it"),
-    ({"pods": {"securityContext": {"runAsNonRoot": False}}}, "keeps to the restricted Pod Security Standard"),
-    ({"pods": {"securityContext": {"runAsUser": 0}}}, "keeps to the restricted Pod Security Standard"),
+    ({"pods": {"securityContext": {"runAsNonRoot": False}}}, "complies with the restricted Pod Security Standard"),
+    ({"pods": {"securityContext": {"runAsUser": 0}}}, "complies with the restricted Pod Security Standard"),
     *(
-        ({"pods": {"securityContext": context}}, "keeps to the restricted Pod Security Standard")
+        ({"pods": {"securityContext": context}}, "complies with the restricted Pod Security Standard")
         for context in (
             {"runAsNonRoot": None},
             {"seccompProfile": {"type": "Unconfined"}},

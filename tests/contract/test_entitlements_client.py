@@ -172,7 +172,7 @@ def agency_with_trials() -> AgencyAccess:
 
 
 def some_access(subject_ref: str, chance: random.Random) -> SubjectAccess:
-    """What a person has, which a few others have too but for the revision and the instant."""
+    """What a person has, which a few others have too except for the revision and the instant."""
     typical = build(SubjectAccess)
     began_at = NOW - timedelta(days=chance.choice([3, 40]), microseconds=chance.choice([0, 1, 10**6]))
     return typical.model_copy(

@@ -1,4 +1,4 @@
-"""What each release says of its schemas is so, and no release breaks the code of the one before and goes on from it."""
+"""What each release says about its schemas is true, and none breaks the code of the release before it."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version

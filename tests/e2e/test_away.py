@@ -1,4 +1,4 @@
-"""A service whose Kafka hangs: it says so, lives on, can be stopped in time, and goes on when Kafka is back."""
+"""A service whose Kafka hangs: it says so, lives on, can be stopped in time, and continues when Kafka is back."""
 
 import os
 import shutil

@@ -120,7 +120,7 @@ def declared(package: str) -> set[str]:
 
 
 def imported(package: str) -> Iterator[str]:
-    """The distributions that a package's code imports, but for itself. Of several with one name, a declared one."""
+    """The distributions that a package's code imports, except for itself. Of several with one name, a declared one."""
     installed, known = packages_distributions(), declared(package)
     for file in (FOLDERS[package] / module_of(package)).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -285,4 +285,4 @@ async def test_a_service_migrates_and_serves_from_wheels_alone(
         [*command, "migrate"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert incomplete.returncode == 2
-    assert incomplete.stderr == f"{migrations} holds no migrations: install the package again\n"
+    assert incomplete.stderr == f"{migrations} has no migrations: reinstall the package\n"

@@ -29,7 +29,7 @@ LOOKING = (
     "not-ready.md",
     "topic-repartitioned.md",
     "unreadable-record.md",
-    "consumer-stands.md",
+    "consumer-retrying.md",
     "consumer-behind.md",
     "usage-behind.md",
     "outbox-stuck.md",

@@ -58,7 +58,7 @@ def _postgres(drill: bool) -> Iterator[Server | Borrowed]:
 
 @pytest.fixture(scope="module")
 def postgres_by_tls() -> Iterator[Server]:
-    """A Postgres that takes connections by TLS alone."""
+    """A Postgres that takes connections over TLS only."""
     # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
     with tempfile.TemporaryDirectory(prefix="muster-faults-") as folder:
         server = secured_postgres(Path(folder))

@@ -57,7 +57,7 @@ class Where:
 class Field(ProbeTables, ProbeTraffic):
     """Everything that a fault is tried on. Use it as a context.
 
-    `dice` are the test's; the traffic, which goes on beside it, has its own, so that either is repeatable.
+    `dice` are the test's; the traffic, which continues beside it, has its own, so that either is repeatable.
     """
 
     folder: Path

@@ -62,7 +62,7 @@ def delete_before_acknowledgment() -> None:
 
 
 def offsets_kept_first() -> None:
-    """The consumer keeps where it goes on, and then applies the records."""
+    """The consumer keeps where it continues, and then applies the records."""
     on_batch = Consumer._on_batch
 
     async def keep_and_apply(self: Consumer, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:

@@ -82,7 +82,7 @@ class Replicas:
             server.kill()
 
     def lose_primary(self) -> None:
-        """End the primary's sessions; its address goes on to accept connections, and answers none."""
+        """End the primary's sessions; its address continues to accept connections, and answers none."""
         sessions = psutil.Process(self.primary.pid).children()
         self.primary.send(signal.SIGSTOP)
         for session in sessions:

@@ -1,4 +1,4 @@
-"""The probe's field behind closed doors: a Kafka that asks who connects, a Postgres by TLS alone, secrets in files."""
+"""The probe's field behind closed doors: a Kafka that asks who connects, a Postgres over TLS only, secrets in files."""
 
 import secrets
 import signal
@@ -83,7 +83,7 @@ class SecuredField:
         }
 
     def settings_with(self, certificate: Certificate) -> Mapping[str, str | None]:
-        """The same for one that shows a certificate."""
+        """The same for one that presents a certificate."""
         return {
             **self.settings,
             "MUSTER_KAFKA_BOOTSTRAP": self.kafka.by_certificate,
@@ -124,7 +124,7 @@ async def secured_field(
 
 
 def secured_postgres(folder: Path) -> Server:
-    """A Postgres that takes connections by TLS alone."""
+    """A Postgres that takes connections over TLS only."""
     authority = Authority.load(folder / "certificates")
     security = PostgresSecurity(authority.issue("postgres", lifetime=LIFETIME), authority.certificate)
     server = Postgres(folder / "postgres", free_port(), secrets.token_hex(16), security=security)

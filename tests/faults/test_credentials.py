@@ -1,4 +1,4 @@
-"""Credentials expire, are rotated, and are revoked: nothing is lost or doubled, and nobody starts a process again."""
+"""Credentials expire, are rotated, and are revoked: nothing is lost or duplicated, and nobody restarts a process."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ async def test_46_rotated_under_load_no_credential_loses_a_request_or_an_event(
 
 
 async def test_47_an_expired_client_certificate_is_replaced(secured_probe: SecuredField, findings: Findings) -> None:
-    """Connections go on with it; a new one does not begin until the files hold another certificate."""
+    """Connections continue with it; a new one does not begin until the files hold another certificate."""
     field, authority = secured_probe.field, secured_probe.kafka.authority
     await secured_probe.started(secured_probe.settings_with(authority.issue("probe")))
     await field.traffic(10)
@@ -134,14 +134,14 @@ async def test_47_rotated_under_load_client_certificates_lose_no_request_and_no_
 async def test_48_a_right_is_revoked_under_load_and_granted_again(
     secured_probe: SecuredField, findings: Findings
 ) -> None:
-    """Neither the relay nor the consumer drops or parks what it may not do; both say it, and go on when they may."""
+    """Neither the relay nor the consumer drops or parks what it may not do; both say it, and continue when they may."""
     field, administrator = secured_probe.field, secured_probe.administrator
     api, consumer = await secured_probe.started(secured_probe.settings)
     topic = field.prefix + TOPIC
     seen = []
     for process, right, reason in (
-        (api, (Kind.TOPIC, topic, Operation.WRITE), f"Kafka does not allow the topic {topic}"),
-        (consumer, (Kind.TOPIC, topic, Operation.READ), f"Kafka does not allow the topic {topic} to be read"),
+        (api, (Kind.TOPIC, topic, Operation.WRITE), f"Kafka denies access to the topic {topic}"),
+        (consumer, (Kind.TOPIC, topic, Operation.READ), f"Kafka denies Read on the topic {topic}"),
         (consumer, (Kind.GROUP, f"{field.prefix}probe", Operation.READ), "Kafka does not allow the group"),
     ):
         revoked = [Acl(PRINCIPAL, *right, allow=False)]

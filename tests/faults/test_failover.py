@@ -96,7 +96,7 @@ async def test_39_after_an_asynchronous_failover_the_runbook_names_what_is_lost_
     findings.fault_is_over()
     for service in ("enrollment", "entitlements"):
         await eventually(lambda: refuses_to_publish(stack, service), timeout=60)  # noqa: B023 - awaited in turn
-    # Commands go on, and take the positions of what was lost.
+    # Commands continue, and take the positions of what was lost.
     await stack.change(range(4, 5))
     with pytest.raises(AssertionError, match="a producer that lost commits"):
         await stack.follow("Check")

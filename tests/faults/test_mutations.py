@@ -92,7 +92,7 @@ async def _after_harm(field: Field, mutation: str, *, protected: bool) -> list[s
     if scenario.dying:
         await field.until_dead(dying)
         field.start(scenario.dying, breaking=options[scenario.dying])
-    for agency_id in AGENCIES:  # every stream goes on behind the harm
+    for agency_id in AGENCIES:  # every stream continues behind the harm
         await field.assign_seats(agency_id, f"{agency_id}-last")
     await field.at_rest()
     differences = await field.differences()

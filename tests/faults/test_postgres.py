@@ -263,7 +263,7 @@ async def test_25_on_a_full_disk_postgres_refuses_and_nothing_is_corrupt(
             disk.fill()
             asked = [await field.assign_seats("NASA", *_many(number), patient=False) for number in range(40)]
             assert "lost" in {command.ending for command in asked}, "the disk was not full enough to refuse anything"
-            reason = await eventually(lambda: readiness_reason(field.api, "the disk of Postgres is full"), timeout=60)
+            reason = await eventually(lambda: readiness_reason(field.api, "Postgres' disk is full"), timeout=60)
             refused = await field.client.post("/v1/agencies/NASA/seats", json={"seat_ids": _many(40)})
             assert (refused.status_code, "retry-after" in refused.headers) == (503, True), refused.text
             assert (await field.client.get("/v1/streams")).status_code == 200

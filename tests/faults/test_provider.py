@@ -1,4 +1,4 @@
-"""The identity provider is away for longer than its tokens live: what needs none goes on, and all else waits for it."""
+"""The identity provider is away for longer than its tokens live: what needs none continues, and the rest waits."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -10,7 +10,7 @@ from tests.faults.findings import Findings
 from tests.faults.proxy import PostgresProxy
 from tests.support.eventually import eventually
 
-# Within this, whoever waits for the agency goes on.
+# Within this, whoever waits for the agency continues.
 BOUND_SECONDS = 32
 
 

@@ -1,4 +1,4 @@
-"""A process ends in time after SIGTERM, in every role, also where Postgres has fallen silent and a client dawdles."""
+"""A process ends in time after SIGTERM, in every role, even where Postgres has fallen silent and a client dawdles."""
 
 import asyncio
 import os

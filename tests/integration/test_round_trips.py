@@ -124,7 +124,7 @@ async def test_a_webhook_is_added_in_five_round_trips(run_service: ServiceRunner
 
 
 async def test_events_are_applied_in_five_round_trips(run_service: ServiceRunner, trips: RoundTrips) -> None:
-    """Those of the transaction; where reading goes on is kept by one more, when the effects are there."""
+    """Those of the transaction; where reading continues is kept by one more, when the effects are there."""
     probe = await run_service(build_probe, Settings)
 
     async def applied(count: int) -> bool:

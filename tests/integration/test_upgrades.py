@@ -154,7 +154,7 @@ async def test_seats_and_windows_of_long_ago_are_as_they_were(upgraded: Upgrade)
 
 
 async def test_what_waits_for_a_term_comes_then_and_no_later_version_with_it(upgraded: Upgrade) -> None:
-    """Code of the earlier release goes on beside the new one, and leaves the columns that it does not know."""
+    """Code of the earlier release continues beside the new one, and leaves the columns that it does not know."""
     rows = """
         insert into pool (agency_id, enrollment_id, starts_at, ends_at, cap) values
         ('EPA', 'enr_1', '2025-08-06Z', '2027-08-06Z', 5);

@@ -89,7 +89,7 @@ class Producer:
 
 
 class Reader:
-    """Reads topics from the beginning to their present end."""
+    """Reads topics from the beginning to their current end."""
 
     def __init__(self, kafka: KafkaConnection, prefix: str, topics: Iterable[str]) -> None:
         # Without a group, a consumer is assigned every partition of its topics.

@@ -1,7 +1,7 @@
-"""The copy itself: some 50 bytes a person, so that millions of them fit into a process.
+"""The copy itself: about 50 bytes per person, so that millions fit into a process.
 
-A person has a row of numbers. What their record says is the same for thousands of people, but for their reference, the
-revision, and when the trials of their seat began; so it is kept once for all of them, and read once.
+Each person has a row of numbers. Apart from the reference, the revision, and when the seat's trials began, thousands of
+people have the same record. That common part is stored once for all of them, and parsed once.
 """
 
 import itertools
@@ -16,8 +16,8 @@ from muster_entitlements_client.people import People
 
 _ERASED = SubjectAccessErased.event_type
 
-# A person's record as Muster writes it. The parts that are the person's own, and not the same for thousands, are the
-# reference, the revision, and the instant. A record that is written otherwise is read whole.
+# A person's record as Muster writes it. The reference, the revision, and the instant are the person's own; everything
+# else is the same for thousands of people. A record that is written differently is parsed in full.
 _SUBJECT_TYPE = ("ce_type", SubjectAccess.event_type.encode())
 _WRITTEN = re.compile(
     rb"""(\{"agency_id":"[^"\\]*"),"subject_ref":"([^"\\]*)","revision":([1-9][0-9]*)"""
@@ -26,7 +26,7 @@ _WRITTEN = re.compile(
     re.DOTALL,
 )
 
-# Instants are microseconds since then; _NEVER is before the first one.
+# Instants are microseconds since the epoch; _NEVER is before all of them.
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NEVER = -(1 << 63)
@@ -36,15 +36,18 @@ _UNKNOWN = Answer(Verdict.REFUSED, "unknown", None, 0)
 
 
 class Unreadable(Exception):
-    """A record that this version of the client cannot read: going on would leave the copy wrong."""
+    """A record that this version of the client cannot read: continuing would leave the copy wrong."""
 
 
 class NotReady(Exception):
-    """The copy is not complete yet, or no longer: the topic has been made again."""
+    """The copy is not complete yet, or no longer complete because the topic was recreated."""
 
 
 class _Agency:
-    """What is known of an agency, which all its people share. `terms` is None until its own record has come."""
+    """What is known of an agency and shared by all its people.
+
+    `terms` is None until the agency's own record arrives.
+    """
 
     __slots__ = ("agency_id", "people", "revision", "terms")
 
@@ -56,7 +59,7 @@ class _Agency:
 
 
 class _Standing:
-    """What the records of some people say alike: `written` is how, and `people` how many they are."""
+    """The common part of some people's records: `written` is its encoded form, `people` how many people share it."""
 
     __slots__ = ("_features", "_own", "agency", "generation", "people", "seat", "written")
 
@@ -70,16 +73,16 @@ class _Standing:
         self.people = 0
 
     def own(self, feature: str | None) -> Own:
-        """What these people have of a feature beside their seats."""
+        """What these people have of a feature besides their seats."""
         return self._own if feature in self._features else NOTHING
 
 
 class AccessCopy:
-    """The latest record of each agency and person. Not safe for several threads at once."""
+    """The latest record of each agency and person. Not thread-safe."""
 
     def __init__(self) -> None:
         self._agencies: dict[str, _Agency] = {}
-        self._people = People()  # the number of a person's standing, and when their trials began
+        self._people = People()  # the number of each person's standing, and when their trials began
         self._standings: dict[int, _Standing] = {}
         self._numbers: dict[bytes, int] = {}
         self._next = itertools.count()
@@ -90,7 +93,7 @@ class AccessCopy:
 
     @property
     def knows_agencies(self) -> bool:
-        """Whether the record of any agency has come. A topic without one was made again, and is not filled yet."""
+        """Whether any agency's record has arrived. A topic without one was recreated and is not filled yet."""
         return any(agency.terms is not None for agency in self._agencies.values())
 
     def agency_of(self, subject_ref: str) -> str | None:
@@ -99,15 +102,15 @@ class AccessCopy:
         return None if row is None else self._standings[row[0]].agency.agency_id
 
     def has_people_of(self, agency_id: str) -> bool:
-        """Whether anybody of an agency has a seat of any state. If not, its people may not be published again yet."""
+        """Whether anybody in an agency has a seat of any state. If not, its people may not be published again yet."""
         agency = self._agencies.get(agency_id)
         return agency is not None and agency.people > 0
 
     def check(self, subject_ref: str, feature: str | None, now: datetime, agency_id: str | None = None) -> Answer:
         """Whether a person may use a feature at an instant; without a feature, whether they have a usable seat.
 
-        Without the agency, a person without a seat is answered `no_seat`, whatever their agency's state is. Raises
-        NotReady where there are records of an agency's people, and not its own, and ValueError for an e-mail address.
+        Without the agency, a person without a seat gets the answer `no_seat`, whatever their agency's state. Raises
+        NotReady if there are records of an agency's people but not its own, and ValueError for an e-mail address.
         """
         if "@" in subject_ref:
             raise ValueError("subject_ref is an e-mail address: a copy knows references only")
@@ -117,7 +120,7 @@ class AccessCopy:
             agency = standing.agency
             if agency_id is None or agency.agency_id == agency_id:
                 if agency.terms is None:
-                    raise NotReady(f"the record of {agency.agency_id} has not come yet")
+                    raise NotReady(f"the record of {agency.agency_id} has not arrived yet")
                 state = standing.seat if standing.generation == agency.terms.generation else None
                 began_at = None
                 if row[1] != _NEVER and feature in agency.terms.trials:
@@ -129,11 +132,11 @@ class AccessCopy:
         if known is None:
             return _UNKNOWN
         if known.terms is None:
-            raise NotReady(f"the record of {agency_id} has not come yet")
+            raise NotReady(f"the record of {agency_id} has not arrived yet")
         return known.terms.answer(None, feature, now, known.revision)
 
     def take(self, headers: Sequence[tuple[str, bytes]], key: bytes | None, value: bytes | None) -> None:
-        """Take the next record of the topic. Raises Unreadable."""
+        """Apply the topic's next record. Raises Unreadable."""
         if not key:
             raise Unreadable("a record of the snapshot topic has no key")
         try:
@@ -146,7 +149,7 @@ class AccessCopy:
             raise Unreadable(str(error)) from None
 
     def _take_known(self, key: bytes, value: bytes) -> bool:
-        """Take a person's record, if another one has said the same of somebody else."""
+        """Apply a person's record, if its common part is already known from somebody else."""
         written = _WRITTEN.fullmatch(value)
         number = None if written is None else self._numbers.get(_alike(written))
         if written is None or number is None or written[2] != key:
@@ -172,7 +175,7 @@ class AccessCopy:
             self._hold(event.subject_ref, self._number(event, value or b""), event.revision, event.trial_began_at)
 
     def _number(self, access: SubjectAccess, value: bytes) -> int:
-        """The number of what this record says."""
+        """The number of a record's common part."""
         written = _WRITTEN.fullmatch(value)
         alike = value if written is None else _alike(written)
         number = self._numbers.get(alike)
@@ -192,12 +195,12 @@ class AccessCopy:
             standing.agency.revision = revision
 
     def _erase(self, subject_ref: str, agency_id: str) -> None:
-        """Forget a person of this agency. Another agency's tombstone says nothing of them."""
+        """Forget a person in this agency. Another agency's tombstone does not affect them."""
         if self.agency_of(subject_ref) == agency_id and (before := self._people.remove(subject_ref)) is not None:
             self._leave(before[0])
 
     def _leave(self, number: int) -> None:
-        """One person fewer is of this standing; the last one takes it away."""
+        """Remove one person from a standing; delete the standing with the last one."""
         standing = self._standings[number]
         standing.people -= 1
         standing.agency.people -= 1
@@ -209,5 +212,5 @@ class AccessCopy:
 
 
 def _alike(written: re.Match[bytes]) -> bytes:
-    """What is not a person's own of a record."""
+    """The common part of a record."""
     return b"".join(written.group(1, 4, 6))

@@ -1,4 +1,4 @@
-"""How a check is answered: the rules of Muster's own checks, in their order."""
+"""Answers checks: the same rules as Muster's own checks, in the same order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,19 +15,19 @@ from muster_contracts.entitlements import (
     SeatStanding,
 )
 
-# What is granted: the feature, the mode, the monthly quota, the start, and the end, if there is one.
+# A grant: the feature, the mode, the monthly quota, the start, and the end, if any.
 Grant = tuple[str, str, int | None, datetime, datetime | None]
 Grants = tuple[Grant, ...]
 
-# What is used of a quota: the feature, how much, how much of it no grant pays, and the period's start and end.
+# The use of a quota: the feature, how much is used, how much of that no grant pays for, and the period's start and end.
 Use = tuple[str, int, int, datetime, datetime]
 
-# Granted uses beyond a quota, of which some are left: the feature, the start, and the end, if there is one.
+# Granted uses beyond a quota, some of them left: the feature, the start, and the end, if any.
 Further = tuple[str, datetime, datetime | None]
 
 
 class Own(NamedTuple):
-    """What one person has beside their seat: grants, the use of quotas, and uses beyond them."""
+    """What one person has besides their seat: grants, the use of quotas, and uses beyond them."""
 
     grants: Grants = ()
     uses: tuple[Use, ...] = ()
@@ -36,18 +36,18 @@ class Own(NamedTuple):
 
 NOTHING = Own()
 
-# A quota: its limit, whether it is enforced, and whether it is of the whole agency.
+# A quota: its limit, whether it is enforced, and whether it applies to the whole agency.
 Quota = tuple[int, bool, bool]
 
 # A feature's phases: the start of each, its mode, and its monthly quota.
 Phases = Sequence[tuple[datetime, str, int | None]]
 
-# The reason of a grant by its mode; one of another mode, which is not known, gives nothing.
+# The reason for each mode of a grant. A grant of an unknown mode gives nothing.
 _GRANTED: Mapping[str, str] = {AccessMode.UNLIMITED.value: "granted", AccessMode.QUOTA.value: "quota"}
 
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
-# With a seat of these states a person can use features.
+# The states in which a seat allows a person to use features.
 _USABLE = frozenset({SeatStanding.ASSIGNED.value, SeatStanding.ACTIVE.value})
 
 
@@ -61,9 +61,10 @@ class Verdict(StrEnum):
 class Answer(NamedTuple):
     """The answer to a check, as the entitlements service gives it.
 
-    `reason` is the first rule that applies, such as `window_open` or `no_seat`. The answer holds until `valid_until`
-    (None: no end is known), unless the agency's revision increases before. A quota has a `limit`, of which `used` is
-    known until `resets_at`: as of the last threshold that was crossed, so it may be more; None before the first one.
+    `reason` is the first rule that applies, such as `window_open` or `no_seat`. The answer is valid until `valid_until`
+    (None: no end is known), unless the agency's revision increases first. For a quota, `limit` is its limit, and `used`
+    is what is known to be used until `resets_at`. It is as of the last threshold that was crossed, so it may be more;
+    None before the first one.
     """
 
     verdict: Verdict
@@ -102,8 +103,8 @@ class Terms:
         self.suspended = access.suspended
         self.withdrawn = access.withdrawn_at is not None
         self.closed = self.withdrawn or access.ended
-        # Thousands of people are answered alike: the last answer by seat, feature, and whether a trial of the seat is
-        # over, and when it holds. If the trial is not over, it also ends with the trial.
+        # Thousands of people get the same answer. This caches the last answer by seat, feature, and whether the seat's
+        # trial is over, with when it is valid. If the trial is not over, the answer also ends with the trial.
         self._answers: dict[tuple[str | None, str | None, bool], tuple[datetime, datetime, Answer]] = {}
         self.features: Mapping[str, Phases] = {
             timeline.feature: tuple(
@@ -136,9 +137,9 @@ class Terms:
         own: Own = NOTHING,
         began_at: datetime | None = None,
     ) -> Answer:
-        """Answer a check of a person whose seat has this state; None is no seat.
+        """Answer a check of a person whose seat has this state; None means no seat.
 
-        `began_at` is when the trials of the seat began; None if they have not.
+        `began_at` is when the seat's trials began; None if they have not.
         """
         if own is not NOTHING:
             return self._decide(seat, feature, now, revision, own, began_at)
@@ -149,7 +150,7 @@ class Terms:
             answer = last[2]
         else:
             answer = self._decide(seat, feature, now, revision, NOTHING, began_at if over else None)
-            if feature is None or feature in self.features:  # what is asked for may be anything
+            if feature is None or feature in self.features:  # the caller may ask for any name
                 self._answers[seat, feature, over] = (now, self._until(answer, now), answer)
         if trial_ends_at is None or over or answer.valid_until is None or answer.valid_until <= trial_ends_at:
             return answer
@@ -189,7 +190,10 @@ class Terms:
         return self._counted(answer, feature, own, now, self.quotas.get(feature))
 
     def _phases(self, feature: str, began_at: datetime | None) -> Phases | None:
-        """The phases of a feature. If each seat has a trial of its own, the last phase also begins with its end."""
+        """The phases of a feature.
+
+        If each seat has its own trial, the last phase also begins when the seat's trial ends.
+        """
         phases = self.features.get(feature)
         ends_at = None if began_at is None else self._trial_end(feature, began_at)
         if not phases or ends_at is None:
@@ -198,17 +202,17 @@ class Terms:
         return (*phases[:-1], (ends_at, mode, quota), phases[-1])
 
     def _trial_end(self, feature: str | None, began_at: datetime) -> datetime | None:
-        """When the trial of a seat ends; None if the feature has none."""
+        """When a seat's trial ends; None if the feature has none."""
         if feature is None or (trial := self.trials.get(feature)) is None:
             return None
         phases = self.features[feature]
         return max(min(began_at + trial, phases[-1][0]), phases[0][0])
 
     def _counted(self, answer: Answer, feature: str, own: Own, now: datetime, quota: Quota | None) -> Answer:
-        """The answer of a quota with what is known to be used of it, by the person or the agency whose quota it is.
+        """Add to an answer what is known to be used of the quota, by the person or, for its own quota, by the agency.
 
-        It refuses if the quota is enforced and used up, and no further use is granted. An answer that further uses
-        decide holds until one of them begins or ends.
+        Refuses if the quota is enforced and used up, and no further uses are granted. An answer that depends on further
+        uses is valid until one of them begins or ends.
         """
         if answer.reason != AccessMode.QUOTA or quota is None:
             return answer
@@ -233,7 +237,7 @@ class Terms:
         )
 
     def _until(self, answer: Answer, now: datetime) -> datetime:
-        """How long an answer to all who have nothing of their own holds."""
+        """How long an answer is valid for everyone who has nothing of their own."""
         instants = [answer.valid_until]
         for _, starts_at, ends_at in self.further:
             instants += [starts_at, ends_at]
@@ -242,7 +246,7 @@ class Terms:
         return min((instant for instant in instants if instant is not None and instant > now), default=_FOREVER)
 
     def _refusal(self, now: datetime) -> str | None:
-        """Why the agency as a whole has no access; None if it has."""
+        """Why the agency as a whole has no access; None if it does."""
         if self.withdrawn:
             return "withdrawn"
         if self.closed or now >= self.ends_at:
@@ -264,22 +268,22 @@ def _first(instants: Iterable[datetime | None]) -> datetime | None:
 
 
 def to_grants(grants: Iterable[GrantedAccess]) -> Grants:
-    """What a record says of grants."""
+    """The grants in a record."""
     return tuple((each.feature, str(each.mode), each.monthly_quota, each.starts_at, each.ends_at) for each in grants)
 
 
 def to_uses(quotas: Iterable[QuotaUse]) -> tuple[Use, ...]:
-    """What a record says of used quotas."""
+    """The used quotas in a record."""
     return tuple((each.feature, each.used, each.charged, each.period_starts_at, each.period_ends_at) for each in quotas)
 
 
 def to_further(further: Iterable[FurtherUses]) -> tuple[Further, ...]:
-    """What a record says of further uses."""
+    """The further uses in a record."""
     return tuple((each.feature, each.starts_at, each.ends_at) for each in further)
 
 
 def _within(phases: Phases, now: datetime, valid_until: datetime | None, revision: int) -> Answer:
-    """Answer by the phase that has started last. A mode that is not known allows nothing."""
+    """Answer according to the latest phase that has started. An unknown mode allows nothing."""
     mode, quota = AccessMode.NONE.value, None
     for starts_at, phase_mode, phase_quota in phases:
         if starts_at <= now:

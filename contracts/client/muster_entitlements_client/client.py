@@ -1,4 +1,4 @@
-"""The client: checks from the local copy, and over HTTP where told to."""
+"""The client: answers checks from the local copy, or over HTTP if configured."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,21 +10,21 @@ from muster_entitlements_client.access_copy import NotReady
 from muster_entitlements_client.answers import Answer
 from muster_entitlements_client.follower import Follower
 
-# Asks the service itself: agency, subject, and feature.
+# Asks the service itself, given agency, subject, and feature.
 Fallback = Callable[[str, str, str | None], Awaitable[Answer]]
 
 
 class Stale(Exception):
-    """The copy may be older than is allowed."""
+    """The copy may be older than allowed."""
 
 
 class EntitlementsClient:
-    """Holds a copy of all agencies' and people's access, and keeps it up to date while its block is open.
+    """Keeps a copy of all agencies' and people's access, and updates it while its block is open.
 
     `kafka` are aiokafka's options, such as bootstrap_servers. `topic_prefix` is the installation's. With
-    `max_staleness_seconds`, no check is answered from a copy that may be older than the topic by more; what still waits
-    in entitlements' outbox is not counted. `fallback` answers what the copy
-    cannot. `now` gives the time, which decides what a window allows.
+    `max_staleness_seconds`, no check is answered from a copy that may lag behind the topic by more than that; events
+    still in entitlements' outbox do not count. `fallback` answers what the copy cannot. `now` returns the time, which
+    decides what a window allows.
 
         async with EntitlementsClient({"bootstrap_servers": "kafka:9092"}) as client:
             await client.ready()
@@ -57,16 +57,16 @@ class EntitlementsClient:
             self._following.cancel()
             await asyncio.wait([self._following])
             if not self._following.cancelled():
-                self._following.exception()  # `failure` has it, so asyncio need not warn
+                self._following.exception()  # mark it as retrieved: `failure` has it
 
     @property
     def staleness_seconds(self) -> float | None:
-        """How long ago the copy is known to have been complete, about a second if all is well; None if it is not."""
+        """How long ago the copy was known to be complete, normally about a second; None if it is not complete."""
         return self._follower.staleness_seconds
 
     @property
     def failure(self) -> Exception | None:
-        """Why the topic cannot be read now; None if it can. After Unreadable, it is read no longer."""
+        """Why the topic cannot be read now; None if it can. After Unreadable, it is no longer read."""
         return self._follower.failure
 
     def __len__(self) -> int:
@@ -74,9 +74,9 @@ class EntitlementsClient:
         return len(self._follower.copy)
 
     async def ready(self) -> None:
-        """Wait until the copy is complete, which it is not while the topic holds no agency.
+        """Wait until the copy is complete; it is not while the topic contains no agency.
 
-        Raises what ended the following, if it ended.
+        If following the topic has ended, raises the error that ended it.
         """
         if self._following is None:
             raise NotReady("the client's block is not open")
@@ -91,8 +91,8 @@ class EntitlementsClient:
     def check(self, subject_ref: str, feature: str | None = None, *, agency_id: str | None = None) -> Answer:
         """Whether a person may use a feature now, in microseconds; without a feature, whether they have a usable seat.
 
-        With the agency, the answer for a person without a seat tells its state as the service's does. Raises NotReady,
-        Stale where a staleness is allowed at most, and ValueError for an e-mail address.
+        With the agency, the answer for a person without a seat reflects the agency's state, as the service's does.
+        Raises NotReady; Stale if a maximum staleness is set and exceeded; and ValueError for an e-mail address.
         """
         staleness = self._follower.staleness_seconds
         if staleness is None:
@@ -104,11 +104,10 @@ class EntitlementsClient:
     async def check_or_ask(
         self, subject_ref: str, feature: str | None = None, *, agency_id: str | None = None
     ) -> Answer:
-        """As check; the service is asked what the copy cannot answer, or may not have yet.
+        """Like check, but asks the service if the copy cannot answer or may lack the agency.
 
-        That is of an agency that it does not know, or of which it knows nobody.
-
-        Raises what check raises where there is no fallback, or no agency to ask it for; and what the fallback raises.
+        The copy may lack an agency that it does not know, or of which it knows nobody. Raises the same errors as check
+        if there is no fallback or no agency to ask about, and whatever the fallback raises.
         """
         try:
             answer = self.check(subject_ref, feature, agency_id=agency_id)
@@ -122,9 +121,9 @@ class EntitlementsClient:
         return await self._fallback(agency_id, subject_ref, feature)
 
     def _may_lack(self, answer: Answer, agency_id: str) -> bool:
-        """Whether the rebuild of the topic may not have published the agency yet, or its people.
+        """Whether a rebuild of the topic may not have published the agency, or its people, yet.
 
-        A command may publish the agency's own record before the rebuild has come to its people.
+        A command may publish the agency's own record before the rebuild reaches its people.
         """
         if answer.reason == "no_seat":
             return not self._follower.copy.has_people_of(agency_id)

@@ -1,4 +1,4 @@
-"""Follows the snapshot topic from its beginning, and keeps a copy of what it holds."""
+"""Follows the snapshot topic from its beginning, and keeps a copy of its contents."""
 
 import asyncio
 import logging
@@ -15,28 +15,28 @@ from muster_contracts.entitlements import AgencyAccess
 from muster_entitlements_client.access_copy import AccessCopy
 from muster_entitlements_client.log_ids import LogIds, log_ids
 
-# How often the topic's end is asked for, and how long an answer may take before the client reconnects.
+# How often to ask for the topic's end, and how long to wait for an answer before reconnecting.
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
 
-# How long closing is waited for: by TLS, uvloop may take 30 seconds for it.
+# How long to wait for closing: over TLS, uvloop may take 30 seconds.
 CLOSE_SECONDS = 1.0
 
 # The wait after a failure.
 RETRY_SECONDS = 1.0
 
-# How many records are taken before other tasks get their turn: some milliseconds.
+# How many records to apply before other tasks get their turn: a few milliseconds.
 _RECORDS = 1_000
 
 _log = logging.getLogger(__name__)
 
 
 class _AnotherLog(Exception):
-    """The copy is of another cluster, or of a topic that was made again or lost its beginning or its end."""
+    """The copy is from another cluster, or from a topic that was recreated or lost its beginning or its end."""
 
 
 class Follower:
-    """Fills `copy`, and starts a new one where the log is another. `complete` is set while it can be answered from."""
+    """Fills `copy`, and starts a new one if the log is different. `complete` is set while the copy can answer."""
 
     def __init__(self, kafka: Mapping[str, Any], topic_prefix: str) -> None:
         self.complete = asyncio.Event()
@@ -47,11 +47,14 @@ class Follower:
 
     @property
     def staleness_seconds(self) -> float | None:
-        """How long ago the copy had all that the topic held; None if it never had."""
+        """How long ago the copy had everything in the topic; None if it never did."""
         return None if self._complete_at is None else time.monotonic() - self._complete_at
 
     async def run(self) -> None:
-        """Follow until cancelled. After a failure of Kafka's, go on where it was. Raises Unreadable, and defects."""
+        """Follow until canceled. After a Kafka failure, continue from the same place.
+
+        Raises Unreadable, and defects.
+        """
         while True:
             try:
                 await self._follow()
@@ -62,12 +65,12 @@ class Follower:
                 _log.warning("muster snapshot topic cannot be read: %r", error)
                 self.failure = error
                 await asyncio.sleep(RETRY_SECONDS)
-            except Exception as error:  # what cannot be read, or a defect: in silence, the copy would only grow stale
+            except Exception as error:  # unreadable, or a defect: otherwise the copy would silently grow stale
                 self.failure = error
                 raise
 
     def _forget(self) -> None:
-        """Start over; until the new copy is complete, there is none to answer from."""
+        """Start over; until the new copy is complete, it cannot answer."""
         self.complete.clear()
         self.copy = AccessCopy()
         self._complete_at: float | None = None
@@ -75,7 +78,7 @@ class Follower:
         self._positions: dict[TopicPartition, int] = {}
 
     async def _follow(self) -> None:
-        """Read from where the last connection was. Raises _AnotherLog, and what the clients raise."""
+        """Read from where the last connection stopped. Raises _AnotherLog, and what the clients raise."""
         client = AIOKafkaClient(**self._kafka)
         consumer = AIOKafkaConsumer(
             **self._kafka, enable_auto_commit=False, auto_offset_reset="none", isolation_level="read_committed"
@@ -98,14 +101,17 @@ class Follower:
             await asyncio.wait(closing, timeout=CLOSE_SECONDS)
 
     def _took_all(self, asked_at: float) -> None:
-        """The copy has all that the topic held then. Without an agency, the topic was made again, and is empty."""
+        """Note that the copy has everything in the topic as of then.
+
+        Without an agency, the topic was recreated and is empty.
+        """
         self.failure = None
         if self.copy.knows_agencies:
             self._complete_at = asked_at
             self.complete.set()
 
     async def _same_log(self, client: AIOKafkaClient) -> LogIds:
-        """Raise _AnotherLog if the copy is of another log than the one that is there now."""
+        """Raise _AnotherLog if the copy is from a different log than the current one."""
         ids = await log_ids(client, self._topic)
         if self._ids is not None and ids != self._ids:
             raise _AnotherLog(f"{self._topic} is {ids}, no longer {self._ids}")
@@ -121,9 +127,9 @@ class Follower:
             await consumer.seek_to_beginning(*fresh)
 
     async def _read_to(self, consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> None:
-        """Read until these ends are reached. Raises TimeoutError where nothing comes for long.
+        """Read until these ends are reached. Raises TimeoutError if nothing arrives for a long time.
 
-        Raises _AnotherLog for an end below what the copy has taken: by the next fetch, the log may have grown past it.
+        Raises _AnotherLog for an end below what the copy has read: by the next fetch, the log may have grown past it.
         """
         if lost := [each.partition for each, end in ends.items() if self._positions.get(each, 0) > end]:
             raise _AnotherLog(f"the last records of the partitions {lost} are gone")
@@ -140,7 +146,7 @@ class Follower:
             await self._read(consumer, left)
 
     async def _read(self, consumer: AIOKafkaConsumer, seconds: float) -> int:
-        """Take what is there, and wait so long if there is nothing; returns how many records it were."""
+        """Apply available records, waiting up to `seconds` if there are none; return how many there were."""
         read = await consumer.getmany(timeout_ms=math.ceil(seconds * 1000), max_records=_RECORDS)
         for partition, records in read.items():
             for record in records:

@@ -12,17 +12,17 @@ from muster_entitlements_client.answers import Answer, Verdict
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """The library would take the token along, to wherever it is led."""
+    """Follows no redirects: the library would send the token along to the new address."""
 
     def redirect_request(self, *_arguments: Any, **_more: Any) -> None:
-        """Let the answer stand as the error that it is here."""
+        """Return None, so that a redirect is an error."""
 
 
 _OPENER = build_opener(_NoRedirects)
 
 
 class HttpChecks:
-    """Asks the entitlements service at `base_url`. `token` gives a bearer token with the scope entitlements:read."""
+    """Asks the entitlements service at `base_url`. `token` returns a bearer token with the scope entitlements:read."""
 
     def __init__(self, base_url: str, token: Callable[[], str], timeout_seconds: float = 5.0) -> None:
         if not base_url.startswith(("https://", "http://")):
@@ -32,7 +32,7 @@ class HttpChecks:
         self._timeout_seconds = timeout_seconds
 
     async def __call__(self, agency_id: str, subject_ref: str, feature: str | None) -> Answer:
-        """The service's answer. Raises OSError, of which an HTTP error is one."""
+        """The service's answer. Raises OSError, which includes HTTP errors."""
         return await asyncio.to_thread(self._ask, agency_id, subject_ref, feature)
 
     def _ask(self, agency_id: str, subject_ref: str, feature: str | None) -> Answer:

@@ -1,7 +1,7 @@
-"""Which log is read: the ids of the cluster and of the topic. A new cluster, and a topic made again, have other ids.
+"""Identifies a log by the IDs of its cluster and topic. A new cluster or a recreated topic has different IDs.
 
-aiokafka does not ask for a topic's id, which Kafka tells since version 10 of its answer about metadata (KIP-516). So
-version 12 of that request is written out here.
+aiokafka does not ask for a topic's ID, which Kafka returns since version 10 of the Metadata response (KIP-516). So
+version 12 of that request is defined here.
 """
 
 import uuid
@@ -92,7 +92,7 @@ class _Metadata(Request[_MetadataStruct]):
 
 
 class LogIds(NamedTuple):
-    """What tells a topic from every other one, and how many partitions it has."""
+    """What distinguishes a topic from any other, and its number of partitions."""
 
     cluster_id: str
     topic_id: str
@@ -100,7 +100,7 @@ class LogIds(NamedTuple):
 
 
 async def log_ids(client: AIOKafkaClient, topic: str) -> LogIds:
-    """The ids of a topic as it is now. Raises KafkaError."""
+    """The current IDs of a topic. Raises KafkaError."""
     answer: Any = await client.send(client.get_random_node(), _Metadata(topic))
     (found,) = answer.to_object()["topics"]
     if found["error_code"]:

@@ -1,19 +1,19 @@
-"""People by their references, as rows of bytes: an object for each of them would take five times as much."""
+"""People by reference, as rows of bytes: an object for each person would take five times as much memory."""
 
 from struct import Struct
 
 # A row: the 128 bits of a reference, a number, and an instant.
 _ROW = Struct("=16sqq")
 
-# Some rows lie together, in no order, and one is found among them by its first bytes. With millions of people these
-# are dozens, which takes about a microsecond.
+# Rows are stored in groups, unordered within a group, and a row is found by its first bytes. With millions of people, a
+# group has dozens of rows, and a search takes about a microsecond.
 _TOGETHER = (1 << 16) - 1
 
 Row = tuple[int, int]
 
 
 class People:
-    """A number and an instant, which are 64 bits each, for every person."""
+    """A number and an instant, 64 bits each, for every person."""
 
     __slots__ = ("_rows", "_size")
 
@@ -31,7 +31,7 @@ class People:
         return None if rows is None else _at(rows, _index(rows, key))
 
     def put(self, subject_ref: str, number: int, instant: int) -> Row | None:
-        """Set a person's number and instant; returns those that they had."""
+        """Set a person's number and instant; return the previous ones."""
         place, key = _place(subject_ref)
         rows = self._rows.setdefault(place, bytearray())
         index = _index(rows, key)
@@ -44,7 +44,7 @@ class People:
         return before
 
     def remove(self, subject_ref: str) -> Row | None:
-        """Forget a person; returns their number and instant."""
+        """Forget a person; return their number and instant."""
         place, key = _place(subject_ref)
         rows = self._rows.get(place, bytearray())
         index = _index(rows, key)
@@ -59,7 +59,7 @@ class People:
 
 
 def _place(subject_ref: str) -> tuple[int | str, bytes]:
-    """With which rows a person's lies, and its first bytes. A reference of another form has a place for itself."""
+    """The group of a person's row, and the row's first bytes. A reference of another form has a group of its own."""
     try:
         key = bytes.fromhex(subject_ref[4:])
     except ValueError:
@@ -72,7 +72,7 @@ def _place(subject_ref: str) -> tuple[int | str, bytes]:
 def _index(rows: bytearray, key: bytes) -> int:
     """Where the row with these first bytes begins; -1 if there is none."""
     index = rows.find(key)
-    while index > 0 and index % _ROW.size:  # these bytes may also be across the parts of rows
+    while index > 0 and index % _ROW.size:  # the same bytes may also occur across row boundaries
         index = rows.find(key, index + 1)
     return index
 

@@ -64,7 +64,7 @@ export class AccessCopy {
   /** How many people have a seat of any state. */
   get size(): number;
 
-  /** Whether it may answer. A topic without an agency was made again, and is not filled yet. */
+  /** Whether it may answer. A topic without an agency was recreated, and is not filled yet. */
   get ready(): boolean;
 
   /** The ends of the partitions when the copy was begun. */

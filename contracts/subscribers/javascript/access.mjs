@@ -57,7 +57,7 @@ export class AccessCopy {
     this.#reached.set(partition, BigInt(offset));
   }
 
-  /** Whether it may answer. A topic without an agency was made again, and is not filled yet. */
+  /** Whether it may answer. A topic without an agency was recreated, and is not filled yet. */
   get ready() {
     const read = ({ partition, high }) => this.#reached.get(partition) >= BigInt(high) - 1n;
     return this.#filled && !this.#failed && this.#ends !== null && this.#ends.every(read);
@@ -105,7 +105,7 @@ export class AccessCopy {
     if (own === null && agencyId === null) return answer("refused", "no_seat");
     const agency = own?.agency ?? this.#agencies.get(agencyId);
     if (!agency) return answer("refused", "unknown");
-    if (!agency.terms) throw new NotReady(`the record of ${agency.id} has not come yet`);
+    if (!agency.terms) throw new NotReady(`the record of ${agency.id} has not arrived yet`);
     const seat = own?.generation === agency.terms.generation ? own.seat : null;
     const [mine, ours] = [own ?? {}, agency.terms].map(({ uses = [], further = [] }) => ({
       uses: uses.filter((each) => each.feature === feature),

@@ -3,7 +3,7 @@ import type { Kafka } from "kafkajs";
 import type { AccessCopy } from "./access.mjs";
 
 /**
- * Begin a copy; returns what gives the present one. `name` is what the operators registered. `failed` is called with
+ * Begin a copy; returns what gives the current one. `name` is what the operators registered. `failed` is called with
  * what ends the following for good, such as Unreadable: then the copy stays not ready.
  */
 export function follow(

@@ -6,19 +6,19 @@ import { AccessCopy } from "./access.mjs";
 const RETRY_MS = 1_000;
 
 /**
- * Begin a copy; returns what gives the present one. `name` is what the operators registered. `failed` is called with
+ * Begin a copy; returns what gives the current one. `name` is what the operators registered. `failed` is called with
  * what ends the following for good, such as Unreadable: then the copy stays not ready.
  *
  * A consumer serves one join. If it joins its group again, such as after a lost connection, a new consumer reads the
  * topic from its beginning, into a new copy. For kafkajs may still bring what it asked for before the join, and would
- * go on after that: what a new copy missed of the partition, it would never get.
+ * continue after that: what a new copy missed of the partition, it would never get.
  */
 export async function follow(kafka, topic, name, failed = () => {}) {
   let copy = new AccessCopy();
 
   async function begin(fresh) {
     const consumer = kafka.consumer({
-      // A group of its own: otherwise it would go on where an earlier copy ended. kafkajs keeps the offsets of each group,
+      // A group of its own: otherwise it would continue where an earlier copy ended. kafkajs keeps the offsets of each group,
       // about a kilobyte, until the process ends.
       groupId: `${name}.${randomUUID()}`,
       allowAutoTopicCreation: false,
@@ -37,7 +37,7 @@ export async function follow(kafka, topic, name, failed = () => {}) {
       joined = true;
       return expectEnds(fresh);
     });
-    // What a listener throws here ends the consumer. After a disconnect() while it joins, kafkajs may loop for ever, and
+    // What a listener throws here ends the consumer. After a disconnect() while it joins, kafkajs may loop forever, and
     // nothing else in the process would run.
     consumer.on(FETCH_START, () => {
       if (copy !== fresh) throw Object.assign(new Error("a new consumer takes over"), { retriable: false });

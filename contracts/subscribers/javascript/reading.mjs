@@ -92,7 +92,7 @@ function dataOf(value, { id, type, agency }) {
 
 /** Refuse what JSON.parse lets pass: half characters, a depth that stops other readers, numbers that it has rounded. */
 function requireExact(part, refuse, depth) {
-  if (typeof part === "string" && !part.isWellFormed()) refuse("value: a text with half a character");
+  if (typeof part === "string" && !part.isWellFormed()) refuse("value: a string with a lone surrogate");
   if (typeof part === "number" && Math.abs(part) > Number.MAX_SAFE_INTEGER) refuse("value: a number too large for JavaScript");
   if (typeof part !== "object" || part === null) return;
   if (depth === 0) refuse("value: too deep");

@@ -37,7 +37,7 @@ function security() {
 }
 
 // kafkajs does not tell a topic's id. So the last record of each partition that was handled is read once more, and must
-// be the same: in a topic that was made again, or in another cluster, it is another one, or none.
+// be the same: in a topic that was recreated, or in another cluster, it is another one, or none.
 async function prepare() {
   const admin = kafka.admin();
   await admin.connect();
@@ -62,7 +62,7 @@ async function prepare() {
 }
 
 // It is asked before this one joins, so that the first one is left in peace, and again once this one is a member and
-// before it handles a record: of two that start at once, each sees the other, and they do not both go on.
+// before it handles a record: of two that start at once, each sees the other, and they do not both continue.
 function refuseASecond(others) {
   if (others === 0) return;
   throw new Error(
@@ -73,7 +73,7 @@ function refuseASecond(others) {
 
 function refuseState(log) {
   stop(
-    `${stateFile} holds the places in another log than ${JSON.stringify(log)}: with it, facts would be skipped in silence. ` +
+    `${stateFile} holds the positions in another log than ${JSON.stringify(log)}: with it, facts would be skipped in silence. ` +
       "Move the file away, and all facts are printed from the first.",
   );
 }
@@ -112,7 +112,7 @@ function take(partition, message) {
 
 const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 500, allowAutoTopicCreation: false });
 
-// An error that a retry does not mend, such as those above: stop, so that no later commit goes past the record.
+// An error that a retry cannot fix, such as those above: stop, so that no later commit goes past the record.
 consumer.on(consumer.events.CRASH, ({ payload }) => stop(payload.error.message));
 
 let alone; // settled once this one is a member, and the only one

@@ -1,6 +1,6 @@
 """Which log is read, asked with aiokafka: the ids of the cluster and of the topic.
 
-aiokafka does not ask for a topic's id, which Kafka tells since version 10 of its answer about metadata (KIP-516). So
+aiokafka does not ask for a topic's id, which Kafka returns since version 10 of its Metadata response (KIP-516). So
 version 12 of that request is written out here. confluent-kafka has it in `AdminClient.describe_topics`.
 
 muster-entitlements-client has it too: an example stands alone, and needs no package of Muster's but the contracts.

@@ -25,7 +25,7 @@ class MustStop(Exception):
 
 @dataclass(frozen=True)
 class Log:
-    """What is read, and by which group. A new cluster, and a topic that was made again, have other ids."""
+    """What is read, and by which group. A new cluster, and a topic that was recreated, have other ids."""
 
     group: str
     cluster_id: str
@@ -47,7 +47,7 @@ def refuse_a_second(group: str, others: int) -> None:
     """Raise MustStop where the group has another member: two instances would each keep half of the places.
 
     It is asked before this one joins, so that the first one is left in peace, and again once this one is a member and
-    before it handles a record: of two that start at once, each sees the other, and they do not both go on.
+    before it handles a record: of two that start at once, each sees the other, and they do not both continue.
     """
     if others:
         raise MustStop(
@@ -67,7 +67,7 @@ class Printer:
             state = json.loads(self._file.read_text())
             if not isinstance(state, dict) or state["log"] != asdict(log):
                 raise MustStop(
-                    f"{self._file} holds the places in another log than {asdict(log)}: with it, facts would be "
+                    f"{self._file} holds the positions in another log than {asdict(log)}: with it, facts would be "
                     "skipped in silence. Move the file away, and all facts are printed from the first."
                 )
             self._tracker = StreamTracker.from_json(json.dumps(state["places"]))

@@ -59,7 +59,7 @@ async def main() -> None:
     async def on_record(message: KafkaMessage) -> None:
         """Handle one record, then commit it.
 
-        FastStream goes on after an error, and a later commit would go past the record: so nothing is handled after it.
+        FastStream continues after an error, and a later commit would skip the record: so nothing is handled after it.
         """
         await joined.wait()
         record = message.raw_message

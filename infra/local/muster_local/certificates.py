@@ -25,13 +25,13 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 _AUTHORITY_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=365)
 
-# Clocks differ: a certificate is valid from shortly before it is issued.
+# Clocks differ, so a certificate is valid from shortly before it is issued.
 _BACKDATED = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate, its key, and a file with both, which Kafka accepts as a keystore. All have mode 0600."""
+    """A certificate, its key, and a file with both, which Kafka accepts as a keystore. All files have mode 0600."""
 
     certificate: Path
     key: Path
@@ -40,7 +40,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority. Those who trust it need `certificate`; `folder` also holds what it issues."""
+    """A certificate authority. Anyone who trusts it needs `certificate`; `folder` also contains what it issues."""
 
     folder: Path
     _key: ec.EllipticCurvePrivateKey
@@ -72,8 +72,8 @@ class Authority:
     ) -> Certificate:
         """Issue a server and client certificate with the subject `CN=name` and the alternative names `hosts`.
 
-        It replaces an earlier one with that name. It is valid for `lifetime` from `starts_at`, by default 5 minutes
-        ago; with a start that far in the past, it is already expired.
+        It replaces an earlier certificate with that name. It is valid for `lifetime` from `starts_at`, by default 5
+        minutes ago. With a start far enough in the past, it has already expired.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         start = starts_at or SystemClock().now() - _BACKDATED

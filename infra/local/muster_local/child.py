@@ -18,7 +18,7 @@ _LINES_KEPT = 10
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. `address` is where it answers, in its own protocol's format."""
+    """A program to run. `address` is where it answers, in its own protocol's format."""
 
     name: str
     command: Sequence[str]
@@ -57,7 +57,7 @@ class Child:
             )
 
     async def wait(self) -> str:
-        """Wait until it exits; return how, such as `killed by SIGKILL` or `exited with status 1`."""
+        """Wait until the process exits; return how, such as `killed by SIGKILL` or `exited with status 1`."""
         assert self._process is not None
         code = await self._process.wait()
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"

@@ -35,13 +35,13 @@ async def _show(home: Path) -> Answer:
         items: list[dict[str, str | None]] = []
         for service, state in sweep.items():
             if isinstance(state, str):
-                items.append({"service": service, "now": None, "next_due": None, "unrest": state})
+                items.append({"service": service, "now": None, "next_due": None, "busy_with": state})
             else:
                 due = shown(state.next_due) if state.next_due else None
-                unrest = state.unrest(coordinator.now or state.now) or None
-                items.append({"service": service, "now": shown(state.now), "next_due": due, "unrest": unrest})
+                busy_with = state.busy_with(coordinator.now or state.now) or None
+                items.append({"service": service, "now": shown(state.now), "next_due": due, "busy_with": busy_with})
     rows = [
-        (str(item["service"]), item["now"] or "–", item["next_due"] or "nothing", item["unrest"] or "yes")
+        (str(item["service"]), item["now"] or "–", item["next_due"] or "nothing", item["busy_with"] or "yes")
         for item in items
     ]
     return Answer({"items": items}, table(("service", "now", "next due", "quiet"), rows))
@@ -94,7 +94,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def later(instant: datetime, by: str) -> datetime:
-    """An instant and a duration such as 90s, 12h, 30d, or 2w after it. Raises BadInput."""
+    """The instant that is a duration such as 90s, 12h, 30d, or 2w later. Raises BadInput."""
     match = re.fullmatch(r"(\d+)([smhdw])", by.strip())
     if not match:
         raise BadInput(f"--by {by}: must be a whole number followed by s, m, h, d, or w")

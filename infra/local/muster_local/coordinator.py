@@ -27,10 +27,11 @@ from muster_runtime.messaging.connection import KafkaConnection
 # running, and no clock may go back.
 _AHEAD = timedelta(seconds=1)
 
-# A sweep costs a tenth of a second of CPU time with all that it asks; polling faster slows down what we wait for.
+# How long to wait between sweeps. A sweep costs a tenth of a second of CPU time in total, so polling faster slows down
+# the work that we wait for.
 _PAUSE_SECONDS = 0.05
 
-# A killed service is back within a few seconds and clears its backlog within a few more.
+# How long to wait for quiet. A killed service is back within a few seconds and clears its backlog within a few more.
 _PATIENCE_SECONDS = 120.0
 
 
@@ -52,7 +53,7 @@ class ProcessState(BaseModel):
     lag: int
     activity: int
 
-    def unrest(self, instant: datetime) -> str | None:
+    def busy_with(self, instant: datetime) -> str | None:
         """Why the process is not quiet at `instant`; None if it is quiet."""
         if self.now != instant:
             return f"its clock says {shown(self.now)}"
@@ -152,13 +153,13 @@ class Coordinator:
             await self._move(min(next_due or target, target))
 
     async def settle(self) -> datetime | None:
-        """Wait until every service is quiet at the present instant; return the next due instant. Raises ClockStuck."""
+        """Wait until every service is quiet at the current instant; return the next due instant. Raises ClockStuck."""
         give_up_at = time.monotonic() + self._patience
         before: Sweep | None = None
         while True:
             sweep = await self.sweep()
-            unrest = _unrest(sweep, self.now)
-            if not unrest and sweep == before:
+            busy = _busy_with(sweep, self.now)
+            if not busy and sweep == before:
                 return min(
                     (s.next_due for s in sweep.values() if isinstance(s, ProcessState) and s.next_due),
                     default=None,
@@ -166,14 +167,14 @@ class Coordinator:
             if time.monotonic() > give_up_at:
                 raise ClockStuck(
                     f"not quiet at {shown(self.now)} after {self._patience:.0f} s: "
-                    + "; ".join(f"{service}: {why}" for service, why in (unrest or {"all": "not quiet"}).items())
+                    + "; ".join(f"{service}: {why}" for service, why in (busy or {"all": "not quiet"}).items())
                 )
-            before = None if unrest else sweep
-            if unrest:
+            before = None if busy else sweep
+            if busy:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def sweep(self) -> Sweep:
-        """Every process's state, requested concurrently; for one that does not answer, the reason."""
+        """Every process's state, requested concurrently, or the reason why it does not answer."""
         states = await asyncio.gather(*(self._state(url) for url in self._urls.values()))
         return dict(zip(self._urls, states, strict=True))
 
@@ -209,14 +210,14 @@ class Coordinator:
             await close_consumer(consumer)
 
 
-def _unrest(sweep: Sweep, instant: datetime | None) -> dict[str, str]:
+def _busy_with(sweep: Sweep, instant: datetime | None) -> dict[str, str]:
     reasons = {
-        service: state if isinstance(state, str) else state.unrest(instant or state.now)
+        service: state if isinstance(state, str) else state.busy_with(instant or state.now)
         for service, state in sweep.items()
     }
     return {service: reason for service, reason in reasons.items() if reason}
 
 
 def shown(instant: datetime | None) -> str:
-    """An instant as RFC 3339 in UTC."""
+    """An instant in RFC 3339, in UTC."""
     return "the machine's time" if instant is None else in_utc(instant)

@@ -67,7 +67,7 @@ def _running(
 def _prepare(name: str) -> None:
     try:
         client = DockerClient.from_env()
-        client.images.get(IMAGE)  # never pull an image of that name
+        client.images.get(IMAGE)  # never pull an image with this name
         client.containers.get(name).remove(force=True, v=True)
     except NotFound as missing:
         if isinstance(missing, ImageNotFound):

@@ -104,7 +104,10 @@ def _names(only: str | None) -> list[str]:
 
 
 def _try(only: str | None, seed: int | None, findings: Path) -> int:
-    """Run the tests, which write their measurements to `findings`. They handle Ctrl-C themselves, to clean up."""
+    """Run the tests, which write their measurements to `findings`.
+
+    They handle Ctrl-C themselves in order to clean up.
+    """
     told = {"FAULT_FINDINGS": str(findings)} | ({} if seed is None else {"FAULT_SEED": str(seed)})
     child = subprocess.Popen(
         [*_pytest(only), "--drill", "--verbose", "--no-header"],

@@ -27,14 +27,15 @@ ISSUER = "urn:muster:sandbox"
 # The process name of a secured stack's identity provider.
 PROVIDER = "provider"
 
-# Whose tokens a stack issues for its own commands: two persons, since nobody approves what they proposed.
+# The subjects of the tokens that a stack issues for its own commands. There are two, since nobody may approve their own
+# proposal.
 OPERATOR = "operator"
 APPROVER = "approver"
 
-# Below the kernel's ephemeral ports: an outgoing connection could take one of those before we listen.
+# Below the kernel's ephemeral ports: an outgoing connection could take one of those before we listen on it.
 _PORTS = range(15_000, 30_000)
 
-# A supervisor's exit status when another one already holds the home.
+# A supervisor's exit status if another one already has the home.
 ALREADY_RUNS = 3
 
 Phase = Literal["starting", "running", "stopping", "stopped", "failed"]
@@ -58,7 +59,7 @@ class Credentials(BaseModel):
 
 
 class Installation(BaseModel):
-    """Chosen once and kept: ports, secrets, and the name that identifies this stack on shared servers.
+    """Chosen once and then kept: ports, secrets, and the name that identifies this stack on shared servers.
 
     `secured` is None for a plain stack.
     """
@@ -102,9 +103,8 @@ class State(BaseModel):
 class Home:
     """A home folder. Only its owner can access it: folders have mode 0700, files 0600.
 
-    Started by root, Postgres runs as a system user, whose group may traverse the folder (0710).
-
-    The constructor checks the folder, so nothing is ever read from one that others can write to.
+    If root starts the stack, Postgres runs as a system user, whose group may traverse the folder (0710). The
+    constructor checks the folder, so nothing is ever read from one that others can write to.
     """
 
     def __init__(self, path: Path) -> None:

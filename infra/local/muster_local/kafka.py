@@ -23,19 +23,21 @@ LOOPBACK = "127.0.0.1"
 
 
 class KafkaFormatFailed(Exception):
-    """Kafka could not format a new node's storage; the message holds the end of the tool's output."""
+    """Kafka could not format a new node's storage; the message is the end of the tool's output."""
 
 
 @dataclass(frozen=True)
 class Kafka:
     """A node with its data in `folder`. `heap` is the JVM's -Xmx, such as `512m`.
 
-    Without `port` it is not a broker; without `controller_port`, not a controller. In a cluster, every node has the
+    Without `port`, it is not a broker; without `controller_port`, not a controller. In a cluster, all nodes have the
     same `cluster_id`, the same `quorum` (controllers' `host:port` by node number), and the same `replicas`, the
-    replication factor of Kafka's internal topics. The node listens on `host`. Clients and other nodes connect to
-    `advertised_host`; clients use `advertised_port`, a proxy's, if set, and `port` otherwise. Without `security` it
-    authenticates nobody. With `quick_start`, Java compiles each method once, and quickly: that halves the CPU time of
-    the first minutes, and costs more under a load that lasts.
+    replication factor of Kafka's internal topics.
+
+    The node listens on `host`. Clients and other nodes connect to `advertised_host`. Clients use `advertised_port`, for
+    example a proxy's, if it is set, and `port` otherwise. Without `security`, the node authenticates nobody. With
+    `quick_start`, Java compiles each method only once and quickly, which halves the CPU time of the first minutes but
+    costs more under sustained load.
     """
 
     folder: Path
@@ -60,7 +62,7 @@ class Kafka:
     def prepare(self) -> None:
         """Write the configuration, and format new storage. Downloads the jars if needed. Raises KafkaFormatFailed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o700)  # its logs hold names in plain text
+        self.folder.chmod(0o700)  # its logs contain names in plain text
         self._config.write_text(self._properties(), "utf-8")
         if (self._data / "meta.properties").exists():
             return

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from muster_runtime.kafka_settings import KafkaSettings
 from muster_runtime.messaging.connection import KafkaConnection
 
-# The administrator, a SCRAM user and superuser. So is the principal of the brokers' certificate.
+# The administrator: a SCRAM user and superuser. The principal of the brokers' certificate is a superuser too.
 ADMIN = "admin"
 _BROKER = "broker"
 
@@ -22,7 +22,7 @@ _VALIDATOR = "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorC
 
 @dataclass(frozen=True)
 class TokenIssuer:
-    """Whose bearer tokens a node accepts: for `audience`, signed by a key in the JWK set at `jwks_url`."""
+    """Whose bearer tokens a node accepts: those for `audience`, signed by a key in the JWK set at `jwks_url`."""
 
     jwks_url: str
     issuer: str

@@ -49,12 +49,12 @@ def up(
     """Start Postgres, Kafka, the mail sink, and the four services, and leave them running."""
     if unknown := set(maintenance or ()) - set(SERVICES):
         raise BadInput(f"--maintenance {min(unknown)}: must be one of {', '.join(SERVICES)}")
-    # SIGTERM leaves nothing running, like Ctrl-C.
+    # Like Ctrl-C, SIGTERM leaves nothing running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         stack = asyncio.run(_start(home, _ports(port or []), maintenance or [], secure))
     except StackFailed as failure:
-        # With the last lines of the process that failed.
+        # The message includes the last lines of the failed process.
         typer.echo(f"The stack did not start: {failure}", err=True)
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
@@ -86,7 +86,7 @@ async def _start(home: Path, ports: dict[str, int], maintained: list[str], secur
 
 
 async def _import_register(stack: Stack, tell: Callable[[str], None]) -> None:
-    """Import the federal agencies, unless the register already has some, so that the first request finds agencies."""
+    """Import the federal agencies, unless the register has some already, so that the first request finds agencies."""
     urls = {"enrollment": stack.service_url("enrollment")}
     async with ProgramClient(urls, stack.token("enrollment:operate", "enrollment:read")) as program:
         if not (await program.get("enrollment", "agencies", limit=1))["items"]:

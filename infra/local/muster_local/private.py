@@ -11,7 +11,7 @@ from typing import BinaryIO
 from muster_operator.failures import BadInput
 from muster_operator.private import open_private
 
-# Postgres refuses to run as root. Started by root, it runs as this system user.
+# Postgres refuses to run as root. If root starts it, it runs as this system user.
 SYSTEM_USER = "embedded_postgres"
 
 # The servers' data folders. The check covers the folders, not their contents, which the servers own.
@@ -80,7 +80,7 @@ def _check(home: Path, path: Path) -> None:
 
 
 def _odd_kind(found: os.stat_result) -> str:
-    """What it is, unless it is a folder or a regular file with one link; then an empty string."""
+    """The kind of a file; an empty string for a folder or a regular file with one link."""
     if stat.S_ISLNK(found.st_mode):
         return "symbolic link"
     if stat.S_ISREG(found.st_mode):
@@ -97,7 +97,7 @@ def _owners(home: Path, path: Path) -> set[int]:
 
 
 def _is_open(home: Path, path: Path, found: os.stat_result) -> bool:
-    """Whether others have any access to it, except that Postgres' group may traverse the home."""
+    """Whether others have any access to it, except that Postgres's group may traverse the home."""
     allowed = stat.S_IXGRP if path == home else 0
     return bool(stat.S_IMODE(found.st_mode) & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed)
 

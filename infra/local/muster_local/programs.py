@@ -1,4 +1,4 @@
-"""The stack's programs: each with its own command line and only its own secrets."""
+"""The stack's programs, each with its own command line and only its own secrets."""
 
 import os
 import sys
@@ -42,9 +42,9 @@ def service_program(
     *,
     write_secrets: bool = False,
 ) -> Program:
-    """One of the four services, by default in all its roles. It uses two database roles, never the owner's.
+    """One of the four services, by default in all its roles. It uses two database roles, but never the owner's.
 
-    On a secured stack, `write_secrets` writes the files of its secrets, as each start does.
+    On a secured stack, `write_secrets` writes the files with its secrets, as each start does.
     """
     port = installation.ports[service]
     environment = {

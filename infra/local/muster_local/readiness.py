@@ -18,7 +18,7 @@ _SECONDS = 10
 
 @dataclass(frozen=True)
 class Readiness:
-    """The answer: `reasons` why it is not ready, and `warnings` about anything else.
+    """The answer: `reasons` say why the process is not ready, and `warnings` report anything else.
 
     A service also reports its outbox, its lag in records, and its parked streams.
     """
@@ -55,7 +55,10 @@ def _answer(ready: bool) -> Readiness:
 
 
 async def _listens(address: str) -> bool:
-    """Whether anything accepts connections there. Asked first: creating a client is costly while nothing listens."""
+    """Whether anything accepts connections there.
+
+    Checked first, because creating a client is costly if nothing listens.
+    """
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         async with asyncio.timeout(_SECONDS):

@@ -53,7 +53,7 @@ class Secured:
         return self._home.path / "certificates"
 
     def postgres(self) -> PostgresSecurity:
-        """Postgres' security settings, with a new certificate at each start."""
+        """Postgres's security settings, with a new certificate at each start."""
         authority = Authority.load(self._certificates)
         return PostgresSecurity(authority.issue("postgres"), authority.certificate)
 
@@ -147,7 +147,7 @@ def secured(home: Home, installation: Installation) -> Secured | None:
 
 
 def _put(path: Path, secret: str) -> None:
-    """Write a secret. Leaves an identical file alone: processes reload a file that is replaced."""
+    """Write a secret. Leaves an identical file alone, because processes reload a replaced file."""
     if path.exists() and path.read_text("utf-8") == secret:
         return
     new = path.with_name(f".{path.name}.new")

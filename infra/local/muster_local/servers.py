@@ -42,7 +42,7 @@ def external_kafka_settings() -> dict[str, str]:
 
 
 def kafka_at(bootstrap: str) -> "KafkaConnection":
-    """The connection to a stack's Kafka: with the environment's credentials if it names one, else without."""
+    """The connection to a stack's Kafka: with the environment's credentials if it names a Kafka, otherwise without."""
     # Imported late: most commands need no broker, and its client is slow to load.
     from muster_runtime.kafka_settings import KafkaSettings
     from muster_runtime.messaging.connection import KafkaConnection
@@ -69,14 +69,14 @@ def embedded_postgres(folder: Path, installation: Installation, security: Postgr
     port, password = installation.ports[POSTGRES], installation.postgres_password
     server = Postgres(folder / POSTGRES, port, password, security=security)
     server.prepare()
-    # SIGINT is Postgres' fast shutdown: it does not wait for clients to disconnect.
+    # SIGINT is Postgres's fast shutdown: it does not wait for clients to disconnect.
     return Program(POSTGRES, server.command(), server.dsn, stop_signal=signal.SIGINT, user=server.user)
 
 
 def embedded_kafka(
     folder: Path, installation: Installation, services: Sequence[str], security: KafkaSecurity | None = None
 ) -> Program:
-    """An embedded Kafka for these services, prepared to run; without any, for tests or benchmarks, whose load lasts.
+    """An embedded Kafka for these services, prepared to run; without services, it is tuned for sustained load.
 
     Raises KafkaFormatFailed.
     """
@@ -88,7 +88,7 @@ def embedded_kafka(
 
 @contextmanager
 def containers(home: Path) -> Iterator[None]:
-    """With MUSTER_STACK=docker, run the servers that the environment does not name in containers, and name them there.
+    """With MUSTER_STACK=docker, run the servers that the environment does not name in containers, and name them in it.
 
     Raises DockerUnusable.
     """

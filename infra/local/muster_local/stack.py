@@ -30,7 +30,10 @@ _TOKEN_LIFETIME = timedelta(days=1)
 
 
 class StackFailed(Exception):
-    """The stack did not start; nothing is left running. The message names the failed process and has its last lines."""
+    """The stack did not start; nothing is left running.
+
+    The message names the failed process and includes its last lines.
+    """
 
 
 class AlreadyRuns(Refused):
@@ -122,7 +125,7 @@ class Stack:
 
     @property
     def admin_dsn(self) -> str:
-        """The superuser's DSN of the database, in which each service has a schema with its name."""
+        """The superuser's DSN of the database, which has a schema for each service, named after it."""
         return self.state().admin_dsn
 
     @property
@@ -157,7 +160,7 @@ class Stack:
 
     def settings_of(self, service: str) -> dict[str, str]:
         """The environment for a service's own commands: its settings and its secrets."""
-        # Imported late: most commands run no service, and Postgres' client is slow to load.
+        # Imported late: most commands run no service, and Postgres's client is slow to load.
         from muster_local.programs import service_program
         from muster_operator.databases.provisioning import access_to, password_of
 
@@ -262,7 +265,7 @@ def _launch(
 
 
 def _require_embedded_servers() -> None:
-    """Raise BadInput if the environment names servers: securing those is up to their owner."""
+    """Raise BadInput if the environment names servers, because securing those is their owner's task."""
     for name in ("MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP", "MUSTER_STACK"):
         if os.environ.get(name):
             raise BadInput(f"a secured stack runs its own servers: unset {name}")

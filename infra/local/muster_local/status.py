@@ -59,7 +59,7 @@ def _table(answers: list[tuple[ProcessState, Readiness]]) -> Table:
 
 
 def _last_words(process: ProcessState, answer: Readiness) -> list[RenderableType]:
-    """How a process last exited and how often it was restarted; unless it is ready again, its last lines, too."""
+    """How a process last exited and how often it was restarted, with its last lines unless it is ready again."""
     ago = f", {_ago(SystemClock().now() - process.last_exit_at)}" if process.last_exit_at else ""
     restarted = f"{process.name} restarted {process.restarts}×" if process.restarts else f"{process.name} ended"
     ended = f"\n[yellow]{restarted}[/yellow] ({escape(process.last_exit)}{ago})"

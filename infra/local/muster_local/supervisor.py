@@ -41,7 +41,7 @@ _POLL_SECONDS = 0.05
 # After this many restarts without becoming ready, a program fails the start.
 _RESTARTS = 2
 
-# A program that keeps dying restarts after ever longer pauses; one that ran long enough starts again with the first.
+# A program that keeps dying restarts after increasing pauses; after a long enough run, the first pause applies again.
 _FIRST_PAUSE, _LONGEST_PAUSE, _HELD_OUT_SECONDS = 0.2, 10.0, 60.0
 
 
@@ -113,7 +113,7 @@ class Supervisor:
         self._step("Starting Postgres and Kafka" if doors is None else "Starting Postgres, Kafka, and the provider")
         self._state.admin_dsn = external_postgres() or ""
         self._state.bootstrap = external_kafka() or ""
-        # On a shared server, everything of ours carries the stack's name.
+        # On a shared server, everything of ours has the stack's name.
         self._state.topic_prefix = f"muster-{installation.name}." if external_kafka() else ""
 
         async def postgres() -> None:

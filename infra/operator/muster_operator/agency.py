@@ -1,4 +1,4 @@
-"""`muster agency`: lists agencies, and takes an agency into the program and out of it."""
+"""`muster agency`: lists agencies, enrolls and authorizes them, and withdraws them from the program."""
 
 import asyncio
 import hashlib
@@ -76,7 +76,7 @@ async def enroll(
     ] = None,
     time_zone: Annotated[
         str | None,
-        typer.Option(help="The agency's time zone, such as America/New_York: its dates are days there. Default: UTC."),
+        typer.Option(help="The time zone of the agency's dates, such as America/New_York. Default: UTC."),
     ] = None,
     continues: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""`muster streams check`: finds events that are not published yet, and events that are not applied yet."""
+"""`muster streams check`: finds events that are not published yet, or not applied yet."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -32,10 +32,10 @@ from muster_runtime.console import console
 from muster_runtime.messaging.topic_log import TopicLog
 from muster_runtime.text import count
 
-# Between two checks of streams that may be under way.
+# The pause between checks while streams may still complete.
 _PAUSE_SECONDS = 1.0
 
-# Waiting does not fix these.
+# Problems that waiting does not fix.
 _LASTING = (LOST_COMMITS, PARKED, TOPIC_LACKS)
 
 
@@ -51,13 +51,13 @@ class Checked:
 async def check(
     target: Target,
     wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for events under way before they count as missing.")
+        float, typer.Option(min=0, help="Seconds to wait for events in flight before they count as missing.")
     ] = 30.0,
     services: ServicesOption = None,
 ) -> Answer:
     """Compare where every stream ends on Kafka with its producer and with every consumer.
 
-    It reads the topics from the beginning to their present end. The exit status is 1 unless every stream is complete.
+    It reads the topics from the beginning to their current end. The exit status is 1 unless every stream is complete.
     """
     target.require("admin_dsn", "kafka")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -110,7 +110,7 @@ def under_way(missing: list[Missing]) -> set[Stream]:
 
 
 async def _read(log: TopicLog, prefix: str, ends: Ends, tell: Callable[[int], None] = lambda _: None) -> None:
-    """Read on to the topics' present ends."""
+    """Continue reading to the topics' current ends."""
     async for records in log.batches():
         for record in records:
             ends.note(record.topic.removeprefix(prefix), record)

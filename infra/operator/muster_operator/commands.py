@@ -8,7 +8,7 @@ CATALOG = Catalog(
         Command(
             "login",
             "muster_operator.session.commands:login",
-            "Log in at the identity provider, on any device with a browser.",
+            "Log in to the identity provider, on any device with a browser.",
         ),
         Command(
             "logout",
@@ -58,7 +58,7 @@ CATALOG = Catalog(
         Command(
             "rollback-check",
             "muster_operator.rollback:rollback_check",
-            "Check whether a release's code can run on the present databases.",
+            "Check whether a release's code can run on the current databases.",
         ),
         Command(
             "preflight",

@@ -31,7 +31,7 @@ _SERVICE = "entitlements"
 
 
 class Rule(StrEnum):
-    """How a version reaches agencies that are already enrolled."""
+    """When agencies that are already enrolled get a version."""
 
     NOW = "now"
     NEXT_TERM = "next-term"
@@ -105,16 +105,16 @@ async def apply(
         bool, typer.Option("--allow-below-use", help="Lower quotas at once even below what is used in this period.")
     ] = False,
 ) -> Answer:
-    """Propose a file as the next version, unless it equals the present one. Another person must approve it."""
+    """Propose a file as the next version, unless it equals the current one. Another person must approve it."""
     features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate", "read") as service:
         planned = await _plan(service, rule.value, features)
-        # Agencies may still gain or lose by the present version, while its rollout goes on.
+        # Agencies may still gain or lose from the current version while its rollout continues.
         if not any(feature["changed"] or feature["removed"] for feature in planned["features"]):
             present = await service.get("/v1/catalog")
             return Answer(present, f"Version {present['number']} is the same: nothing to publish.")
         if not allow_below_use and (above := _above(planned)):
-            raise BadInput(f"{'; '.join(above)}: state a quota that is no lower, or --allow-below-use")
+            raise BadInput(f"{'; '.join(above)}: set a quota that is not lower, or pass --allow-below-use")
         version = await service.put("/v1/catalog/draft", {"rule": rule.value, "features": features})
         body = {"allow_below_use": True} if allow_below_use else None
         with _naming(features):
@@ -123,7 +123,7 @@ async def apply(
 
 
 def access(mode: str, feature: dict[str, Any]) -> str:
-    """An access, with the quota of the feature where that limits it, such as `20 a month per seat`."""
+    """An access, with the feature's quota if it has one, such as `20 a month per seat`."""
     quota = feature["quota"] or {"limit": feature["monthly_quota_after"]}
     if mode != "quota" or quota["limit"] is None:
         return mode
@@ -146,7 +146,7 @@ async def _plan(service: Service, rule: str, features: list[dict[str, Any]]) -> 
 
 @contextmanager
 def _naming(features: list[dict[str, Any]]) -> Iterator[None]:
-    """Let a refusal name the features, as a file does: the service counts them."""
+    """Name features in a refusal by key, as the file does; the service refers to them by index."""
     try:
         yield
     except BadInput as error:
@@ -156,7 +156,7 @@ def _naming(features: list[dict[str, Any]]) -> Iterator[None]:
 
 def _shown(planned: dict[str, Any]) -> Any:
     if not planned["features"]:
-        return "It equals the present version."
+        return "It is the same as the current version."
     rows = [
         (
             escape(feature["feature"]),
@@ -174,10 +174,10 @@ def _shown(planned: dict[str, Any]) -> Any:
 
 
 def _above(planned: dict[str, Any]) -> list[str]:
-    """A line for each feature with a quota that would be lower at once than what is used in the present period."""
+    """A line for each feature whose quota would be below the use in the current period."""
     lines = []
     for feature in planned["features"]:
-        if not feature.get("above"):  # an earlier release does not say
+        if not feature.get("above"):  # an earlier release does not report it
             continue
         who = count(len(feature["above"]), "agency", "agencies")
         if feature["above_people"]:
@@ -187,16 +187,19 @@ def _above(planned: dict[str, Any]) -> list[str]:
 
 
 def _changes(feature: dict[str, Any], newest: int) -> str:
-    """What differs from the newest version, or else why agencies would gain or lose: they have an earlier one."""
+    """What differs from the newest version; or if nothing does, that some agencies still have an earlier version."""
     if feature["removed"]:
         return "removed"
-    if "key" in feature["changed"]:  # all fields of a new feature differ, and of no other this one
+    if "key" in feature["changed"]:  # a new feature differs in all fields; only then is the key among them
         return "new"
     return ", ".join(feature["changed"]) or f"as version {newest}, which not all have"
 
 
 def _losing(feature: dict[str, Any], rule: str) -> str:
-    """Who loses. A feature that is removed at once stays open for the term, up to whose end a plan compares."""
+    """Who loses the feature.
+
+    If it is removed at once, it stays open until the end of the term, where a plan's comparison ends.
+    """
     if feature["removed"] and not feature["losing"] and rule == Rule.NOW:
         return "who has it, at the end of the term"
     return _who(feature["losing"], feature["losing_seats"])
@@ -207,7 +210,7 @@ def _who(agencies: list[str], seats: int) -> str:
 
 
 def _features(file: Path) -> list[dict[str, Any]]:
-    """The features of a file, in its order. Raises BadInput."""
+    """The features in a file, in its order. Raises BadInput."""
     try:
         tables = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -221,20 +224,20 @@ def _features(file: Path) -> list[dict[str, Any]]:
 
 
 def _file(features: list[dict[str, Any]]) -> str:
-    """The file of which `_features` are these."""
+    """The content of a file from which `_features` reads these features."""
     tables = {each["key"]: _stated({name: each[name] for name in each if name != "key"}) for each in features}
     return tomlkit.dumps(tables).rstrip()
 
 
 def _stated(table: dict[str, Any]) -> dict[str, Any]:
-    """A table without what has no value, which TOML cannot say."""
+    """A table without null values, which TOML does not have."""
     return {
         name: _stated(value) if isinstance(value, dict) else value for name, value in table.items() if value is not None
     }
 
 
 def _plain(value: Any) -> Any:
-    """A value of TOML as one of JSON."""
+    """Convert a TOML value to JSON."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list):

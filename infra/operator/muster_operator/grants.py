@@ -26,7 +26,7 @@ _ENDS = typer.Option(metavar="INSTANT", help="The exclusive end, with a UTC offs
 
 
 class Mode(StrEnum):
-    """How the feature is open."""
+    """How a grant opens the feature."""
 
     UNLIMITED = "unlimited"
     QUOTA = "quota"
@@ -69,7 +69,7 @@ async def add(
     starts_at: Annotated[str | None, _STARTS] = None,
     ends_at: Annotated[str | None, _ENDS] = None,
     allow_below_use: Annotated[
-        bool, typer.Option("--allow-below-use", help="Grant a quota even below what is used in its first period.")
+        bool, typer.Option("--allow-below-use", help="Grant a quota even if it is below the use in its first period.")
     ] = False,
 ) -> Answer:
     """Grant a feature to an agency or one person."""

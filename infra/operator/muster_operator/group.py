@@ -82,7 +82,7 @@ class Root(Group):
             _complain(str(failed), failed.exit_code)
         except typer.TyperException as error:
             _complain(_in_plain_words(error), error.exit_code)
-        except UnicodeEncodeError as error:  # a byte of the command line that is no text goes into no request
+        except UnicodeEncodeError as error:  # bytes that are not UTF-8 cannot be sent
             _complain(f"{error.object!a} must be text in UTF-8", BAD_INPUT)
         sys.exit(status if isinstance(status, int) else 0)
 
@@ -112,7 +112,7 @@ def _write(title: str, rows: list[tuple[str, str]], formatter: Any) -> None:
 
 
 def _in_plain_words(error: typer.TyperException) -> str:
-    """What is wrong with an argument or an option, without the words of pydantic, and naming no file twice."""
+    """What is wrong with an argument or an option, without pydantic's wording, and naming each file once."""
     # Imported late: only a rejected value needs it.
     from pydantic import ValidationError
 

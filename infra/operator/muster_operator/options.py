@@ -46,7 +46,7 @@ ServicesOption = Annotated[
     list[str] | None,
     typer.Option("--service", callback=some_services, help="Only this service; repeatable. Default: all four."),
 ]
-# How a service's refusal says that a quota may be below what is used, and how a command does.
-STATED_BELOW_USE = ("allow_below_use must be true", "give --allow-below-use")
+# How a service's refusal names the option to go below the use, and how a command names it.
+STATED_BELOW_USE = ("allow_below_use must be true", "pass --allow-below-use")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

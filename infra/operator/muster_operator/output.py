@@ -1,4 +1,4 @@
-"""The output of a command: a line or a table for people, or JSON."""
+"""The output of a command: human-readable text, or JSON."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ class Answer:
 
 
 def table(columns: Iterable[str | Column], rows: Iterable[Iterable[str]], *, lines: bool = False) -> Table:
-    """A table; `lines` draws lines between rows, for cells of several lines."""
+    """A table; `lines` draws lines between rows, for multi-line cells."""
     shown = Table(*columns, show_lines=True) if lines else Table(*columns, box=None, pad_edge=False)
     for row in rows:
         shown.add_row(*row)
@@ -38,14 +38,14 @@ def table(columns: Iterable[str | Column], rows: Iterable[Iterable[str]], *, lin
 
 
 def facts(reply: Mapping[str, Any]) -> Table:
-    """The fields of a reply that have a value, a line for each."""
+    """The nonempty fields of a reply, one per line."""
     shown = table(("", ""), [(name.replace("_", " "), escape(_text(value))) for name, value in reply.items() if value])
     shown.show_header = False
     return shown
 
 
 def in_utc(instant: datetime) -> str:
-    """An instant as RFC 3339 in UTC, with a Z."""
+    """An instant in RFC 3339, in UTC with a Z."""
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 

@@ -106,7 +106,7 @@ async def replay(
     The exit status is 1 if one stays parked.
     """
     if sum((topic is not None and agency is not None, every_of is not None, every)) != 1:
-        raise BadInput("give either a topic and an agency, or --agency, or --all")
+        raise BadInput("pass a topic and an agency, --agency, or --all")
     async with target.services(service) as services:
         streams = await find(services, topic, agency or every_of, required=topic is not None)
         replies = [(stream, await stream.service.post(f"{stream.path}/replay")) for stream in streams]
@@ -135,9 +135,7 @@ async def discard(
     async with target.services(service) as services:
         stream = await one(services, topic, agency)
         reply = await stream.service.post(f"{stream.path}/discard", {"records": records, "reason": reason})
-    rest = (
-        f"{count(reply['left'], 'more waits', 'more wait')}: replay the stream" if reply["left"] else "no record waits"
-    )
+    rest = f"{count(reply['left'], 'more waits', 'more wait')}: replay the stream" if reply["left"] else "none is left"
     return Answer({**stream.named(), **reply}, f"{stream}: discarded {', '.join(record)}; {rest}")
 
 

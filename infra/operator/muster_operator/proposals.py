@@ -1,4 +1,4 @@
-"""`muster proposals`: the requests that wait for a second person, and that person's decision."""
+"""`muster proposals`: shows the requests that wait for a second person, and decides on them."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -74,7 +74,7 @@ async def approve(target: Target, proposal: ProposalId, service: ServiceOption =
     async with target.services(service, scopes=_scopes(target, "read", "operate")) as services:
         each, found = await _find(services, proposal)
         reply = await each.post(f"{_path(proposal)}/approval")
-    said = f"{each.name}: {proposal} is approved and done: {found['route'].partition(' ')[0]} {found['path']}"
+    said = f"{each.name}: {proposal} is approved and carried out: {found['route'].partition(' ')[0]} {found['path']}"
     return Answer(reply, escape(said))
 
 
@@ -89,12 +89,12 @@ async def reject(target: Target, proposal: ProposalId, reason: Reason, service: 
 
 
 def is_proposal(reply: Mapping[str, Any]) -> bool:
-    """Whether a service has stored a request for a second person, instead of carrying it out."""
+    """Whether a service stored a request for a second person instead of executing it."""
     return "proposal_id" in reply
 
 
 def waiting(service: str, proposal: Mapping[str, Any]) -> str:
-    """What a proposal waits for, and how to give it that."""
+    """What a proposal waits for, and the command that approves it."""
     return escape(
         f"{service}: proposal {proposal['proposal_id']} waits until {proposal['expires_at']} for another person: "
         f"muster proposals approve {proposal['proposal_id']} --service {service}"

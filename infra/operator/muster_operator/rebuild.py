@@ -46,7 +46,7 @@ def rebuild(
         check=False,
     )
     if done.stderr:
-        failed = "muster: " if done.returncode > FAILED else ""  # its one line, as of a command of this package
+        failed = "muster: " if done.returncode > FAILED else ""  # the prefix of this package's error messages
         typer.echo(f"{failed}{done.stderr}", err=True, nl=False)
     raise typer.Exit(done.returncode)
 

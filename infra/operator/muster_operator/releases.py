@@ -1,4 +1,4 @@
-"""Which schema versions each release's code needs, and whether it can run on the present schemas. Pure."""
+"""Knows which schema versions each release's code needs, and whether it can run on the current schemas. Pure."""
 
 import tomllib
 from collections.abc import Collection, Mapping
@@ -38,7 +38,10 @@ def read_releases(file: Path = TABLE) -> Releases:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a release's code can run on a service's schema. `ahead` are applied versions that it does not know."""
+    """Whether a release's code can run on a service's schema.
+
+    `ahead` are applied versions that the code does not know.
+    """
 
     service: str
     database: str | None
@@ -62,7 +65,7 @@ def judge(releases: Releases, version: str, service: str, applied: Collection[st
     elif broken:
         reason = f"{', '.join(broken)} removed what it uses: restore an earlier backup, or stay"
     elif unknown:
-        reason = f"{', '.join(unknown)}: unknown to this muster; use the muster of the release that runs"
+        reason = f"{', '.join(unknown)}: unknown to this muster; use the muster command of the running release"
     else:
         return Verdict(service, database, can_run=True, reason="", ahead=ahead)
     return Verdict(service, database, can_run=False, reason=reason, ahead=ahead)

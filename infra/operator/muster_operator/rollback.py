@@ -1,4 +1,4 @@
-"""`muster rollback-check`: checks whether another release's code can run on the present databases."""
+"""`muster rollback-check`: checks whether another release's code can run on the current databases."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ async def rollback_check(
     to: Annotated[str, typer.Option("--to", metavar="VERSION", help="The release to go back to.")],
     services: ServicesOption = None,
 ) -> Answer:
-    """Check whether a release's code can run on the present databases. The exit status is 1 if it cannot.
+    """Check whether a release's code can run on the current databases. The exit status is 1 if it cannot.
 
     It compares the migrations in each service's schema with those that the release's code needs, and changes nothing.
     Going back means running the old code: no migration is undone.
@@ -48,7 +48,7 @@ async def rollback_check(
 def _told(verdict: Verdict) -> str:
     if not verdict.can_run:
         return escape(f"no: {verdict.reason}")
-    return f"yes; it does not know {', '.join(verdict.ahead)}, which do no harm" if verdict.ahead else "yes"
+    return f"yes; it does not know {', '.join(verdict.ahead)}, which is harmless" if verdict.ahead else "yes"
 
 
 async def _applied(connection: "asyncpg.Connection[Any]") -> list[str]:

@@ -29,12 +29,12 @@ _SERVICE = "entitlements"
 _PIECE_BYTES = 262_144
 _LOOK_SECONDS = 0.1
 
-# A killed service is back within seconds and continues.
+# How long to wait for a killed service, which is back within seconds and continues.
 _PATIENCE_SECONDS = 60.0
 
 _RETRY_SECONDS = 1.0
 
-# What a busy service, one whose database is away, or a proxy before it answers.
+# The statuses of a busy service, a service without its database, or a proxy in front.
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
 
 
@@ -86,7 +86,7 @@ async def import_(
     if reason := operation["stop_reason"]:
         shown.append(f"Stopped: {escape(reason)}. The rest of the file was not read.")
     if operation["refused"] and results is None:
-        shown.append("Which rows are refused, and why: import the file again with --results FILE")
+        shown.append("To see which rows were refused, and why, import the file again with --results FILE")
     return Answer(operation, Group(*shown), ok=not operation["refused"])
 
 
@@ -136,7 +136,7 @@ async def _follow(http: httpx.AsyncClient, progress: Progress, path: str) -> dic
 
 
 async def _look(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
-    """The operation as it is now. Raises CommandFailed if the service does not answer for a minute, or refuses."""
+    """The operation's current state. Raises CommandFailed if the service refuses, or does not answer for a minute."""
     give_up_at = time.monotonic() + _PATIENCE_SECONDS
     while True:
         late = time.monotonic() > give_up_at
@@ -153,7 +153,7 @@ async def _look(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
 
 
 def _require_writable(results: Path) -> None:
-    """Raise BadInput unless the file can be written; it keeps its content."""
+    """Raise BadInput unless the file can be written. Its content stays."""
     try:
         results.open("ab").close()
     except OSError as error:

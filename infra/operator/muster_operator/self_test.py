@@ -18,11 +18,11 @@ from muster_operator.target import Target, on_target
 
 _OWNER = "enrollment"
 
-# In a branch that cannot take part, so that its records have no consequences.
+# An agency of a branch that cannot take part, so that its records have no consequences.
 _AGENCY = "MUSTER-SELF-TEST"
 _REGISTER = f"id,name,parent,treasury_code,domains,headcount,branch\n{_AGENCY},Muster's self-test,,,,,legislative\n"
 
-# Never in force.
+# An authorization that is never in force.
 _AUTHORIZATION = {
     "issuer": "GSA",
     "product": "frontier-assistant",
@@ -77,7 +77,7 @@ async def self_test(
 
 
 async def _register(owner: Service) -> None:
-    """Add the agency to the register, unless it is there; an import leaves other agencies alone."""
+    """Add the agency to the register if it is missing; the import leaves other agencies alone."""
     try:
         await owner.get(f"/v1/agencies/{_AGENCY}")
     except NotFound:

@@ -13,10 +13,10 @@ GROUP = "muster.servers"
 
 @dataclass(frozen=True)
 class Servers:
-    """Where a running stack's services, Postgres (as superuser), and Kafka are.
+    """The addresses of a running stack's services, Postgres (as superuser), and Kafka.
 
-    `token` issues a bearer token for scopes and all agencies. `settings_of` returns the environment of a service's own
-    commands. `kafka` has fields of KafkaSettings, by name.
+    `token` issues a bearer token for scopes and all agencies. `settings_of` returns the environment for a service's own
+    commands. `kafka` contains fields of KafkaSettings, by name.
     """
 
     urls: Mapping[str, str]

@@ -11,15 +11,15 @@ import httpx
 from muster_operator.failures import BadInput, CommandFailed, NotFound, Refused, TimedOut, Unreachable
 from muster_operator.session.tokens import Credential
 
-# A replay of a hundred thousand records takes minutes, and is safe to resend if it is interrupted.
+# A replay of a hundred thousand records takes minutes, and can safely be sent again if it is interrupted.
 _SECONDS = 600.0
 
-# A service that is stopped, or behind a firewall, may refuse no connection.
+# A stopped or firewalled service may not even refuse connections.
 CONNECT_SECONDS = 10.0
 
 _INVALID_INPUT = "urn:muster:problem:invalid-input"
 
-# Every other error that a service answers is a refusal.
+# Every other error response is a refusal.
 _FAILURES: dict[int, type[CommandFailed]] = {
     httpx.codes.BAD_REQUEST: BadInput,
     httpx.codes.UNPROCESSABLE_ENTITY: BadInput,
@@ -72,7 +72,7 @@ class Service:
         return reply.json() if reply.content else None
 
     async def put(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The answer to a command that sets what is at an address. Raises CommandFailed."""
+        """Replace the resource at a path; return the reply. Raises CommandFailed."""
         return (await self._ask("PUT", path, json=body)).json()
 
     async def send(self, path: str, text: str, media_type: str) -> Any:
@@ -80,7 +80,7 @@ class Service:
         return (await self._ask("POST", path, content=text.encode(), headers={"content-type": media_type})).json()
 
     async def items(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
-        """Every item of a list, page by page. Raises CommandFailed."""
+        """All items of a list, page by page. Raises CommandFailed."""
         after: dict[str, str] = {}
         while True:
             page = await self.get(path, limit="200", **query, **after)
@@ -100,7 +100,7 @@ class Service:
 
 
 def agency_path(agency_id: str) -> str:
-    """The path of what a service has of an agency."""
+    """The path of an agency's resources in a service."""
     return f"/v1/agencies/{quote(agency_id, safe='')}"
 
 
@@ -112,13 +112,13 @@ def no_answer(service: str, error: httpx.HTTPError) -> CommandFailed:
 
 
 def require_success(service: str, reply: httpx.Response) -> None:
-    """Raise BadInput, NotFound, or Refused, with what the problem says, if a service replied with an error."""
+    """Raise BadInput, NotFound, or Refused, with the problem's text, if a service replied with an error."""
     if reply.is_error:
         raise _FAILURES.get(reply.status_code, Refused)(f"{service}: {_said(reply)}")
 
 
 def _said(reply: httpx.Response) -> str:
-    """A problem in one line: every invalid value, or else its detail, with the title where a detail needs it."""
+    """A problem in one line: each invalid value, or else its detail, with the title if needed."""
     try:
         problem = reply.json()
         if problem.get("type") == _INVALID_INPUT and len(problem.get("errors", ())) > 1:
@@ -135,7 +135,7 @@ def _invalid(error: Mapping[str, Any]) -> str:
 
 
 async def every_item(services: Mapping[str, Service], path: str, **query: str) -> list[tuple[Service, dict[str, Any]]]:
-    """Every item of a list that each service has; queries all services concurrently."""
+    """All items of a list that each service has; queries all services concurrently."""
 
     async def of(service: Service) -> list[tuple[Service, dict[str, Any]]]:
         return [(service, item) async for item in service.items(path, **query)]

@@ -202,7 +202,7 @@ def _as_json(position: Position) -> dict[str, int] | None:
 
 
 def _caught_up(applied: Position, produced: Position) -> bool:
-    """Whether nothing is left to apply. A reader learns of a raised epoch only from its first event."""
+    """Whether nothing is left to apply. A reader learns about a raised epoch only from its first event."""
     return applied == produced or (applied[0] < produced[0] and applied[1] >= produced[1])
 
 

@@ -1,4 +1,4 @@
-"""The servers that an operator's command uses: a home folder's stack, or those that the environment names."""
+"""The servers that an operator's command uses: a stack in a home folder, or those named in the environment."""
 
 import inspect
 import os
@@ -27,9 +27,9 @@ _URL = re.compile(r"MUSTER_([A-Z]+)_URL")
 
 @dataclass(frozen=True)
 class Target:
-    """Where the services, Postgres (as superuser), and Kafka are; unknown ones are empty.
+    """The addresses of the services, Postgres (as superuser), and Kafka; unknown ones are empty.
 
-    Without a `token`, `issue` gets one from the stack's issuer. `settings_of` returns the environment of a service's
+    Without a `token`, `issue` gets one from the stack's issuer. `settings_of` returns the environment for a service's
     own commands, if a stack runs. `kafka_settings` are the fields of KafkaSettings that the environment does not set.
     """
 
@@ -44,11 +44,11 @@ class Target:
 
     @classmethod
     def find(cls, home: Path, token: str | None = None) -> "Target":
-        """The stack in a home folder, or else the servers that the environment names.
+        """The stack in a home folder, or else the servers named in the environment.
 
         MUSTER_<SERVICE>_URL and MUSTER_ADMIN_DSN take precedence over the stack; MUSTER_KAFKA_BOOTSTRAP and
-        MUSTER_TOPIC_PREFIX do not, because the stack itself was started with them.
-        Raises BadInput for a home folder if muster-local is not installed.
+        MUSTER_TOPIC_PREFIX do not, because the stack itself was started with them. Raises BadInput for a home folder if
+        muster-local is not installed.
         """
         if home != DEFAULT_HOME and not servers.stacks_are_known():
             raise BadInput("--home needs the package muster-local, which is not installed")
@@ -97,7 +97,7 @@ class Target:
         return find_credential(self.token, None if issue is None else lambda: issue(*scopes))
 
     def require(self, *names: str) -> "Target":
-        """Raise BadInput if one of these, of `urls`, `admin_dsn`, and `kafka`, is unknown."""
+        """Raise BadInput if one of these is unknown: `urls`, `admin_dsn`, or `kafka`."""
         how = {"urls": "MUSTER_<SERVICE>_URL", "admin_dsn": "MUSTER_ADMIN_DSN", "kafka": "MUSTER_KAFKA_BOOTSTRAP"}
         for name in names:
             if not (self.kafka.bootstrap if name == "kafka" else getattr(self, name)):
@@ -171,7 +171,7 @@ def _secret(setting: str) -> str:
 
 
 def on_target(*, asks: bool = True) -> Callable[[Callable[..., Coroutine[Any, Any, Answer]]], Callable[..., None]]:
-    """Turn a coroutine into a command that gets the Target that --home, --token, and the environment name.
+    """Turn a coroutine into a command that gets the Target described by --home, --token, and the environment.
 
     Only a command that calls services (`asks`) has --token.
     """

@@ -31,14 +31,14 @@ from muster_runtime.messaging.connection import KafkaConnection
 
 app = group("Compare Kafka's topics with the contracts, and correct them.")
 
-# Kafka's config_source of a setting that is set on the topic itself.
+# Kafka's config_source for a setting that is set on the topic itself.
 _SET_ON_TOPIC = 1
 
-# Kafka's internal topics, which all programs on a cluster share. If they lose acknowledged records, consumer groups go
+# Kafka's internal topics, shared by all programs on a cluster. If they lose acknowledged records, consumer groups go
 # back, and an unfinished transaction may seem finished.
 _KAFKAS_OWN = ("__consumer_offsets", "__transaction_state")
 
-# Whether a broker that lacks acknowledged events may lead.
+# Whether a broker that lacks acknowledged events may become leader.
 _UNCLEAN = "unclean.leader.election.enable"
 
 
@@ -227,7 +227,7 @@ async def apply_plan(
     ] = None,
     acls: AclsOption = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="With --acls: remove the ACLs on Muster's topics that nobody needs.")
+        bool, typer.Option("--prune", help="With --acls: remove unneeded ACLs on Muster's topics.")
     ] = False,
     subscribers: SubscribersOption = None,
     principal: PrincipalOption = PRINCIPAL,

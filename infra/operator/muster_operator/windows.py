@@ -1,4 +1,4 @@
-"""`muster windows`: shows an agency's feature windows; previews and decides what changes one."""
+"""`muster windows`: shows an agency's feature windows; previews and makes changes to them."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -48,7 +48,7 @@ Preview = Annotated[
 @app.command()
 @on_target()
 async def show(target: Target, agency: Agency) -> Answer:
-    """Show the windows of an agency's present enrollment."""
+    """Show the windows of an agency's current enrollment."""
     async with target.service(_SERVICE, "read") as service:
         page = await service.get(_path(agency))
         if not page["items"]:
@@ -124,7 +124,7 @@ async def _window(service: Service, agency: str, feature: str) -> dict[str, Any]
         window["feature"]: window for window in (await service.get(_path(agency)))["items"]
     }
     if feature not in windows:
-        raise NotFound(f"{agency} has no window of {feature}; it has {', '.join(windows) or 'none'}")
+        raise NotFound(f"{agency} has no window for {feature}; it has {', '.join(windows) or 'none'}")
     return windows[feature]
 
 
@@ -133,18 +133,18 @@ def _path(agency: str) -> str:
 
 
 def _either(name: str, on: str | None, at: str | None) -> dict[str, str]:
-    """The day or the instant as the service takes it. Raises BadInput unless it is exactly one."""
+    """The day or the instant as the service expects it. Raises BadInput unless exactly one is given."""
     if on is not None and at is not None:
-        raise BadInput(f"give --{name}-on or --{name}-at, not both")
+        raise BadInput(f"pass --{name}-on or --{name}-at, not both")
     if on is not None:
         return {f"{name}_on": on}
     if at is not None:
         return {f"{name}_at": at}
-    raise BadInput(f"give either --{name}-on or --{name}-at")
+    raise BadInput(f"pass either --{name}-on or --{name}-at")
 
 
 async def _shown(service: Service, windows: Sequence[dict[str, Any]]) -> Any:
-    """A table of windows, with the quotas of the versions of the catalog that they follow."""
+    """A table of windows, with the quotas from their versions of the catalog."""
     versions = {
         number: {each["key"]: each for each in (await service.get(f"/v1/catalog/versions/{number}"))["features"]}
         for number in {window["catalog_number"] for window in windows}
@@ -167,19 +167,19 @@ async def _shown(service: Service, windows: Sequence[dict[str, Any]]) -> Any:
 
 
 def _now(window: dict[str, Any], feature: dict[str, Any]) -> str:
-    """What applies now. Within a window that is anchored on seats, each seat has its own trial."""
+    """What applies now. In a window anchored on seats, each seat has its own trial."""
     of_seats = window["seat_days"] is not None and window["access"] == window["mode"]
     return "by seat" if of_seats else access(window["access"], feature)
 
 
 def _length(window: dict[str, Any]) -> str:
-    """How long the window lasts: a trial's days, for each seat if it begins with the seat's first use."""
+    """How long the window lasts: a trial's days, or days per seat if it begins with each seat's first use."""
     if window["seat_days"] is not None:
         return f"{count(window['seat_days'], 'day')} per seat"
     if not window["trial"]:
         return "the term"
     starts_at, ends_at = (datetime.fromisoformat(window[name]) for name in ("starts_at", "ends_at"))
-    days = count(round((ends_at - starts_at) / timedelta(days=1)), "day")  # one of them may have 23 or 25 hours
+    days = count(round((ends_at - starts_at) / timedelta(days=1)), "day")  # a day may have 23 or 25 hours
     return f"{days}, extended" if window["extended"] else days
 
 

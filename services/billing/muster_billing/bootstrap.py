@@ -1,4 +1,4 @@
-"""Billing, put together."""
+"""Assembles billing."""
 
 from muster_billing.api import router
 from muster_billing.publishing import audit_sealed

@@ -22,7 +22,7 @@ class BillingSettings(Settings):
 
     @property
     def tariff(self) -> Tariff:
-        """The prices as the domain knows them."""
+        """The prices as an object of the domain."""
         return Tariff(
             first_term=Money(self.term_price_minor, self.currency),
             renewal=Money(self.renewal_price_minor, self.currency),

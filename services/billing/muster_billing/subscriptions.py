@@ -14,7 +14,7 @@ from muster_runtime.scheduling.deadlines import DeadlineHandler
 
 
 def subscriptions(tariff: Tariff, zone: ZoneInfo) -> Mapping[type[Event], EventHandler]:
-    """A suspension is not here: the term runs on, and its invoice is owed."""
+    """The handler of each event. There is none for a suspension: the term continues, and its invoice is owed."""
     return {
         AgencyEnrolled: partial(terms.on_agency_enrolled, tariff, zone),
         AgencyWithdrawn: partial(terms.on_agency_withdrawn, zone),
@@ -22,7 +22,7 @@ def subscriptions(tariff: Tariff, zone: ZoneInfo) -> Mapping[type[Event], EventH
 
 
 def deadlines(tariff: Tariff, zone: ZoneInfo) -> Mapping[str, DeadlineHandler]:
-    """Kinds that are due at the same instant are handled in this order."""
+    """The handler of each kind of deadline. Kinds that are due at the same instant are handled in this order."""
     return {
         START_TERM: terms.on_start_term_due,
         OFFER_RENEWAL: partial(renewals.on_offer_renewal_due, tariff),

@@ -76,7 +76,7 @@ _Text = Annotated[
 _Email = Annotated[
     str, StringConstraints(max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$"), AfterValidator(_visible)
 ]
-# The most that the database and reports support; the agency's headcount sets the real limit.
+# The maximum that the database and reports support; the agency's headcount sets the real limit.
 _Seats = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 
 AuthorizationId = Annotated[str, Path(pattern=r"^atu_[0-9a-f]{32}$")]
@@ -217,7 +217,7 @@ async def submit_enrollment(
     seats_per_head: SeatsPerHeadDep,
 ) -> Response:
     """The enrollment becomes active once an authorization is in force and the data-use terms are accepted."""
-    # What is left of a trial tells what another agency has used of it.
+    # The rest of a trial would reveal how much of it another agency has used.
     check_continued(agency_id, body.continues, [each for each in body.continues if identity.may_act_for(each)])
     command = SubmitEnrollment(
         agency_id, body.seats, body.starts_at, body.contact.to_person(), body.time_zone, tuple(body.continues)

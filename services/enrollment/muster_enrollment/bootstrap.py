@@ -1,4 +1,4 @@
-"""Enrollment, put together."""
+"""Assembles enrollment."""
 
 from muster_contracts.enrollment import AgencyEnrolled, ContactRecorded, EnrollmentAuditSealed
 from muster_enrollment import api

@@ -9,14 +9,14 @@ from muster_enrollment.domain.register import Entry
 
 @dataclass(frozen=True, slots=True)
 class ImportRegister:
-    """Import the agencies in a register file, all of them or none."""
+    """Import the agencies in a register file: all of them or none."""
 
     entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitEnrollment:
-    """Request that an agency joins the program with a number of seats from an instant on."""
+    """Request that an agency join the program with a number of seats from an instant on."""
 
     agency_id: str
     seats: int

@@ -8,7 +8,7 @@ from muster_runtime.errors import PermanentError
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A value that breaks a rule; `line` counts from 1, the header's."""
+    """A value that breaks a rule; `line` counts from 1, the header."""
 
     line: int
     field: str

@@ -1,4 +1,4 @@
-"""Facts of the domain as the events that publish them."""
+"""Converts facts of the domain to the events that publish them."""
 
 from datetime import datetime
 

@@ -13,7 +13,7 @@ from muster_runtime.pagination import Page, Pagination
 
 
 async def list_agencies(connection: Connection, agencies: Collection[str], page: Pagination) -> Page[AgencyReply]:
-    """These of the register's agencies, or with EVERY_AGENCY all of them, by id."""
+    """The register's agencies with these IDs, or with EVERY_AGENCY all of them, by ID."""
     found = await connection.fetch(
         """
         select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
@@ -31,7 +31,7 @@ async def list_agencies(connection: Connection, agencies: Collection[str], page:
 
 
 async def find_agency(connection: Connection, agency_id: str) -> AgencyReply:
-    """Raises NotFound."""
+    """An agency in the register. Raises NotFound."""
     page = await list_agencies(connection, [agency_id], Pagination(limit=1, after=None))
     if not page.items:
         raise NotFound(f"the register has no agency {agency_id}")
@@ -46,7 +46,7 @@ async def find_enrollment(connection: Connection, agency_id: str, now: datetime)
 
 
 async def list_authorizations(connection: Connection, agency_id: str, page: Pagination) -> Page[AuthorizationReply]:
-    """An agency's authorizations by id. Raises NotFound for an unknown agency."""
+    """An agency's authorizations by ID. Raises NotFound for an unknown agency."""
     await find_agency(connection, agency_id)
     found = await connection.fetch(
         """

@@ -71,7 +71,7 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
 
 
 def make_retentions(settings: EntitlementsSettings) -> list[Retention]:
-    """How long it is kept what pools, windows, and seats were before a change, and the events behind what is over."""
+    """How long to keep earlier versions of pools, windows, and seats, and the events behind what is over."""
     days = settings.history_retention_days or settings.audit_retention_days
     if days is None:
         return []
@@ -91,10 +91,10 @@ async def _warnings(connection: Connection) -> list[str]:
 
 
 async def _check_subject_key(fingerprint: str, connection: Connection) -> str | None:
-    """Why the service must not start with its subject key, if it must not."""
+    """Why the service must not start with its subject key; None if it may."""
     if await subject_key.save_first_fingerprint(connection, fingerprint) == fingerprint:
         return None
     return (
-        "MUSTER_SUBJECT_KEY is not the key of the first start: it would give everyone a second reference and seat. "
-        "Set the first key"
+        "MUSTER_SUBJECT_KEY is not the key from the first start: it would give everyone a second reference and seat. "
+        "Restore that key"
     )

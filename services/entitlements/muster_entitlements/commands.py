@@ -99,7 +99,7 @@ class SetSeatPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SaveCatalogDraft:
-    """Save the draft of the catalog's next version, whole; `if_revision` is that of the draft that the caller read."""
+    """Save the whole draft of the catalog's next version; `if_revision` is the revision that the caller read."""
 
     rule: CatalogRule
     features: tuple[Feature, ...]
@@ -110,7 +110,7 @@ class SaveCatalogDraft:
 class PublishCatalog:
     """Publish the draft of the catalog; `revision` is the one that the caller read.
 
-    `allow_below_use`: also if it lowers a quota at once below what is used in the present period.
+    `allow_below_use`: even if it immediately lowers a quota below the use in the current period.
     """
 
     revision: int
@@ -119,9 +119,9 @@ class PublishCatalog:
 
 @dataclass(frozen=True, slots=True)
 class GrantFeature:
-    """Grant a feature to an agency, or with `subject_ref` to one person. It starts now if it says nothing else.
+    """Grant a feature to an agency or, with `subject_ref`, to one person. By default, the grant starts now.
 
-    `allow_below_use`: also a quota below what is used in its first period.
+    `allow_below_use`: even if its quota is below the use in its first period.
     """
 
     agency_id: str
@@ -145,7 +145,7 @@ class RevokeGrant:
 
 @dataclass(frozen=True, slots=True)
 class ConsumeFeature:
-    """Use a feature so often, if the quota allows it."""
+    """Use a feature `amount` times, if the quota allows it."""
 
     agency_id: str
     subject_ref: str
@@ -155,7 +155,7 @@ class ConsumeFeature:
 
 @dataclass(frozen=True, slots=True)
 class DiscardParkedUsage:
-    """Discard records of use that could not be counted."""
+    """Discard usage records that could not be counted."""
 
     ids: tuple[int, ...]
     reason: str
@@ -163,7 +163,7 @@ class DiscardParkedUsage:
 
 @dataclass(frozen=True, slots=True)
 class GrantQuota:
-    """Grant uses beyond a quota, to a person, or with None to all people of the agency, within [starts_at, ends_at)."""
+    """Grant uses beyond a quota within [starts_at, ends_at), to a person or, with None, to all people of the agency."""
 
     agency_id: str
     subject_ref: str | None

@@ -81,7 +81,7 @@ class WindowUnknown(NotFound):
 
 
 class WindowWithoutTrial(Conflict):
-    """The window lasts as long as the term, which alone changes it."""
+    """The window lasts as long as the term; only the term changes it."""
 
     slug = "window-without-trial"
     title = "The window is not a trial"
@@ -94,7 +94,7 @@ class WindowOver(Conflict):
     """The trial has ended."""
 
     slug = "window-over"
-    title = "The window is over"
+    title = "The window has ended"
 
     def __init__(self, window_id: str, ends_at: datetime) -> None:
         super().__init__(
@@ -162,14 +162,14 @@ class OperationUnknown(NotFound):
 
 
 class TooManyFiles(Conflict):
-    """The agency has as many files that are being received or processed as it may have."""
+    """The agency has reached the limit of files that are being received or processed."""
 
     slug = "too-many-files"
     title = "Too many files at once"
 
     def __init__(self, agency_id: str, limit: int) -> None:
         super().__init__(
-            f"{agency_id} has {limit} files that are being received or processed, the most at once; "
+            f"{agency_id} already has {limit} files being received or processed, the maximum; "
             "send this one when one of them is done",
             limit=limit,
         )
@@ -254,17 +254,17 @@ class QuotaGrantsFull(Conflict):
     """The person, or the agency, has too many quota grants of the feature that are not spent."""
 
     slug = "quota-grants-full"
-    title = "Too many quota grants are not spent"
+    title = "Too many unspent quota grants"
 
     def __init__(self, feature: str, most: int) -> None:
-        super().__init__(f"{most} quota grants of {feature} are neither spent nor over: wait until one is", most=most)
+        super().__init__(f"{most} quota grants of {feature} are still open: wait until one is spent or ends", most=most)
 
 
 class GrantsFull(Conflict):
-    """The record of what the person, or the agency, has leaves no room for another grant."""
+    """The record of the person, or the agency, has no room for another grant."""
 
     slug = "grants-full"
-    title = "Too many grants are not over"
+    title = "Too many grants are still open"
 
 
 class GrantOverlaps(Conflict):
@@ -284,10 +284,10 @@ class GrantEnded(Conflict):
     """The grant is over, so it cannot be revoked."""
 
     slug = "grant-ended"
-    title = "The grant is over"
+    title = "The grant has ended"
 
     def __init__(self, grant_id: str, ended_at: datetime) -> None:
-        super().__init__(f"grant {grant_id} ended at {ended_at.isoformat()}; only one that is not over can be revoked")
+        super().__init__(f"grant {grant_id} ended at {ended_at.isoformat()}; one that has ended cannot be revoked")
 
 
 class TermUnknown(PermanentError):

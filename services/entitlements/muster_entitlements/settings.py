@@ -23,8 +23,8 @@ class EntitlementsSettings(Settings):
         default=None,
         ge=30,
         le=36600,
-        description="Days for which it is kept what a pool, a window, or a seat was before a change, and which events "
-        "are behind what is over. "
+        description="Days for which earlier states of pools, windows, and seats are kept, and the events "
+        "behind what is over. "
         "By default as long as audit rows are.",
     )
 

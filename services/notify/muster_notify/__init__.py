@@ -1,1 +1,1 @@
-"""Notifies people and systems of what happened: rules, e-mail, webhooks and their deliveries."""
+"""Notifies people and systems of events: rules, e-mail, webhooks, and their deliveries."""

@@ -15,7 +15,7 @@ class AddWebhook:
 
 @dataclass(frozen=True, slots=True)
 class DeleteWebhook:
-    """Stop sending to an endpoint, for good."""
+    """Stop sending to an endpoint permanently."""
 
     agency_id: str
     webhook_id: str
@@ -31,7 +31,7 @@ class EnableWebhook:
 
 @dataclass(frozen=True, slots=True)
 class RotateWebhookSecret:
-    """Replace an endpoint's secret. For `overlap_hours`, the one before it signs as well."""
+    """Replace an endpoint's secret. For `overlap_hours`, the previous secret signs as well."""
 
     agency_id: str
     webhook_id: str
@@ -49,7 +49,7 @@ class ReplayWebhook:
 
 @dataclass(frozen=True, slots=True)
 class RetryDelivery:
-    """Attempt a delivery now that failed or waits for its next attempt. `tenant` is the caller's agency."""
+    """Attempt a delivery now, if it failed or waits for its next attempt. `tenant` is the caller's agency."""
 
     agency_id: str
     delivery_id: str

@@ -35,7 +35,7 @@ class DuplicateWebhook(Conflict):
 
 
 class WebhookLimitReached(Conflict):
-    """The agency, or the operators, have as many endpoints as they may have."""
+    """The agency, or the operators, already have the maximum number of endpoints."""
 
     slug = "webhook-limit-reached"
     title = "No more endpoints are allowed"
@@ -52,7 +52,7 @@ class AlreadyEnabled(Conflict):
 
 
 class EndpointNotEnabled(Conflict):
-    """The endpoint that a replay is for is disabled."""
+    """The endpoint to replay is disabled."""
 
     def __init__(self, webhook_id: str, state: str) -> None:
         super().__init__(f"webhook {webhook_id} is {state}: enable it first")
@@ -73,10 +73,10 @@ class AlreadyDelivered(Conflict):
 
 
 class DeliveryWaits(Conflict):
-    """An earlier delivery to the same recipient must be done first."""
+    """An earlier delivery to the same recipient must finish first."""
 
     def __init__(self, delivery_id: str, recipient: str) -> None:
-        super().__init__(f"delivery {delivery_id} waits behind an earlier one to {recipient}")
+        super().__init__(f"delivery {delivery_id} is waiting behind an earlier one to {recipient}")
 
 
 class DeliveryReplayed(Conflict):

@@ -1,4 +1,4 @@
-"""From a fact of the domain to the event of the contract."""
+"""Converts facts of the domain to the contracts' events."""
 
 from datetime import datetime
 
@@ -8,11 +8,11 @@ from muster_runtime.observability.seals import Seal
 
 
 def webhook_endpoint_disabled(delivery: Delivery, disabled_at: datetime) -> WebhookEndpointDisabled:
-    """The endpoint of a delivery is disabled, because the delivery was given up."""
+    """The endpoint of a delivery was disabled, because the delivery was given up."""
     return WebhookEndpointDisabled(
         agency_id=delivery.audience,
         webhook_id=delivery.recipient,
-        # A lane is strictly in order: nothing else in it has arrived since this delivery's first attempt.
+        # A lane is strictly ordered: nothing else in it has been delivered since this delivery's first attempt.
         failing_since=delivery.round_started_at or disabled_at,
         disabled_at=disabled_at,
     )

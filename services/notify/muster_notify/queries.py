@@ -45,7 +45,7 @@ async def list_webhooks(
 
 
 async def find_webhook(connection: Connection, agency_id: str, webhook_id: str) -> WebhookReply:
-    """An agency's endpoint. Raises WebhookUnknown, also if it is deleted."""
+    """An agency's endpoint. Raises WebhookUnknown if there is none, or it was deleted."""
     row = await connection.fetchrow(
         f"select {_WEBHOOK} from webhook where agency_id = $1 and id = $2 and state <> 'deleted'",  # noqa: S608
         agency_id,
@@ -84,9 +84,9 @@ async def list_deliveries(
 ) -> Page[DeliveryReply]:
     """Deliveries about an agency (with `*`, about any), latest first. Raises InvalidCursor.
 
-    A tenant sees those to its own recipients; an operator (`*`) sees all. Of each agency it reads no more than a page.
+    A tenant sees those to its own recipients; an operator (`*`) sees all. Reads at most one page per agency.
     """
-    seen = "$2 = '*'" if tenant == EVERY_AGENCY else "audience = $2 and audience <> '*'"  # as the index says it
+    seen = "$2 = '*'" if tenant == EVERY_AGENCY else "audience = $2 and audience <> '*'"  # worded like the index
     rows = await connection.fetch(
         f"""
         with agency as (
@@ -123,7 +123,7 @@ async def list_deliveries(
 
 
 async def find_delivery(connection: Connection, agency_id: str, delivery_id: str, *, tenant: str) -> DeliveryLogReply:
-    """A delivery with its attempts. Raises DeliveryUnknown, also if its audience is not the tenant."""
+    """A delivery with its attempts. Raises DeliveryUnknown if it does not exist or is not for the tenant."""
     row: Any = await connection.fetchrow(
         f"select {_DELIVERY} from delivery where agency_id = $1 and id = $2 and ($3 = '*' or audience = $3)",  # noqa: S608
         agency_id,

@@ -38,7 +38,7 @@ class NotifySettings(Settings):
     secret_key: SecretStr = Field(
         default=SecretStr(SANDBOX_SECRET_KEY),
         description="The keys of the webhooks' secrets, separated by commas or line ends: each 32 bytes in URL-safe "
-        "base64. The first seals, all open; secrets that are sealed with another are sealed again.",
+        "base64. The first key encrypts, all decrypt; secrets under another key are re-encrypted.",
     )
 
     @field_validator("secret_key")
@@ -71,5 +71,5 @@ class NotifySettings(Settings):
 
 
 def keys_of(keys: str) -> Sequence[str]:
-    """Each of the keys that a setting holds, separated by commas or line ends."""
+    """The keys in a setting, separated by commas or line breaks."""
     return [key.strip() for key in keys.replace(",", "\n").splitlines() if key.strip()]

@@ -1,4 +1,4 @@
-"""Event → handler."""
+"""Which event goes to which handler."""
 
 from collections.abc import Mapping
 

@@ -1,6 +1,6 @@
-"""Tasks that stop when they are canceled, though what they await may swallow a cancellation.
+"""Helps tasks stop when they are canceled, even if what they await swallows the cancellation.
 
-aiokafka's client does so while it closes, and an error that is raised on the way takes the cancellation's place.
+aiokafka's client does so while it closes; an error raised meanwhile replaces the cancellation.
 """
 
 import asyncio
@@ -13,16 +13,16 @@ _log = structlog.get_logger(__name__)
 
 
 def is_canceled() -> bool:
-    """Whether the present task was canceled, even if nothing was raised."""
+    """Whether the current task was canceled, even if nothing was raised."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 async def run_together(*duties: Coroutine[Any, Any, None]) -> None:
-    """Run duties until the first ends, and then cancel the others. Its error is raised; those of others are logged.
+    """Run duties until the first one ends, then cancel the others. Raises its error, and logs the errors of the others.
 
-    Each cancellation reaches every duty, since one can be swallowed, and reaches it once: a second one would end a duty
-    before it has put its things in order.
+    A cancellation of this task cancels every duty, even if the duty swallowed an earlier one. It cancels each only
+    once: a second cancellation would end a duty before it has cleaned up.
     """
     tasks = [asyncio.create_task(duty) for duty in duties]
     first: BaseException | None = None

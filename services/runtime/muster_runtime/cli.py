@@ -29,10 +29,10 @@ Built = TypeVar("Built")
 
 
 def run(bootstrap: str, schema: Schema) -> None:
-    """Run the command line of the service that the module's `build` describes, and whose schema this is.
+    """Run the command line of a service: `bootstrap` is the module whose `build` describes it; `schema` is its schema.
 
-    The commands about the schema need none of the service's own settings: they run where only a database's secret is.
-    Nor do they import the service, so that a pod that waits for its schema is ready in a fifth of the time.
+    The commands about the schema need none of the service's own settings, so they run with only a database's secret.
+    They do not import the service either, so a pod that waits for its schema is ready in a fifth of the time.
     """
     app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -126,7 +126,7 @@ def _checked(reason: str) -> str:
 def _rebuild(service: "Service", projection: str, reason: str | None, *, as_json: bool) -> None:
     from muster_runtime.operations.rebuild import RebuildFailed, rebuild
 
-    # The command says itself which server does not answer; aiokafka must not log it.
+    # The command reports which server does not respond, so aiokafka must not log it too.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         outcome = asyncio.run(rebuild(service, projection, reason))
@@ -153,7 +153,7 @@ def _schema_commands() -> Generator[None, None, None]:
 
 
 def _service(bootstrap: str) -> "Service":
-    gc.disable()  # a sixth of a start would go into looking for garbage in what is imported
+    gc.disable()  # garbage collection would take a sixth of the startup time
     try:
         build = import_module(bootstrap).build
     finally:

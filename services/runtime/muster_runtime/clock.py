@@ -1,7 +1,7 @@
-"""The clock of a service: the machine's, or in a sandbox one that is set by hand.
+"""A service's clock: the system clock, or in a sandbox a clock that is set by hand.
 
-A handler uses the unit of work's `now` instead. Only leases and the dropping of old audit rows and usage partitions go
-by Postgres' own clock, and log lines by the machine's.
+A handler uses the unit of work's `now` instead. Only leases and the dropping of old audit rows and usage partitions use
+Postgres's clock, and log lines use the system clock.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ MAX_SKEW = timedelta(seconds=1)
 
 
 class Clock(Protocol):
-    """Tells the time, UTC."""
+    """Returns the time, in UTC."""
 
     @property
     def virtual(self) -> bool:
-        """Whether its time is set by hand, as only a sandbox's is, and may differ from every other clock."""
+        """Whether the time is set by hand, as only a sandbox's is, and may differ from every other clock."""
         ...
 
     def now(self) -> datetime:
@@ -27,7 +27,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     virtual = False
 
@@ -37,7 +37,7 @@ class SystemClock:
 
 
 class SandboxClock:
-    """A clock that follows the machine's until it is moved, and then stays at the instant it was moved to."""
+    """A clock that follows the system clock until it is moved, and then stays at the instant it was moved to."""
 
     virtual = True
 
@@ -46,7 +46,7 @@ class SandboxClock:
         self._on_move: list[Callable[[], None]] = []
 
     def now(self) -> datetime:
-        """The current instant: that of the last move, or before the first one the machine's."""
+        """The instant of the last move, or the system clock's before the first move."""
         return self._moved_to or datetime.now(UTC)
 
     def move(self, now: datetime) -> None:
@@ -56,16 +56,16 @@ class SandboxClock:
             callback()
 
     def on_move(self, callback: Callable[[], None]) -> None:
-        """Call back after each move."""
+        """Run `callback` after each move."""
         self._on_move.append(callback)
 
 
 def skew(sent: datetime, entered: datetime, left: datetime, received: datetime) -> str | None:
-    """How a process's clock and its server's disagree, or None where they may agree.
+    """How a process's clock and its server's disagree, or None if they may agree.
 
-    The process reads its clock when it sends a statement (`sent`) and when the answer arrives (`received`); the server
-    reads its own in between (`entered`, `left`). However long the network takes, `sent` later than `entered` proves
-    that the process's clock is ahead, and `left` later than `received` that it is behind.
+    The process reads its clock when it sends a statement (`sent`) and when the response arrives (`received`); the
+    server reads its own in between (`entered`, `left`). However long the network takes, `sent` later than `entered`
+    proves that the process's clock is ahead, and `left` later than `received` that it is behind.
     """
     if sent - entered > MAX_SKEW:
         return _disagreement(sent, entered)
@@ -76,8 +76,8 @@ def skew(sent: datetime, entered: datetime, left: datetime, received: datetime) 
 
 def _disagreement(process: datetime, server: datetime) -> str:
     return (
-        f"the clock of this process says {_text(process)} and that of Postgres {_text(server)}; they may differ by "
-        f"{MAX_SKEW.total_seconds():g} s at most, and until then nothing is written: set both by NTP"
+        f"this process's clock reads {_text(process)} and Postgres' reads {_text(server)}; they may differ by "
+        f"{MAX_SKEW.total_seconds():g} s at most, and nothing is written until they agree: synchronize both with NTP"
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a change comes from: carried through HTTP, outbox, Kafka and back."""
+"""The origin of a change, carried through HTTP, the outbox, Kafka, and back."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 class Context:
     """The origin of a transaction's changes.
 
-    `actor` is who asked (a token's subject, or the service itself); `correlation_id` is shared by all
-    that follows from one request; `causation_id` is the event that led to this, if one did. `traceparent` names the
-    trace and the span in which it happens (W3C Trace Context). `break_glass_reason` is why a person used a break-glass
-    token for it, if one did.
+    `actor` is the caller (a token's subject, or the service itself). `correlation_id` is shared by everything that
+    follows from one request. `causation_id` is the event that led to this change, if any. `traceparent` names the trace
+    and span of the change (W3C Trace Context). `break_glass_reason` is why a person used a break-glass token for it, if
+    they did.
     """
 
     actor: str
@@ -21,9 +21,9 @@ class Context:
     break_glass_reason: str | None = None
 
     def traceparent_after(self, cause: str | None) -> str | None:
-        """What an effect of an event carries, whose traceparent is `cause`.
+        """The traceparent for an effect of an event whose own traceparent is `cause`.
 
-        It is this context's if that is a span of the event's trace. One transaction may apply events of several.
+        It is this context's if that is a span in the event's trace; one transaction may apply events of several traces.
         """
         if cause is None or self.traceparent is None or self.traceparent[3:35] != cause[3:35]:
             return cause

@@ -1,4 +1,4 @@
-"""Errors that every service shares. Retrying helps with a RetryableError, never with a PermanentError."""
+"""Errors that all services share. Retrying can fix a RetryableError, never a PermanentError."""
 
 import json
 from typing import Any, ClassVar
@@ -8,18 +8,18 @@ from pydantic import ValidationError
 
 
 class RetryableError(Exception):
-    """Something outside is unavailable for now; the same work may succeed later."""
+    """Something outside the process is unavailable for now; the same work may succeed later."""
 
 
 class ClockSkewed(RetryableError):
-    """This process's clock and that of its database disagree: what it wrote would be dated wrongly."""
+    """This process's clock and its database's disagree, so anything it wrote would have a wrong time."""
 
 
 class PermanentError(Exception):
-    """The work is refused whatever happens; over HTTP it becomes a problem (RFC 9457).
+    """The work is refused permanently; over HTTP, the error becomes a problem (RFC 9457).
 
-    A service's errors are subclasses that set the status, the slug (the end of the problem's type)
-    and the title; `detail` says what happened, in one sentence that names the value and the rule.
+    A service's errors are subclasses that set the status, the slug (the end of the problem's type), and the title.
+    `detail` says what happened, in one sentence that names the value and the rule.
     """
 
     status: ClassVar[int] = 409
@@ -33,7 +33,7 @@ class PermanentError(Exception):
 
 
 class InvalidInput(PermanentError):
-    """A value breaks a rule: `field` is its name, `value` what was given, `rule` what it must be."""
+    """A value breaks a rule: `field` is its name, `value` the given value, and `rule` what it must be."""
 
     status = 422
     slug = "invalid-input"
@@ -51,7 +51,7 @@ _SHOWN = 200
 
 
 def as_text(value: object) -> str:
-    """The beginning of a value that is refused; what is no text in JSON is as JSON has it."""
+    """The beginning of a refused value as text. Objects, lists, Booleans, and null are shown as JSON."""
     in_json = value is None or isinstance(value, dict | list | tuple | bool)
     if not in_json:
         return str(value)[:_SHOWN]
@@ -64,12 +64,12 @@ def as_text(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a sentence quotes it."""
+    """A value as it is quoted in a sentence."""
     return repr(as_text(value)) if isinstance(value, str) else as_text(value)
 
 
 class NotFound(PermanentError):
-    """There is no such thing, or it is another tenant's."""
+    """The resource does not exist, or it is another tenant's."""
 
     status = 404
     slug = "not-found"
@@ -77,7 +77,7 @@ class NotFound(PermanentError):
 
 
 class TooManyRequests(PermanentError):
-    """The process accepts no more at once; the same request may be sent again a moment later."""
+    """The process accepts no more for now; the same request may be sent again a moment later."""
 
     status = 429
     slug = "too-many-requests"
@@ -85,11 +85,11 @@ class TooManyRequests(PermanentError):
 
 
 class Conflict(PermanentError):
-    """The thing is in a state that does not allow the command."""
+    """The resource's state does not allow the command."""
 
 
 class PreconditionFailed(PermanentError):
-    """The thing was edited since the caller read it: the version that it expects is not the current one."""
+    """The resource has changed since the caller read it: the version in If-Match is not the current one."""
 
     status = 412
     slug = "precondition-failed"
@@ -97,9 +97,9 @@ class PreconditionFailed(PermanentError):
 
 
 def describe(error: BaseException) -> str:
-    """An error's type and message, without what the message quotes of a row or an input."""
+    """An error's type and message, without what the message quotes from a row or an input."""
     name = type(error).__name__
-    if isinstance(error, asyncpg.DataError):  # its very message quotes the value
+    if isinstance(error, asyncpg.DataError):  # even its message quotes the value
         return f"{name} ({error.sqlstate})"
     if isinstance(error, asyncpg.PostgresError):
         return f"{name} ({error.sqlstate}): {error.args[0]}"

@@ -1,4 +1,4 @@
-"""The exit statuses of every command, the services' and the operator's (docs/cli.md)."""
+"""The exit statuses of all commands, the services' and the operator's (docs/cli.md)."""
 
 FAILED = 1
 BAD_INPUT = 2

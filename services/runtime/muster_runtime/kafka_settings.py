@@ -1,4 +1,4 @@
-"""How Kafka is reached: the same settings for the services and for the operator's commands."""
+"""The settings for Kafka, the same for the services and the operator's commands."""
 
 from typing import Literal, Self
 
@@ -9,7 +9,7 @@ from muster_runtime.secrets import PREFIX, SecretFiles
 
 
 class KafkaSettings(BaseSettings):
-    """The brokers, the protocol, and the credentials. A certificate's files are read again when they have changed."""
+    """The brokers, the protocol, and the credentials. Certificate files are read again when they change."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True
@@ -24,7 +24,7 @@ class KafkaSettings(BaseSettings):
     kafka_password: SecretStr = Field(default=SecretStr(""), description="For SCRAM-SHA-512.")
     kafka_ca_file: str = Field(
         default="",
-        description="PEM file of the authorities of the brokers' certificates; else the system's.",
+        description="PEM file of the CAs that issued the brokers' certificates; default: the system's.",
     )
     kafka_certificate_file: str = Field(default="", description="PEM file of the client's certificate and its chain.")
     kafka_key_file: str = Field(default="", description="PEM file of the certificate's private key.")
@@ -60,7 +60,7 @@ class KafkaSettings(BaseSettings):
         for name, value in needed.items():
             if not value:
                 raise ValueError(
-                    f"{PREFIX}KAFKA_{name.upper()} is not set, which {self.kafka_security_protocol} needs here"
+                    f"{PREFIX}KAFKA_{name.upper()} is not set, but {self.kafka_security_protocol} requires it here"
                 )
         if self.kafka_security_protocol == "PLAINTEXT" and self.kafka_password.get_secret_value():
             raise ValueError(f"{PREFIX}KAFKA_PASSWORD is set, but {PREFIX}KAFKA_SECURITY_PROTOCOL is PLAINTEXT")

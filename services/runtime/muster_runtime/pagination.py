@@ -1,4 +1,4 @@
-"""Lists in pages: which rows a query reads, and the page that they make."""
+"""Paged lists: which rows a query reads, and the page made of them."""
 
 import base64
 import re
@@ -25,24 +25,24 @@ class Page(BaseModel, Generic[T]):
     """Some items of a list."""
 
     items: list[T]
-    next: str | None = Field(description="Give it as `after` for the next page; null on the last.")
+    next: str | None = Field(description="Pass it as `after` to get the next page; null on the last page.")
 
 
 @dataclass(frozen=True, slots=True)
 class Pagination:
-    """What page is asked for: at most `limit` items after the key `after`. A query reads `rows` rows."""
+    """A request for a page: at most `limit` items after the key `after`. The query reads `rows` rows."""
 
     limit: int
     after: str | None
 
     @property
     def rows(self) -> int:
-        """How many rows to read: one more than fits, which shows that there is a next page."""
+        """How many rows to read: one more than fits, to show whether there is a next page."""
         return self.limit + 1
 
     @property
     def after_id(self) -> int | None:
-        """The key as a number, for lists in the order of a bigint id; None before the first page."""
+        """The key as a number, for lists ordered by a bigint ID; None for the first page."""
         if self.after is None:
             return None
         if not re.fullmatch(r"[0-9]{1,18}", self.after):
@@ -50,7 +50,7 @@ class Pagination:
         return int(self.after)
 
     def make(self, rows: Sequence[T], *, key: Callable[[T], str]) -> Page[T]:
-        """The page of at most `rows` rows."""
+        """Make a page of at most `rows` rows."""
         items = list(rows[: self.limit])
         more = len(rows) > self.limit
         return Page(items=items, next=encode_cursor(key(items[-1])) if more else None)

@@ -1,15 +1,15 @@
-"""The rule that a value breaks, in plain words: what pydantic calls it is for people who program in Python."""
+"""Says in plain words which rule a value breaks: pydantic's messages are for Python programmers."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# By pydantic's type of the error; the names in braces are of its context.
+# By pydantic's error type; the names in braces come from the error's context.
 _RULES = {
     "missing": "is required",
     "extra_forbidden": "must be left out: there is no such field",
     "none_required": "must be null",
-    "string_type": "must be text",
-    "string_unicode": "must be text in UTF-8",
+    "string_type": "must be a string",
+    "string_unicode": "must be a string in UTF-8",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
     "string_pattern_mismatch": "must match the pattern {pattern}",
@@ -57,7 +57,7 @@ _RULES = {
 
 
 def plain_rule(fault: Mapping[str, Any]) -> str:
-    """The rule of one of pydantic's errors. A validator's own message is one already, and stays as it is."""
+    """The rule of one of pydantic's errors. A validator's own message already is a rule and stays as it is."""
     kind = fault["type"]
     if kind in ("value_error", "assertion_error"):
         return str(fault["ctx"]["error"])

@@ -18,9 +18,9 @@ class NotPublished(Exception):
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of the live projection from the topics, and the obstacle, if any, to correcting it.
+    """A difference between the live projection and the topics, and the obstacle to correcting it, if any.
 
-    It names people only by their references.
+    It names people only by reference.
     """
 
     key: str
@@ -32,13 +32,13 @@ class Projection(Protocol):
     """A projection that is rebuilt next to the live one."""
 
     records: int
-    unread: int  # of the records, those that could not be read
+    unread: int  # how many of the records could not be read
 
     async def replay(self) -> None:
-        """Apply the topics' records in order, from where the last call stopped to their present ends."""
+        """Apply the topics' records in order, from where the last call stopped to their current ends."""
 
     async def compare(self) -> Sequence[Difference]:
-        """How the live projection differs from what was replayed. Raises NotPublished."""
+        """How the live projection differs from the replayed one. Raises NotPublished."""
 
     async def swap(self, reason: str) -> Sequence[Difference]:
         """Replace the live projection with the replayed one, with an audit row. Returns how they differed.
@@ -48,9 +48,9 @@ class Projection(Protocol):
 
 
 def correction(now: datetime) -> Context:
-    """The origin of what one rebuild corrects, and the actor in the audit trail."""
+    """The origin of a rebuild's corrections; its actor appears in the audit trail."""
     return Context(actor="muster rebuild", correlation_id=new_id("cor", now))
 
 
-# Opens a projection with the worker role's database, of which it may hold one connection while another one writes.
+# Opens a projection with the worker role's database. It may keep one connection while another writes.
 OpenProjection = Callable[[Settings, Database], AbstractAsyncContextManager[Projection]]

@@ -1,6 +1,6 @@
-"""The sandbox's clock across processes: its moves are records that every process follows.
+"""The sandbox's clock across processes: each move is a record that every process follows.
 
-Production has none of this: the routes are not there and the topic is not read.
+In production, the routes do not exist and the topic is not read.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ClockFollower:
-    """Moves this process's clock as the topic says, and never back."""
+    """Moves this process's clock as the topic says, but never back."""
 
     def __init__(self, kafka: KafkaConnection, topic_prefix: str, clock: SandboxClock) -> None:
         self._clock = clock
@@ -32,27 +32,27 @@ class ClockFollower:
         enable_rebootstrap(self._consumer)
 
     async def start(self) -> None:
-        """Take the clock to its last move before anything else of the process runs."""
+        """Move the clock to its last move before anything else in the process runs."""
         await self._consumer.start()
         self._consumer.assign([self._partition])
         (end,) = (await self._consumer.end_offsets([self._partition])).values()
-        for offset in range(end - 1, -1, -1):  # the last that can be read
+        for offset in range(end - 1, -1, -1):  # the last readable one
             self._consumer.seek(self._partition, offset)
             if self._move(await self._consumer.getone()):
                 break
         self._consumer.seek(self._partition, end)
 
     async def run(self) -> None:
-        """Follow every further move until cancelled."""
+        """Follow further moves until canceled."""
         async for record in self._consumer:
             self._move(record)
 
     async def stop(self) -> None:
-        """Leave the topic."""
+        """Stop reading."""
         await close_consumer(self._consumer)
 
     def _move(self, record: Any) -> bool:
-        """Move the clock as a record says; False if it says nothing that can be read."""
+        """Move the clock to a record's instant; returns False if the record is unreadable."""
         try:
             now = ClockMoved.model_validate_json(record.value).now
         except Exception as error:  # one record must never stop a process
@@ -68,7 +68,7 @@ class ClockFollower:
 
 
 def sandbox_router(state: Callable[[], Awaitable[dict[str, object]]]) -> APIRouter:
-    """The route by which the clock's coordinator sees whether this process is quiet."""
+    """The route that shows the clock's coordinator whether this process is quiet."""
     router = APIRouter(prefix="/sandbox", include_in_schema=False)
 
     @router.get("/state", dependencies=[requires_program("sandbox:operate")])

@@ -1,7 +1,7 @@
 """Secrets: from the environment, or from files that may be replaced while a process runs.
 
-Hold the secret, never its text: `get_secret_value` answers what the file holds now. So the next connection, login, or
-seal uses a rotated secret, without a restart.
+Keep the secret object, never its text: `get_secret_value` returns the file's current content. So the next connection,
+login, or seal uses a rotated secret without a restart.
 """
 
 import os
@@ -20,16 +20,16 @@ from muster_runtime.plain_rules import plain_rule
 
 PREFIX = "MUSTER_"
 
-# A folder with one file for each secret, named as its environment variable: as Kubernetes mounts a Secret.
+# A folder with one file per secret, named like its environment variable, as Kubernetes mounts a Secret.
 FOLDER = f"{PREFIX}SECRETS_DIR"
 
-# The fewest characters of a secret in production.
+# The minimum length of a secret in production.
 SHORTEST = 16
 
-# Fewer different characters than this are a pattern, not a secret.
+# A text with fewer different characters than this is a pattern, not a secret.
 FEWEST_DIFFERENT = 6
 
-# The words that examples, defaults, and manuals use for secrets.
+# The words that examples, defaults, and manuals use as secrets.
 _EXAMPLE = re.compile(
     r"(?:change|changeme|password|passwd|pass|secret|example|sample|default|sandbox|test|demo|dummy|admin|root|user"
     r"|muster|postgres|postgresql|kafka|smtp|webhook|subject|client|enrollment|entitlements|billing|notify|api|worker"
@@ -46,10 +46,10 @@ class SecretUnusable(Exception):
 
 
 class FileSecret(SecretStr):
-    """A secret in a file, read again when the file has been replaced.
+    """A secret in a file, read again when the file is replaced.
 
-    A new content that cannot be read, is empty, or that `refuse` raises ValueError for is not used: the last good one
-    is, and `rejection` says why.
+    New content is not used if it cannot be read, is empty, or makes `refuse` raise ValueError. The last good content
+    stays in use, and `rejection` says why.
     """
 
     def __init__(self, setting: str, file: Path) -> None:
@@ -64,10 +64,10 @@ class FileSecret(SecretStr):
             raise SecretUnusable(f"{setting}: {_reason(error)}") from None
 
     def get_secret_value(self) -> str:
-        """The newest good content of the file, without the line's end."""
+        """The newest good content of the file, without a final line break."""
         version = version_of(self._file)
         if version != self._seen:
-            self._seen = version  # first: the check may ask for the value
+            self._seen = version  # first, because the check may read the value
             self._replace()
         return self._secret_value
 
@@ -87,9 +87,9 @@ class FileSecret(SecretStr):
 
 
 def find_secret(setting: str) -> FileSecret | None:
-    """The secret that MUSTER_<NAME>_FILE, or else the folder MUSTER_SECRETS_DIR, has for the variable MUSTER_<NAME>.
+    """Find the file for the variable MUSTER_<NAME>: at MUSTER_<NAME>_FILE, or else in the folder MUSTER_SECRETS_DIR.
 
-    Raises SecretUnusable if the file cannot be read, and if both the variable and MUSTER_<NAME>_FILE are set.
+    Raises SecretUnusable if the file cannot be read, or if both the variable and MUSTER_<NAME>_FILE are set.
     """
     named, folder = os.environ.get(f"{setting}_FILE"), os.environ.get(FOLDER)
     if named:
@@ -102,7 +102,7 @@ def find_secret(setting: str) -> FileSecret | None:
 
 
 class SecretFiles(PydanticBaseSettingsSource):
-    """The secrets that are in files. Raises SecretUnusable."""
+    """Reads the secrets that are in files. Raises SecretUnusable."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """The secret of a field, if it is in a file."""
@@ -117,7 +117,7 @@ class SecretFiles(PydanticBaseSettingsSource):
 
 
 def file_secrets(values: Mapping[str, object]) -> Iterator[tuple[str, FileSecret]]:
-    """Those of the values that are secrets in files, by name."""
+    """The values that are secrets in files, by name."""
     return ((name, value) for name, value in values.items() if isinstance(value, FileSecret))
 
 
@@ -137,7 +137,7 @@ def address_weakness(dsn: str, *, allow_plaintext: bool) -> str | None:
     parts = urlsplit(dsn)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if (parts.hostname or options.get("host", "")).startswith("/"):
-        return None  # what crosses a Unix socket does not leave the machine
+        return None  # traffic over a Unix socket does not leave the machine
     if options.get("sslmode") != "verify-full" and not allow_plaintext:
         return "production requires sslmode=verify-full, a Unix socket, or MUSTER_ALLOW_PLAINTEXT=true"
     if parts.password is None:
@@ -154,7 +154,7 @@ def _read(file: Path) -> str:
 
 
 def version_of(file: Path) -> tuple[int, ...] | None:
-    """What changes whenever a file is written or replaced, also by a link that is switched; None if there is none."""
+    """A value that changes whenever a file is written or replaced, also through a link; None if there is no file."""
     try:
         found = file.stat()
     except OSError:
@@ -163,7 +163,7 @@ def version_of(file: Path) -> tuple[int, ...] | None:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, without what the error may quote."""
+    """The reason, without anything that the error may quote."""
     if isinstance(error, OSError):
         return f"the file cannot be read ({error.strerror or type(error).__name__})"
     if isinstance(error, ValidationError):
@@ -172,11 +172,11 @@ def _reason(error: Exception) -> str:
 
 
 def explain(error: SecretUnusable | ValidationError) -> str:
-    """The first fault of settings on one line, with the setting's name and without its value."""
+    """The first fault in settings on one line, with the setting's name but without its value."""
     if isinstance(error, SecretUnusable):
         return str(error)
     first = error.errors(include_url=False, include_input=False)[0]
     message = plain_rule(first)
     if not first["loc"]:
-        return message  # a rule of several settings names them
+        return message  # a rule about several settings names them itself
     return f"{PREFIX}{'_'.join(str(part) for part in first['loc']).upper()}: {message}"

@@ -1,4 +1,4 @@
-"""A service as its bootstrap describes it."""
+"""The description of a service, as built in its bootstrap."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from muster_runtime.settings import Settings
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the code of a running service works with; the database is the worker role's."""
+    """What the code of a running service works with; `database` is the worker role's."""
 
     service: "Service"
     settings: Settings
@@ -36,9 +36,9 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Worker:
-    """A duty of a service's own beside the scheduler's.
+    """A duty of a service's own, besides the scheduler.
 
-    `run` goes on until it is cancelled; `next_due` says the earliest instant at which it has something to do.
+    `run` continues until it is canceled. `next_due` returns the earliest instant at which it has work to do.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Service:
-    """All that makes one service: built in its bootstrap, run by the runtime."""
+    """Everything that makes up one service: built in its bootstrap, run by the runtime."""
 
     name: str
     settings: Settings
@@ -56,27 +56,30 @@ class Service:
     routers: Sequence[APIRouter] = ()
     produces: Sequence[str] = ()
     audit_sealed: SealEvent | None = None
-    """What publishes the seals of its audit, on a topic that it produces to; without it, nothing is sealed."""
+    """Makes the event that publishes a seal of its audit trail, on a topic that it produces to.
+
+    Without it, nothing is sealed.
+    """
     subscriptions: Mapping[type[Event], EventHandler] = field(default_factory=dict)
     deadlines: Mapping[str, DeadlineHandler] = field(default_factory=dict)
     required_deadlines: Collection[str] = ()
-    """Kinds that nobody can discard: each goes on by itself, so all that follows would be lost, or it deletes data."""
+    """Kinds that cannot be discarded: each schedules its own successor, which would be lost, or deletes data."""
     workers: Sequence[Worker] = ()
     intakes: Sequence[str] = ()
-    """Topics that its workers read by themselves: their producers number nothing."""
+    """Topics that its workers read themselves, because their producers do not number events."""
     retentions: Sequence[Retention] = ()
     projections: Mapping[str, OpenProjection] = field(default_factory=dict)
-    """Those that `rebuild NAME` rebuilds from the topics."""
+    """Projections that `rebuild NAME` rebuilds from the topics."""
     warnings: Callable[[Connection], Awaitable[Sequence[str]]] | None = None
-    """What is wrong and does not stop the service: its readiness and `muster status` say it."""
+    """Problems that do not stop the service; readiness and `muster status` show them."""
     epoch_raised: Callable[[Connection, int], Awaitable[None]] | None = None
-    """Runs in the transaction that raises the epoch: what callers have seen of the lost commits must not come again."""
+    """Runs in the transaction that raises the epoch: what callers saw of lost commits must not be assigned again."""
     identity: Callable[[Connection], Awaitable[str | None]] | None = None
-    """Asked at each start: which setting is not the one of the first start, though it must never change."""
+    """Called at each start: says which setting has changed since the first start, though it must never change."""
 
     @property
     def deadline_handlers(self) -> Mapping[str, DeadlineHandler]:
-        """Those of its deadlines, then the runtime's own."""
+        """The handlers of the service's deadlines, then the runtime's own."""
         return {**self.deadlines, proposals.PROPOSAL_EXPIRED: proposals.on_proposal_expired_due}
 
     @property

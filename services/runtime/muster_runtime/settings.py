@@ -1,4 +1,4 @@
-"""The settings that every service shares, from the environment (prefix MUSTER_), frozen."""
+"""The settings that all services share, from the environment (prefix MUSTER_), immutable."""
 
 import os
 import secrets
@@ -15,7 +15,7 @@ from muster_runtime.secrets import PREFIX, address_weakness, file_secrets, weakn
 
 
 class Settings(KafkaSettings):
-    """The settings of a service. A service with its own settings subclasses it."""
+    """A service's settings. A service with settings of its own subclasses it."""
 
     environment: Literal["production", "sandbox"] = "production"
     instance: str = Field(
@@ -99,7 +99,7 @@ class Settings(KafkaSettings):
         description="Days after which audit rows are deleted, by whole seals. By default they are kept.",
     )
     personal_read_retention_days: int = Field(
-        default=365, ge=1, le=3660, description="Days for which it is kept who read whose name or address."
+        default=365, ge=1, le=3660, description="Days for which records of who read whose name or address are kept."
     )
 
     consumer_batch_records: int = Field(default=1_000, ge=1, le=10_000, description="Records in one transaction.")
@@ -129,13 +129,13 @@ class Settings(KafkaSettings):
     @field_validator("instance")
     @classmethod
     def _no_two_processes_have_one_name(cls, instance: str) -> str:
-        """A name that two replicas share would let both of them lead."""
+        """Make the name unique: two replicas with the same name could both lead."""
         return instance or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     @field_validator("oidc_jwks", "kafka_token_url")
     @classmethod
     def _no_secret_is_in_an_address(cls, address: str) -> str:
-        """Addresses are logged, and shown in readiness."""
+        """Refuse a user or password in an address: addresses are logged and shown in readiness."""
         if "@" in urlsplit(address).netloc:
             raise ValueError("must have no user and no password")
         return address
@@ -143,7 +143,7 @@ class Settings(KafkaSettings):
     @model_validator(mode="after")
     def _production_has_the_contracts_partitions(self) -> Self:
         if self.environment == "production" and self.topic_partitions is not None:
-            raise ValueError("MUSTER_TOPIC_PARTITIONS is for a sandbox: in production the contracts' numbers hold")
+            raise ValueError("MUSTER_TOPIC_PARTITIONS is for a sandbox: production uses the contracts' numbers")
         return self
 
     @model_validator(mode="after")
@@ -160,7 +160,7 @@ class Settings(KafkaSettings):
         return self
 
     def _insecure(self) -> Iterator[tuple[str, str]]:
-        """The settings that production refuses, and why. One that is empty is refused where it is needed."""
+        """The settings that production refuses, and why. An empty one is refused where it is needed."""
         for name in ("postgres_api_dsn", "postgres_worker_dsn", "postgres_owner_dsn"):
             dsn = getattr(self, name).get_secret_value()
             if dsn and (reason := address_weakness(dsn, allow_plaintext=self.allow_plaintext)):
@@ -183,13 +183,13 @@ class Settings(KafkaSettings):
         return self
 
     def _check(self, name: str, text: str) -> None:
-        """Raise ValidationError if the settings would not be valid with another value of a secret."""
+        """Raise ValidationError if the settings would be invalid with another value of a secret."""
         values: dict[str, Any] = {**dict(self), name: SecretStr(text)}
-        BaseModel.__init__(type(self).__new__(type(self)), **values)  # without asking the environment again
+        BaseModel.__init__(type(self).__new__(type(self)), **values)  # without reading the environment again
 
     @property
     def warnings(self) -> Sequence[str]:
-        """The secrets whose files have a new content that is not used, and why."""
+        """Why new contents of secrets' files are not used, if so."""
         secrets = [secret for _, secret in file_secrets(dict(self))]
         for secret in secrets:
             secret.get_secret_value()

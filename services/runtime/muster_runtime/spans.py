@@ -1,9 +1,9 @@
-"""Spans: what a process does for a request, an event, or a deadline, as OpenTelemetry describes it.
+"""Spans: what a process does for a request, an event, or a deadline, in OpenTelemetry's terms.
 
-Until `observability.tracing` starts recording, each function here returns at once. A span has IDs, names of routes and
-topics, and counts; never a path, a payload, or the message of an error, all of which may hold personal data.
+Until `observability.tracing` starts recording, each function here returns at once. A span contains IDs, names of routes
+and topics, and counts; never a path, a payload, or an error's message, all of which may contain personal data.
 
-A trace is named by its `traceparent` (W3C Trace Context, 3.2). `tracestate` is not carried.
+A trace is named by its `traceparent` (W3C Trace Context, 3.2). `tracestate` is not propagated.
 """
 
 import re
@@ -22,25 +22,25 @@ from muster_runtime.errors import PermanentError
 
 Attributes = Mapping[str, AttributeValue]
 
-# The most traces that the span of a batch links to: it shows no more than its first ones.
+# The maximum number of traces that a batch's span links to.
 MAX_LINKS = 128
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-# How the flags of a trace end that is sampled: the lowest bit says so.
+# The last characters of a sampled trace's flags: the lowest bit is set.
 _ODD = frozenset("13579bdf")
 
-# In place of a span that is not recorded.
+# Stands in for a span that is not recorded.
 NOTHING: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 
-# Never the current context: a client's requests on one connection may inherit that of the one before.
+# Used instead of the current context, which a client's request may inherit from the previous request on its connection.
 _EMPTY = contexts.Context()
 
 _tracer: trace.Tracer | None = None
 
 
 def record_with(tracer: trace.Tracer | None) -> None:
-    """Record spans with a tracer from now on; None: no longer."""
+    """Record spans with a tracer from now on; with None, stop recording."""
     global _tracer
     _tracer = tracer
 
@@ -51,7 +51,7 @@ def is_recording() -> bool:
 
 
 def begin(name: str, kind: SpanKind, traceparent: str | None, attributes: Attributes) -> AbstractContextManager[Span]:
-    """A span of the trace that a traceparent names, or the first one of a new trace."""
+    """A span in the trace that a traceparent names, or the first span of a new trace."""
     if _tracer is None:
         return NOTHING
     context = _within(_context_of(traceparent)) if traceparent and valid(traceparent) else _EMPTY
@@ -61,9 +61,9 @@ def begin(name: str, kind: SpanKind, traceparent: str | None, attributes: Attrib
 def follow(
     name: str, kind: SpanKind, traceparents: Iterable[str | None], attributes: Attributes
 ) -> AbstractContextManager[Span]:
-    """A span for a batch of what other spans led to. It belongs to the first sampled trace, and links to all of these.
+    """A span for a batch with several causes. It belongs to the first sampled trace, and links to all of them.
 
-    There is none where no trace is sampled: a batch begins no trace.
+    There is no span if no trace is sampled: a batch does not start a trace.
     """
     if _tracer is None:
         return NOTHING
@@ -76,19 +76,19 @@ def follow(
 
 
 def within(name: str, kind: SpanKind, attributes: Attributes) -> AbstractContextManager[Span]:
-    """A span below the current one. There is none where that one is not recorded."""
+    """A child of the current span; none if that one is not recorded."""
     if _tracer is None or not trace.get_current_span().is_recording():
         return NOTHING
     return _Current(_tracer.start_span(name, None, kind, attributes))
 
 
 def current() -> Span:
-    """The current span; one that ignores all that is said to it where none is recorded."""
+    """The current span, or one that ignores everything if none is recorded."""
     return trace.get_current_span()
 
 
 def traceparent() -> str | None:
-    """The current span's traceparent, also where it is not sampled; None if there is no span."""
+    """The current span's traceparent, even if it is not sampled; None if there is no span."""
     if _tracer is None:
         return None
     span = trace.get_current_span().get_span_context()
@@ -96,12 +96,12 @@ def traceparent() -> str | None:
 
 
 def valid(traceparent: str | None) -> str | None:
-    """A traceparent that may be passed on; None if it is not one: other producers write what they like."""
+    """The traceparent if it is valid, otherwise None: other producers may write anything."""
     return traceparent if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) else None
 
 
 def fail(span: Span, error_type: str) -> None:
-    """Note that what a span describes has failed, and how."""
+    """Note that the operation of a span failed, and how."""
     span.set_attribute("error.type", error_type)
     span.set_status(Status(StatusCode.ERROR))
 
@@ -123,18 +123,18 @@ class _Current(AbstractContextManager[Span]):
     ) -> None:
         contexts.detach(self._token)
         if isinstance(error, PermanentError):
-            self._span.set_attribute("muster.refusal", error.slug)  # an answer, and no failure
+            self._span.set_attribute("muster.refusal", error.slug)  # a refusal is not a failure
         elif kind is not None:
             fail(self._span, kind.__name__)
         self._span.end()
 
 
 def _context_of(traceparent: str) -> SpanContext:
-    """What a valid traceparent names."""
+    """The span context that a valid traceparent names."""
     _, trace_id, span_id, flags = traceparent.split("-")
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
 
 
 def _within(parent: SpanContext) -> contexts.Context:
-    """A context for a span below another process's."""
+    """A context for a child of another process's span."""
     return trace.set_span_in_context(NonRecordingSpan(parent), _EMPTY)

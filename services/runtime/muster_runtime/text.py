@@ -1,35 +1,35 @@
-"""Text that people write."""
+"""Checks and formats text that people write."""
 
 import unicodedata
 
-# More than any field takes, also if four characters become one. Sorting the marks of a character, which composing does,
-# takes time that grows with the square of their number.
+# Longer than any field, even if four characters compose into one. Composing sorts the combining marks of a character,
+# which takes time quadratic in their number.
 _LONGEST = 1_200
 
-# A person's reason for a decision has at least so many characters.
+# The minimum length of a person's reason for a decision.
 SHORTEST_REASON = 3
 
 
 def composed(text: str) -> str:
-    """The text in Unicode's composed form (NFC). What no field would take is cut: the rest is too long, too."""
+    """The text in Unicode's composed form (NFC), cut at a length that no field accepts."""
     return unicodedata.normalize("NFC", text[:_LONGEST])
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """A number of things, such as `1 row` or `2,000 rows`; `many` is the plural, unless an s makes it."""
+    """A number and a noun, such as `1 row` or `2,000 rows`; `many` is the plural if adding an s does not make it."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def names_address(text: str) -> bool:
-    """Whether a text has an @, which an e-mail address has, also one that only looks different, such as a wide one."""
+    """Whether a text contains an @, as an e-mail address does, or a look-alike such as a full-width one."""
     return "@" in unicodedata.normalize("NFKC", text)
 
 
 def check_reason(reason: str) -> str:
-    """A person's reason for a decision, without spaces around it. Raises ValueError if it is too short or has an @."""
+    """A person's reason for a decision, stripped of spaces. Raises ValueError if it is too short or contains an @."""
     reason = reason.strip()
     if len(reason) < SHORTEST_REASON:
         raise ValueError(f"must have at least {SHORTEST_REASON} characters")
     if names_address(reason):
-        raise ValueError("must not contain @: a reason is kept for good, so it names no person")
+        raise ValueError("must not contain @: a reason is kept permanently, so it must not name a person")
     return reason

@@ -10,7 +10,7 @@ from tests.cluster.release import namespace
 
 DEFINITIONS = HOME / "definitions"
 
-# Nothing is in it: the server would compare an object with the present one.
+# Nothing is in it: the server would compare an object with the current one.
 NAMESPACE = "muster-dry-run"
 
 # What the examples leave out, of which a first install cannot have everything.

@@ -91,7 +91,7 @@ BROKERS = f"""
     {ANSWERS}
     const print = (found) => {{
       console.log(JSON.stringify(found));
-      process.exit(0);  // the last consumer goes on
+      process.exit(0);  // the last consumer continues
     }};
     await until(() => answer() === "seat_assigned");
 """

@@ -75,7 +75,7 @@ async def test_a_gap_stops_the_subscriber_and_is_named(
 async def test_a_gap_at_a_new_epoch_stops_the_subscriber_as_well(
     command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any]
 ) -> None:
-    """A restored producer goes on with its numbers: what it skips is lost."""
+    """A restored producer continues with its numbers: what it skips is lost."""
     skipping = record(build(SeatAssigned, agency_id="NASA"), sequence=6, epoch=2)
     await topic.put([*seats("NASA", range(1, 4)), skipping])
     async with run(command()) as subscriber, asyncio.timeout(40):

@@ -25,7 +25,7 @@ NEW_AGENCIES = 4
 async def run(kills: int, seed: int, folder: Path) -> Run:
     """The whole run; it ends early at the first difference.
 
-    Whatever goes on at once has dice of its own: what one draws does not depend on how quick another is.
+    Whatever runs at once has dice of its own: what one draws does not depend on how quick another is.
     """
     dice = random.Random(f"{seed}/kills")
     agencies = cast(1000)

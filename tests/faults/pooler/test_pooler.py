@@ -120,7 +120,7 @@ async def test_40_transaction_mode_is_refused_in_one_line(
     pooler = await start_pooler("pool_mode = transaction", f"server_round_robin = {round_robin}")
     line = await _refusal(field, pooler)
     assert line == (
-        "MUSTER_POSTGRES_WORKER_DSN leads to a pooler in transaction mode, which does not support LISTEN, prepared "
+        "MUSTER_POSTGRES_WORKER_DSN points to a pooler in transaction mode, which does not support LISTEN, prepared "
         "statements, and session settings: set its pool_mode to session, or connect to Postgres directly"
     )
 

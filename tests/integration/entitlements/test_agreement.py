@@ -66,7 +66,7 @@ class BusyLife(Life):
 async def differences(
     entitlements: Entitlements, client: EntitlementsClient, features: Sequence[str] = FEATURES
 ) -> list[Any]:
-    """Where the client answers otherwise than the service does, but for how it counts revisions and use."""
+    """Where the client answers otherwise than the service does, except for how it counts revisions and use."""
     rows = await entitlements.service.admin.fetch("select distinct subject_ref from seat")
     pairs = [(row["subject_ref"], feature) for row in rows for feature in features]
     if not pairs:
@@ -201,7 +201,7 @@ async def test_a_copy_learns_what_is_used_up_by_other_terms(
         service.clock.move(START + 2 * DAY)
         await used_up(False, False, False)
 
-        # An extension goes on in the same period; another start begins a new one.
+        # An extension continues in the same period; another start begins a new one.
         service.clock.move(datetime(2025, 10, 2, tzinfo=UTC))
         await consume("ada", "notes", 10)
         await used_up(True, False, False)

@@ -82,7 +82,7 @@ anchor_at = 2025-09-01T00:00:00Z
             assert removed.rstrip().endswith("who has it, at the end of the term"), renamed.stdout
             file.write_text(whole)
             same = await muster("catalog", "plan", str(file), "--rule", "now")
-            assert (same.exit_code, same.stdout.strip()) == (0, "It equals the present version."), same.output
+            assert (same.exit_code, same.stdout.strip()) == (0, "It is the same as the current version."), same.output
 
             file.write_text("[pilot]\nname = 'Pilot'\nmode = 'unlimited'\nmode_after = 'quota'\n")
             refused = await muster("catalog", "plan", str(file), "--rule", "now")

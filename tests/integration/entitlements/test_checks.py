@@ -89,7 +89,7 @@ async def test_checks_need_the_scope_and_the_agency(entitlements: Entitlements) 
 
 
 async def checked(entitlements: Entitlements, *people: int) -> list[tuple[Any, ...]]:
-    """What is left to people, and why they may go on or not: alone, in bulk, and with other agencies."""
+    """What is left to people, and why they may continue or not: alone, in bulk, and with other agencies."""
     pairs = [{"subject": f"person.{person}@nasa.gov", "feature": "deep-research"} for person in people]
     alone = [await entitlements.check(person) for person in people]
     assert (await entitlements.post("checks", {"pairs": pairs})).json()["answers"] == alone

@@ -44,7 +44,7 @@ async def test_what_the_copy_cannot_answer_is_asked_of_the_service(entitlements:
 async def test_a_connection_that_uvloop_has_closed_is_no_defect(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the moment after a reset, its transport raises a bare RuntimeError on a write; and by TLS it closes late."""
+    """In the moment after a reset, its transport raises a bare RuntimeError on a write; and over TLS it closes late."""
     await entitlements.enroll(cap=10)
     broken = ["unable to perform operation on <TCPTransport closed=True>"]
 

@@ -55,7 +55,7 @@ async def test_a_bureau_that_splits_off_has_what_is_left_of_the_departments_tria
     split = START + 20 * DAY
     bureau, ends = await enroll(entitlements, "DOD-USAF", split, ["DOD"])
     assert ends == of_department == dict.fromkeys(TRIALS, START + TRIAL)
-    assert await trial_ends(entitlements, "enr_DOD_1") == of_department  # the department's own goes on
+    assert await trial_ends(entitlements, "enr_DOD_1") == of_department  # the department's own continues
 
     # It stays used in the bureau's next enrollment, once, whatever the department has used since.
     await withdraw(bureau, "enr_DOD-USAF_1", split + 10 * DAY)

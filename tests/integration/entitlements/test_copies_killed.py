@@ -74,7 +74,7 @@ async def hold_what_the_tables_have(
     chance: random.Random,
     people: list[str],
 ) -> None:
-    """The client holds what the tables have, also when its topic is lost and made again by a rebuild that is killed."""
+    """The client holds what the tables have, even when its topic is lost and made again by a rebuild that is killed."""
     admin, settings = front.service.admin, front.service.runtime.settings
     assert (await front.finished(accepted))["assigned"] == SEATS
     revoked = chance.sample(people, SEATS // 10)

@@ -9,7 +9,7 @@ from typer.testing import Result
 from tests.integration.entitlements.conftest import Entitlements
 from tests.support.muster_commands import muster, quiet_services, served
 
-EXTENSION = ("windows", "extend", "NASA", "deep-research", "--ends-on", "2025-11-03", "--reason", "the pilot goes on")
+EXTENSION = ("windows", "extend", "NASA", "deep-research", "--ends-on", "2025-11-03", "--reason", "the pilot continues")
 
 
 def said(result: Result, status: int = 0) -> str:
@@ -55,8 +55,8 @@ async def _extend(bob: str) -> None:
     assert f"muster proposals approve {pending['proposal_id']} --service entitlements" in waits
     assert (pending["service"], pending["proposed_by"]) == ("entitlements", "ann")
     shown = data(await muster("proposals", "show", pending["proposal_id"], "--json"))
-    assert shown["body"] == {"reason": "the pilot goes on", "ends_on": "2025-11-03"}
-    assert "the pilot goes on" in said(await muster("proposals", "show", pending["proposal_id"]))
+    assert shown["body"] == {"reason": "the pilot continues", "ends_on": "2025-11-03"}
+    assert "the pilot continues" in said(await muster("proposals", "show", pending["proposal_id"]))
     assert "ann made proposal" in said(await muster("proposals", "approve", pending["proposal_id"]), 4)
     approve = ("proposals", "approve", pending["proposal_id"], "--token", bob)
     assert "/extension" in said(await muster(*approve))

@@ -244,7 +244,7 @@ async def test_what_opens_after_a_grace_lasts_as_long_as_what_was_open_when_a_ve
     assert found["canvas"]["ends_at"] == text(NEXT_END)
     await pass_time(entitlements, END + DAY)
     found = await windows(entitlements)
-    assert found["frontier-models"]["ends_at"] == text(END + 30 * DAY)  # by the present version
+    assert found["frontier-models"]["ends_at"] == text(END + 30 * DAY)  # by the current version
     assert found["deep-research"]["ends_at"] == text(NEXT_END)
     assert await waits_for(entitlements, 4)
     due_at = "select due_at from deadline where kind = 'catalog-next-term'"

@@ -1,4 +1,4 @@
-"""What copies know of quotas: that of the present period, from its start to its end."""
+"""What copies know of quotas: that of the current period, from its start to its end."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -147,7 +147,7 @@ async def test_grants_leave_room_for_what_other_commands_add_to_the_record(
 
 
 async def test_what_a_grant_makes_allowed_has_a_higher_revision(entitlements: Entitlements) -> None:
-    """Otherwise whoever keeps the answer until it ends, or the revision increases, would go on refusing."""
+    """Otherwise whoever keeps the answer until it ends, or the revision increases, would continue refusing."""
     await publish(entitlements, [notes(limit=1)], "new-agencies")
     await entitlements.enroll(cap=6)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]

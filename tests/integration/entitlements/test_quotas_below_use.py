@@ -1,4 +1,4 @@
-"""A quota below what is used in the present period: it is shown, and refused unless the request allows it."""
+"""A quota below what is used in the current period: it is shown, and refused unless the request allows it."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -74,7 +74,7 @@ async def test_a_quota_that_is_lower_at_once_than_what_is_used_is_refused_with_f
     assert await planned(entitlements, *low) == {"notes": (["NASA"], 2, 18)}
     [(field, value, rule)] = refusals(await asked(entitlements, *low))
     assert (field, value) == ("features.1.quota.limit", "10")
-    assert rule.startswith("must be at least 18: 2 people of NASA used up to that in the present period")
+    assert rule.startswith("must be at least 18: 2 people of NASA used up to that many in the current period")
     shared = [FRONTIER, of_agency(limit=8), notes(limit=18)]
     assert await planned(entitlements, *shared) == {"sketches": (["NASA"], 0, 9)}
     [(field, value, rule)] = refusals(await asked(entitlements, *shared))
@@ -203,7 +203,7 @@ async def test_the_grant_of_a_quota_below_what_is_used_is_refused_unless_that_is
     for body, who in ((grant, "1 person of NASA"), (grant | adas, "the person")):
         [(field, value, rule)] = refusals(await entitlements.post("grants", body))
         assert (field, value) == ("mode", "quota")
-        assert rule.startswith(f"must be unlimited: the quota is 12, and {who} used 18 in the present period")
+        assert rule.startswith(f"must be unlimited: the quota is 12, and {who} used 18 in the current period")
     assert (await entitlements.get("grants")).json()["items"] == []
     assert (await entitlements.post("grants", grant | bobs)).status_code == 201
     next_month = adas | {"starts_at": "2025-09-01T00:00:00Z", "ends_at": "2025-10-01T00:00:00Z"}

@@ -84,7 +84,7 @@ async def test_each_seat_has_its_own_trial(entitlements: Entitlements) -> None:
 
 
 async def test_nobody_has_a_second_trial(entitlements: Entitlements) -> None:
-    """By a transfer, a new seat, or a new enrollment: what began goes on, for the seat and for the person."""
+    """By a transfer, a new seat, or a new enrollment: what began continues, for the seat and for the person."""
     await publish(entitlements, [CANVAS], "new-agencies")
     await entitlements.enroll(cap=5)
     seat = await activate(entitlements, "ada", START)
@@ -266,7 +266,7 @@ async def test_after_an_outage_no_trial_ends_that_a_version_of_the_term_has_made
         == [
             (first[6:], END - 10 * DAY),
             (with_the_term[6:], END),  # before the version comes
-            (first[6:], END + 20 * DAY),  # it went on
+            (first[6:], END + 20 * DAY),  # it continued
             (with_the_term[6:], END + 30 * DAY),
             (second[6:], END + 40 * DAY),
         ]

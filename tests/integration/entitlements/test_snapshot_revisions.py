@@ -68,7 +68,7 @@ async def test_a_raised_epoch_puts_revisions_above_all_that_were_answered(entitl
 
 
 async def restore(entitlements: Entitlements, revision: int) -> None:
-    """Lose the grant, and go on as after a restore."""
+    """Lose the grant, and continue as after a restore."""
     await entitlements.service.admin.execute("delete from entitlement_grant")
     await entitlements.service.admin.execute("update pool set revision = $1", revision)
     raised = await entitlements.service.client.post("/v1/epoch", json={"reason": "restored from a backup"})

@@ -69,7 +69,7 @@ async def following(entitlements: Entitlements, **options: Any) -> AsyncIterator
 
 
 async def agrees(entitlements: Entitlements, client: EntitlementsClient, subjects: Sequence[str]) -> bool:
-    """Whether the client answers every check as the service does, but for how it counts revisions."""
+    """Whether the client answers every check as the service does, except for how it counts revisions."""
     pairs = [(subject, feature) for subject in subjects for feature in FEATURES]
     body = {"pairs": [{"subject": subject, "feature": feature} for subject, feature in pairs]}
     told = (await entitlements.post("checks", body)).json()["answers"]
@@ -249,7 +249,7 @@ async def test_a_rebuild_publishes_what_differs_and_goes_on_where_it_was_killed(
         assert client.check("sub_stray").reason == "no_seat"
 
 
-async def test_a_client_starts_anew_on_a_topic_that_was_made_again(entitlements: Entitlements) -> None:
+async def test_a_client_starts_anew_on_a_topic_that_was_recreated(entitlements: Entitlements) -> None:
     service = entitlements.service
     settings = service.runtime.settings
     await entitlements.enroll(cap=10)

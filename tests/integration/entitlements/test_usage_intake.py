@@ -89,7 +89,7 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
     # What came by the topic does not count again by HTTP.
     assert (await report(entitlements, used(1), used(3, amount=2))).json()["repeated"] == 2
     health = (await service.client.get("/health/ready")).json()
-    assert [warning for warning in health["warnings"] if "5 records of use" in warning]
+    assert [warning for warning in health["warnings"] if "5 usage records" in warning]
 
     token = service.token("entitlements:operate", agency="NASA")
     reply = await service.client.get("/v1/usage/parked", headers={"Authorization": f"Bearer {token}"})

@@ -1,4 +1,4 @@
-"""What could not be counted is bounded: the intake waits, and goes on once an operator has discarded some."""
+"""What could not be counted is bounded: the intake waits, and continues once an operator has discarded some."""
 
 from functools import partial
 from typing import Any

@@ -26,7 +26,7 @@ Eventually = Callable[..., Awaitable[Any]]
 async def test_partitions_that_come_while_a_lane_opens_are_read(
     front: Entitlements, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database is slow to say where the lane goes on."""
+    """The database is slow to say where the lane continues."""
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
     find, opened, go_on = Places.find, list[AIOKafkaConsumer](), asyncio.Event()

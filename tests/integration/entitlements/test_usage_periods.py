@@ -1,4 +1,4 @@
-"""The present period: decisions about a trial move it, and lists of use show what checks count."""
+"""The current period: decisions about a trial move it, and lists of use show what checks count."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,7 +32,7 @@ async def test_the_use_of_the_present_period_is_listed_alone(entitlements: Entit
     assert (await entitlements.post("usage/consume", use)).status_code == 200
     assert await listed() == [(who, "2025-10-01", "2025-10-05", 4) for who in (None, ada)]
 
-    await change(entitlements, "extension", ends_on="2025-11-20")  # the period goes on
+    await change(entitlements, "extension", ends_on="2025-11-20")  # the period continues
     entitlements.service.clock.move(datetime(2025, 10, 6, tzinfo=UTC))
     assert (await entitlements.check("ada", "notes"))["used"] == 4
     assert await listed() == [(who, "2025-10-01", "2025-11-01", 4) for who in (None, ada)]

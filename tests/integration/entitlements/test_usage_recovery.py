@@ -135,7 +135,7 @@ async def put_first(front: Entitlements, *events: Any) -> None:
         )
 
 
-async def test_use_on_a_topic_that_was_made_again_is_counted_from_its_beginning(
+async def test_use_on_a_topic_that_was_recreated_is_counted_from_its_beginning(
     front: Entitlements, eventually: Eventually
 ) -> None:
     await front.enroll(cap=5)
@@ -156,7 +156,7 @@ async def test_use_on_a_topic_that_was_made_again_is_counted_from_its_beginning(
     intake = UsageIntake(runtime)
     with capture_logs() as logs:
         await count_all(intake)
-    [told] = [line for line in logs if line["event"] == "usage_topic_made_again"]
+    [told] = [line for line in logs if line["event"] == "usage_topic_recreated"]
     assert (told["log_level"], told["partition"], told["offset"]) == ("error", 0, 3)
     await intake.deferred.count()  # hers wait behind those of the earlier topic
     assert await counts(front, 7)
@@ -257,7 +257,7 @@ async def test_a_worker_whose_usage_topic_is_gone_is_not_ready(
     await eventually(told)
 
 
-async def test_a_lane_without_partitions_reads_those_of_the_topic_that_is_made_again(
+async def test_a_lane_without_partitions_reads_those_of_the_topic_that_is_recreated(
     front: Entitlements, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usage_worker, "LOOK_SECONDS", 0.5)

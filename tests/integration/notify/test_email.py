@@ -102,7 +102,7 @@ async def test_a_repeated_event_makes_no_second_email(notify: Notify, mail: Mail
     await notify.settle()
     assert [message["Subject"] for message in mail.messages] == [
         "The NASA is enrolled",
-        "The enrollment of NASA is active again",
+        "NASA's enrollment is active again",
     ]
 
 
@@ -113,7 +113,7 @@ async def test_a_temporary_refusal_is_tried_again_in_order(notify: Notify, mail:
     mail.refuse_message = None
     notify.move(seconds=5)
     await notify.until(2, state="delivered")
-    assert [message["Subject"][:12] for message in mail.messages] == ["The NASA is ", "The enrollme"]
+    assert [message["Subject"][:11] for message in mail.messages] == ["The NASA is", "NASA's enro"]
 
 
 async def test_a_refusal_for_good_fails_without_telling_what_the_server_says(notify: Notify, mail: MailServer) -> None:

@@ -127,7 +127,7 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
             "clock of postgres",
             "kafka",
             "topics",
-            "rights on kafka",
+            "kafka permissions",
             "issuer",
         ),
         "ok",
@@ -135,7 +135,7 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
     assert status == 0
     # A sandbox's services read its clock as well, whose settings they need not see.
     sandboxed, found = await asyncio.to_thread(installation.preflight, MUSTER_ENVIRONMENT="sandbox")
-    assert (sandboxed, found["topics"][0], found["rights on kafka"][0]) == (0, "ok", "ok"), found
+    assert (sandboxed, found["topics"][0], found["kafka permissions"][0]) == (0, "ok", "ok"), found
 
     access = installation.access
     stranger = access.api_dsn.replace(password_of(access.api_dsn), new_password())
@@ -152,7 +152,7 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
             {"POSTGRES_API_DSN": access.api_dsn.partition("?")[0]},
         ),
         ("issuer", "cannot be read", {"OIDC_JWKS": "/no/such/file"}),
-        ("topics", "Kafka does not allow them to be described: ", {"TOPIC_PREFIX": f"{installation.prefix}x."}),
+        ("topics", "Kafka denies Describe on: ", {"TOPIC_PREFIX": f"{installation.prefix}x."}),
         ("kafka", "Kafka refuses the user entitlements", {"KAFKA_PASSWORD": new_password()}),
     ):
         variables = {f"MUSTER_{name}": value for name, value in environment.items()}
@@ -165,8 +165,8 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
     await _until(installation, [acl for acl in installation.acls if acl not in taken])
     _, found = await asyncio.to_thread(installation.preflight)
     for acl in taken:
-        assert acl.name in found["topics"][1] + found["rights on kafka"][1], acl
-    assert FENCE in found["rights on kafka"][1]
+        assert acl.name in found["topics"][1] + found["kafka permissions"][1], acl
+    assert FENCE in found["kafka permissions"][1]
     await installation.kafka.administrator().add(taken)
     await _until(installation, installation.acls)
     own = f"{installation.prefix}muster.entitlements.seat"

@@ -61,4 +61,4 @@ async def test_what_is_found_is_shown_with_what_could_not_be_looked_at(databases
     assert (path["correlation_id"], command["command"], command["subject"]) == ("cor_1", "RecordPayment", "pay_1")
     assert (event["event_id"], event["record"]) == ("muster.billing.term/NASA/1/00000000000000000003", None)
     assert (missing[0], missing[1]) == (5, "")  # it may be where nobody could look
-    assert "nothing was found for 'pay_2'; not looked at: the database of enrollment" in missing[2]
+    assert "nothing was found for 'pay_2'; not searched: the database of enrollment" in missing[2]

@@ -1,4 +1,4 @@
-"""Many checks in one request: others go on between them, and what people share is not computed for each of them."""
+"""Many checks in one request: others continue between them, and what people share is not computed for each of them."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""A file's rows are read in slices of time: others go on between them."""
+"""A file's rows are read in slices of time: others continue between them."""
 
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.seat_file import Columns

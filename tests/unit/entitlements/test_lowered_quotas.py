@@ -79,7 +79,7 @@ async def test_a_grant_to_the_agency_decides_before_the_version() -> None:
         {"mode": AccessMode.UNLIMITED, "mode_after": AccessMode.QUOTA},
         {"mode": AccessMode.QUOTA, "mode_after": AccessMode.NONE},
     ],
-    ids=["those whose trial is over", "those whose trial goes on"],
+    ids=["those whose trial is over", "those whose trial continues"],
 )
 async def test_the_quota_of_some_seats_is_found(modes: dict[str, Any]) -> None:
     seats = metered(anchor=Anchor.SEAT, trial_days=30, **modes)
@@ -92,12 +92,16 @@ async def test_a_longer_trial_of_seats_goes_on_for_those_that_began_later() -> N
     assert [each.begun_until for each in await lowered(seats, longer)] == [NOW - 65 * DAY]
     within = seats.model_copy(update={"mode": AccessMode.QUOTA, "mode_after": AccessMode.NONE})
     lower = within.model_copy(update={"quota": Quota(limit=10), "trial_days": 60})
-    assert [each.begun_until for each in await lowered(within, lower)] == [None]  # it limits those whose trial goes on
+    assert [each.begun_until for each in await lowered(within, lower)] == [
+        None
+    ]  # it limits those whose trial continues
 
 
 def test_a_refusal_names_the_first_agencies_and_counts_the_others() -> None:
     above = [Above("NASA", "a", 1, 12), Above("NSF", "a", 0, 30), Above("DOE", "a", 1_000, 14)]
-    most = "must be at least 30: 1 person of NASA, NSF and 1000 people of DOE used up to that in the present period"
+    most = (
+        "must be at least 30: 1 person of NASA, NSF and 1000 people of DOE used up to that many in the current period"
+    )
     assert rule_against(above).startswith(most)
     more = [*above, Above("EPA", "a", 1, 11), Above("GSA", "a", 1, 11)]
     assert "1000 people of DOE and 2 more agencies used" in rule_against(more)

@@ -1,4 +1,4 @@
-"""A plan of many features: each takes its turn once, and other work goes on meanwhile."""
+"""A plan of many features: each takes its turn once, and other work continues meanwhile."""
 
 from collections.abc import Iterator
 from datetime import timedelta

@@ -126,7 +126,7 @@ async def test_a_version_for_the_next_term_is_compared_with_what_the_present_one
         ("b", True, False),
     }
 
-    # What the present version made a trial ends with the term, and is one from then on.
+    # What the current version made a trial ends with the term, and is one from then on.
     now = START + 100 * DAY
     windows = after(windows, list(adopt(POOL, version, windows, {}, now)))
     again = replace(version, number=3)
@@ -206,7 +206,7 @@ async def test_what_only_the_agencys_own_version_has_is_shown() -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 async def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_renewed_yet(late: bool) -> None:
-    """Its term would begin by a renewal, which a plan assumes: also after the present term, if that comes late."""
+    """Its term would begin by a renewal, which a plan assumes: even after the current term, if that comes late."""
     first, waiting = catalog(1, feature("a"), feature("b")), catalog(2, feature("b"), feature("c", 30))
     now = END + 5 * DAY if late else START + 300 * DAY
     for features, expected in (
@@ -248,7 +248,7 @@ async def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_wh
 
 
 async def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
-    """The present version made a trial of what was open for the term: it begins when that ends."""
+    """The current version made a trial of what was open for the term: it begins when that ends."""
     first, present = catalog(1, feature("a"), feature("b")), catalog(2, feature("a", 30), feature("b"))
     now, renewed = START + 100 * DAY, replace(POOL, ends_at=END + 365 * DAY)
     windows = after(opened(first), list(adopt(POOL, present, opened(first), {}, now)))
@@ -265,7 +265,7 @@ async def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
 
 
 async def test_what_ends_before_a_version_comes_with_a_further_term_is_not_lost_by_it() -> None:
-    """The trial that follows the present term is over by then."""
+    """The trial that follows the current term is over by then."""
     first, present, version = (
         catalog(1, feature("a")),
         catalog(2, feature("a", 30)),

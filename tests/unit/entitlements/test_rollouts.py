@@ -67,7 +67,7 @@ def test_no_window_that_has_begun_gets_shorter_or_narrower(
                 assert kept.ends_at >= window.ends_at
                 assert WIDTH.index(kept.mode) >= WIDTH.index(window.mode)
             elif window.trial and window.ends_at <= now and changed[key].window_id == window.window_id:
-                # A grace goes on, and one that is over, or never was, does not come back.
+                # A grace continues, and one that is over, or never was, does not come back.
                 going_on = now < window.closes_at()
                 assert changed[key].closes_at() >= window.closes_at()
                 assert going_on or changed[key].closes_at() == window.closes_at()

@@ -1,4 +1,4 @@
-"""A batch of use is read, and its terms are found, in slices of time: others go on between them."""
+"""A batch of use is read, and its terms are found, in slices of time: others continue between them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -86,7 +86,7 @@ def test_each_seat_has_its_own_trial_in_a_window_that_is_anchored_on_seats() -> 
     for day, mode in ((0, AccessMode.UNLIMITED), (34, AccessMode.UNLIMITED), (35, AccessMode.NONE)):
         assert window.access(began_at + day * DAY, began_at) is mode
     assert window.closes_at(END - DAY) == END
-    # A renewal may extend the window: only where none does, it ends the trials that go on.
+    # A renewal may extend the window: only where none does, it ends the trials that continue.
     removed = replace(window, renewable=False)
     assert [each.seat_ends_at(END - DAY) for each in (window, removed)] == [END + 34 * DAY, END]
     for each, last in ((window, END - 5 * DAY), (removed, END - timedelta.resolution)):
@@ -141,7 +141,7 @@ def test_a_corrected_start_moves_the_end_with_it() -> None:
         assert trial.ends_at == ends_at
     for at in (START, START - DAY, END):
         with pytest.raises(
-            InvalidInput, match=r"starts_at: .* must differ from the present start and be within the term"
+            InvalidInput, match=r"starts_at: .* must differ from the current start and be within the term"
         ):
             correct_start(TRIAL, POOL, NOW, Start(at=at))
 
@@ -207,7 +207,7 @@ def test_what_a_version_took_away_before_it_began_does_not_come_back() -> None:
 
 @given(st.integers(0, 60), st.lists(st.integers(0, 60), max_size=3), st.integers(0, 60))
 def test_with_those_that_it_continues_nobody_has_a_second_trial(own: int, others: list[int], since: int) -> None:
-    """Whoever was in the one that used most has what is left of one trial, also if the same are named again."""
+    """Whoever was in the one that used most has what is left of one trial, even if the same are named again."""
     used = {"deep-research": own * DAY}
     continued = [{"deep-research": days * DAY} for days in others]
     more = used_beyond(used, continued).get("deep-research", timedelta())

@@ -25,15 +25,15 @@ def _state(**changes: object) -> ProcessState:
 
 
 def test_a_quiet_process() -> None:
-    assert _state().unrest(NOW) is None
-    assert _state(next_due=None).unrest(NOW) is None
+    assert _state().busy_with(NOW) is None
+    assert _state(next_due=None).busy_with(NOW) is None
 
 
 @pytest.mark.parametrize(
     "changes", [{"now": NOW - timedelta(seconds=1)}, {"next_due": NOW}, {"outbox": 1}, {"lag": 1}], ids=str
 )
 def test_a_process_that_is_not_quiet(changes: dict[str, object]) -> None:
-    assert _state(**changes).unrest(NOW)
+    assert _state(**changes).busy_with(NOW)
 
 
 @pytest.mark.parametrize(

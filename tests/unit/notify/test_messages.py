@@ -156,7 +156,7 @@ def test_the_headers_identify_the_delivery() -> None:
 def test_an_offer_says_whether_it_comes_late(late: bool) -> None:
     offer = next(event for event in EVENTS if isinstance(event, billing.RenewalOffered))
     text, _ = parts(written(offer.model_copy(update={"decide_by": LATER if late else AT}), "renewal-offered"))
-    assert ("This offer comes late" in text) is late
+    assert ("This offer is late" in text) is late
     assert ("without a break" in text) is not late
 
 

@@ -25,8 +25,8 @@ ELSEWHERE = {
     ("arguments", "said"),
     [
         (["parked", "list"], "MUSTER_<SERVICE>_URL is not set"),
-        (["parked", "replay"], "give either a topic and an agency, or --agency, or --all"),
-        (["parked", "replay", "--all", "--agency", "NASA"], "give either a topic and an agency, or --agency, or --all"),
+        (["parked", "replay"], "pass a topic and an agency, --agency, or --all"),
+        (["parked", "replay", "--all", "--agency", "NASA"], "pass a topic and an agency, --agency, or --all"),
         (["parked", "discard", "muster.billing.term", "NASA", "--record", "0@1"], "Missing option '--reason'"),
         (["parked", "discard", "muster.billing.term", "NASA", "--reason", "junk"], "Missing option '--record'"),
         (

@@ -28,7 +28,7 @@ def test_results_that_cannot_be_written_are_named_before_the_file_is_sent(tmp_pa
 
 @pytest.fixture
 def answers() -> Iterator[tuple[str, list[int]]]:
-    """A server, and the statuses that it answers in turn; 200 for ever after."""
+    """A server, and the statuses that it answers in turn; 200 forever after."""
     statuses: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -82,8 +82,8 @@ def test_a_client_has_the_options_of_its_protocol() -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (TopicAuthorizationFailedError("a"), "Kafka does not allow the topic a"),
-        (TopicAuthorizationFailedError({"b", "a"}), "Kafka does not allow the topic a b"),
+        (TopicAuthorizationFailedError("a"), "Kafka denies access to the topic a"),
+        (TopicAuthorizationFailedError({"b", "a"}), "Kafka denies access to the topic a b"),
         (ClusterAuthorizationFailedError(), "Kafka does not allow the cluster"),
         (KafkaError(), None),
     ],

@@ -13,7 +13,7 @@ NOWHERE = "postgresql://owner@127.0.0.1:1/muster"
 
 def test_without_a_services_migrations_nothing_is_migrated(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(MigrationsMissing, match=f"^{folder} holds no migrations: install the package again$"):
+        with pytest.raises(MigrationsMissing, match=f"^{folder} has no migrations: reinstall the package$"):
             migrate(NOWHERE, "billing", folder)
 
 

@@ -127,7 +127,7 @@ async def test_a_secret_in_the_query_of_the_address_is_shown_nowhere(issuer: Iss
     with KeyServer(issuer.jwks(), "fail") as server, capture_logs() as logs:
         source = KeySource(f"{server.url}?key=canary", monotonic)
         reason = await eventually(source.reason)
-    assert reason == "the keys of the issuer of tokens cannot be read: it answered 500"
+    assert reason == "the token issuer's keys cannot be read: it answered 500"
     assert [line["error"] for line in logs if line["event"] == "issuer_keys_failed"] == ["it answered 500"]
     assert "canary" not in str(logs)
 

@@ -1,4 +1,4 @@
-"""Long computing lets the event loop go on."""
+"""Long computing lets the event loop continue."""
 
 import asyncio
 import time

@@ -32,7 +32,7 @@ def test_an_event_that_is_still_to_come_is_a_defect(ahead: timedelta, taken: boo
     reader = RecordReader([SeatAssigned], "test", FixedClock())
     item = reader.read(seat(NOW + ahead), reader.latest())
     assert (item.defect is None) is taken
-    assert taken or "still to come" in (item.defect or "")
+    assert taken or "in the future" in (item.defect or "")
 
 
 @pytest.mark.parametrize("error", [ValueError, RecursionError, OSError, TimeoutError])

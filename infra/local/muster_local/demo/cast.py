@@ -1,7 +1,7 @@
 """The demo's cast: real agencies from the project's register, and invented people.
 
-The agencies' names and headcounts are public facts. Everything that happens to them in the demo, and every person, is
-made up.
+The agencies' names and headcounts are public facts. Everything that happens to them in the demo is made up, and so is
+every person.
 """
 
 import csv
@@ -14,7 +14,7 @@ from itertools import permutations
 START = datetime(2025, 8, 6, tzinfo=UTC)
 END = datetime(2026, 8, 7, tzinfo=UTC)
 
-# Agencies sign during office hours, this many a day.
+# Agencies sign up during office hours, this many per day.
 _SIGNING_HOUR = timedelta(hours=14)
 _DAILY_AGENCIES = 8
 
@@ -86,9 +86,9 @@ def register() -> bytes:
 
 
 def cast(seats: int) -> list[Agency]:
-    """The top-level executive agencies in the order of enrollment, with `seats` split by headcount.
+    """The top-level executive agencies in order of enrollment, with `seats` split by headcount.
 
-    Raises ValueError if there is less than one seat for each.
+    Raises ValueError if there are fewer seats than agencies.
     """
     rows = [row for row in _rows() if row["branch"] == "executive" and not row["parent"]]
     # The agency that declines must enroll early, so that its term ends within the demo's year.
@@ -111,7 +111,7 @@ def cast(seats: int) -> list[Agency]:
 def apportion(seats: int, weights: Sequence[int]) -> list[int]:
     """Split `seats` in proportion to the weights: at least one each, largest remainders first.
 
-    Raises ValueError if there is less than one seat for each.
+    Raises ValueError if there are fewer seats than weights.
     """
     spare = seats - len(weights)
     if spare < 0:
@@ -129,7 +129,7 @@ def _rows() -> Iterator[dict[str, str]]:
 
 
 def _signing_days() -> Iterator[datetime]:
-    """The day of each place in the order of enrollment; only weekdays, from the start."""
+    """The enrollment day of each agency in order: weekdays only, from the start."""
     day = START
     while True:
         if day.weekday() < 5:

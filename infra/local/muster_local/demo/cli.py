@@ -51,7 +51,7 @@ def demo(
     folder = Home(home or (kept if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))).path
     if folder.exists() and any(folder.iterdir()):
         raise BadInput(f"the demo needs a new home, but {folder} is not empty: choose another folder with --home")
-    # SIGTERM leaves nothing running, like Ctrl-C.
+    # Like Ctrl-C, SIGTERM leaves nothing running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         lines = asyncio.run(_play(agencies, folder, console, keep=keep, secure=secure))

@@ -45,7 +45,7 @@ class Books:
 
 @dataclass(frozen=True)
 class Term:
-    """A row of billing's terms that has begun."""
+    """A term in billing that has begun."""
 
     id: str
     enrollment_id: str
@@ -88,7 +88,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class UsageSum:
-    """A row of entitlements' sums: what all people of an agency used of a feature within a period."""
+    """A row of entitlements' usage sums: how much all people of an agency used of a feature within a period."""
 
     agency_id: str
     feature: str
@@ -200,7 +200,7 @@ async def _books(stack: Stack, service: str) -> Books:
             parked=await connection.fetchval(
                 "select (select count(*) from parked_stream) + (select count(*) from parked_event)"
             ),
-            # The audit has each executed command; what the service does on its own has no request ID.
+            # The audit trail has each executed command. What the service does on its own has no request ID.
             commands=await connection.fetchval(
                 "select count(distinct request_id) from audit where request_id is not null"
             ),
@@ -215,7 +215,7 @@ def _positions(rows: Sequence[Mapping[str, Any]]) -> dict[Stream, Position]:
 
 
 async def _late(url: str) -> int:
-    """The number of deadlines that the process handled late since it started."""
+    """The number of deadlines that the process has handled late since it started."""
     async with httpx.AsyncClient(trust_env=False) as http:
         metrics = (await http.get(f"{url}/metrics")).raise_for_status().text
     (lateness,) = (

@@ -1,4 +1,4 @@
-"""Reads the event log like an outsider: raw records from Kafka, duplicates included."""
+"""Reads the event log as an outsider does: raw records from Kafka, including duplicates."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -31,7 +31,7 @@ class Fact:
 
     @property
     def name(self) -> str:
-        """The type's name: `AgencyEnrolled` of `muster.enrollment.AgencyEnrolled.v1`."""
+        """The short name of the type: `AgencyEnrolled` for `muster.enrollment.AgencyEnrolled.v1`."""
         return self.envelope.type.split(".")[-2]
 
 
@@ -52,7 +52,7 @@ async def read_all(kafka: KafkaConnection, topic_prefix: str) -> list[Fact]:
 
 
 async def follow(kafka: KafkaConnection, topic_prefix: str, tell: Callable[[Fact], None]) -> None:
-    """Call `tell` with every event, from the first one and as new ones arrive, until cancelled."""
+    """Call `tell` with every event, from the first one and as new ones arrive, until canceled."""
     async with _reader(kafka, topic_prefix) as (consumer, _):
         while True:
             for records in (await consumer.getmany(timeout_ms=1000, max_records=500)).values():

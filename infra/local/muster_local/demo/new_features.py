@@ -1,4 +1,4 @@
-"""What is new within the year: a longer trial, another catalog, trials of single seats, and a quota of an agency."""
+"""The year's new features: a longer trial, a new catalog version, trials per seat, and an agency-wide quota."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ _EARLY = 2  # people who use their seats first; one more joins them
 
 @dataclass(frozen=True)
 class Use:
-    """Uses of a feature that were reported after the fact, or asked for; `used` is what the answer says, if any."""
+    """A number of uses of a feature, reported afterward or requested; `used` is the total in the reply, if any."""
 
     at: datetime
     agency_id: str
@@ -57,12 +57,12 @@ class Use:
 
 
 class NewFeatures:
-    """The scenes of the agency that has them first, and of the program's two officers."""
+    """The scenes of the agency that gets the new features first, and of the program's two officers."""
 
     def __init__(
         self, program: ProgramClient, approver: ProgramClient, coordinator: Coordinator, agency: Agency
     ) -> None:
-        """`approver` is another person than `program`."""
+        """`approver` is a different person than `program`."""
         self.uses: list[Use] = []
         self._program = program
         self._approver = approver
@@ -71,7 +71,7 @@ class NewFeatures:
         self._path = f"agencies/{agency.id}"
 
     def scenes(self) -> list[Scene]:
-        """Its scenes, in order of time."""
+        """The scenes, in order of time."""
         name = self._agency.id
         return [
             Scene(
@@ -123,7 +123,7 @@ class NewFeatures:
 
     async def _approve(self, proposal: dict[str, Any]) -> None:
         approval = f"proposals/{proposal['proposal_id']}/approval"
-        await self._program.post("entitlements", approval, expect=403)  # nobody approves what they proposed
+        await self._program.post("entitlements", approval, expect=403)  # nobody may approve their own proposal
         await self._approver.post("entitlements", approval, expect=200)
 
     async def _begin(self, first: int, end: int) -> None:
@@ -137,7 +137,7 @@ class NewFeatures:
         await self._consume(person, 9)
         await self._report([*others, person][0])
         await self._consume(person, 6)
-        await self._consume(person, 4, expect=409)  # all or none
+        await self._consume(person, 4, expect=409)  # all or nothing
         await self._consume(person, 3)
         await self._consume(person, 1, expect=409)
 
@@ -164,7 +164,7 @@ class NewFeatures:
         self._note(amount, reported=False, counted=expect == 200, used=reply.get("used"))
 
     async def _report(self, subject: str) -> None:
-        """Report two uses, of which one is reported twice."""
+        """Report two uses, one of them twice."""
         batch = [self._event(identifier, subject) for identifier in ("1", "2", "1")]
         reply = await self._program.upload(
             "entitlements",

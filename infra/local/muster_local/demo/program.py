@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import httpx
 
-# Enough to keep the services busy; more requests would only queue up there.
+# Enough concurrent requests to keep the services busy; more would only queue up there.
 _AT_ONCE = 8
 
-# A killed service is back within a few seconds.
+# How long to retry: a killed service is back within a few seconds.
 _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1
 
@@ -22,16 +22,16 @@ class Unexpected(Exception):
 
 
 def demand(holds: bool, otherwise: str) -> None:
-    """Raise Unexpected unless something holds."""
+    """Raise Unexpected unless `holds` is true."""
     if not holds:
         raise Unexpected(otherwise)
 
 
 class ProgramClient:
-    """An operator's client of the services.
+    """An operator's client for the services.
 
-    It retries a lost request, or a 503, with the same Idempotency-Key. So a command takes effect once, whatever
-    happens to the service in between.
+    It retries a lost request, or one answered with 503, with the same Idempotency-Key. So a command takes effect once,
+    whatever happens to the service in between.
     """
 
     def __init__(self, urls: Mapping[str, str], token: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -62,7 +62,7 @@ class ProgramClient:
         return (await self._send("GET", service, path, 200, params=parameters)).json()
 
     async def ask(self, service: str, path: str, body: Mapping[str, Any]) -> Any:
-        """The JSON that answers a question which a body asks; it changes nothing."""
+        """The JSON reply to a query with a body; it changes nothing."""
         return (await self._send("POST", service, path, 200, json=body)).json()
 
     async def etag(self, service: str, path: str) -> str:
@@ -100,7 +100,7 @@ class ProgramClient:
         return response.json()
 
     async def put(self, service: str, path: str, body: Mapping[str, Any]) -> Any:
-        """Set what is at a path, and return the reply's JSON."""
+        """Replace the resource at a path, and return the reply's JSON."""
         response = await self._send("PUT", service, path, 200, key=uuid.uuid4().hex, json=body)
         return response.json()
 

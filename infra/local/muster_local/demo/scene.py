@@ -15,5 +15,5 @@ class Scene:
 
 
 def moment(year: int, month: int, day: int, hour: int = 14) -> datetime:
-    """An hour of a day in UTC, by default within office hours."""
+    """An hour of a day in UTC, by default during office hours."""
     return datetime(year, month, day, hour, tzinfo=UTC)

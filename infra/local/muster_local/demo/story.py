@@ -50,7 +50,7 @@ class Story:
         self._by_id = {agency.id: agency for agency in agencies}
 
     def scenes(self) -> list[Scene]:
-        """Its scenes, in order of time."""
+        """The scenes, in order of time."""
         scenes = [
             Scene(
                 cast.START,

@@ -21,7 +21,7 @@ _OTHER_ROWS = 18  # rows that the rest of the screen needs
 
 
 class View:
-    """The demo's progress. A terminal shows it live; any other output gets a line per scene."""
+    """The demo's progress. A terminal shows it live; other output gets a line per scene."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -42,7 +42,7 @@ class View:
         self._live.stop()
 
     def note(self, text: str) -> None:
-        """Print a line that stays on the screen."""
+        """Print a permanent line."""
         self._console.print(f"[dim]{self._elapsed():5.1f} s[/dim]  {text}", highlight=False, soft_wrap=True)
 
     def scene(self, scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""Compares what a local copy of the entitlements answers with the service's own answers, whenever the clock stops."""
+"""Compares a local copy of the entitlements with the service's own answers whenever the clock stops."""
 
 import asyncio
 import time
@@ -11,21 +11,22 @@ from muster_entitlements_client import Answer, EntitlementsClient, NotReady
 from muster_local.demo import cast
 from muster_local.demo.program import ProgramClient
 
-# What happens to them: one tries what is new, one is suspended, one leaves, one is full, and one does not renew.
+# What happens to them: one tries the new features, one is suspended, one withdraws, one runs out of seats, and one does
+# not renew.
 _WATCHED = (cast.TRYING, cast.LAPSING, cast.LEAVING, cast.CROWDED, cast.DECLINING)
 _PEOPLE = 4
 
-# A person whom nobody knows.
+# A reference that belongs to nobody.
 _STRANGER = f"sub_{0:032x}"
 
-# A record is in the copy within milliseconds.
+# How long to wait for the copy. It has a record within milliseconds.
 _PATIENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
 class Access:
-    """What an answer to a check says: verdict, reason, until when it holds, and the monthly quota."""
+    """The content of an answer to a check: verdict, reason, how long it is valid, and the monthly quota."""
 
     verdict: str
     reason: str
@@ -52,7 +53,7 @@ _UNKNOWN = Access("refused", "unknown", None, None)
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both answers to a check at an instant."""
+    """The two answers to a check at an instant."""
 
     at: datetime
     agency_id: str
@@ -63,7 +64,7 @@ class Comparison:
 
 
 class Witness:
-    """Asks both about the same people, and every feature of the newest catalog."""
+    """Asks the copy and the service about the same people, and every feature of the newest catalog."""
 
     def __init__(self, client: EntitlementsClient, program: ProgramClient) -> None:
         self.comparisons: list[Comparison] = []
@@ -73,7 +74,7 @@ class Witness:
         self._patience = _PATIENCE_SECONDS
 
     async def compare(self, at: datetime) -> None:
-        """Ask about everybody at an instant at which every service is quiet."""
+        """Ask about everybody, at an instant when every service is quiet."""
         catalog = await self._program.get("entitlements", "catalog")
         features = [None, *(feature["key"] for feature in catalog["features"])]
         people = await asyncio.gather(*(self._people_of(agency_id) for agency_id in _WATCHED))
@@ -92,7 +93,7 @@ class Witness:
         ]
 
     async def _local(self, asked: Sequence[tuple[str, str, str | None]], told: Sequence[Access]) -> Sequence[Access]:
-        """The copy's answers, once it has caught up. If it does not, it is not waited for a second time."""
+        """The copy's answers once it has caught up. If it does not catch up in time, later calls do not wait."""
         give_up_at = time.monotonic() + self._patience
         while True:
             local = [self._of_copy(*each) for each in asked]
@@ -104,14 +105,17 @@ class Witness:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def _of_copy(self, agency_id: str, subject_ref: str, feature: str | None) -> Access:
-        """The copy's answer. It has none before the first agency enrolls, when the service knows none either."""
+        """The copy's answer.
+
+        Before the first agency enrolls, the copy has none, and the service knows nobody either.
+        """
         try:
             return Access.of_copy(self._client.check(subject_ref, feature, agency_id=agency_id))
         except NotReady:
             return _UNKNOWN
 
     async def _people_of(self, agency_id: str) -> Sequence[str]:
-        """The first people who ever had a seat; none until there are some."""
+        """The first people who ever had a seat; empty until there are some."""
         if agency_id not in self._people:
             seats = await self._program.get("entitlements", f"agencies/{agency_id}/seats", limit=_PEOPLE)
             if not seats["items"]:

@@ -45,9 +45,9 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, order=True, slots=True)
 class Acl:
-    """A principal's right to an operation on the resource `name`, or, if `prefixed`, on all whose names start with it.
+    """A principal's right to an operation on the resource `name`; if `prefixed`, on all whose names start with it.
 
-    Without `allow`, it denies the operation. Muster creates no such ACL, and none for a single `host`.
+    Without `allow`, the ACL denies the operation. Muster creates no such ACL, and none for a single `host`.
     """
 
     principal: str
@@ -104,7 +104,7 @@ def _of_services(topics: list[Topic], prefix: str, principal: str, *, sandbox: b
 
 
 def _uses(principal: str, topic: str) -> Iterator[Acl]:
-    """A service reads a topic, and its settings, to check that the topic cannot lose events."""
+    """The ACLs to read a topic and its settings: a service checks that its topics cannot lose events."""
     yield Acl(principal, Kind.TOPIC, topic, Operation.READ)
     yield Acl(principal, Kind.TOPIC, topic, Operation.DESCRIBE_CONFIGS)
 
@@ -143,7 +143,7 @@ class Remedy(StrEnum):
     ADD = "add it"
     PRUNE = "with --prune, remove it"
     PERSON = "nothing: change it yourself"
-    REGISTERED = "nothing; give --subscribers to compare it with the registered subscribers"
+    REGISTERED = "nothing; pass --subscribers to compare it with the registered subscribers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ class _Owned:
         return acl.kind in (Kind.GROUP, Kind.TRANSACTIONAL_ID) and acl.name in self._names(acl.kind)
 
     def is_reached_by(self, acl: Acl) -> bool:
-        """Whether an ACL covers a resource of Muster's."""
+        """Whether an ACL covers any of Muster's resources."""
         names = self.topics if acl.kind is Kind.TOPIC else self._names(acl.kind)
         return any(map(acl.covers, names))
 

@@ -121,7 +121,10 @@ class Administrator:
                 raise
 
     async def _require_sight(self) -> None:
-        """Raise Refused without the right to see ACLs and users: the client would report none, or even crash."""
+        """Raise Refused if the user may not list ACLs and users.
+
+        Without that right, the client would report none, or crash.
+        """
         cluster = await self.ask(self.client.describe_cluster(include_authorized_operations=True))
         if AclOperation.DESCRIBE not in (cluster.authorized_operations or ()):
             raise Refused(
@@ -145,12 +148,12 @@ class Administrator:
     def failure(self, error: KafkaException) -> CommandFailed:
         """The error that says why a request failed."""
         if _code(error) in _ANSWERED_NOT:
-            self.client.poll(0)  # runs _note, with the reason why it could not connect
+            self.client.poll(0)  # runs _note with the reason
             return Unreachable(f"Kafka cannot be reached: {self._reason or error.args[0].str()}")
         return Refused(f"Kafka refused: {error.args[0].str()}")
 
     def _note(self, error: KafkaError) -> None:
-        """Keep the reason why a broker is unreachable; "all brokers down" only follows from it."""
+        """Remember why a broker is unreachable; "all brokers down" is only a consequence."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._reason = error.str()
 

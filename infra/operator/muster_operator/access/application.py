@@ -1,4 +1,4 @@
-"""Compares the ACLs that a cluster has with those that it should have, and corrects them."""
+"""Compares a cluster's ACLs with the wanted ones, and corrects them."""
 
 import shlex
 from collections.abc import Collection, Iterator, Sequence
@@ -68,7 +68,7 @@ def commands(bootstrap: str, acls: Sequence[Acl]) -> Iterator[str]:
 
 
 async def applied(administrator: Administrator, access: Access, *, prune: bool) -> Answer:
-    """Add missing ACLs; with `prune`, also remove those that can be pruned. Answers what was done and what is left."""
+    """Add missing ACLs; with `prune`, also remove those that can be pruned. Returns what was done and what is left."""
     found = access.differences(await administrator.acls())
     remedies = {Remedy.ADD, Remedy.PRUNE} if prune else {Remedy.ADD}
     # Add before removing, so that nobody is without rights in between.

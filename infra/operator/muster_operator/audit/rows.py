@@ -31,7 +31,7 @@ class TrailRows:
         self._kept = {number: event for (agency_id, number), event in kept.items() if agency_id == agency.agency_id}
         self._tell = tell
         self._next: Row | None = None
-        self._latest: datetime | None = None  # of the last row before those to compare next
+        self._latest: datetime | None = None  # the date of the last row before the next ones to compare
         self._rows: AsyncIterator[Row] | None = None
         self._findings: list[Finding] = []
         self.compared = 0
@@ -52,7 +52,7 @@ class TrailRows:
         end, expected = after, first
         known = first == 1 or after > 0
         async for seal in self._seals(first, last):
-            known = known and seal["number"] == expected  # else the service dropped seals during the run
+            known = known and seal["number"] == expected  # otherwise the service dropped seals during the run
             expected = seal["number"] + 1
             of_topic = seal["number"] in self._kept  # TopicSeals checks its chain
             if known and not of_topic and seal["previous_sha256"] != before:
@@ -125,14 +125,17 @@ class TrailRows:
             self._check_dates(rows, seal)
 
     def _check_dates(self, rows: Sequence[Row], seal: Row) -> None:
-        """An agency's instants never go back: an earlier date was written on purpose, before the row was sealed."""
+        """Find backdated rows.
+
+        An agency's instants never go back, so an earlier date was written before the row was sealed.
+        """
         for row in rows:
             if self._latest is not None and row["recorded_at"] < self._latest:
                 found = f"row {row['id']} is dated before the row that precedes it"
                 self._find(What.BACKDATED, found, seal)
                 break
             self._latest = row["recorded_at"]
-        self._latest = rows[-1]["recorded_at"]  # one row of the future is one finding
+        self._latest = rows[-1]["recorded_at"]  # report one row dated in the future only once
 
     def _hash(self, rows: Sequence[Row], seal: Row) -> str:
         return sealed_sha256(

@@ -14,7 +14,7 @@ from muster_contracts.audit import SealedAudit
 from muster_operator.audit.finding import Finding, What
 from muster_operator.audit.trail import Agency, Trail
 
-# A service keeps seals at least this long: a younger one that is missing was removed by somebody.
+# A service keeps seals at least this long; somebody removed a younger one that is missing.
 LEAST_RETENTION = timedelta(days=365)
 
 # The most missing or altered seals to keep for the comparison with their rows.
@@ -47,7 +47,7 @@ class TopicSeals:
         self._accepted = accepted_epochs
         self._ends: dict[str, _End] = {}
         self._wrong: dict[tuple[str, int], tuple[What, str, int]] = {}
-        self._wrong_numbers: defaultdict[str, list[int]] = defaultdict(list)  # of each agency, in order
+        self._wrong_numbers: defaultdict[str, list[int]] = defaultdict(list)  # by agency, in ascending order
         self._findings: list[Finding] = []
         self.kept: dict[tuple[str, int], SealedAudit] = {}
 
@@ -66,7 +66,7 @@ class TopicSeals:
                     and event.number < row["lowest"]
                     and now - event.sealed_at >= LEAST_RETENTION
                 ):
-                    continue  # its retention time is over
+                    continue  # its retention time has passed
                 self._note(place, event, What.SEALS_MISSING, "the topic has it", envelope.epoch)
             elif other := [name for name in _FIELDS if row[name] != getattr(event, name)]:
                 self._note(place, event, What.SEAL_ALTERED, f"not as on the topic: {', '.join(other)}", envelope.epoch)
@@ -117,7 +117,7 @@ class TopicSeals:
         """Note lost seals: a raised epoch continues from the restored database, without the old epoch's later seals."""
         if last.event.number < number:
             return
-        numbers = self._wrong_numbers[agency_id]  # and not the range: whoever writes there may put any number
+        numbers = self._wrong_numbers[agency_id]  # not the range: a writer of the topic could use any number
         lost = slice(bisect_left(numbers, number), bisect_right(numbers, last.event.number))
         for each in numbers[lost]:
             del self._wrong[agency_id, each]
@@ -165,11 +165,11 @@ class TopicSeals:
 
 def _lost(epoch: int) -> str:
     """Why seals of the previous epoch are lost, and what to do."""
-    return f"epoch {epoch} continues without them; if you know of the restore: --accept-epoch {epoch}"
+    return f"epoch {epoch} continues without them; if you know about the restore, pass --accept-epoch {epoch}"
 
 
 def _joined(one: Finding, next_one: Finding) -> Finding | None:
-    """Two findings joined, if the second continues the first; else None."""
+    """The two findings joined if the second continues the first, otherwise None."""
     if one.seals is None or next_one.seals is None or one.ids is None or next_one.ids is None:
         return None
     same = (one.agency_id, one.what, one.found) == (next_one.agency_id, next_one.what, next_one.found)

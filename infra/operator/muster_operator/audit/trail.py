@@ -13,7 +13,7 @@ from muster_operator.databases.reading import reading
 
 Row = Mapping[str, Any]
 
-# Rows and seals of one statement: a few megabytes.
+# Rows or seals per statement: a few megabytes.
 BATCH = 2_000
 
 _AGENCIES = """
@@ -68,8 +68,8 @@ readable_instant(s.sealed_at) as sealed_at
 class Agency:
     """An agency's trail at one instant: its seals, and the unsealed rows after the last one.
 
-    Seals up to the number `published` are on the topic. `epoch` is that of the agency's stream there.
-    `unsealed_undated` is the first of the unsealed rows with a date that no program can read.
+    Seals up to the number `published` are on the topic. `epoch` is the epoch of the agency's stream there.
+    `unsealed_undated` is the first unsealed row with a date that no program can read.
     """
 
     agency_id: str
@@ -86,7 +86,7 @@ class Agency:
 
 
 class Trail:
-    """The audit tables of a service. A date in them that no program can read is None."""
+    """The audit tables of a service. A date that no program can read is None."""
 
     def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
         self._connection = connection
@@ -110,7 +110,7 @@ class Trail:
     async def seals_of(self, events: Iterable[SealedAudit]) -> list[Row]:
         """For each event, the stored seal with its agency and number, or nulls.
 
-        Each row also has the agency's present lowest and highest seal number, `lowest` and `highest`.
+        Each row also has the agency's current lowest and highest seal number, `lowest` and `highest`.
         """
         events = list(events)
         rows: list[Row] = await self._connection.fetch(

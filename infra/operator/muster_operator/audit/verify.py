@@ -41,9 +41,9 @@ async def verify(
     accepted_epochs: Collection[int] = (),
     settle: float = 0,
 ) -> Verified:
-    """Verify a service's trails, or that of one agency.
+    """Verify a service's trails, or one agency's.
 
-    Checks unsealed rows again after `settle` seconds if they are older than UNSEALED_SECONDS by the server's clock. A
+    Unsealed rows that are older than UNSEALED_SECONDS by the server's clock are checked again after `settle` seconds. A
     sandbox's rows can seem that old, because its clock differs.
     """
     topic = f"muster.{service}.audit"
@@ -52,7 +52,7 @@ async def verify(
         Trail.open(target.admin_dsn, service) as trail,
         TopicLog.open(target.kafka, target.topic_prefix, [topic]) as log,
     ):
-        agencies = await trail.agencies(topic, agency_id)  # before the topic, which then has all their published seals
+        agencies = await trail.agencies(topic, agency_id)  # before the topic, so that it has all their published seals
         on_topic = TopicSeals(service, trail, agency_id, accepted_epochs)
         task = progress.add_task(f"{service}: records of the topic", total=await log.unread())
         async for records in log.batches():
@@ -87,7 +87,7 @@ def _with_all_seals(agencies: Sequence[Agency], on_topic: TopicSeals) -> list[Ag
 
 
 async def _unsealed(trail: Trail, service: str, topic: str, agencies: Sequence[Agency], settle: float) -> list[Finding]:
-    """The rows that should have been sealed by now, and still are not `settle` seconds later."""
+    """The rows that should be sealed by now, and still are not after `settle` seconds."""
     late = {each.agency_id: each for each in agencies if (each.unsealed_seconds or 0) > UNSEALED_SECONDS}
     if not late:
         return []

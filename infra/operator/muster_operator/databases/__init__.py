@@ -1,1 +1,1 @@
-"""Finds and creates what is missing of the services' databases, schemas, and roles."""
+"""Finds and creates missing databases, schemas, and roles of the services."""

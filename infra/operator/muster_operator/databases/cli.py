@@ -87,7 +87,7 @@ async def _steps(
     make: Callable[[Sequence[str]], Mapping[str, str]],
     take: Callable[[str, Wanted], Awaitable[Sequence[Step]]],
 ) -> Done:
-    """The steps that are taken for each service. `make` gives the passwords of new roles. Raises BadInput."""
+    """The steps for each service. `make` creates the passwords of new roles. Raises BadInput."""
     dsn = target.require("admin_dsn").admin_dsn
     if SERVICE in dsn:
         raise BadInput(f"MUSTER_ADMIN_DSN: must name one database of the server, without {SERVICE}, for this command")
@@ -118,7 +118,7 @@ async def _passwords(admin_dsn: str, wanted: Wanted, folder: Path) -> tuple[dict
 
 
 async def _logs_in(dsn: str) -> bool:
-    """Whether the password is the role's. It is, even if the role then lacks another right."""
+    """Whether the role's password is right. It is even if the role then lacks another right."""
     try:
         async with connected(dsn):
             return True

@@ -1,4 +1,4 @@
-"""The roles' passwords: in a folder with a file for each, and never in plain text in a statement."""
+"""The roles' passwords: one file per role in a folder, and never plain text in a statement."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 from muster_operator.failures import BadInput
 from muster_runtime.secrets import weakness
 
-# Postgres' own parameters for hashing a password.
+# Postgres's own parameters for hashing a password.
 _ITERATIONS = 4096
 _SALT_BYTES = 16
 

@@ -13,7 +13,7 @@ import asyncpg
 from muster_operator.databases.steps import ROLES, Administrator, Step, Wanted, cluster_steps, inside_steps, quoted
 from muster_operator.failures import Refused
 
-# Roles belong to the whole cluster: whoever creates or changes one holds this advisory lock.
+# Roles belong to the whole cluster, so creating or changing one requires this advisory lock.
 _LOCK = 0x4D757374  # "Must"
 
 
@@ -39,9 +39,9 @@ async def plan(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
 
 
 async def apply(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
-    """Create what is missing of a service's roles, database, and schema; return what was done. Raises Refused.
+    """Create what a service's roles, database, and schema lack; return what was done. Raises Refused.
 
-    Nobody else may connect to the database or create anything in it; the worker may create temporary tables.
+    Nobody else may connect to the database or create anything in it. The worker may create temporary tables.
     """
     async with connected(admin_dsn) as connection:
         await connection.execute("select pg_advisory_lock($1)", _LOCK)
@@ -54,9 +54,9 @@ async def apply(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
 
 
 async def provision(admin_dsn: str, database: str, service: str, secret: str) -> Access:
-    """Create what is missing of a service's roles, database, and schema. Raises Refused.
+    """Create what a service's roles, database, and schema lack. Raises Refused.
 
-    The roles' passwords are derived from `secret`, so that callers who share a cluster agree on them.
+    The roles' passwords are derived from `secret`, so that callers that share a cluster agree on them.
     """
     roles = Wanted(service, database, {}).roles
     await apply(admin_dsn, Wanted(service, database, {role: _password(secret, role) for role in roles}))

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-# Stands for a service's name in MUSTER_ADMIN_DSN, where each has a database of its own.
+# Stands for a service's name in MUSTER_ADMIN_DSN if each service has its own database.
 SERVICE = "{service}"
 
 

@@ -11,7 +11,7 @@ from muster_operator.failures import Refused
 
 ROLES = ("owner", "api", "worker")
 
-# The first version that has `grant maintain`, which the migrations use.
+# The first version with `grant maintain`, which the migrations use.
 LEAST_VERSION = 170_000
 
 _STATS = "pg_read_all_stats"
@@ -76,7 +76,7 @@ select
 
 @dataclass(frozen=True)
 class Step:
-    """A statement, and the form of it that may be shown. One that is `inside` runs in the service's database."""
+    """A statement, and how to show it without secrets. One that is `inside` runs in the service's database."""
 
     sql: str
     shown: str
@@ -166,7 +166,7 @@ def _of_roles(roles: Mapping[str, Any], administrator: Administrator, wanted: Wa
             alter = f"alter role {quoted(name)} password"
             yield Step(f"{alter} '{verifier(wanted.passwords[name])}'", f"{alter} '…'")
     owner = roles.get(wanted.owner)
-    # A function of the owner's tells the worker the age of the oldest snapshot, and nothing else.
+    # The worker learns the age of the oldest snapshot through a function of the owner, and nothing else.
     if not (owner and owner["reads_statistics"]) and administrator.grants_statistics:
         yield _plain(f"grant {_STATS} to {quoted(wanted.owner)}")
     # Creating a schema for a role needs the right to act as that role.
@@ -175,7 +175,7 @@ def _of_roles(roles: Mapping[str, Any], administrator: Administrator, wanted: Wa
 
 
 def _of_database(database: Any, wanted: Wanted) -> Iterator[Step]:
-    """The database, and who may connect: a copy of a template does not copy these rights."""
+    """The steps for the database and its rights, which a copy of a template does not inherit."""
     name = quoted(wanted.database)
     rights, settings = (database["rights"], database["settings"]) if database else ([], [])
     if database is None:
@@ -191,7 +191,7 @@ def _of_database(database: Any, wanted: Wanted) -> Iterator[Step]:
     for role in wanted.roles:
         if f"{role} search_path={wanted.service}" not in settings:
             yield _plain(f"alter role {quoted(role)} in database {name} set search_path = {quoted(wanted.service)}")
-    # A migration that waits for a lock blocks everyone who queues behind it.
+    # A migration that waits for a lock blocks everyone queued after it.
     if f"{wanted.owner} lock_timeout=5s" not in settings:
         yield _plain(f"alter role {quoted(wanted.owner)} in database {name} set lock_timeout = '5s'")
 

@@ -70,7 +70,7 @@ def _of_clock(check: Check, date: str) -> Finding:
         return check.warning(f"its Date header is not a date: {date[:100]}", "the clock cannot be compared")
     if off <= UNREMARKABLE:
         return check.ok("agrees with this machine's")
-    found = f"{off.total_seconds():.0f} s apart from this machine's"
+    found = f"{off.total_seconds():.0f} s off from this machine's"
     if off > LEEWAY:
-        return check.failed(f"{found}: tokens would be refused", "set both clocks by NTP")
-    return check.warning(found, "set both clocks by NTP")
+        return check.failed(f"{found}: tokens would be refused", "synchronize both clocks with NTP")
+    return check.warning(found, "synchronize both clocks with NTP")

@@ -64,7 +64,7 @@ async def check_kafka(subject: Subject) -> AsyncIterator[Finding]:
     for finding in found or [Check(subject.service, "topics").ok(f"all {len(checked)} are as described")]:
         yield finding
     known = {acl.name for acl in of_topics} - {*faults.missing, *faults.forbidden}
-    yield await _of_rights(Check(subject.service, "rights on kafka"), kafka, wanted, known)
+    yield await _of_rights(Check(subject.service, "kafka permissions"), kafka, wanted, known)
 
 
 def _rights(subject: Subject) -> Sequence[Acl]:
@@ -78,7 +78,7 @@ def _of_topics(check: Check, faults: TopicFaults) -> Iterator[Finding]:
     if faults.missing:
         yield check.failed(f"missing: {', '.join(faults.missing)}", f"create them: {APPLY}")
     if faults.forbidden:
-        yield check.failed(f"Kafka does not allow them to be described: {', '.join(faults.forbidden)}", GRANT)
+        yield check.failed(f"Kafka denies Describe on: {', '.join(faults.forbidden)}", GRANT)
     for reason in faults.repartitioned:
         yield check.failed(reason, "see the runbook topic-repartitioned.md")
     for loss in faults.losses:
@@ -86,7 +86,10 @@ def _of_topics(check: Check, faults: TopicFaults) -> Iterator[Finding]:
 
 
 async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl], known: Collection[str]) -> Finding:
-    """Whether Kafka allows what the service does. Connects as the service: Kafka tells a client only its own rights."""
+    """Whether Kafka allows what the service does.
+
+    Connects as the service, because Kafka shows a client only its own rights.
+    """
     administrator = Administrator(kafka.librdkafka_options())
     lacking: list[str] = []
     try:
@@ -102,7 +105,7 @@ async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl]
         return check.failed(str(away), "correct the address or the network")
     lacking += [f"{acl.operation} {acl.kind} {acl.name}" for acl in wanted if not await _may_use(kafka, acl)]
     if lacking:
-        return check.failed(f"Kafka does not allow: {', '.join(sorted(lacking))}", GRANT)
+        return check.failed(f"Kafka denies: {', '.join(sorted(lacking))}", GRANT)
     return check.ok("everything that the service needs")
 
 

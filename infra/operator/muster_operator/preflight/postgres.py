@@ -41,7 +41,7 @@ async def check_postgres(subject: Subject) -> AsyncIterator[Finding]:
         check = Check(subject.service, f"postgres as {role}")
         if not dsn.get_secret_value():
             if role != "owner":  # no service has the owner's DSN
-                yield check.failed(f"{setting} is not set", "put the role's address into the service's secrets")
+                yield check.failed(f"{setting} is not set", "add the role's DSN to the service's secrets")
             continue
         address = Address(dsn)
         try:
@@ -133,5 +133,5 @@ async def _of_clock(check: Check, connection: "asyncpg.Connection[Any]") -> Find
     sent = clock.now()
     server = await connection.fetchval("select clock_timestamp()")
     if reason := skew(sent, server, server, clock.now()):
-        return check.failed(reason, "set both clocks by NTP")
+        return check.failed(reason, "synchronize both clocks with NTP")
     return check.ok("agrees with this machine's")

@@ -25,7 +25,7 @@ class MailSettings(Protocol):
 
 
 async def check_smtp(subject: Subject, environment: Mapping[str, str]) -> AsyncIterator[Finding]:
-    """Check the mail server, if one is set and notify's package is installed, which reads its settings."""
+    """Check the mail server, if one is set and notify's package, which reads its settings, is installed."""
     if "MUSTER_SMTP_HOST" not in environment or not hasattr(subject.settings, "smtp_host"):
         return
     check = Check(subject.service, "smtp")

@@ -18,17 +18,17 @@ from muster_runtime.settings import Settings
 
 @dataclass(frozen=True)
 class Subject:
-    """A service and its settings: of its own class if its package is installed, else only the common ones."""
+    """A service and its settings: its own class if its package is installed, otherwise only the common ones."""
 
     service: str
     settings: Settings
 
 
 def environment_of(target: Target, service: str) -> Mapping[str, str]:
-    """The environment that a service will run in: this one, or a stack's.
+    """The environment that a service will run in: this process's, or a stack's.
 
-    Its secrets are in MUSTER_SECRETS_DIR, or in that folder's subfolder with the service's name, if there is one; so
-    are other files of that folder, such as a client certificate.
+    Its secrets are in MUSTER_SECRETS_DIR, or in the subfolder named after the service, if there is one. Other files in
+    that folder, such as a client certificate, are found the same way.
     """
     environment = {**os.environ, **(target.settings_of(service) if target.settings_of else {})}
     folder = environment.get(FOLDER)
@@ -56,7 +56,7 @@ def read_subject(service: str, environment: Mapping[str, str]) -> tuple[Subject 
 
 
 def _settings(service: str) -> Settings:
-    """A service's settings. This command does not depend on the services; its image has them all installed."""
+    """A service's settings. This command does not depend on the services; its image includes them all."""
     package = f"muster_{service}"
     if find_spec(package) is None:
         return Settings()

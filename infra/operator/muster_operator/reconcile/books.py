@@ -78,7 +78,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Books:
-    """Everything that is compared."""
+    """Everything that a reconciliation compares."""
 
     streams: Mapping[str, Streams]  # by service
     enrollments: Mapping[str, Enrollment]  # by agency
@@ -147,7 +147,7 @@ async def _contacts(connection: "asyncpg.Connection[Any]") -> frozenset[Someone]
 
 
 async def read_holders(connection: "asyncpg.Connection[Any]") -> frozenset[Someone]:
-    """Who holds a seat: their names and addresses are deleted with the seat."""
+    """The people who hold a seat. Their names and addresses are deleted with the seat."""
     rows = await connection.fetch("select agency_id, subject_ref from seat where state <> 'revoked'")
     return frozenset((row["agency_id"], row["subject_ref"]) for row in rows)
 
@@ -165,7 +165,7 @@ async def _terms(connection: "asyncpg.Connection[Any]") -> list[Term]:
 
 
 async def _decided(connection: "asyncpg.Connection[Any]") -> dict[TermKey, Outlook]:
-    """The terms that billing has announced. Enrollment announces those that a withdrawal cut short."""
+    """The terms that billing has announced. Enrollment announces those that a withdrawal cuts short."""
     rows = await connection.fetch(
         """
         select
@@ -211,7 +211,7 @@ async def _pools(connection: "asyncpg.Connection[Any]") -> dict[str, Pool]:
 async def read_trials(connection: "asyncpg.Connection[Any]") -> list[Trial]:
     """The windows that an expiry must still close: a trial's end is a deadline until it is handled.
 
-    The transaction that handles it is the agency's first one at or after that instant.
+    It is handled by the agency's first transaction at or after that instant.
     """
     rows = await connection.fetch(
         """

@@ -74,7 +74,7 @@ def _pools(books: Books) -> Iterator[Difference]:
     for agency_id, pool in books.pools.items():
         if pool.in_use != pool.held:
             yield Difference(
-                "a projection that is off",
+                "a projection that has drifted",
                 agency_id,
                 f"the pool counts {pool.in_use} seats in use; {pool.held} are held",
                 "muster rebuild entitlements.seats-in-use, then with --swap",
@@ -120,7 +120,10 @@ def _directory(books: Books) -> Iterator[Difference]:
 
 
 def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
-    """Notify must know nobody without a seat, and everybody on the directory topic; an import may publish nobody."""
+    """Notify must know nobody without a seat, and everybody who is on the directory topic.
+
+    An import may publish nobody.
+    """
     swap = "muster rebuild notify.directory, then with --swap"
     for agency_id, reference in books.people - books.holders:
         told = (agency_id, reference) in ends.people
@@ -137,7 +140,7 @@ def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
 
 
 def _streams(before: Books, ends: TopicEnds, after: Books) -> Iterator[Difference]:
-    """Differences of the streams, except events that wait in an outbox, which are on their way."""
+    """The differences between streams, except events that are on their way in an outbox."""
     missing = [*not_on_topic(before.streams, ends.streams, after.streams), *not_applied(ends.streams, after.streams)]
     for each in missing:
         if each.what != NOT_PUBLISHED:

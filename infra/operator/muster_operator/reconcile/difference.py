@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """A disagreement: what it is, its agency, what was found, and what an operator does about it.
+    """A disagreement: its kind, its agency, what was found, and what an operator can do about it.
 
-    `subject` identifies the thing that it concerns, if the agency can have several.
+    `subject` identifies what it concerns, if an agency can have several.
     """
 
     what: str

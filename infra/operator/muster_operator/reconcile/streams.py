@@ -19,7 +19,7 @@ Stream = tuple[str, str]  # topic, agency
 Position = tuple[int, int]  # epoch, sequence
 Partition = tuple[str, int]  # topic, number
 
-# The topics that have streams; the sandbox clock's topic and that of reported use have none.
+# The topics with streams: all except the sandbox clock's and the one for reported use.
 TOPICS = tuple(name for name, topic in topics().items() if topic.producers == "owner" and name != ClockMoved.topic)
 
 NOT_PUBLISHED = "events that are not published yet"
@@ -59,7 +59,7 @@ class Streams:
 
 @dataclass(frozen=True, order=True)
 class Missing:
-    """The part of a stream that a service lacks, after `after` up to `last`, and what an operator does about it."""
+    """The part of a stream that a service lacks, after `after` up to `last`, and what an operator can do about it."""
 
     topic: str
     agency_id: str
@@ -110,7 +110,7 @@ class Ends(dict[Stream, End]):
 async def read_streams(
     admin_dsn: str, ends: Mapping[Stream, End], services: Sequence[str] = SERVICES
 ) -> dict[str, Streams]:
-    """Read these services' tables, each in its own snapshot. `ends` are those known so far."""
+    """Read these services' tables, each in its own snapshot. `ends` are the ends known so far."""
 
     async def read(connection: "asyncpg.Connection[Any]") -> Streams:
         return await _streams(connection, ends)
@@ -153,7 +153,7 @@ async def _streams(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, 
 
 
 async def _reassigned(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, End]) -> frozenset[Stream]:
-    """The streams whose outbox has another event at the position of the topic's last one."""
+    """The streams with a different event in the outbox at the position of the topic's last event."""
     rows = await connection.fetch(
         """
         select o.topic, o.agency_id
@@ -196,7 +196,7 @@ def not_on_topic(
             if applied > (end := _end(ends, stream)):
                 yield from _lacking(stream, service, end, applied)
     for stream, last in ends.items():
-        if (owner := after.get(topics()[stream[0]].owner)) is not None:  # else its tables were not read
+        if (owner := after.get(topics()[stream[0]].owner)) is not None:  # otherwise its tables were not read
             yield from _lost_commits(stream, last, owner)
 
 
@@ -211,7 +211,7 @@ def _lost_commits(stream: Stream, end: End, after: Streams) -> Iterator[Missing]
     """A topic is never ahead of its producer, unless the producer's database went back."""
     topic, agency_id = stream
     produced = after.produced.get(stream, (after.epoch, 0))
-    # Like the relay: another program's record counts only if it has our ID, and until an operator passes it.
+    # As in the relay, another program's record counts only if it has our ID and no operator has passed it.
     ours = end.event.id == event_id(topic, agency_id, *end.position)
     passed = any(records.covers(topic, end.partition, end.offset) for records in after.passed)
     if stream in after.reassigned:
@@ -223,7 +223,7 @@ def _lost_commits(stream: Stream, end: End, after: Streams) -> Iterator[Missing]
 
 
 def not_applied(ends: Mapping[Stream, End], after: Mapping[str, Streams]) -> Iterator[Missing]:
-    """What the readers have not applied of the topics."""
+    """What the readers have not applied from the topics."""
     for service, streams in after.items():
         read = {stream for stream in ends if service in topics()[stream[0]].readers}
         for stream in read | streams.parked.keys():

@@ -86,7 +86,7 @@ class SessionCache:
         """A token that lives long enough for a request, refreshed if necessary.
 
         Of several concurrent commands, only one refreshes: a provider accepts each refresh token once, and ends the
-        session if one comes twice. Raises BadInput, Refused, TimedOut, or Unreachable.
+        session if a token is used twice. Raises BadInput, Refused, TimedOut, or Unreachable.
         """
         session = self._required()
         if session.tokens.are_fresh:
@@ -140,4 +140,4 @@ def _require_private(found: os.stat_result, path: Path) -> None:
     if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
         raise BadInput(f"{path} must belong to you and not be a symbolic link: remove it and run muster login")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadInput(f"{path} is open to others (mode {mode:04o}): close it with chmod go= {path}")
+        raise BadInput(f"{path} is accessible to others (mode {mode:04o}): restrict it with chmod go= {path}")

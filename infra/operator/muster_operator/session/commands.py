@@ -19,7 +19,7 @@ from muster_operator.session.cache import Session, SessionCache
 from muster_operator.session.oauth import CLIENT_ID, ISSUER, Client, ProviderRefused, Tokens
 from muster_operator.target import Target, on_target
 
-# RFC 8628, 3.2 and 3.5: the default polling interval, and what `slow_down` adds to it.
+# RFC 8628, 3.2 and 3.5: the default polling interval, and by how much `slow_down` increases it.
 _INTERVAL_SECONDS = 5.0
 _SLOWER_SECONDS = 5.0
 
@@ -33,7 +33,7 @@ def login(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Log in at the identity provider, on any device with a browser. The session lasts until muster logout."""
+    """Log in to the identity provider, on any device with a browser. The session lasts until muster logout."""
     client = Client.of_environment(issuer, client_id)
     tokens = approved(client, time.sleep)
     SessionCache().save(Session.of(client, tokens))
@@ -101,7 +101,7 @@ def _seconds(reply: Mapping[str, Any], name: str, otherwise: float) -> float:
 
 
 def _answer(origin: str, token: str) -> Answer:
-    """Who a token says that its holder is. Does not verify it: only the services have to trust it."""
+    """What a token says about its holder. Does not verify it: only the services have to trust it."""
     claims = _claims(token)
     expires = claims.get("exp")
     data = {

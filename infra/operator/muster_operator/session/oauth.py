@@ -35,7 +35,7 @@ _SECONDS = 10.0
 
 _MARGIN = timedelta(seconds=60)
 
-# If a provider does not say how long its token lives.
+# Used if a provider does not say how long its token lives.
 _LIFETIME_SECONDS = 300
 
 
@@ -63,9 +63,9 @@ class ProviderRefused(Refused):
 
 @dataclass(frozen=True)
 class Client:
-    """A client that is registered at a provider; without a `secret`, a public one.
+    """A client registered at a provider; without a `secret`, a public client.
 
-    `scope` is what a login requests; `resource` names the API that its tokens are for, if the provider requires it.
+    `scope` is what a login requests. `resource` names the API that its tokens are for, if the provider requires it.
     """
 
     issuer: str
@@ -76,7 +76,7 @@ class Client:
 
     @classmethod
     def of_environment(cls, issuer: str = "", client_id: str = "") -> "Client":
-        """The client that the options or else the environment name. Raises BadInput."""
+        """The client named by the options or else by the environment. Raises BadInput."""
         issuer = issuer or os.environ.get(ISSUER, "")
         client_id = client_id or os.environ.get(CLIENT_ID, "")
         for name, value in ((ISSUER, issuer), (CLIENT_ID, client_id)):
@@ -158,7 +158,7 @@ class Client:
             address = endpoint(self._metadata, name)
         except MetadataRefused as error:
             raise Refused(str(error)) from None
-        # RFC 6749, 2.3.1: both are encoded as in a form before they are put into the header.
+        # RFC 6749, 2.3.1: both are form-encoded before they go into the header.
         basic = httpx.BasicAuth(quote_plus(self.client_id), quote_plus(self.secret)) if self.secret else httpx.Auth()
         form = form if self.secret else {"client_id": self.client_id} | form
         with self._asking() as http:
@@ -191,7 +191,7 @@ _MEANING = {ISSUER: "issuer, a URL", CLIENT_ID: "client of this command"}
 
 
 def secret_of_environment() -> str:
-    """The client's secret, from the environment or the file that it names; empty if neither is set. Raises BadInput."""
+    """The client's secret, from the environment or the file it names; empty if neither is set. Raises BadInput."""
     file = os.environ.get(SECRET_FILE, "")
     if not file:
         return os.environ.get(SECRET, "")

@@ -8,13 +8,13 @@ from muster_operator.failures import BadInput
 from muster_operator.session.cache import SessionCache
 from muster_operator.session.oauth import CLIENT_ID, ISSUER, SECRET, SECRET_FILE, Client, Tokens
 
-# Returns a token for the next request. A long command calls it again, since a token may live only for minutes.
+# Returns a token for the next request. A long command calls it again, because a token may live only for minutes.
 TokenSource = Callable[[], str]
 
 
 @dataclass(frozen=True)
 class Credential:
-    """A source of tokens; `origin` describes it for people."""
+    """A source of tokens; `origin` describes it in messages."""
 
     origin: str
     token: TokenSource
@@ -43,7 +43,7 @@ def find_credential(given: str, issue: TokenSource | None) -> Credential:
     cache = SessionCache()
     session = cache.find()
     if session is None:
-        raise BadInput("a token is needed: run muster login, give --token, or set MUSTER_TOKEN")
+        raise BadInput("a token is needed: run muster login, pass --token, or set MUSTER_TOKEN")
     issuer = os.environ.get(ISSUER)
     if issuer and issuer != session.issuer:
         raise BadInput(f"the session is from {session.issuer}, but {ISSUER} is {issuer}: run muster login")

@@ -1,4 +1,4 @@
-"""`muster subscribers`: the other programs that read Muster's topics, what they may do, and their lag."""
+"""`muster subscribers`: other programs that read Muster's topics, what they may do, and their lag."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -116,7 +116,7 @@ async def add(
     password_file: Annotated[
         Path | None, typer.Option(help="The file for its password, mode 0600. Default: print it, once.")
     ] = None,
-    new_password: Annotated[bool, typer.Option("--new-password", help="Replace its present password.")] = False,
+    new_password: Annotated[bool, typer.Option("--new-password", help="Replace its current password.")] = False,
     no_password: Annotated[
         bool, typer.Option("--no-password", help="Set no password: it uses a certificate or a token.")
     ] = False,
@@ -128,7 +128,7 @@ async def add(
     With only a name, the command brings Kafka in line with the file, after you edit a subscriber or after a failure.
     """
     if new_password and no_password:
-        raise BadInput("--new-password and --no-password exclude each other")
+        raise BadInput("--new-password and --no-password are mutually exclusive")
     if password_file is not None and not password_file.parent.is_dir():
         raise BadInput(f"--password-file {password_file}: there is no folder {password_file.parent}")
     given = {
@@ -198,7 +198,7 @@ async def remove(
 
 
 def _subscriber(registry: Registry, name: str, given: Mapping[str, Any]) -> Subscriber:
-    """The subscriber to register. Raises BadInput, and Refused if the file has it with other facts."""
+    """The subscriber to register. Raises BadInput, or Refused if the file has different facts about it."""
     known = registry.subscribers.get(name)
     if known is None:
         for field in ("owner", "contact", "purpose"):

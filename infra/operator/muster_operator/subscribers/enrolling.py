@@ -73,7 +73,7 @@ def _kept_in(file: Path) -> str:
         with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as kept:
             found = os.fstat(kept.fileno())
             if found.st_mode & 0o077 or found.st_uid != os.geteuid():
-                raise BadInput(f"--password-file {file}: must belong to you alone: chmod go= {file}")
+                raise BadInput(f"--password-file {file}: must be accessible only to you: chmod go= {file}")
             password = kept.read(_LONGEST_PASSWORD_FILE).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"--password-file {file}: cannot be read: {error}") from None

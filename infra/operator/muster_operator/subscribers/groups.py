@@ -21,7 +21,7 @@ class Group:
 async def groups_of(administrator: Administrator, prefix: str, names: Iterable[str]) -> dict[str, list[Group]]:
     """The groups of each subscriber: those whose names start with the subscriber's name and a dot."""
     listed = await administrator.ask(administrator.client.list_consumer_groups())
-    if listed.errors:  # what the brokers that did answer know is not all
+    if listed.errors:  # the other brokers do not know all groups
         raise administrator.failure(KafkaException(listed.errors[0]))
     found: dict[str, list[Group]] = defaultdict(list)
     beginnings = {f"{prefix}{name}.": name for name in names}

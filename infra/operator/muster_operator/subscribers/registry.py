@@ -85,7 +85,7 @@ class Subscriber(BaseModel):
             raise ValueError("topics: must name at least one, unless produces does")
         for name in self.topics:
             if topics()[name].access == "restricted" and self.classification != "restricted":
-                rule = "a restricted topic needs classification restricted"
+                rule = "a restricted topic requires the classification restricted"
                 raise ValueError(f"topics: {name}: {rule}")
         for name in self.reads:
             if event_types()[name].topic not in self.topics:

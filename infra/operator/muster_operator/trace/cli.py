@@ -17,7 +17,7 @@ from muster_operator.trace.facts import Facts
 from muster_operator.trace.search import search
 from muster_operator.trace.tree import Node, elapsed, first_instant, grow
 
-# The number of children shown for one step; --json has all.
+# How many children of one step are shown; --json has all.
 SHOWN = 20
 
 
@@ -45,7 +45,7 @@ async def trace(
         facts = await search(target, id_, timedelta(seconds=quiet), limit)
     paths = [_path(facts, correlation_id) for correlation_id in sorted(facts.correlation_ids())]
     shown: list[RenderableType] = [tree for _, tree in paths]
-    shown += [f"[yellow]not looked at: {escape(each)}[/yellow]" for each in facts.unseen]
+    shown += [f"[yellow]not searched: {escape(each)}[/yellow]" for each in facts.unseen]
     return Answer({"id": id_, "paths": [data for data, _ in paths], "not_looked_at": facts.unseen}, Group(*shown))
 
 

@@ -1,4 +1,4 @@
-"""Reads what the four services' databases know about a thing or a path."""
+"""Reads what the four services' databases know about an ID or a path."""
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -13,7 +13,7 @@ from muster_contracts import SERVICES, Envelope, event_id, source_of
 from muster_operator.reconcile.streams import within
 from muster_operator.trace.facts import Attempt, Commit, Delivery, Facts, Parked, Progress, Published
 
-# Where a thing's row is, by its ID's prefix: service, table, column.
+# Where the row of an ID is, by the ID's prefix: service, table, column.
 THINGS = {
     "enr": ("enrollment", "enrollment", "enrollment_id"),
     "atu": ("enrollment", "atu", "authorization_id"),
@@ -229,7 +229,7 @@ async def _deliveries(connection: "asyncpg.Connection[Any]", wanted: list[str]) 
 async def _each(
     admin_dsn: str, look: Callable[[str, "asyncpg.Connection[Any]"], Awaitable[None]], unseen: list[str]
 ) -> None:
-    """Query each service's schema; note one that does not answer, once. Raises if the server is a standby."""
+    """Query each service's schema; note a service that does not answer, once. Raises if the server is a standby."""
     for service in SERVICES:
 
         async def read(connection: "asyncpg.Connection[Any]", service: str = service) -> None:

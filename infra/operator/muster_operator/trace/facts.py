@@ -126,7 +126,7 @@ class Facts:
         )
 
     def instants(self) -> list[datetime]:
-        """When each thing happened, by the services' and Kafka's clocks, in order."""
+        """When each step happened, by the services' and Kafka's clocks, in order."""
         return sorted(
             [
                 *(commit.at for commit in self.commits),

@@ -12,13 +12,13 @@ from muster_operator.trace.facts import Published
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.topic_log import Record, TopicLog
 
-# The topics keyed by agency. Topics keyed by person hold personal data, and no path continues from them.
+# The topics keyed by agency. Topics keyed by person contain personal data, and no path continues from them.
 KEYED = tuple(name for name in TOPICS if topics()[name].key == "agency_id")
 
 # The tolerated difference between the services' clocks and Kafka's.
 SKEW = timedelta(seconds=5)
 
-# The most records to read from a partition, and from its tail if nothing was found around the time.
+# The maximum number of records to read from a partition, and from its tail if nothing was found around the time.
 MOST_RECORDS = 200_000
 TAIL_RECORDS = 10_000
 
@@ -32,7 +32,7 @@ class Records:
         self._log = log
         self._prefix = topic_prefix
         self.cut: set[str] = set()
-        log.consumer.pause(*log.partitions)  # or the client would fetch them all from the beginning
+        log.consumer.pause(*log.partitions)  # otherwise the client would fetch them all from the beginning
 
     def partitions(self, agencies: Collection[str], names: Collection[str] = KEYED) -> list[TopicPartition]:
         """The partitions of these agencies' records; all partitions if there are no agencies."""

@@ -21,7 +21,7 @@ _EVENT_ID = re.compile(r"(?P<topic>[a-z.]+)/(?P<agency>[^/]+)/(?P<epoch>[0-9]{1,
 async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Facts:
     """The facts of the latest `limit` paths that include an ID.
 
-    Raises NotFound, or Unreachable if it may be where nobody could look.
+    Raises NotFound, or Unreachable if it may be in a place that could not be searched.
     """
     facts = Facts()
     thing = await find_thing(target.admin_dsn, id_, limit, facts.unseen)
@@ -44,9 +44,9 @@ async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Fact
 
 
 def _nothing(id_: str, unseen: Collection[str]) -> CommandFailed:
-    """Only who has looked everywhere can say that there is nothing."""
+    """The error if nothing was found: NotFound only if every place was searched."""
     nothing = f"nothing was found for {id_!r}"
-    return Unreachable(f"{nothing}; not looked at: {', '.join(unseen)}") if unseen else NotFound(nothing)
+    return Unreachable(f"{nothing}; not searched: {', '.join(unseen)}") if unseen else NotFound(nothing)
 
 
 @asynccontextmanager

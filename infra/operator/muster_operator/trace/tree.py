@@ -23,7 +23,7 @@ class Node:
     at: datetime | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     children: list["Node"] = field(default_factory=list)
-    waits: bool = False  # or failed: somebody may have to act
+    waits: bool = False  # or failed, so somebody may have to act
 
 
 def grow(facts: Facts) -> list[Node]:
@@ -144,7 +144,7 @@ class _Grower:
         return node
 
     def _led_to(self, event: Published, commit: Commit) -> bool:
-        """Whether a reader's audit row is likelier an effect of this event than of another one that it reads."""
+        """Whether this event, rather than another one that the reader reads, is the likelier cause of its audit row."""
         before = [
             each
             for each in self._events

@@ -21,7 +21,7 @@ def fiscal_year(day: date) -> int:
 class PeriodOfPerformance:
     """The days, both inclusive, on which a term's service is provided.
 
-    It may cross into the next fiscal year if it is no longer than one year and is paid from the year in which it begins
+    It may cross into the next fiscal year if it is at most one year long and is paid from the year in which it begins
     (41 U.S.C. 3902). So it ends the day before its first day recurs, whatever the hour at which the term begins and
     ends.
     """

@@ -8,16 +8,19 @@ from muster_billing.domain.money import Money
 from muster_billing.errors import InvoiceNotPayable
 from muster_runtime.errors import InvalidInput
 
-# An invoice falls due this long after it is issued: the Prompt Payment Act's period, 31 U.S.C. 3903(a)(1)(B).
+# How long after its issue an invoice is due: the Prompt Payment Act's period, 31 U.S.C. 3903(a)(1)(B).
 PAYMENT_PERIOD = timedelta(days=30)
 
 # When the overdue notices of levels 1, 2, and 3 are sent, counted from the due instant. No service is cut off. A late
-# notice postpones the next ones.
+# notice postpones the following ones.
 OVERDUE_AFTER = (timedelta(days=0), timedelta(days=30), timedelta(days=60))
 
 
 class InvoiceState(StrEnum):
-    """A draft belongs to a term that has not started: it has no number, and nothing is owed on it."""
+    """The state of an invoice.
+
+    A draft belongs to a term that has not started: it has no number, and nothing is owed on it.
+    """
 
     DRAFT = "draft"
     ISSUED = "issued"
@@ -27,7 +30,7 @@ class InvoiceState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Issuance:
-    """When an invoice was issued; `ordinal` counts its agency's invoices of one fiscal year from 1, without a gap."""
+    """When an invoice was issued. `ordinal` counts its agency's invoices of one fiscal year from 1, without gaps."""
 
     ordinal: int
     issued_at: datetime
@@ -86,7 +89,7 @@ class Invoice:
     def pay(self, amount: Money, paid_at: datetime) -> "Invoice":
         """The invoice, paid in full.
 
-        Raises InvoiceNotPayable unless it is issued and unpaid, InvalidInput unless the amount is exactly its own.
+        Raises InvoiceNotPayable unless it is issued and unpaid, and InvalidInput unless the amount is exactly its own.
         """
         if self.state is not InvoiceState.ISSUED:
             raise InvoiceNotPayable(f"invoice {self.id} is {self.state}; only an issued invoice can be paid")

@@ -7,7 +7,7 @@ from muster_billing.domain.invoices import Invoice
 
 
 class Account(StrEnum):
-    """The accounts that each agency has. A debit is positive, a credit negative."""
+    """The accounts of each agency. A debit is positive, a credit negative."""
 
     RECEIVABLE = "accounts_receivable"
     REVENUE = "revenue"
@@ -15,7 +15,7 @@ class Account(StrEnum):
 
 
 class TransactionKind(StrEnum):
-    """What is booked for an invoice, each at most once."""
+    """The transactions that can be booked for an invoice, each at most once."""
 
     INVOICE_ISSUED = "invoice_issued"
     PAYMENT_RECEIVED = "payment_received"
@@ -32,7 +32,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What is booked together. Its entries are in one currency and sum to zero."""
+    """A transaction: its entries are booked together, in one currency, and sum to zero."""
 
     agency_id: str
     invoice_id: str
@@ -42,7 +42,7 @@ class Transaction:
 
 
 def invoice_issued(invoice: Invoice) -> Transaction:
-    """Now the agency owes the amount."""
+    """The agency now owes the amount."""
     return _move(invoice, TransactionKind.INVOICE_ISSUED, debit=Account.RECEIVABLE, credit=Account.REVENUE)
 
 

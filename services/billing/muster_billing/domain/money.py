@@ -13,7 +13,7 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """The program's prices of a term of one year."""
+    """The program's prices for a term of one year."""
 
     first_term: Money
     renewal: Money

@@ -19,7 +19,7 @@ DECISION_PERIOD = timedelta(days=30)
 
 
 class TermState(StrEnum):
-    """A canceled term never started: its agency withdrew before."""
+    """The state of a term. A canceled term never started: its agency withdrew before."""
 
     SCHEDULED = "scheduled"
     RUNNING = "running"
@@ -79,8 +79,8 @@ class Term:
     def followed_by(self, term_id: str, renewal: "Renewal", zone: ZoneInfo) -> "Term":
         """The next term of the enrollment, from its renewal. Without a break, its days continue this term's.
 
-        Its first day is then counted from this term's and not taken from its start instant, which daylight saving time
-        may have moved across midnight.
+        Its first day is then counted from this term's first day, not taken from its start instant, which daylight
+        saving time may have moved across midnight.
         """
         unbroken = renewal.next_starts_at == self.ends_at
         return Term(
@@ -96,7 +96,10 @@ class Term:
 
 
 class RenewalState(StrEnum):
-    """A lapsed offer got no answer in time; a withdrawn one belongs to an agency that left."""
+    """The state of a renewal.
+
+    A lapsed offer got no answer in time; a withdrawn one belongs to an agency that withdrew.
+    """
 
     OFFERED = "offered"
     ACCEPTED = "accepted"
@@ -142,7 +145,9 @@ class Renewal:
         return self.state is RenewalState.OFFERED and now < self.decide_by
 
     def decide(self, decision: RenewalState, decided_at: datetime) -> "Renewal":
-        """The renewal, accepted or declined. If it is accepted after the current term's end, the next term starts now.
+        """The renewal, accepted or declined.
+
+        If accepted after the current term's end, the next term starts at `decided_at`.
 
         Raises RenewalClosed if it was decided differently, is no longer open, or its deadline has passed.
         """

@@ -1,4 +1,4 @@
-"""Renewals: the next term is offered, and the agency decides."""
+"""Renewals: offers the next term, and records the agency's decision."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalRepl
     if decided is not renewal:
         await save_renewal(uow.connection, decided)
         if renewal.next_starts_at <= uow.now:
-            # The term is past its end and waited only for this answer.
+            # The term is past its end and was only waiting for this answer.
             schedule_end(uow, renewal.agency_id, renewal.term_id, uow.now)
         uow.publish(publishing.renewal_decided(decided, command.decision, uow.now))
     audit.record(
@@ -39,7 +39,7 @@ async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalRepl
 
 
 async def on_offer_renewal_due(tariff: Tariff, uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Offer the next term: late, even after the current term's end, rather than never."""
+    """Offer the next term, late if necessary: even after the current term's end."""
     for deadline in due:
         term = await find_term(uow.connection, deadline.agency_id, deadline.subject)
         if term.state is TermState.RUNNING and await find_renewal_of_term(uow.connection, term) is None:

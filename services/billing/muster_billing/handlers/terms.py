@@ -1,4 +1,4 @@
-"""Terms: they start, end, and are cut short by a withdrawal."""
+"""Starts terms, ends them, and cuts them short after a withdrawal."""
 
 from collections.abc import Sequence
 from zoneinfo import ZoneInfo
@@ -97,9 +97,9 @@ async def on_end_term_due(tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, due: 
 
 
 async def _catch_up(uow: UnitOfWork, zone: ZoneInfo, withdrawn: AgencyWithdrawn, cause: str) -> Term | None:
-    """Make every start and end that was due before a withdrawal. Returns the term that it cuts short, if any.
+    """Catch up on every start and end that was due before a withdrawal. Returns the term that it cuts short, if any.
 
-    So the books are the same whether the withdrawal is applied before or after the deadlines of its own instant.
+    So the books are the same whether the withdrawal is applied before or after the deadlines of the same instant.
     """
     while term := await find_live_term(uow.connection, withdrawn.agency_id, withdrawn.enrollment_id):
         if term.state is TermState.SCHEDULED and term.starts_at <= withdrawn.withdrawn_at:

@@ -1,6 +1,6 @@
 """The transitions of a term, its invoice, and its renewal that several handlers make.
 
-`cause` is the id of the event that leads to one; a deadline has none.
+`cause` is the ID of the event that led to a transition; a deadline has none.
 """
 
 from datetime import datetime
@@ -83,7 +83,10 @@ def schedule_notice(uow: UnitOfWork, invoice: Invoice, notice: OverdueNotice | N
 
 
 async def offer_renewal(uow: UnitOfWork, tariff: Tariff, term: Term) -> Renewal:
-    """Offer the next term. The event's time is when the offer is actually made: the time to decide counts from it."""
+    """Offer the next term.
+
+    The event's time is when the offer is actually made, because the time to decide starts then.
+    """
     renewal = Renewal.offer(new_id("ren", uow.now), term, tariff.renewal, uow.now)
     await add_renewal(uow.connection, renewal)
     uow.publish(publishing.renewal_offered(renewal))
@@ -97,7 +100,7 @@ def schedule_end(uow: UnitOfWork, agency_id: str, term_id: str, at: datetime) ->
 async def complete_term(uow: UnitOfWork, zone: ZoneInfo, term: Term, cause: str | None = None) -> None:
     """End a term at its end, and start the next one if the agency accepted it.
 
-    An offer without an answer lapses: nothing is decided for the agency.
+    An unanswered offer lapses: nothing is decided for the agency.
     """
     renewal = await find_renewal_of_term(uow.connection, term)
     renewed = renewal is not None and renewal.state is RenewalState.ACCEPTED

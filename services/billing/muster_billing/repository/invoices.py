@@ -57,7 +57,7 @@ def save_invoice(invoice: Invoice) -> Write:
 
 
 async def find_next_ordinal(connection: Connection, agency_id: str, fiscal_year: int) -> int:
-    """The number of an agency's next invoice in a fiscal year. Under the agency's lock there is no gap."""
+    """The number of an agency's next invoice in a fiscal year. Under the agency's lock, there are no gaps."""
     ordinal: int = await connection.fetchval(
         """
         select coalesce(max(ordinal), 0) + 1
@@ -71,7 +71,7 @@ async def find_next_ordinal(connection: Connection, agency_id: str, fiscal_year:
 
 
 async def find_invoice(connection: Connection, agency_id: str, invoice_id: str) -> Invoice:
-    """Raises NotFound."""
+    """An agency's invoice. Raises NotFound."""
     row = await connection.fetchrow("select * from invoice where agency_id = $1 and id = $2", agency_id, invoice_id)
     if row is None:
         raise NotFound(f"agency {agency_id} has no invoice {invoice_id}")
@@ -79,7 +79,7 @@ async def find_invoice(connection: Connection, agency_id: str, invoice_id: str) 
 
 
 async def find_invoice_of_term(connection: Connection, term: Term) -> Invoice:
-    """Raises NotFound."""
+    """The invoice of a term. Raises NotFound."""
     row = await connection.fetchrow(
         "select * from invoice where agency_id = $1 and term_id = $2", term.agency_id, term.id
     )

@@ -1,4 +1,4 @@
-"""The SQL of the ledger. No role may change or delete what is in it."""
+"""The SQL of the ledger. No role may change or delete its rows."""
 
 from datetime import datetime
 

@@ -42,7 +42,7 @@ async def save_renewal(connection: Connection, renewal: Renewal) -> None:
 
 
 async def find_renewal(connection: Connection, agency_id: str, renewal_id: str) -> Renewal:
-    """Raises NotFound."""
+    """An agency's renewal. Raises NotFound."""
     row = await connection.fetchrow("select * from renewal where agency_id = $1 and id = $2", agency_id, renewal_id)
     if row is None:
         raise NotFound(f"agency {agency_id} has no renewal {renewal_id}")

@@ -1,4 +1,4 @@
-"""From a table's row to the domain's object."""
+"""Converts table rows to objects of the domain."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -46,7 +46,7 @@ async def save_term(connection: Connection, term: Term) -> None:
 
 
 async def find_term(connection: Connection, agency_id: str, term_id: str) -> Term:
-    """Raises NotFound."""
+    """An agency's term. Raises NotFound."""
     row = await connection.fetchrow("select * from term where agency_id = $1 and id = $2", agency_id, term_id)
     if row is None:
         raise NotFound(f"agency {agency_id} has no term {term_id}")

@@ -113,8 +113,8 @@ class Closure:
 class Enrollment:
     """An agency's `number`-th request to take part, and its state.
 
-    `seats` is the agreed cap; `changed_at` is when it entered its state; `time_zone` is the agency's by the IANA
-    database, None for UTC; `continues` names the agencies whose used trials count as its own.
+    `seats` is the agreed cap. `changed_at` is when it entered its state. `time_zone` is the agency's, from the IANA
+    database; None for UTC. `continues` names the agencies whose used trials count as its own.
     """
 
     enrollment_id: str

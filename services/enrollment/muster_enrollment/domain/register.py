@@ -55,13 +55,13 @@ class _Row(BaseModel):
 def parse_register(content: bytes, delimiter: str) -> tuple[Entry, ...]:
     """The agencies in a register file, in its order.
 
-    Raises RegisterRefused with the faults that the file alone shows: in its form (UTF-8, a header with each of COLUMNS;
-    other columns are ignored), in a value, or an id or a domain that appears twice.
+    Raises RegisterRefused with the faults that the file alone shows: in its format (UTF-8, a header with each of
+    COLUMNS; other columns are ignored), in a value, or an ID or a domain that appears twice.
     """
     entries: list[Entry] = []
     faults: list[Fault] = []
     for line, row in _rows(content, delimiter):
-        if len(faults) >= MOST_FAULTS:  # it may be no register at all
+        if len(faults) >= MOST_FAULTS:  # it may not be a register at all
             raise RegisterRefused(faults)
         if isinstance(row, Fault):
             faults.append(row)
@@ -85,8 +85,8 @@ def parse_register(content: bytes, delimiter: str) -> tuple[Entry, ...]:
 def check_against(register: Mapping[str, Agency], entries: Sequence[Entry]) -> None:
     """Check a file against the register that it changes.
 
-    Raises RegisterRefused for a parent in neither, a cycle of parents, and a domain that an agency not in the file
-    holds.
+    Raises RegisterRefused for a parent in neither, a cycle of parents, or a domain of an agency that is not in the
+    file.
     """
     stated = {entry.agency.id: entry.agency for entry in entries}
     after = {**register, **stated}
@@ -123,7 +123,7 @@ def check_branches(entries: Iterable[Entry], enrolled: Collection[str]) -> None:
 
 
 def _rows(content: bytes, delimiter: str) -> Iterator[tuple[int, dict[str, str] | Fault]]:
-    """Each row's first line, with its cells by column; or what is wrong with the row's form."""
+    """Each row's first line, with its cells by column, or what is wrong with the row's format."""
     records = _records(_decode(content), delimiter)
     _, names = next(records, (1, []))
     header = [name.strip().lower() for name in names]
@@ -173,7 +173,7 @@ def _repeated(entries: Iterable[Entry], field: str, values: Callable[[Agency], I
 
 
 def _in_circles(register: Mapping[str, Agency]) -> set[str]:
-    """The agencies that are their own ancestors. Each is looked at once, however long the chain above it is."""
+    """The agencies that are their own ancestors. Each is visited once, however long the chain above it is."""
     circular: set[str] = set()
     settled: set[str] = set()
     for id_ in register:

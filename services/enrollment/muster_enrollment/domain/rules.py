@@ -29,7 +29,7 @@ _GOVERNMENT_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:
 # How long an agency's contacts are kept after it leaves, so that the final messages reach them.
 CONTACT_RETENTION = timedelta(days=1)
 
-# How long a signer is kept who signs while no enrollment is live, so that one can be submitted.
+# How long a signer is kept if no enrollment is live, so that one can be submitted.
 SIGNER_RETENTION = timedelta(days=90)
 
 # A later start is treated as a typing error.
@@ -58,7 +58,7 @@ def settle(standing: Standing, at: datetime) -> Standing:
 def boundaries(standing: Standing, until: datetime) -> list[datetime]:
     """The instants up to `until` at which an authorization started or stopped since the enrollment's last change.
 
-    Settling at each in turn catches up with the time that passed; what came before the change stays as it is.
+    Settling at each in turn catches up with the time that has passed. What came before the last change stays as it is.
     """
     if standing.live is None:
         return []
@@ -99,9 +99,9 @@ def check_time_zone(time_zone: str | None) -> None:
 
 
 def check_continued(agency_id: str, continues: Sequence[str], known: Collection[str]) -> None:
-    """Raise InvalidInput unless an agency continues others only, which are `known`.
+    """Raise InvalidInput unless an agency continues only other agencies, all of them in `known`.
 
-    Those are the agencies of the register that the caller acts for: nobody learns what another agency has left.
+    `known` are the register's agencies that the caller acts for: nobody may learn what another agency has left.
     """
     for place, continued in enumerate(continues):
         if continued == agency_id or continued not in known:
@@ -130,8 +130,8 @@ def submit(
 ) -> Standing:
     """The standing with a new, submitted enrollment.
 
-    Raises InvalidInput for an agency outside the executive branch or a start before the program's or too far away,
-    Conflict if another enrollment is live.
+    Raises InvalidInput for an agency outside the executive branch, or a start before the program's or too far ahead,
+    and Conflict if another enrollment is live.
     """
     if standing.agency.branch is not Branch.EXECUTIVE:
         raise InvalidInput(
@@ -186,7 +186,7 @@ def authorize(standing: Standing, authorization: Authorization) -> Standing:
 
 
 def revoke(standing: Standing, authorization_id: str, now: datetime) -> tuple[Standing, Authorization]:
-    """The standing with an authorization revoked, and that one.
+    """The standing with an authorization revoked, and the revoked authorization.
 
     Raises NotFound, or Conflict if it has already stopped.
     """
@@ -204,7 +204,7 @@ def revoke(standing: Standing, authorization_id: str, now: datetime) -> tuple[St
 def accept_terms(standing: Standing, acceptance: Acceptance) -> Standing:
     """The standing with one more acceptance.
 
-    Raises InvalidInput for an unknown version, Conflict for one that the agency has already accepted.
+    Raises InvalidInput for an unknown version, and Conflict for one that the agency has already accepted.
     """
     version = acceptance.terms_version
     if version not in TERMS_VERSIONS:

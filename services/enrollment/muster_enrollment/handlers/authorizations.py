@@ -1,4 +1,4 @@
-"""Authorizations to use (ATU): they are recorded, revoked, start, and end."""
+"""Authorizations to use (ATU): records and revokes them, and handles their start and end."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,7 +15,7 @@ from muster_runtime.identifiers import new_id
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
 
-# When an authorization starts or ends; the subject is its id and which of the two.
+# The kind of deadline at which an authorization starts or ends; the subject is its ID and which of the two.
 ATU = "atu"
 
 
@@ -68,7 +68,7 @@ async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationReply:
 
 
 async def on_atu_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """An agency's authorizations started or ended: publish those that lapsed, and settle the enrollment."""
+    """Publish the authorizations that lapsed, and settle the enrollment, after authorizations started or ended."""
     standing = await find_standing(uow.connection, due[0].agency_id)
     ends = {f"{a.authorization_id}/ends": a for a in standing.authorizations}
     for deadline in due:

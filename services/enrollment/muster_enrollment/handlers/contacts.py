@@ -11,7 +11,8 @@ from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
 
-# When a contact is no longer needed; the subject is the contact. A live enrollment's contacts have no such deadline.
+# The kind of deadline at which a contact is no longer needed; the subject is the contact. A live enrollment's contacts
+# have no such deadline.
 CONTACT_ERASURE = "contact-erasure"
 
 
@@ -43,7 +44,7 @@ def schedule_signer_erasure(uow: UnitOfWork, agency_id: str, signer_ref: str) ->
 
 
 def _schedule_erasure(uow: UnitOfWork, agency_id: str, contact_refs: Sequence[str], retention: timedelta) -> None:
-    # It counts from now and not from the enrollment's end: after an outage the messages are still to be sent.
+    # Counts from now, not from the enrollment's end: after an outage, the messages have yet to be sent.
     due_at = uow.now + retention
     deadlines.schedule(uow, [Deadline(CONTACT_ERASURE, agency_id, ref, due_at) for ref in contact_refs])
 

@@ -1,4 +1,4 @@
-"""Enrollments: they are submitted, withdrawn, and end with their last term."""
+"""Enrollments: submits and withdraws them, and ends them with their last term."""
 
 from collections.abc import Sequence
 
@@ -26,13 +26,13 @@ from muster_runtime.messaging.events import Received
 async def submit_enrollment(uow: UnitOfWork, command: SubmitEnrollment, seats_per_head: float) -> EnrollmentReply:
     """Submit an enrollment. It is active at once if no condition is missing.
 
-    Its contact replaces the earlier one, who is erased.
+    Its contact replaces the earlier contact, who is erased.
     """
     rules.check_address("contact.email", command.contact.email)
     rules.check_time_zone(command.time_zone)
     known = await list_known(uow.connection, command.continues) if command.continues else ()
     rules.check_continued(command.agency_id, command.continues, known)
-    # An import that moves the agency to another branch waits for this transaction, or this transaction for it.
+    # An import that moves the agency to another branch waits for this transaction, or this transaction waits for it.
     await lock_agency(uow.connection, command.agency_id)
     before = await current_standing(uow, command.agency_id)
     contact_ref = new_id("con", uow.now)

@@ -9,12 +9,12 @@ from muster_runtime.observability import audit
 
 
 async def import_register(uow: UnitOfWork, command: ImportRegister) -> RegisterImportReply:
-    """Add the agencies that are new and update those that differ. Raises RegisterRefused."""
+    """Add new agencies and update those that differ. Raises RegisterRefused."""
     register = await list_agencies(uow.connection)
     check_against(register, command.entries)
     changed = [entry for entry in command.entries if register.get(entry.agency.id) != entry.agency]
     await save_agencies(uow.connection, [entry.agency for entry in changed])
-    # Read after the update, which waits for every submission that holds one of these entries.
+    # Read after the update, which waits for every submission that has locked one of these entries.
     enrolled = await list_enrolled(uow.connection, [entry.agency.id for entry in changed])
     check_branches(changed, enrolled)
     audit.record(

@@ -14,9 +14,9 @@ from muster_runtime.observability import audit
 
 
 async def current_standing(uow: UnitOfWork, agency_id: str, cause: str | None = None) -> Standing:
-    """The agency's standing as of now, even if the scheduler has not handled a deadline that is due.
+    """The agency's standing as of now, even if the scheduler has not yet handled a due deadline.
 
-    `cause` is the ID of the event that asks for it, if one does. Raises NotFound if the register has no such agency.
+    `cause` is the ID of the event that requires it, if any. Raises NotFound if the register has no such agency.
     """
     return catch_up(uow, await find_standing(uow.connection, agency_id), uow.now, cause)
 
@@ -29,14 +29,14 @@ def catch_up(uow: UnitOfWork, standing: Standing, until: datetime, cause: str | 
 
 
 def settle(uow: UnitOfWork, changed: Standing, at: datetime, cause: str | None = None) -> Standing:
-    """Let a change take effect on the enrollment at an instant, and publish that. It saves nothing."""
+    """Apply a change to the enrollment at an instant, and publish the result. Saves nothing."""
     settled = rules.settle(changed, at)
     publish_change(uow, changed, settled, at, cause)
     return settled
 
 
 def settle_and_save(uow: UnitOfWork, changed: Standing) -> Standing:
-    """Settle a command's change, and save the enrollment at the end: nothing in the transaction reads it again."""
+    """Settle a command's change, and save the enrollment at the end: nothing in the transaction reads it later."""
     settled = settle(uow, changed, uow.now)
     if settled.enrollment:
         uow.writes.add(save_enrollment(settled.enrollment))
@@ -44,7 +44,7 @@ def settle_and_save(uow: UnitOfWork, changed: Standing) -> Standing:
 
 
 async def save_now(uow: UnitOfWork, standing: Standing) -> None:
-    """Save the enrollment at once: a later event or deadline in the same transaction reads it."""
+    """Save the enrollment at once, because a later event or deadline in the same transaction reads it."""
     if standing.enrollment:
         await writes.execute(uow.connection, save_enrollment(standing.enrollment))
 
@@ -67,7 +67,7 @@ def record_audit(
     changes: Mapping[str, object] = MappingProxyType({}),
     reason: str | None = None,
 ) -> None:
-    """Record a command with the state before and after it; the subject is the enrollment unless given."""
+    """Record a command with the state before and after it. The default subject is the enrollment."""
     audit.record(
         uow,
         command=command,

@@ -8,7 +8,7 @@ from muster_runtime.database.transactions import Connection
 
 
 async def list_agencies(connection: Connection) -> dict[str, Agency]:
-    """Every agency in the register by its id."""
+    """All agencies in the register by ID."""
     found = await connection.fetch(
         """
         select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
@@ -19,7 +19,7 @@ async def list_agencies(connection: Connection) -> dict[str, Agency]:
 
 
 async def sum_headcount(connection: Connection, agency_id: str) -> int | None:
-    """The known headcounts of an agency and all its sub-agencies; None if its own is unknown."""
+    """The sum of the known headcounts of an agency and all its sub-agencies; None if its own is unknown."""
     heads: int | None = await connection.fetchval(
         """
         with recursive part as (
@@ -37,18 +37,18 @@ async def sum_headcount(connection: Connection, agency_id: str) -> int | None:
 
 
 async def lock_agency(connection: Connection, agency_id: str) -> None:
-    """Keep an agency's entry in the register as it is until the transaction ends."""
+    """Lock an agency's entry in the register against changes until the transaction ends."""
     await connection.execute("select from agency where id = $1 for share", agency_id)
 
 
 async def list_known(connection: Connection, agencies: Iterable[str]) -> set[str]:
-    """Which of the agencies are in the register, by their ids."""
+    """The IDs of those agencies that are in the register."""
     found = await connection.fetch("select id from agency where id = any($1::text[])", list(agencies))
     return {row["id"] for row in found}
 
 
 async def save_agencies(connection: Connection, agencies: Sequence[Agency]) -> None:
-    """Add or update agencies, in one statement: a parent may come after its child."""
+    """Add or update agencies in one statement, because a parent may come after its child."""
     await connection.execute(
         """
         insert into agency (id, name, parent, treasury_code, headcount, branch)
@@ -79,7 +79,7 @@ async def save_agencies(connection: Connection, agencies: Sequence[Agency]) -> N
 
 
 async def list_enrolled(connection: Connection, agencies: Iterable[str]) -> list[str]:
-    """Which of the agencies have a live enrollment, by their ids."""
+    """The IDs of those agencies that have a live enrollment."""
     found = await connection.fetch(
         """
         select agency_id

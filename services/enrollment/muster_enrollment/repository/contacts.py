@@ -37,7 +37,7 @@ async def list_contacts(
 
 
 async def delete_contact_details(connection: Connection, contact_refs: Sequence[str], now: datetime) -> list[str]:
-    """Erase contacts' names and addresses. Returns the references of those that were not erased before."""
+    """Erase contacts' names and addresses. Returns the references of those that were not erased yet."""
     rows = await connection.fetch(
         """
         update contact

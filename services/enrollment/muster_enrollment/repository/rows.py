@@ -1,4 +1,4 @@
-"""From a table's row to the domain's object."""
+"""Converts table rows to objects of the domain."""
 
 from asyncpg import Record
 
@@ -7,7 +7,7 @@ from muster_enrollment.domain.facts import Agency, Branch, Closure, Enrollment, 
 
 
 def agency(row: Record) -> Agency:
-    """From a row that has the agency's columns and, as `domains`, its domains."""
+    """Convert a row with the agency's columns and, as `domains`, its domains."""
     return Agency(
         id=row["id"],
         name=row["name"],

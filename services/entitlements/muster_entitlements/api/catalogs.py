@@ -61,7 +61,7 @@ class CatalogPublicationRequest(BaseModel):
         default=False,
         strict=True,
         description=(
-            "Publish it even if it lowers a quota at once below what is used in the present period: who is above is "
+            "Publish it even if it immediately lowers a quota below the use in the current period: anyone above it is "
             "refused further use."
         ),
     )
@@ -115,7 +115,7 @@ async def read_draft(reader: ReaderDep, response: Response) -> CatalogVersionRep
 )
 @body_limit(MEBIBYTE, keys=CATALOG_KEYS)
 async def save_draft(body: CatalogRequest, commands: CommandsDep, if_match: IfMatchDep) -> Response:
-    """Replaces the draft of the next version, whole; with `If-Match`, which is optional, only the one that it names.
+    """Replaces the whole draft of the next version; with the optional `If-Match`, only the draft that it names.
 
     Nothing changes for anyone until the draft is published.
     """
@@ -149,7 +149,7 @@ async def publish_draft(
 ) -> Response:
     """Publishes the draft that `If-Match` names. Enrolled agencies get it by its rule, one after the other.
 
-    A quota that would be lower at once than what is used in the present period is refused, unless `allow_below_use` is
+    A quota that would immediately be lower than the use in the current period is refused, unless `allow_below_use` is
     true.
     """
     command = PublishCatalog(if_match, allow_below_use=body is not None and body.allow_below_use)

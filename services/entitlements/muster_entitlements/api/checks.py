@@ -50,7 +50,7 @@ _KEYS = frozenset(AgencyPair.model_fields)
 
 
 def _cut(pairs: object) -> object:
-    """Without the unknown keys of a pair, but for the first: each makes an error."""
+    """Drop the unknown keys of a pair, except for the first: each would produce an error."""
     if not isinstance(pairs, list):
         return pairs
     return [_with_one_unknown_key(pair) if isinstance(pair, dict) else pair for pair in pairs]
@@ -80,7 +80,7 @@ class AgenciesChecksRequest(BaseModel):
 
 
 def make_router(directory: Directory) -> APIRouter:
-    """The routes, which turn addresses into subject references with the directory."""
+    """The routes. The directory turns addresses into subject references."""
     router = APIRouter(tags=["checks"], responses=COMMON)
 
     @router.get(

@@ -21,7 +21,7 @@ from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 router = APIRouter(prefix=PREFIX, tags=["seat files"], responses=COMMON)
 
-# Two million rows take about a hundred.
+# Two million rows take about 100 MiB.
 FILE_LIMIT = 1024 * MEBIBYTE
 
 DryRun = Annotated[bool, Query(description="Change nothing; the operation shows what would change.")]

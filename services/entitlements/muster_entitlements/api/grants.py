@@ -45,7 +45,7 @@ class GrantRequest(BaseModel):
     allow_below_use: bool = Field(
         default=False,
         strict=True,
-        description="Grant a quota even below what is used in its first period: who is above is refused further use.",
+        description="Grant a quota even if use in its first period exceeds it: anyone above is refused further use.",
     )
 
 
@@ -58,14 +58,14 @@ class GrantRevocationRequest(BaseModel):
 
 
 def make_router(directory: Directory) -> APIRouter:
-    """The routes, which turn addresses into subject references with the directory."""
+    """The routes. The directory turns addresses into subject references."""
     router = APIRouter(prefix=f"{PREFIX}/grants", tags=["grants"], responses=COMMON)
 
     @router.get("", summary="List grants", dependencies=[READ])
     async def list_grants(
         agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, page: PageDep, recorded: RecordedAtDep
     ) -> Page[GrantReply]:
-        """Lists present, past, and future grants, oldest first."""
+        """Lists current, past, and future grants, oldest first."""
         async with reader.read(agency_id) as connection:
             if recorded is not None:
                 return await queries.list_recorded_grants(connection, agency_id, page, recorded.recorded_at)

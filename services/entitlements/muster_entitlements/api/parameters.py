@@ -24,7 +24,7 @@ WRITE_ALL = requires_program("entitlements:write")
 # The program and the agency agree on the number of seats.
 OPERATE = requires_program("entitlements:operate")
 
-# A decision that needs a second person is made within so many days, or not at all.
+# A decision that needs a second person is made within this many days, or not at all.
 APPROVAL_DAYS = 14
 
 SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
@@ -33,7 +33,7 @@ OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]
 
 
 def _written(value: object) -> object:
-    """Pydantic takes a number, too, for seconds or milliseconds since 1970."""
+    """Refuse a number, which pydantic would read as seconds or milliseconds since 1970. Raises ValueError."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
         return value
     raise ValueError("must be a day such as 2025-08-06")
@@ -57,7 +57,7 @@ async def _past(runtime: RuntimeDep, at: At = None) -> AsOf | None:
     return AsOf.of(at, None, runtime.clock.now())
 
 
-# The instants that a request names; None: it asks for the present. Facts that are corrected have two, the others one.
+# The instants that a request names; None asks about the present. Facts that can be corrected have two, others one.
 AsOfDep = Annotated[AsOf | None, Depends(_as_of)]
 RecordedAtDep = Annotated[AsOf | None, Depends(_recorded)]
 AtDep = Annotated[AsOf | None, Depends(_past)]

@@ -1,4 +1,4 @@
-"""The operators' routes of records of use that could not be counted."""
+"""The operators' routes for usage records that could not be counted."""
 
 from functools import partial
 from typing import Annotated
@@ -36,7 +36,7 @@ class DiscardRequest(BaseModel):
 async def _operators_commands(
     request: Request, runtime: RuntimeDep, identity: IdentityDep, idempotency_key: KeyHeader = None
 ) -> OperatorCommands:
-    """An operator's commands run as the worker role, which alone may see records that name no agency for sure."""
+    """An operator's commands, as the worker role: only that role may see records that may not name an agency."""
     return await operators_commands(runtime.database)(request, identity, idempotency_key)
 
 
@@ -47,7 +47,7 @@ OperatorCommandsDep = Annotated[OperatorCommands, Depends(_operators_commands)]
 async def list_parked_usage(request: Request, runtime: RuntimeDep, page: PageDep) -> Page[ParkedUsageReply]:
     """Records of the usage topic that could not be counted, oldest first.
 
-    They may have addresses by mistake, so the read is recorded.
+    They may contain addresses by mistake, so the read is recorded.
     """
     route, context = f"GET {router.prefix}", request.state.context
     async with personal_reads.reading(runtime.database, EVERY_AGENCY, route, context) as read:

@@ -61,7 +61,7 @@ class UseRequest(BaseModel):
 
 
 def make_router(directory: Directory) -> APIRouter:
-    """The routes, which turn addresses into subject references with the directory."""
+    """The routes. The directory turns addresses into subject references."""
     router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
 
     @router.post(

@@ -23,7 +23,7 @@ _SUBJECT = Query(max_length=LONGEST_SUBJECT, description="An e-mail address or a
 
 
 def make_router(directory: Directory) -> APIRouter:
-    """The routes, which turn addresses into subject references with the directory."""
+    """The routes. The directory turns addresses into subject references."""
     router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
 
     @router.get("/seats", summary="List seats", dependencies=[READ])
@@ -39,13 +39,13 @@ def make_router(directory: Directory) -> APIRouter:
         state: Annotated[SeatState | None, Query(description="Seats in this state.")] = None,
         unused_since: Annotated[
             WrittenDay | None,
-            Query(description="Held seats that nobody has used on this day, UTC, or later."),
+            Query(description="Held seats that have not been used on or after this day (UTC)."),
         ] = None,
-        unit: Annotated[str | None, Query(description="Seats of this unit; its case does not matter.")] = None,
+        unit: Annotated[str | None, Query(description="Seats of this unit, case-insensitively.")] = None,
     ) -> Page[SeatReply]:
         """Shows seats that meet every condition, held and revoked, oldest first.
 
-        At a past instant, it shows all that there were, without the addresses and names.
+        At a past instant, it shows all seats that existed, without addresses and names.
         """
         search = SeatSearch(
             address_ref=None if address is None else _address_ref(directory, agency_id, address),
@@ -113,10 +113,10 @@ def make_router(directory: Directory) -> APIRouter:
 
 
 def _require_all(**conditions: object) -> None:
-    """Raise InvalidInput for a condition: an earlier instant's seats are in no index."""
+    """Raise InvalidInput for any condition: the seats of a past instant have no index."""
     for name, value in conditions.items():
         if value is not None:
-            raise InvalidInput(name, value, "must not be given with at: all seats of a past instant are listed")
+            raise InvalidInput(name, value, "must not be combined with at: a past instant lists all seats")
 
 
 def _address_ref(directory: Directory, agency_id: str, address: str) -> str:
@@ -129,7 +129,7 @@ def _address_ref(directory: Directory, agency_id: str, address: str) -> str:
 
 
 def _unit_key(unit: str) -> str:
-    """What the seats of a unit have. Raises InvalidInput: no seat has an empty unit."""
+    """The key of a unit's seats. Raises InvalidInput for an empty unit, which no seat has."""
     normalized = normalize_unit(unit)
     if normalized is None:
         raise InvalidInput("unit", unit, "must not be empty")

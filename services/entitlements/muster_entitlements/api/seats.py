@@ -1,4 +1,4 @@
-"""The commands on seats that are named by their ID."""
+"""The routes of commands on a seat, which its ID names."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The routes of use: report many uses after the fact, or check and count one at once."""
+"""The routes of use: report many uses after the fact, or check and count one immediately."""
 
 import json
 from decimal import Decimal
@@ -45,7 +45,7 @@ _BATCH = {
             "application/cloudevents-batch+json": {
                 "schema": {
                     "type": "array",
-                    # Whatever an item is, it does not refuse the batch: the reply names it.
+                    # An invalid item does not fail the batch: the reply names it.
                     "items": {"description": "A CloudEvent (1.0.2) in its JSON format."},
                     "maxItems": MOST_EVENTS,
                 },
@@ -99,7 +99,7 @@ class QuotaGrantRequest(BaseModel):
 
 
 def make_router(directory: Directory) -> APIRouter:
-    """The routes, which turn addresses into subject references with the directory."""
+    """The routes. The directory turns addresses into subject references."""
     router = APIRouter(tags=["usage"], responses=COMMON)
 
     @router.post(
@@ -146,7 +146,7 @@ def make_router(directory: Directory) -> APIRouter:
         runtime: RuntimeDep,
         page: PageDep,
     ) -> Page[UsageSumReply]:
-        """Shows the use of a feature in the present period: of all people together, then of each person."""
+        """Shows the use of a feature in the current period: of all people together, then of each person."""
         async with reader.read(agency_id) as connection:
             return await queries.list_usage(connection, agency_id, feature, page, runtime.clock.now())
 
@@ -191,7 +191,7 @@ def _batch(body: bytes) -> list[Any]:
 
 
 def _whole(digits: str) -> int | Decimal:
-    """A number as it is. Python reads no int of over 4,300 digits, and one in an event must not refuse the others."""
+    """A whole number of any length. Python parses no int of over 4,300 digits, but one must not fail a whole batch."""
     try:
         return int(digits)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The routes of windows: what they are, and the decisions that change one, each with a preview."""
+"""The routes of windows: list them, and change one by a decision, which has a preview."""
 
 from collections.abc import Callable
 from functools import partial
@@ -134,7 +134,7 @@ async def extend_window(
 async def end_window(
     agency_id: AgencyId, window_id: WindowId, body: WindowEndRequest, commands: CommandsDep
 ) -> Response:
-    """From then on, the access applies that the catalog states for after the trial."""
+    """From then on, the access that the catalog states for the time after the trial applies."""
     command = EndWindow(agency_id, window_id, End(body.ends_at, body.ends_on), body.reason)
     return await commands.execute(agency_id, partial(windows.end_window, command=command))
 

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-# Numbers of fewer people than this are not shown: they could tell who the people are.
+# A count of fewer people than this is not shown: it could reveal who they are.
 SMALLEST_GROUP = 10
 
-# Over how many days, up to one, the people who used a feature are counted.
+# Active people are counted over these numbers of days, up to and including the current one.
 SPANS = (1, 7, 28)
 
-# How long a day is kept: 25 months, as long as the sums of use.
+# How long a day's counts are kept: 25 months, like the sums of use.
 KEPT_FOR = timedelta(days=762)
 
-# A period has fewer days, so each day has a bit of its own.
+# A period has fewer days than this, so each of its days has its own bit.
 _BITS = 63
 
 
@@ -23,8 +23,8 @@ _BITS = 63
 class Adoption:
     """How many people of an agency used a feature on a day, and within the 7 and the 28 days up to it.
 
-    `first_uses` used it for the first time; `first_use_days` are the days since they got their seats, together.
-    `never_used` have a seat and have not used it. None: not shown, because it is of few people.
+    `first_uses` counts those who used it for the first time, and `first_use_days` sums their days from seat to use.
+    `never_used` counts the seat holders who have not used it. None: not shown, because it covers too few people.
     """
 
     feature: str
@@ -38,11 +38,11 @@ class Adoption:
 
     @property
     def days_to_first_use(self) -> float | None:
-        """From the seat to the first use, on average; None without a number of first uses that is shown."""
+        """The average days from seat to first use; None if `first_uses` is zero or not shown."""
         return round(self.first_use_days / self.first_uses, 1) if self.first_uses else None
 
     def shown(self, seats: int) -> "Adoption":
-        """Without the numbers that are of few people, where so many have a seat."""
+        """A copy without the numbers that cover too few people, for an agency with this many seats."""
         of_few = self.never_used is not None and not shows(seats - self.never_used)
         return replace(
             self,
@@ -55,7 +55,7 @@ class Adoption:
 
 
 def shows(number: int) -> bool:
-    """Whether a number of people can be shown: none, or enough."""
+    """Whether a count of people can be shown: it is zero, or large enough."""
     return number == 0 or number >= SMALLEST_GROUP
 
 
@@ -69,7 +69,7 @@ def bit_of(day: date) -> int:
 
 
 def days_of(bits: int, first: date) -> Iterable[int]:
-    """The days of bits, as ordinals, of a period that begins with a day."""
+    """The days whose bits are set, as ordinals, in a period that begins on `first`."""
     start = first.toordinal()
     while bits:
         lowest = bits & -bits
@@ -78,9 +78,10 @@ def days_of(bits: int, first: date) -> Iterable[int]:
 
 
 def gains(used: Iterable[int], fresh: Iterable[int]) -> Counter[tuple[int, int]]:
-    """By how many the people grow who are active, by day and span, if one uses a feature on days besides the others.
+    """How much the counts of active people grow, by day and span, when one person uses a feature on `fresh` days.
 
-    Days are ordinals. A use counts on each day up to which it lies within the span, unless another use does there.
+    Days are ordinals. Use on a day counts on that day and the following ones, for the length of the span, except on
+    days on which other use already counts.
     """
     known = sorted(set(used))
     grown: Counter[tuple[int, int]] = Counter()

@@ -1,4 +1,4 @@
-"""Questions about the past: what held at an instant, and what was known of it."""
+"""Questions about the past: what was true at one instant, as far as it was known at another."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,18 +12,18 @@ PROGRAM_START = datetime(2025, 8, 6, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """What held at the instant `at`, by what was recorded until `recorded_at`."""
+    """What was true at `at`, according to what had been recorded by `recorded_at`."""
 
     at: datetime
     recorded_at: datetime
     earliest: Literal["at", "recorded_at"]
-    """Which of the two a request names that goes back furthest."""
+    """Which of the instants that the request names is the earlier one."""
 
     @classmethod
     def of(cls, at: datetime | None, recorded_at: datetime | None, now: datetime) -> "AsOf | None":
-        """The instants that a request names; None if it names none, and asks for the present.
+        """The instants that a request names; None if it names none, and so asks about the present.
 
-        By default, what is known now counts, and what held when it was recorded. Raises InvalidInput.
+        `recorded_at` defaults to now, and `at` to `recorded_at`. Raises InvalidInput.
         """
         for field, instant in (("at", at), ("recorded_at", recorded_at)):
             if instant is not None and instant < PROGRAM_START:
@@ -38,11 +38,11 @@ class AsOf:
 
     @property
     def version_at(self) -> datetime:
-        """The instant whose versions count: what was recorded later than either instant does not."""
+        """The instant whose versions are read: nothing that was recorded after either instant counts."""
         return min(self.at, self.recorded_at)
 
     def require_kept(self, purged_before: datetime | None) -> None:
-        """Raise InvalidInput if versions of the instant may be deleted: those that ended by `purged_before`."""
+        """Raise InvalidInput if the versions may have been deleted: those that ended by `purged_before`."""
         if purged_before is not None and self.version_at < purged_before:
             rule = f"must not be before {purged_before.isoformat()}: what was recorded before is deleted"
             raise InvalidInput(self.earliest, self.version_at.isoformat(), rule)

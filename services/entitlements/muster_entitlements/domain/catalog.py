@@ -1,4 +1,4 @@
-"""The feature catalog, as data: its features, and its versions, of which the first is packaged as features.toml."""
+"""The feature catalog as data: its features and its versions. Version 1 is packaged as features.toml."""
 
 import re
 import tomllib
@@ -34,20 +34,20 @@ from muster_runtime.errors import InvalidInput
 LONGEST_DAYS = 3660
 LONGEST_KEY = 60
 
-# What a reader in any language keeps exactly.
+# The largest integer that JSON readers of every language keep exactly.
 MOST_EXACT = 2**53
 
-# What a window's own column for its quota keeps.
+# The largest value of a window's quota column, an integer in Postgres.
 MOST_SEAT_USES = 2**31 - 1
 
 _KEY = r"^[a-z][a-z0-9-]*$"
 
-# Text for people: no control character, which no database and no terminal takes well.
+# Text for people, without control characters: databases and terminals do not handle them well.
 _Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 def _written(value: object) -> object:
-    """Pydantic takes a number, too, for seconds or milliseconds since 1970, as it seems fit."""
+    """Refuse a number, which pydantic would read as seconds or milliseconds since 1970. Raises ValueError."""
     if isinstance(value, datetime | str):
         return value
     raise ValueError("must be an instant such as 2025-08-06T00:00:00Z")
@@ -57,7 +57,7 @@ _Anchored = Annotated[Instant, BeforeValidator(_written), AfterValidator(in_rang
 
 
 def _whole_or_text(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    """Says in one rule what a value of either type must be. Raises ValueError."""
+    """Check a value that may be a number or text, and name a single rule that it breaks. Raises ValueError."""
     try:
         return check(value)
     except ValidationError:
@@ -96,7 +96,7 @@ class Quota(BaseModel):
         if self.report_only and not self.hard:
             raise ValueError("report_only is for a hard quota: a soft one refuses nobody")
         if list(self.thresholds) != sorted(set(self.thresholds)):
-            raise ValueError("thresholds must ascend, each once")
+            raise ValueError("thresholds must be in strictly ascending order")
         return self
 
     @property
@@ -142,9 +142,9 @@ class Feature(BaseModel):
     def _quota_is_stated(self) -> "Feature":
         if self.quota is not None:
             if self.monthly_quota_after is not None:
-                raise ValueError("monthly_quota_after is the short form of quota: state one of them")
+                raise ValueError("monthly_quota_after is the short form of quota: set only one of them")
             if AccessMode.QUOTA not in (self.mode, self.mode_after):
-                raise ValueError("quota is for mode = quota or mode_after = quota only")
+                raise ValueError("quota is allowed only with mode = quota or mode_after = quota")
             if self.quota.is_of_seats_and_months and self.quota.limit > MOST_SEAT_USES:
                 raise ValueError(f"quota.limit must be at most {MOST_SEAT_USES} with per = seat and period = month")
         elif self.mode is AccessMode.QUOTA:
@@ -160,71 +160,71 @@ class Feature(BaseModel):
         if self.anchor is Anchor.SEAT and self.trial_days is None:
             raise ValueError("trial_days is required with anchor = seat")
         if self.grace_days is not None and self.trial_days is None:
-            raise ValueError("grace_days is for a feature with trial_days only: nothing follows a whole term")
+            raise ValueError("grace_days is allowed only with trial_days: nothing follows a full-term window")
         if len(set(self.ends_soon_days)) != len(self.ends_soon_days):
-            raise ValueError("ends_soon_days must have each number once")
+            raise ValueError("ends_soon_days must not repeat a number")
         return self
 
     @property
     def kind(self) -> FeatureKind:
-        """What the feature gives, which its value or its quota says."""
+        """What the feature gives, derived from its value or its quota."""
         if self.value is not None:
             return FeatureKind.STATIC
         return FeatureKind.METERED if self.stated_quota else FeatureKind.BOOLEAN
 
     @property
     def stated_quota(self) -> Quota | None:
-        """The quota, also where its short form states it."""
+        """The quota, whether the feature states it in full or in its short form."""
         if self.quota is None and self.monthly_quota_after is not None:
             return Quota(limit=self.monthly_quota_after)
         return self.quota
 
     @property
     def seat_quota_after(self) -> int | None:
-        """Uses per seat and calendar month after the window, where a quota says just that."""
+        """Uses per seat and calendar month after the window; None unless such a quota applies then."""
         return self.seat_quota if self.mode_after is AccessMode.QUOTA else None
 
     @property
     def seat_quota(self) -> int | None:
-        """Uses per seat and calendar month within a quota that says just that."""
+        """Uses per seat and calendar month; None unless the feature has such a quota."""
         quota = self.stated_quota
         return quota.limit if quota and quota.is_of_seats_and_months else None
 
     @property
     def trial(self) -> timedelta | None:
-        """How long the trial lasts; None when the window lasts as long as the term."""
+        """How long the trial lasts; None if the window lasts as long as the term."""
         return timedelta(days=self.trial_days) if self.trial_days is not None else None
 
 
 def is_key(text: str) -> bool:
-    """Whether a text has the form of a feature's key."""
+    """Whether a text is a well-formed feature key."""
     return len(text) <= LONGEST_KEY and re.fullmatch(_KEY, text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """A published version of the catalog: its features by their keys."""
+    """A version of the catalog: its features by key."""
 
     number: int
     features: Mapping[str, Feature]
 
     def extends(self, key: str, *, of_seats: bool) -> bool:
-        """Whether a term of this version extends a window that lasted as long as the term before.
+        """Whether a new term under this version extends a window that lasted as long as the previous term.
 
-        A trial follows instead, also one of each seat, unless the window is `of_seats` already.
+        A trial follows the window instead, even a trial of each seat, unless the window is already `of_seats`.
         """
         feature = self.features.get(key)
         return feature is not None and (feature.trial is None or (of_seats and feature.anchor is Anchor.SEAT))
 
     def known(self, key: str) -> Feature:
-        """The feature of a key. Raises FeatureUnknown, which names the nearest ones."""
+        """The feature with a key. Raises FeatureUnknown, which names the nearest keys."""
         feature = self.features.get(key)
         if feature is None:
             raise FeatureUnknown(key, self.nearest(key))
         return feature
 
     def nearest(self, key: str) -> list[str]:
-        """The keys that resemble a key, the nearest first."""
+        """Up to three keys that resemble a key, the nearest first."""
         return nearest_keys(key[:LONGEST_KEY], self.features)
 
 
@@ -237,7 +237,7 @@ class VersionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version of the catalog. `revision` increases with each edit of a draft. Version 1 has no instants."""
+    """A version of the catalog. `revision` increases with each edit of a draft. Version 1 has no timestamps."""
 
     number: int
     state: VersionState
@@ -249,11 +249,11 @@ class Version:
 
     @property
     def catalog(self) -> Catalog:
-        """Its features by their keys."""
+        """Its features by key."""
         return Catalog(self.number, {feature.key: feature for feature in self.features})
 
 
-# More features than a catalog needs; a check of the plan looks at each of them in each agency.
+# More features than a catalog needs. A plan evaluates each feature for each agency.
 MOST_FEATURES = 200
 
 _FEATURES = TypeAdapter(tuple[Feature, ...])
@@ -266,16 +266,16 @@ def read_features(document: str) -> tuple[Feature, ...]:
 
 
 def write_features(features: tuple[Feature, ...]) -> str:
-    """Features as a JSON document; what a feature leaves to its default is left out."""
+    """Features as a JSON document, without the fields that have their default."""
     return _FEATURES.dump_json(features, exclude_defaults=True).decode()
 
 
 def require_keys_once(features: tuple[Feature, ...]) -> None:
-    """Raise InvalidInput if two features have one key."""
+    """Raise InvalidInput if two features have the same key."""
     seen: set[str] = set()
     for number, feature in enumerate(features):
         if feature.key in seen:
-            raise InvalidInput(f"features.{number}.key", feature.key, "must be the key of one feature only")
+            raise InvalidInput(f"features.{number}.key", feature.key, "must be unique")
         seen.add(feature.key)
 
 

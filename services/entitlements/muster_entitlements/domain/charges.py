@@ -1,4 +1,4 @@
-"""Charging: what pays for uses, the quota or grants of further uses."""
+"""Charging: how much of a use the quota pays for, and how much the quota grants do."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -13,7 +13,7 @@ from muster_entitlements.domain.quotas import EXCEEDED, WHOLE_AGENCY, QuotaGrant
 
 
 class LimitedUse(NamedTuple):
-    """Uses at an instant that a quota limits."""
+    """Uses at one instant, and the quota that limits them."""
 
     at: datetime
     amount: int
@@ -22,7 +22,7 @@ class LimitedUse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """A sum, and the further uses of it that quotas limit."""
+    """A sum, and the new uses to charge to it."""
 
     total: Sum
     uses: Sequence[LimitedUse]
@@ -30,7 +30,7 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Further uses that a quota limits: the sum before them, how many they are, and the instant of the last one."""
+    """New uses that a quota limits: the sum before them, their number, and the instant of the last one."""
 
     quota: Quota
     total: Sum
@@ -38,10 +38,7 @@ class Charge:
     at: datetime
 
     def paid_by(self, grants: Sequence[QuotaGrant]) -> "Count":
-        """Count the uses: the quota pays first, then the grants, by priority, then by expiry, then by ID.
-
-        What neither pays for is excess.
-        """
+        """Count the uses. The quota pays first, then the grants by priority, end, and ID. The rest is excess."""
         quota, total = self.quota, self.total
         above = rest = max(0, self.amount - free(quota, total))
         spent = []
@@ -62,10 +59,10 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A sum after further uses, the grants that paid, and what is to be published of it.
+    """A sum after new uses, the grants that paid for some of them, and what to publish.
 
-    `above` are those of the uses for which the quota did not pay, `excess` those for which nothing did. `used_up`: they
-    took what was left of the quota.
+    `above` is the number of uses that the quota did not pay for, `excess` those that nothing paid for. `used_up`: the
+    uses took the rest of the quota.
     """
 
     total: Sum
@@ -78,14 +75,14 @@ class Count:
 
     @property
     def tells(self) -> bool:
-        """Whether copies are to be told how much is used: with a threshold, and when the quota is used up."""
+        """Whether to publish the use to snapshot copies: a threshold was crossed, or the quota is used up."""
         return self.used_up or self.exceeded or bool(self.thresholds)
 
 
 def charge_in_time(limited: Sequence[Limited], grants: Sequence[QuotaGrant]) -> list[list[tuple[Charge, Count]]]:
-    """Charge further uses of sums in the order in which they happened, whatever came together: sums may share grants.
+    """Charge the new uses of several sums in order of time, because sums may share grants.
 
-    Returns the charges of each sum. Successive uses of a sum within one quota are charged together, unless a grant
+    Returns the charges of each sum. Successive uses of a sum under one quota are charged together, unless a grant
     begins or ends between them.
     """
     instants = sorted({at for grant in grants for at in (grant.starts_at, grant.ends_at) if at is not None})
@@ -100,7 +97,7 @@ def charge_in_time(limited: Sequence[Limited], grants: Sequence[QuotaGrant]) -> 
         together = [use for _, use in alike]
         total = totals[place]
         charge = Charge(quota, total, sum(use.amount for use in together), together[-1].at)
-        whose = {total.subject_ref, WHOLE_AGENCY}  # a grant for all of the agency pays for anyone's use
+        whose = {total.subject_ref, WHOLE_AGENCY}  # a grant to the whole agency pays for anyone's use
         count = charge.paid_by([each for who in whose for each in payers[total.agency_id, total.feature, who].values()])
         for grant in count.spent:
             payers[grant.agency_id, grant.feature, grant.subject_ref][grant.grant_id] = grant

@@ -45,7 +45,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a check. It holds until `valid_until`, unless the revision increases before."""
+    """The answer to a check. It is valid until `valid_until`, unless the revision increases before then."""
 
     verdict: Verdict
     reason: Reason
@@ -69,11 +69,11 @@ class Question:
     used_on: date | None = None
     """The last day on which the seat was used; None if the seat is not active."""
     grants: tuple[Grant, ...] = ()
-    """Grants of the feature to the agency and to the person, of which one may decide in the window's place."""
+    """Grants of the feature to the agency and the person. One of them may take precedence over the window."""
     began_at: datetime | None = None
     """When the seat's trial began; None if it has not."""
     adopted: bool = False
-    """Whether the feature was used with the seat before; only known where one person asks."""
+    """Whether the feature was used with the seat before; known only in the check of a single person."""
 
 
 def check(question: Question, now: datetime) -> Answer:
@@ -101,9 +101,9 @@ def check(question: Question, now: datetime) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """What all checks of one agency depend on: its windows by feature, and the seats of the people in question.
+    """What all checks of one agency depend on: its windows by feature, and the seats of the people to check.
 
-    `grants` are the agency's and these people's.
+    `grants` are those to the agency and to these people.
     """
 
     pool: Pool | None
@@ -111,16 +111,16 @@ class Register:
     seats: Mapping[str, SeatState]
     grants: Sequence[Grant] = ()
     begun: Mapping[str, datetime] = field(default_factory=dict)
-    """When the trials of their seats began, if a window is anchored on seats."""
+    """When the trials of these people's seats began, if a window is anchored on seats."""
 
 
 def check_all(
     register: Register, pairs: Iterable[tuple[str, str | None]], now: datetime
 ) -> Iterator[tuple[Question, Answer]]:
-    """Answer a check of each subject and feature, in order, as the caller takes them.
+    """Answer the check of each subject and feature lazily, in order.
 
-    An answer depends only on the seat's state, when its trial began, the feature, and whose grants of it there are, so
-    many pairs have few different answers.
+    An answer depends only on the seat's state, the start of its trial, the feature, and who has grants of it. So many
+    pairs share few answers.
     """
     granted: defaultdict[tuple[str | None, str | None], list[Grant]] = defaultdict(list)
     for grant in register.grants:
@@ -142,7 +142,7 @@ def check_all(
 
 
 def count(answer: Answer, used: Used, *, enforced: bool) -> Answer:
-    """The answer of a quota with what is used of it. An `enforced` quota that is used up refuses."""
+    """Add the counted use to the answer of a quota. An `enforced` quota that is used up refuses."""
     counted = replace(answer, limit=used.limit, used=used.used, remaining=used.remaining, resets_at=used.resets_at)
     if not enforced:
         return counted
@@ -165,7 +165,7 @@ def _through_window(answer: Answer, window: Window, began_at: datetime | None, n
 
 
 def _next_change(question: Question, pool: Pool, now: datetime) -> datetime | None:
-    """The next instant at which the answer may change without a change of the entitlements."""
+    """The next instant at which the answer may change even if the entitlements do not."""
     if pool.withdrawn_at is not None or pool.ended:
         return None
     instants = [pool.starts_at, pool.ends_at]

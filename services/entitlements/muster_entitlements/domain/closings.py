@@ -7,7 +7,7 @@ from muster_contracts.entitlements import SeatRevocationReason
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The revocation of a generation's seats, and its progress: `seat_id` is the last seat that was looked at.
+    """The revocation of a generation's seats, and its progress: `seat_id` is the last seat examined.
 
     The correlation, causation, and trace are those of the event that ended the enrollment.
     """

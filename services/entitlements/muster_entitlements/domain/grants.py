@@ -1,4 +1,4 @@
-"""Grants: a feature for a whole agency or one person, beside the catalog's windows."""
+"""Grants: a feature for a whole agency or one person, in addition to the catalog's windows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from datetime import datetime
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.quotas import QuotaGrant
 
-# How many grants of a feature to a person, or the agency, may be neither over nor revoked: a check reads them all.
+# The most grants of a feature to one person, or to the agency, that are neither over nor revoked: a check reads all.
 MOST_STANDING = 50
 
 
@@ -36,12 +36,12 @@ class Grant:
         return self.starts_at <= now and (self.ends_at is None or now < self.ends_at)
 
     def overlaps(self, other: "Grant | QuotaGrant") -> bool:
-        """Whether two grants are in force at one instant, unless one of them is revoked."""
+        """Whether two grants are in force at the same time at some point, if neither is revoked."""
         return (other.ends_at is None or self.starts_at < other.ends_at) and (
             self.ends_at is None or other.starts_at < self.ends_at
         )
 
 
 def holding(grants: Iterable[Grant], now: datetime) -> Grant | None:
-    """The grant that decides at an instant: the person's own before the agency's. None if none holds."""
+    """The grant that decides at an instant, the person's before the agency's; None if none is in force."""
     return max((grant for grant in grants if grant.holds(now)), key=lambda grant: grant.subject_ref or "", default=None)

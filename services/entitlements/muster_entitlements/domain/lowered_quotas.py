@@ -1,4 +1,4 @@
-"""Quotas that a version of the catalog lowers within the present period, and who has used more than they allow."""
+"""Quotas that a version of the catalog lowers within the current period, and who has used more than they allow."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from muster_entitlements.domain.rollouts import adopt
 from muster_entitlements.domain.windows import Window
 from muster_runtime.pacing import Pace
 
-# The agencies that a refusal names.
+# How many agencies a refusal names.
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class LoweredQuota:
-    """An enforced quota that an agency gets within a period, and the start of that period.
+    """An enforced quota that starts to apply to an agency within a period, and the start of that period.
 
-    With `begun_until`, it does not limit the seats whose trials began later: those go on.
+    With `begun_until`, it does not limit seats whose trials began after that instant: those trials continue.
     """
 
     agency_id: str
@@ -35,10 +35,10 @@ class LoweredQuota:
 
 @dataclass(frozen=True, slots=True)
 class Above:
-    """How many people of an agency have used more than a quota allows, and the most that one of them has used.
+    """How many people of an agency have used more than a quota allows, and the most that any of them has used.
 
-    With a quota of the whole agency, `people` is 0, and `most` is what all of them have used. What grants paid for is
-    left out.
+    For a quota of the whole agency, `people` is 0, and `most` is the agency's use. Use that grants paid for is left
+    out.
     """
 
     agency_id: str
@@ -61,15 +61,15 @@ async def lowered_quotas(
     now: datetime,
     versions: Versions,
 ) -> AsyncIterator[LoweredQuota]:
-    """The enforced quotas that limit people less now than once the agency has a version, or do not limit them now.
+    """The enforced quotas that a version lowers, or adds if no enforced quota of the same scope applies now.
 
-    `grants` are those of features to the whole agency, which decide before its windows.
+    `grants` are feature grants to the whole agency: they take precedence over its windows.
     """
     pace = Pace()
     for change in adopt(pool, catalog, windows, used, now):
         await pace.keep()
         key, window = change.after.feature, change.after
-        if window.catalog_number != catalog.number:  # it keeps its terms
+        if window.catalog_number != catalog.number:  # it keeps its present terms
             continue
         own = [grant for grant in grants if grant.feature == key]
         comes = _terms(pool, window, own, now, versions)
@@ -85,9 +85,9 @@ async def lowered_quotas(
 
 
 def _terms(pool: Pool, window: Window, grants: Sequence[Grant], now: datetime, versions: Versions) -> Terms | None:
-    """How use counts now within a quota; None if no quota limits it.
+    """How use that a quota limits counts now; None if no quota limits any.
 
-    If each seat has a trial of its own, the quota limits those whose trial goes on, or those whose trial is over.
+    If each seat has its own trial, the quota may limit the seats in their trial, or only those whose trial is over.
     """
     feature = versions[window.catalog_number].features[window.feature]
     meter = Meter(pool.zone, {window.feature: window}, {})
@@ -97,10 +97,10 @@ def _terms(pool: Pool, window: Window, grants: Sequence[Grant], now: datetime, v
 
 
 def rule_against(above: Sequence[Above]) -> str:
-    """What a quota must be that is below what people used."""
+    """The rule that refuses a quota below what people have used."""
     named = [str(each) for each in above[:_NAMED]]
     if more := len(above) - len(named):
         named.append(f"{more} more {'agency' if more == 1 else 'agencies'}")
     who = f"{', '.join(named[:-1])} and {named[-1]}" if named[1:] else named[0]
     most = max(each.most for each in above)
-    return f"must be at least {most}: {who} used up to that in the present period; or allow_below_use must be true"
+    return f"must be at least {most}: {who} used up to that many in the current period; or allow_below_use must be true"

@@ -1,4 +1,4 @@
-"""Meters: how an agency's use counts, by its windows, the grants of features, and the trials of seats."""
+"""Meters: how an agency's use counts, according to its windows, feature grants, and seat trials."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from muster_entitlements.domain.windows import Window
 
 
 class Terms(NamedTuple):
-    """How a use counts: in which period, and the quota that limits it; None for no limit.
+    """How a use counts: in which period, and against which quota; None for no limit.
 
-    `given`: a grant or the trial of the seat gives it, so it counts in the sums, but no quota pays for it. `apart`: a
-    grant limits it, so no quota of the whole agency pays for it either.
+    `given`: a grant or the seat's trial allows it without a quota, so it is added to the sums but charged to no quota.
+    `apart`: a grant's own quota limits it, so it is not charged to a quota of the whole agency.
     """
 
     period: Period
@@ -28,9 +28,10 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of use of a feature, and the period in which it counts; None for no limit.
+    """The limits on the use of a feature, and the period in which it counts; None for no limit.
 
-    `of_each` is the lowest limit of every person, whose own grants may set a lower one; `of_all` is that of the agency.
+    `of_each` is the lowest limit that applies to every person; a person's own grant may set a lower one. `of_all` is
+    the agency's limit.
     """
 
     period: Period
@@ -40,10 +41,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """By what an agency's use is counted: the time zone of its calendar, the windows of its enrollment by feature.
+    """What decides how an agency's use counts: its time zone, and the windows of its enrollment by feature.
 
-    `features` has each feature as the version of the catalog has it that the agency's window follows; `grants` those of
-    features by feature and subject, None for the whole agency; `begun` when the trials of seats began, by subject.
+    `features` has each feature in the catalog version that the agency's window follows. `grants` has the feature grants
+    by feature and subject, None for the whole agency. `begun` has the starts of seats' trials by subject.
     """
 
     zone: ZoneInfo
@@ -52,8 +53,8 @@ class Meter:
     grants: Mapping[tuple[str, str | None], Sequence[Grant]] = field(default_factory=dict)
     begun: Mapping[str, datetime] = field(default_factory=dict)
     _latest: dict[tuple[str, AccessMode | None], Terms] = field(default_factory=dict, init=False, compare=False)
-    """The terms of a feature that were found last, and are those of all people in the period, but for grants; if each
-    seat has a trial of its own, those of all people with this access."""
+    """The last terms found for a feature. In their period, they apply to everyone without a grant; if each seat has its
+    own trial, only to those with this access."""
 
     def terms(self, feature: Feature, subject_ref: str, at: datetime) -> Terms:
         """How a person's use at an instant counts."""
@@ -72,9 +73,9 @@ class Meter:
     def at(
         self, feature: Feature, at: datetime, grants: Iterable[Grant] = (), began_at: datetime | None = None
     ) -> Terms:
-        """How a use counts of a person with these grants, whose seat's trial began at `began_at`.
+        """How a use counts for a person with these grants, whose seat's trial began at `began_at`.
 
-        A grant decides before the window, the person's own before the agency's.
+        A grant takes precedence over the window, and the person's grant over the agency's.
         """
         window = self.windows.get(feature.key)
         period = self._period(feature, at)
@@ -88,21 +89,21 @@ class Meter:
         return Terms(period, feature.stated_quota if limited else None, given)
 
     def period(self, key: str, at: datetime) -> Period:
-        """The period of a use of a feature at an instant."""
+        """The period in which a use of a feature at an instant counts."""
         feature = self.features.get(key)
         return self._period(feature, at) if feature else Period.of(at, None, self.windows.get(key), self.zone)
 
     def _period(self, feature: Feature, at: datetime) -> Period:
         window = self.windows.get(feature.key)
-        reopens = window is not None and window.trial and feature.trial is None  # for the term, after a grace
+        reopens = window is not None and window.trial and feature.trial is None  # for the term, once the grace is over
         return Period.of(at, feature.stated_quota, window, self.zone, reopens=reopens)
 
     def limits(self, feature: Feature, at: datetime, grants: Iterable[Grant]) -> Limits:
-        """The limits at an instant of an agency with these grants of the feature."""
+        """The limits at an instant for an agency with these grants of the feature."""
         period, quota, *_ = self.at(feature, at)
         window = self.windows.get(feature.key)
         if window is not None and window.seat_days is not None:
-            quota = feature.stated_quota  # the trials of some seats are over
+            quota = feature.stated_quota  # it limits the seats whose trials are over
         shared = quota is not None and quota.per is QuotaScope.AGENCY
         of_each = [grant.monthly_quota for grant in grants if grant.subject_ref is None and grant.holds(at)]
         of_each += [quota.limit] if quota and not shared else []

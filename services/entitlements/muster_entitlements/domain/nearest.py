@@ -1,4 +1,4 @@
-"""Keys that resemble an unknown one: a refusal names them."""
+"""Keys that resemble an unknown one, for a refusal to name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,12 +6,12 @@ from functools import lru_cache
 from heapq import nlargest
 from itertools import pairwise
 
-# With how many keys an unknown one is compared, those that share the most pairs of letters: a comparison takes 0.1 ms.
+# The most keys that an unknown one is compared with, those that share the most letter pairs: each takes 0.1 ms.
 MOST_COMPARED = 10
 
 
 def nearest_keys(key: str, keys: Iterable[str]) -> list[str]:
-    """The keys that resemble a key, the nearest first, at most three."""
+    """Up to three keys that resemble a key, the nearest first."""
     asked = frozenset(pairwise(key))
     likely = nlargest(MOST_COMPARED, keys, key=lambda each: len(asked & _letter_pairs(each)))
     return get_close_matches(key, likely, n=3, cutoff=0.5)

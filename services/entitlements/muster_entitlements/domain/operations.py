@@ -7,7 +7,7 @@ from enum import StrEnum
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain.seat_file import Columns
 
-# The files of an agency that are being received, or processed.
+# The most files of an agency that may be received or processed at once.
 MOST_UNFINISHED = 20
 
 
@@ -31,7 +31,7 @@ class OnLimit(StrEnum):
 class Operation:
     """The processing of one file. `done` counts the rows that made their change.
 
-    `enrollment_id` is the enrollment in which the file was sent; None in rows from before it was stored.
+    `enrollment_id` is the enrollment in which the file was sent; None in rows that are older than this column.
     """
 
     agency_id: str

@@ -34,23 +34,23 @@ class Directory:
     """Turns addresses into persons, under references that only the holder of the key can compute."""
 
     def __init__(self, key: str) -> None:
-        # HMAC (RFC 2104) with its two key blocks hashed once: a file of seats needs it for each row.
+        # HMAC (RFC 2104), but its two key blocks are hashed only once: a seat file needs it for each row.
         block = key.encode() if len(key.encode()) <= 64 else hashlib.sha256(key.encode()).digest()
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block.ljust(64, b"\0")))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block.ljust(64, b"\0")))
 
     @property
     def fingerprint(self) -> str:
-        """What tells this key from another, and does not reveal it: 64 bits of a reference that no person has."""
+        """Identifies this key without revealing it: 64 bits of a reference that no person has."""
         return self.reference("", "").removeprefix("sub_")[:16]
 
     def person(self, agency_id: str, email: str, name: str | None) -> Person:
-        """The person of an address in an agency. Raises InvalidInput for an address or name that breaks a rule."""
+        """The person with an address in an agency. Raises InvalidInput for an address or name that breaks a rule."""
         address = normalize_email(email)
         return Person(self.reference(agency_id, address), address, normalize_name(name))
 
     def subject_ref(self, agency_id: str, subject: str) -> str:
-        """The reference of a subject that is a reference or an address. Raises InvalidInput."""
+        """The reference of a subject that is given as a reference or an address. Raises InvalidInput."""
         if _SUBJECT_REF.fullmatch(subject.strip()):
             return subject.strip()
         try:

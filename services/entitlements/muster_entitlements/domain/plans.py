@@ -1,4 +1,4 @@
-"""What a version of the catalog would bring the people of an agency: shown by a plan, before it is published."""
+"""Plans: what an agency's people would gain or lose with a version of the catalog, before it is published."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ Versions = Mapping[int, Catalog]
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a version brings the people of an agency for a feature: at some instant more than now, or less."""
+    """Whether a version gives an agency's people more of a feature at some instant than without it, or less."""
 
     agency_id: str
     feature: str
@@ -28,7 +28,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A version that waits for a term, and when that begins."""
+    """A version that waits for the next term, and when that term begins."""
 
     catalog: Catalog
     comes_at: datetime
@@ -43,7 +43,10 @@ class Level:
     quota: Quota | None = None
 
     def exceeds(self, other: "Level") -> bool:
-        """Whether it is more in any way, of the same access. Quotas are compared if they count alike."""
+        """Whether it allows more: wider access or, if the access is the same, a longer trial or a higher quota.
+
+        Quotas are compared only if they have the same scope and period.
+        """
         if self.width != other.width:
             return self.width > other.width
         if other.trial is not None and (self.trial is None or self.trial > other.trial):
@@ -56,11 +59,11 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """The windows of an agency, and what a version makes of them as time goes by."""
+    """The windows of an agency, and how they change over time under a version."""
 
     windows: Mapping[str, Window]
     changes: Mapping[str, list[Change]]
-    """Of each feature, in order."""
+    """By feature, in order of time."""
 
     @classmethod
     async def of(
@@ -72,7 +75,7 @@ class Course:
         now: datetime,
         waiting: Waiting | None = None,
     ) -> "Course":
-        """The course of windows that adopt a version now. Of the version that they have, that is the present course."""
+        """The course of the windows if they adopt a version now. With the present version, it is the current course."""
         changes: dict[str, list[Change]] = {}
         async for change in adopt_as_time_goes_by(pool, catalog, windows, used, now, waiting):
             changes.setdefault(change.after.feature, []).append(change)
@@ -84,7 +87,7 @@ class Course:
         return next((change.after for change in changes if change.at <= at), self.windows.get(feature))
 
     def instants(self, feature: str) -> set[datetime]:
-        """When the access to a feature may become another one."""
+        """The instants at which the access to a feature may change."""
         changes = self.changes.get(feature, [])
         windows = [self.windows.get(feature), *(change.after for change in changes)]
         of_windows = {at for w in windows if w is not None for at in (w.starts_at, w.ends_at, w.closes_at())}
@@ -99,10 +102,11 @@ async def adopt_as_time_goes_by(
     now: datetime,
     waiting: Waiting | None = None,
 ) -> AsyncIterator[Change]:
-    """As `adopt`, then what the version opens for the term once the graces are over that kept it from it.
+    """The changes of `adopt`, and those that follow until the term ends.
 
-    And the trials that it made of what ends with an earlier term, once that has ended; and what the version brings that
-    waits for a term, from then on.
+    Once a grace is over, the version opens the feature for the term if only the grace prevented that. Once a window
+    ends that no renewal extends, the version's trial of the feature follows. Once the waiting version's term begins,
+    that version is adopted.
     """
     present, at = dict(windows), now
     next_term = NextTerm(waiting.comes_at, waiting.catalog) if waiting else None
@@ -129,7 +133,7 @@ async def adopt_as_time_goes_by(
 def _due_after_grace(
     catalog: Catalog, windows: Mapping[str, Window], at: datetime
 ) -> tuple[Catalog, dict[str, Window]]:
-    """As `follow_graces`, of what opens at an instant: what opens earlier or later is as it was."""
+    """`follow_graces`, but only for the features that open at this instant: the others do not change now."""
     opens, in_graces = follow_graces(catalog, windows, at)
     due = {
         key: window for key, window in in_graces.items() if at in (opens.features[key].anchor_at, window.closes_at())
@@ -138,7 +142,7 @@ def _due_after_grace(
 
 
 def _trials_follow(catalog: Catalog, windows: Mapping[str, Window], now: datetime) -> datetime | None:
-    """When the next window ends that no renewal extends, though the version has its feature; None: never."""
+    """When the next window ends that no renewal extends although the version has its feature; None: never."""
     ends = (each.ends_at for key, each in windows.items() if key in catalog.features and not each.renewable)
     return min((at for at in ends if at > now), default=None)
 
@@ -153,11 +157,11 @@ async def effects(
     versions: Versions,
     waiting: Waiting | None = None,
 ) -> list[Effect]:
-    """The effects of a version that is adopted now, until the term ends.
+    """The effects of adopting a version now, until the term ends.
 
-    It is compared with the `present` one, and the one that waits, whose place it takes: that one's term is as long as
-    the present one, unless the pool is renewed already. Of a term to which it is not renewed yet, that is what only the
-    one that waits would change: any other feature has the same effects as where none waits.
+    They are the differences from the `present` version and the one that waits, both of which this version replaces. If
+    the pool is not renewed yet, the next term is taken to be as long as the current one, and within it, only features
+    that the waiting version would change are compared.
     """
     renewed = _renew(pool, waiting.comes_at) if waiting else pool
     stays = await Course.of(renewed, present, windows, used, now, waiting)
@@ -171,7 +175,7 @@ async def effects(
 
 
 def _terms(catalog: Catalog, key: str) -> tuple[object, ...] | None:
-    """All from which an effect can follow, of a feature that a version has: not its name, nor its notices, for two."""
+    """Everything about a version's feature that can have an effect, so not its name or its notices, for example."""
     feature = catalog.features.get(key)
     if feature is None:
         return None
@@ -190,10 +194,10 @@ async def next_term_effects(
     at: datetime,
     versions: Versions,
 ) -> list[Effect]:
-    """The effects of a version that comes with the term from an instant on, if that is as long as the present one.
+    """The effects of a version that is adopted with the next term, which begins at an instant.
 
-    `present` is the version that would be adopted then without it, and the windows are as they are then. A pool that
-    ends later is renewed already.
+    `present` is the version that would be adopted then instead, and the windows are those of that instant. A pool that
+    ends later is already renewed; otherwise, the next term is taken to be as long as the current one.
     """
     renewed = _renew(pool, at)
     stays, comes = [
@@ -212,19 +216,19 @@ async def windows_before(
     at: datetime,
     waiting: Waiting | None = None,
 ) -> dict[str, Window]:
-    """What the `present` version makes of the windows until an instant: where a version comes then, before it does."""
+    """The windows just before an instant under the `present` version: one that is adopted then has no effect yet."""
     course = await Course.of(pool, present, windows, used, now, waiting)
     found = {key: course.window(key, at - timedelta.resolution) for key in windows.keys() | course.changes.keys()}
     return {key: window for key, window in found.items() if window is not None}
 
 
 def _renew(pool: Pool, at: datetime) -> Pool:
-    """The pool with a term from an instant on, as long as the present one; itself if it is renewed already."""
+    """The pool with another term as long as the current one; the pool itself if its term already goes beyond `at`."""
     return pool if at < pool.ends_at else replace(pool, ends_at=pool.ends_at + (pool.ends_at - pool.starts_at))
 
 
 def _renewed(windows: Mapping[str, Window], catalog: Catalog, ends_at: datetime) -> dict[str, Window]:
-    """The windows once the term is longer: those of what the version opens for the term are as long."""
+    """The windows once the term lasts until `ends_at`: those that a renewal extends last as long."""
     lasting = {
         key: replace(window, ends_at=max(window.ends_at, ends_at))
         for key, window in windows.items()
@@ -253,7 +257,7 @@ async def _differences(
 
 
 def _level(window: Window | None, at: datetime, versions: Versions, trial_over: bool) -> Level:
-    """Of a seat whose own trial begins then, or is over."""
+    """What a seat can use at an instant if its own trial begins then or, with `trial_over`, has ended."""
     if window is None:
         return Level()
     over = window.seat_trial is not None and (trial_over or at >= window.ends_at)

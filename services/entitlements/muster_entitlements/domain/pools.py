@@ -1,4 +1,4 @@
-"""An agency's pool of seats, and how it stands with billing."""
+"""An agency's pool of seats, and what billing has published about its enrollment."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,8 +22,8 @@ class PoolState(StrEnum):
 # Seats can be assigned before the term starts, so that people are ready on the first day.
 ASSIGNABLE = frozenset({PoolState.OPEN, PoolState.NOT_STARTED})
 
-# How many revisions of an agency belong to an epoch: more than its commands, one after another under its lock, reach
-# between a backup and its restore. A million epochs leave them below 2^53, up to which JavaScript counts exactly.
+# How many revisions of an agency belong to an epoch: more than its commands, which run one at a time, can use between a
+# backup and its restore. After a million epochs, revisions are still below 2^53, up to which JavaScript is exact.
 REVISIONS_PER_EPOCH = 1_000_000_000
 
 
@@ -49,20 +49,20 @@ class Pool:
     generation: int
     revoking: int
     time_zone: str | None = None
-    """The agency's, by the IANA database; None for UTC."""
+    """The agency's time zone, by its name in the IANA database; None for UTC."""
 
     @property
     def zone(self) -> ZoneInfo:
-        """Where the agency's days are."""
+        """The time zone of the agency's days."""
         return zone_of(self.time_zone)
 
     @property
     def free(self) -> int:
-        """Seats that nobody holds."""
+        """The seats that nobody holds."""
         return self.cap - self.in_use
 
     def state(self, now: datetime) -> PoolState:
-        """The state at an instant. A withdrawal precedes the end of the term, which precedes a suspension."""
+        """The state at an instant. A withdrawal takes precedence over the term's end, and that over a suspension."""
         if self.withdrawn_at is not None:
             return PoolState.WITHDRAWN
         if self.ended or now >= self.ends_at:
@@ -73,19 +73,19 @@ class Pool:
 
 
 def first_revision(epoch: int) -> int:
-    """The lowest revision in an epoch of the service's streams, above all that were answered in earlier ones.
+    """The lowest revision in an epoch of the service's streams, above every revision answered in earlier epochs.
 
-    Most revisions are answered without being published, so after a restore nothing else says how far they had come.
-    Neither do they for an agency whose enrollment was lost: it begins here again.
+    Most revisions are answered but not published, so after a restore nothing else shows how high they were. An agency
+    whose enrollment was lost also starts again here.
     """
     return (epoch - 1) * REVISIONS_PER_EPOCH + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a person has of a pool: the ID of their seat, and whether they own anything beside it.
+    """What a person has in a pool: the ID of their seat, and whether they own anything besides it, such as a grant.
 
-    `began_at` is when the trial of an earlier seat of theirs began, which a new one continues; None if none has.
+    `began_at` is when the trial of the person's earlier seat began, which a new seat continues; None if none has.
     """
 
     seat_id: str | None
@@ -95,7 +95,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What billing's terms mean for an enrollment: the end that renewals bring, and whether it has ended."""
+    """What billing has published about an enrollment's terms: the end after renewals, and whether it has ended."""
 
     renewed_to: datetime | None
     ended: bool

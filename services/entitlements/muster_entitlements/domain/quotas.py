@@ -1,4 +1,4 @@
-"""Quotas: in which period a use counts, and what is left for it."""
+"""Quotas: the period in which a use counts, and how many uses are left."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.days import months_between, months_later, resolve
 from muster_entitlements.domain.windows import Window
 
-# Whose counter holds what all people of an agency use.
+# The subject of the sum of an agency's whole use.
 WHOLE_AGENCY = ""
 
-# What `told` holds once QuotaExceeded was published, which is above every threshold.
+# The value of `told` once QuotaExceeded is published: above every threshold.
 EXCEEDED = 101
 
-# How long after its period it is kept how much of a quota was published as used: it is not published any longer.
+# How long the published use of a quota is kept after its period, when nothing publishes it anymore.
 KEPT_FOR = timedelta(days=45)
 
 
@@ -33,11 +33,10 @@ class Period:
     def of(
         cls, at: datetime, quota: Quota | None, window: Window | None, zone: ZoneInfo, *, reopens: bool = False
     ) -> "Period":
-        """The period of a use at an instant: a calendar month of the agency, or one that rolls from the window's start.
+        """The period of a use at an instant: the agency's calendar month, or a month counted from the window's start.
 
-        It is cut where the window opens and where its access changes, so what was used without a limit counts against
-        no quota. `reopens`: a window follows that opens when this one closes, so a month rolls from there, also if that
-        one comes late.
+        It is cut when the window opens and when its access changes, so that unlimited use counts against no quota.
+        `reopens`: another window opens when this one closes, so months are counted from then, even if it opens late.
         """
         if quota is not None and window is not None and quota.period is QuotaPeriod.ANCHOR:
             anchor = window.closes_at() if reopens and at >= window.closes_at() else window.starts_at
@@ -52,9 +51,9 @@ class Period:
 
 
 class Sum(NamedTuple):
-    """How much a subject used of a feature in a period; the columns are those of the table.
+    """How much a subject used a feature in a period; the fields are the columns of the table.
 
-    `days` are those of the use, as bits, and `fresh_days` those that the last addition was the first to add.
+    `days` has a bit for each day with use. `fresh_days` has only the bits that the last addition set.
     """
 
     agency_id: str
@@ -71,15 +70,15 @@ class Sum(NamedTuple):
 
     @property
     def charged(self) -> int:
-        """The uses that count against the quota, whatever its limit was then: those that no grant pays for."""
+        """The uses that count against the quota, whatever its limit was: those that no grant pays for."""
         return self.used - self.granted
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedUse:
-    """How much a subject had used of a quota when its last threshold was published; columns as in the table.
+    """How much of a quota a subject had used when that was last published; the fields are the columns of the table.
 
-    Those of the uses are `charged` that no grant pays for.
+    `charged` are the uses that no grant pays for.
     """
 
     agency_id: str
@@ -94,7 +93,7 @@ class PublishedUse:
 
 @dataclass(frozen=True, slots=True)
 class QuotaGrant:
-    """Uses beyond the quota, for a person or, with an empty reference, for all people of the agency."""
+    """Uses beyond the quota for a person or, if the reference is empty, for all people of the agency."""
 
     agency_id: str
     grant_id: str
@@ -108,7 +107,7 @@ class QuotaGrant:
 
     @property
     def left(self) -> int:
-        """Uses that it still pays for."""
+        """The uses that it can still pay for."""
         return self.amount - self.spent
 
     def is_active(self, at: datetime) -> bool:
@@ -118,7 +117,7 @@ class QuotaGrant:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What limits the use of a feature by people of an agency: a quota, and the present period."""
+    """What limits the use of a feature in an agency: a quota, and the current period."""
 
     agency_id: str
     feature: str
@@ -128,9 +127,9 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a person used in the present period: of their own quota, or of the agency's.
+    """How much of a quota is used in the current period: of the person's own, or of the agency's.
 
-    If the quota is used up, what is left changes by itself at `changes_at`: when a grant begins or ends.
+    If the quota is used up, `changes_at` is when the rest next changes by itself: when a grant begins or ends.
     """
 
     used: int
@@ -141,7 +140,7 @@ class Used:
 
     @classmethod
     def of(cls, total: Sum, limit: Limit, grants: Sequence[QuotaGrant], now: datetime) -> "Used":
-        """From the sum that the quota limits, and the grants that pay for its uses."""
+        """Derive it from the sum that the quota limits and the grants that pay for its uses."""
         changes_at = None
         if not free(limit.quota, total):
             instants = [instant for each in grants if each.left for instant in (each.starts_at, each.ends_at)]
@@ -151,43 +150,43 @@ class Used:
 
 
 def least_told(quota: Quota) -> int:
-    """The fewest uses of a period that a quota pays for at which a threshold is crossed, or more are too many."""
+    """The fewest charged uses at which a threshold is crossed or, without thresholds, the quota is used up."""
     percent = quota.thresholds[0] if quota.thresholds else 100
     return -(-percent * quota.limit // 100)
 
 
 def whose(quota: Quota, subject_ref: str) -> str:
-    """Whose sum a quota limits."""
+    """The subject whose sum a quota limits."""
     return subject_ref if quota.per is QuotaScope.SEAT else WHOLE_AGENCY
 
 
 def free(quota: Quota, total: Sum) -> int:
-    """Uses that are left of the period's quota, without grants."""
+    """The uses left of the period's quota, without grants."""
     return max(0, quota.limit - total.charged)
 
 
 def available(quota: Quota, total: Sum, grants: Sequence[QuotaGrant], at: datetime) -> int:
-    """Uses that are left: of the period's quota, and of the grants."""
+    """The uses left of the period's quota and of the active grants."""
     return free(quota, total) + sum(grant.left for grant in grants if grant.is_active(at))
 
 
 def _calendar_month(at: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     local = at.astimezone(zone)
     starts_at = _month_start(local.year, local.month, zone)
-    if at < starts_at:  # the clocks go back at the start of the month: the first of two midnights is before it
+    if at < starts_at:  # the clocks go back at midnight: the month starts at the second of two midnights
         return _month_start(local.year, local.month - 1, zone), starts_at
     return starts_at, _month_start(local.year, local.month + 1, zone)
 
 
 @lru_cache(maxsize=10_000)
 def _month_start(year: int, month: int, zone: ZoneInfo) -> datetime:
-    """The start of a month in UTC; the months 0 and 13 are those of the years before and after."""
+    """The start of a month in UTC; months 0 and 13 belong to the year before and the year after."""
     years, month = divmod(month - 1, 12)
-    first = datetime(year + years, month + 1, 1)  # noqa: DTZ001 - a wall clock's, which the zone makes an instant
+    first = datetime(year + years, month + 1, 1)  # noqa: DTZ001 - local time, which the zone resolves to an instant
     return resolve(first, zone)
 
 
 def _rolling_month(at: datetime, anchor: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """The month after month from the anchor in which the instant lies."""
+    """The month that contains an instant, in months counted from the anchor."""
     months = months_between(anchor, at, zone)
     return months_later(anchor, months, zone), months_later(anchor, months + 1, zone)

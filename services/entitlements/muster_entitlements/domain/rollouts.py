@@ -1,7 +1,7 @@
-"""What a version of the catalog makes of the windows of an agency that is enrolled already.
+"""How a version of the catalog changes the windows of an agency that is already enrolled.
 
-A window that has begun never gets shorter, and its access never narrower; what follows it is as the version says. A
-trial that is over stays over. In a grace, what the version opens for the term follows the grace.
+A window that has begun never gets shorter, and its access never gets narrower. What follows it is as the version says.
+A trial that is over stays over. In a grace, narrower access that the version opens for the term follows the grace.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ WIDTH = {AccessMode.NONE: 0, AccessMode.QUOTA: 1, AccessMode.UNLIMITED: 2}
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A feature's window before and after, and from when on it is the latter; None if there was none."""
+    """A feature's window before and after, and the instant of the change. `before` is None if there was no window."""
 
     before: Window | None
     after: Window
@@ -29,7 +29,7 @@ class Change:
 
     @property
     def opens(self) -> bool:
-        """Whether the window is a new one."""
+        """Whether a new window opens."""
         return self.before is None or self.before.window_id != self.after.window_id
 
     @property
@@ -39,26 +39,26 @@ class Change:
 
     @property
     def alters(self) -> bool:
-        """Whether anything else that a subscriber knows of the same window is different."""
+        """Whether the same window changes in another way that subscribers know of."""
         if self.before is None or self.opens:
             return False
         return _told(self.before) != _told(self.after) or self.after.ends_at < self.before.ends_at
 
     def spent(self, zone: ZoneInfo) -> timedelta:
-        """How long a trial was open of which the window takes the place: it counts as used."""
+        """How long the trial that the window replaces was open; that time counts as used."""
         if self.before is None or not self.before.trial or (self.after.trial and not self.opens):
             return timedelta()
         return open_for(self.before.starts_at, min(self.before.ends_at, self.at), zone)
 
     @property
     def moves(self) -> bool:
-        """Whether the deadlines of the window are others."""
+        """Whether the window's deadlines change."""
         return self.opens or self.before is None or _dates(self.before) != _dates(self.after)
 
 
 @dataclass(frozen=True, slots=True)
 class NextTerm:
-    """When the term begins for which another version waits, and that version."""
+    """When the next term begins, and the version that waits for it."""
 
     starts_at: datetime
     catalog: Catalog
@@ -73,11 +73,12 @@ def adopt(
     next_term: NextTerm | None = None,
     new_from: datetime | None = None,
 ) -> Iterator[Change]:
-    """The windows that differ once the pool has a version, from an instant on. Adopting it again changes nothing.
+    """The changes of windows if the pool adopts a version at an instant. Adopting it again changes nothing.
 
-    `used` is how long trials of each feature were open before the pool's term. What is not open for the whole of
-    `next_term` ends with the present term, though the pool may be renewed already. No new feature opens once the term
-    is over: a late renewal has the version adopted again, and it opens `new_from` then, if that is later.
+    `used` is how long trials of each feature were open before the pool's term. A window that the version of `next_term`
+    does not extend ends when that term begins, even if the pool is already renewed. No new feature opens once the term
+    is over. When a late renewal arrives, the version is adopted again, and new features open at `new_from` if that is
+    later than the instant.
     """
     for feature in catalog.features.values():
         term = pool
@@ -100,7 +101,7 @@ def adopt(
             fresh = Window.open(new_id("win", now), feature, term, catalog.number, spent, opens_at)
         after = fresh if window is None else _adopted(window, fresh, feature, term, now)
         if window is not None and after.mode is AccessMode.QUOTA and feature.stated_quota is None:
-            after = replace(after, catalog_number=window.catalog_number)  # whose quota it keeps with the access
+            after = replace(after, catalog_number=window.catalog_number)  # its quota stays with the access
         if after != windows.get(feature.key):
             yield Change(windows.get(feature.key), after, at)
     for key, window in windows.items():
@@ -126,14 +127,14 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
     if now >= window.ends_at:
         if window.trial and (fresh.trial or of_seats):
             return follows
-        if now >= pool.ends_at:  # a late renewal does not extend what becomes a trial, which follows then
+        if now >= pool.ends_at:  # a late renewal does not extend a window that becomes a trial: the trial follows it
             return replace(follows, renewable=window.renewable and lasts)
         if now < window.closes_at() and (WIDTH[fresh.mode] < WIDTH[window.mode] or now < fresh.starts_at):
             mode = fresh.mode if fresh.starts_at <= window.closes_at() else AccessMode.NONE
             quota = feature.seat_quota if mode is AccessMode.QUOTA else None
             return replace(follows, mode_after=mode, monthly_quota_after=quota)
         return fresh
-    keeps_end = _keeps_end(window, fresh) or not (window.trial or lasts)  # a trial follows, which nothing puts off
+    keeps_end = _keeps_end(window, fresh) or not (window.trial or lasts)  # or a trial follows at that end
     return replace(
         follows,
         mode=max(window.mode, fresh.mode, key=WIDTH.__getitem__),
@@ -145,7 +146,7 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
 
 
 def opens_after_grace(catalog: Catalog, windows: Mapping[str, Window], now: datetime) -> datetime | None:
-    """When to adopt a version again that opens a feature for the term while its trial's grace goes on; None: never."""
+    """When to adopt a version again because a trial's grace keeps it from opening the feature now; None: never."""
     opens, in_graces = follow_graces(catalog, windows, now)
     return min(
         (
@@ -160,9 +161,9 @@ def opens_after_grace(catalog: Catalog, windows: Mapping[str, Window], now: date
 
 
 def follow_graces(catalog: Catalog, windows: Mapping[str, Window], now: datetime) -> tuple[Catalog, dict[str, Window]]:
-    """Of a version what it opens for the term where a trial is over, so that only a grace keeps it from doing so.
+    """The features that a version opens for the term after their trials are over, and the windows of those trials.
 
-    With it, the windows of those trials.
+    Only a trial's grace can delay that.
     """
     trials_over = {key: window for key, window in windows.items() if window.trial and window.ends_at <= now}
     opens = {key: each for key, each in catalog.features.items() if each.trial is None and key in trials_over}
@@ -170,23 +171,23 @@ def follow_graces(catalog: Catalog, windows: Mapping[str, Window], now: datetime
 
 
 def _leaves_program(window: Window) -> bool:
-    """Whether a decision has given a window another start than the program's: a version opens a new one instead."""
+    """Whether a decision has moved the start of a window that is anchored on the program."""
     return window.anchor is Anchor.PROGRAM and window.start_corrected
 
 
 def _keeps_end(window: Window, fresh: Window) -> bool:
-    """Whether a decision has ended it early, and it stays a trial, or goes on where other seats get their own."""
+    """Whether a trial keeps its end: a decision ended it early and it stays a trial, or each seat gets its own."""
     return window.trial and ((window.ended_early and fresh.trial) or fresh.seat_days is not None)
 
 
 def _ends_at(window: Window, fresh: Window) -> datetime:
-    """As the version says; of a program's trial that a decision let begin before the program's, with its length."""
+    """The end as the version says. A trial that a decision moved before the program's start has the same length."""
     begins_before = window.trial and _leaves_program(window) and window.starts_at < fresh.starts_at
     return fresh.ends_at - (fresh.starts_at - window.starts_at) if begins_before else fresh.ends_at
 
 
 def _grace_days(window: Window, fresh: Window, now: datetime) -> int | None:
-    """As the version says, but a grace that goes on is not shorter, nor that of a seat, and none comes afterward."""
+    """The grace as the version says. One that has begun, or of seats, gets no shorter; one that is over stays over."""
     if window.seat_days is None and (not window.trial or now < window.ends_at):
         return fresh.grace_days
     if window.seat_days is None and now >= window.closes_at():
@@ -201,7 +202,7 @@ def _seat_days(window: Window, fresh: Window) -> int | None:
 
 
 def _retired(window: Window, now: datetime) -> Window:
-    """The window of a feature that a version took away: its terms are still those of the version that had it."""
+    """The window of a feature that a version removes. It still belongs to the version that had the feature."""
     return replace(
         window,
         mode_after=AccessMode.NONE,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from muster_runtime.errors import InvalidInput
 
-# A row of a file: its first line, and its fields; None if it does not have the header's columns.
+# A row of a file: its first line, and its fields; None if it does not have as many columns as the header.
 Row = tuple[int, list[str] | None]
 
 MISSHAPEN = "the row must have as many columns as the header"
@@ -24,17 +24,17 @@ class Report:
     _results: list[str] = field(default_factory=list)
 
     def add(self, line: int, subject: str, outcome: str) -> None:
-        """A row made its change."""
+        """Add a row that made its change."""
         self.done += 1
         self._results.append(f"{line},{subject},{outcome},\n")
 
     def keep(self, line: int, subject: str, outcome: str) -> None:
-        """A row changed nothing."""
+        """Add a row that changed nothing."""
         self.unchanged += 1
         self._results.append(f"{line},{subject},{outcome},\n")
 
     def refuse(self, line: int, subject: str, reason: str) -> None:
-        """A row was refused."""
+        """Add a row that was refused."""
         self.refused += 1
         self._results.append(f'{line},{subject},refused,"{reason}"\n')
 
@@ -58,6 +58,6 @@ def refuse_all(rows: Iterable[Row], reason: str) -> Report:
 
 
 def rule_of(refusal: InvalidInput) -> str:
-    """The field and the rule that it breaks, without the value: an address is personal data."""
+    """The field and the rule that it breaks, without the value, which may be an address."""
     error = refusal.extensions["errors"][0]
     return f"{error['field']} {error['rule']}"

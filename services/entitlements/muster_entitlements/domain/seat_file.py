@@ -1,4 +1,4 @@
-"""Seat files: CSV (RFC 4180) in UTF-8, with a header. A file is read as a stream and never held as a whole."""
+"""Seat files: CSV (RFC 4180) in UTF-8, with a header. A file is read as a stream, never into memory as a whole."""
 
 import csv
 import io
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from muster_contracts.entitlements import SeatBatchKind
 from muster_runtime.errors import InvalidInput
 
-# The lines of a file. A row of two bytes has a result of a hundred, which is kept for 30 days.
+# The most lines of a file. Even a row of two bytes has a result of a hundred bytes, which is kept for 30 days.
 MOST_LINES = 5_000_000
 
-# The bytes of a chunk, some thousand rows, and the limit for one row.
+# The size of a chunk in bytes, some thousands of rows; also the limit for one row.
 CHUNK_BYTES = 262_144
 
-# The lines of a chunk, and the limit for one row: what is done for a row costs more than its bytes.
+# The most lines of a chunk, and of one row: processing a row costs more than reading its bytes.
 CHUNK_LINES = 5_000
 
 MOST_COLUMNS = 500
@@ -32,9 +32,9 @@ _UNIT = frozenset({"unit"})
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a file: `key` is the person, `to` the person who gets the seat, `name` the name of the latter.
+    """The columns of a file. `key` is the person; in a transfer, `to` is the person who gets their seat.
 
-    `unit` is that of the seat.
+    `name` is the name of the person who gets a seat, and `unit` is the unit of the seat.
     """
 
     count: int
@@ -46,7 +46,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole rows of a file; `first_line` is the line of the first one; the header is line 1."""
+    """Whole rows of a file. `first_line` is the line at which the first one begins; the header counts."""
 
     first_line: int
     content: bytes
@@ -63,7 +63,7 @@ class FileCutter:
         self._offset = 0
 
     def feed(self, piece: bytes) -> Iterator[Chunk]:
-        """Take the next piece; yields the chunks that are complete.
+        """Take the next piece; yields the chunks that it completes.
 
         Raises InvalidInput if the file cannot be read: no header, not UTF-8, a row that is too long, or too many lines
         or columns.
@@ -106,7 +106,7 @@ class FileCutter:
             raise InvalidInput("body", f"the byte at {self._offset + error.start}", "must be UTF-8") from None
 
     def _read_header(self, text: str) -> tuple[str, int]:
-        """Find the columns; returns the text after the header, and the number of lines before it."""
+        """Find the columns; returns the text after the header, and the number of lines before that text."""
         stream = io.StringIO(text, newline="")
         reader = csv.reader(stream, strict=True)
         try:
@@ -120,7 +120,7 @@ class FileCutter:
 
 
 def read_rows(content: bytes, columns: Columns, first_line: int) -> Iterator[tuple[int, list[str] | None]]:
-    """The rows of a chunk, each with its first line; None for a row that does not have the header's columns.
+    """The rows of a chunk, each with its first line; None for a row without as many columns as the header.
 
     Blank rows are skipped.
     """
@@ -141,7 +141,7 @@ def read_rows(content: bytes, columns: Columns, first_line: int) -> Iterator[tup
 
 
 def _split(content: bytes, line: int) -> Iterator[Chunk]:
-    """Whole rows in chunks of at most so many lines. Raises InvalidInput for a row of more lines."""
+    """Split whole rows into chunks of at most CHUNK_LINES lines. Raises InvalidInput for a row of more lines."""
     if _count_lines(content) < CHUNK_LINES:
         yield Chunk(line, content)
         return
@@ -211,7 +211,7 @@ def _one(header: list[str], names: list[str], accepted: frozenset[str], rule: st
 
 
 def _unit(header: list[str], names: list[str]) -> int | None:
-    """The units' column, if there is one. A unit is published, so nothing guesses which of two is meant."""
+    """The unit column, if there is one. Two are refused: a unit is published, so a wrong guess would be public."""
     return _one(header, names, _UNIT, "unit, or none") if _any(names, _UNIT) is not None else None
 
 

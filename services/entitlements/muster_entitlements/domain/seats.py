@@ -16,7 +16,7 @@ class SeatState(StrEnum):
     REVOKED = "revoked"
 
 
-# An assigned seat can be used at once: the first use activates it.
+# An assigned seat can be used immediately: the first use activates it.
 USABLE = frozenset({SeatState.ASSIGNED, SeatState.ACTIVE})
 
 
@@ -31,8 +31,8 @@ class SeatAction(StrEnum):
     REVOKE = "revoked"
 
 
-# By action: the states that allow it, each with the next state. If that is the same, the action changes nothing,
-# except another invitation and a transfer.
+# By action: the states that allow it, each with the next state. If the state stays the same, the action changes
+# nothing, except for another invitation or a transfer.
 _NEXT: dict[SeatAction, dict[SeatState, SeatState]] = {
     SeatAction.INVITE: {SeatState.RESERVED: SeatState.INVITED, SeatState.INVITED: SeatState.INVITED},
     SeatAction.ACTIVATE: {
@@ -57,7 +57,7 @@ _NEXT: dict[SeatAction, dict[SeatState, SeatState]] = {
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A seat and its person; `used` tells whether that person has ever activated it."""
+    """A seat and its person; `used` is whether that person has ever activated it."""
 
     agency_id: str
     seat_id: str
@@ -75,7 +75,7 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class HeldSeat:
-    """What an answer needs of a seat: its state, and when its trial began; None if it has not."""
+    """What a check needs to know about a seat: its state, and when its trial began; None if it has not."""
 
     state: SeatState
     began_at: datetime | None = None

@@ -1,4 +1,4 @@
-"""What a person, or an agency, has beside seats and windows, of which copies are held."""
+"""What a person or an agency has besides seats and windows, as snapshots contain it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from muster_entitlements.domain.quotas import PublishedUse
 
 @dataclass(frozen=True, slots=True)
 class FurtherUse:
-    """Uses beyond a feature's quota that are granted within [starts_at, ends_at), of which some are left."""
+    """Uses beyond a feature's quota that are granted within [starts_at, ends_at) and not all spent."""
 
     feature: str
     starts_at: datetime
@@ -18,7 +18,7 @@ class FurtherUse:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Grants, the use of quotas as of the last threshold that was published, and further uses."""
+    """Grants, the use of quotas as it was last published, and further uses."""
 
     grants: tuple[Grant, ...] = ()
     uses: tuple[PublishedUse, ...] = ()

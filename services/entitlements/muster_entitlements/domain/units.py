@@ -1,4 +1,4 @@
-"""Units: the part of an agency that a seat is for. A unit is published, and is no personal data."""
+"""Units: the part of an agency that a seat is for. A unit is public, and not personal data."""
 
 from muster_runtime.errors import InvalidInput
 from muster_runtime.text import composed, names_address
@@ -16,5 +16,5 @@ def normalize_unit(value: str | None) -> str | None:
 
 
 def unit_key(unit: str) -> str:
-    """What is equal for units that differ only in case."""
+    """A key that is equal for units that differ only in case."""
     return composed(unit.casefold())

@@ -1,4 +1,4 @@
-"""Reported use: what an event of it says, and in which period it counts."""
+"""Reported use: reads its events, and checks whether they can still count."""
 
 import re
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ MOST_USES = 1_000_000
 LONGEST_TEXT = 256
 EVENT_BYTES = 16
 
-# CloudEvents 1.0.2, section 5: what every consumer should take. A larger record is not a use, and is parked without
-# most of its content.
+# The size that every consumer should accept (CloudEvents 1.0.2, section 5). A larger record is parked, without most of
+# its content.
 LARGEST_RECORD = 64 * 1024
 
 # How long after a period's end its late events still count.
 CLOSES_AFTER = timedelta(days=5)
 
-# Use that is older is of no period that can be open: no month is longer, in any time zone.
+# Older use cannot be in an open period: no month is longer than this, in any time zone.
 OLDEST = timedelta(days=32) + CLOSES_AFTER
 
-# How long a record that could not be counted is kept: its use can count no longer, corrected or not.
+# How long a record that could not be counted is kept. After that, its use could not count even if it were corrected.
 PARKED_FOR = timedelta(days=45)
 
-# How many of them are kept, but for those of the batch that reaches it. Then what follows waits on its topic.
+# How many of them are kept; the batch that reaches the limit may exceed it. Then later records wait on their topic.
 MOST_PARKED = 100_000
 
-# The clocks of those who report use and ours differ.
+# A reporter's clock may differ from ours.
 TOLERATED_SKEW = timedelta(minutes=1)
 
 _ATTRIBUTES = ("specversion", "source", "id", "type", "time")
@@ -43,15 +43,15 @@ _STRUCTURED = "application/cloudevents+json"
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
 
-# An event: the agency, the hash of its source and ID, and its day (UTC). It counts once.
+# What identifies an event, so that it counts once: its agency, the hash of its source and ID, and its day (UTC).
 Identity = tuple[str, bytes, date]
 
 
 class Use(NamedTuple):
-    """That a person used a feature so often, at an instant.
+    """A person used a feature `amount` times at an instant.
 
-    `event` identifies the event, and `content` what it says: EVENT_BYTES bytes and a 64-bit number, both hashed. `name`
-    is the event's ID as its producer sent it.
+    `event` is a hash of the event's source and ID, of EVENT_BYTES bytes. `content` is a 64-bit hash of what the event
+    says. `name` is the event's ID as its producer sent it.
     """
 
     agency_id: str
@@ -65,19 +65,19 @@ class Use(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """By what the event counts once: the same source and ID on another day is another event."""
+        """What identifies the event: the same source and ID on another day are another event."""
         return self.agency_id, self.event, self.at.date()
 
 
 def read_use(event: object) -> Use:
-    """The use that a CloudEvent says (CloudEvents 1.0.2, 2.4). Raises InvalidInput, which names the attribute."""
+    """Read the use from a CloudEvent (CloudEvents 1.0.2, 2.4). Raises InvalidInput, which names the attribute."""
     if not isinstance(event, dict):
         raise InvalidInput("event", event, "must be a CloudEvent: a JSON object")
     return _read(*map(event.get, ("data", *_ATTRIBUTES)))
 
 
 class KafkaRecord(Protocol):
-    """A record as it came from Kafka."""
+    """A record as read from Kafka."""
 
     @property
     def key(self) -> bytes | None: ...
@@ -88,13 +88,13 @@ class KafkaRecord(Protocol):
 
 
 def size_of(record: KafkaRecord) -> int:
-    """How many bytes a record's key, headers, and value have."""
+    """The size of a record's key, headers, and value, in bytes."""
     headers = sum(len(name) + len(content or b"") for name, content in record.headers)
     return len(record.key or b"") + headers + len(record.value or b"")
 
 
 def read_record(record: KafkaRecord) -> Use:
-    """The use that a record of Kafka says, in either mode of CloudEvents' Kafka binding 1.0.2. Raises InvalidInput."""
+    """Read the use from a Kafka record, in either mode of CloudEvents' Kafka binding 1.0.2. Raises InvalidInput."""
     headers, value = record.headers, record.value
     if (size := size_of(record)) > LARGEST_RECORD:
         raise InvalidInput("record", f"{size} bytes", f"must have at most {LARGEST_RECORD} bytes")
@@ -112,7 +112,7 @@ def read_record(record: KafkaRecord) -> Use:
 
 
 def _read(data: object, version: object, source: object, name: object, type_: object, time: object) -> Use:
-    """The use that an event's data and _ATTRIBUTES say. Raises InvalidInput."""
+    """Read the use from an event's data and _ATTRIBUTES. Raises InvalidInput."""
     if version != "1.0":
         raise InvalidInput("specversion", version, "must be 1.0")
     source, name = _text("source", source), _text("id", name)
@@ -145,7 +145,7 @@ def _read(data: object, version: object, source: object, name: object, type_: ob
 
 
 def check_time(at: datetime, now: datetime) -> None:
-    """Check that a use is not in the future, nor so old that no period of it can be open. Raises InvalidInput."""
+    """Check that a use is not in the future, and not too old for any open period. Raises InvalidInput."""
     if at > now + TOLERATED_SKEW:
         raise InvalidInput("time", at.isoformat(), f"must not be in the future: now is {now.isoformat()}")
     if at < now - OLDEST:
@@ -155,7 +155,7 @@ def check_time(at: datetime, now: datetime) -> None:
 
 
 def check_open(at: datetime, ends_at: datetime, now: datetime) -> None:
-    """Check that the period of a use, which has that end, is not closed. Raises InvalidInput."""
+    """Check that the period of a use, which ends at `ends_at`, is not closed. Raises InvalidInput."""
     if now >= ends_at + CLOSES_AFTER:
         raise InvalidInput(
             "time",

@@ -1,4 +1,4 @@
-"""Feature windows: how a feature may be used, and from when until when."""
+"""Feature windows: when a feature may be used, and how."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,8 +17,9 @@ from muster_runtime.errors import InvalidInput
 class Window:
     """A feature is open in `mode` within [starts_at, ends_at), and in `mode_after` afterward.
 
-    After a trial with `grace_days`, the mode stays for those. With `seat_days`, the window lasts as long as the term;
-    each seat has `mode` for that many days, and the grace, from its first activation on, and then `mode_after`.
+    After a trial with `grace_days`, `mode` continues for that many days. With `seat_days`, the window lasts as long as
+    the term. Each seat then has `mode` for `seat_days` plus the grace from its first activation, and `mode_after` after
+    that.
     """
 
     window_id: str
@@ -32,7 +33,7 @@ class Window:
     mode_after: AccessMode
     monthly_quota_after: int | None
     catalog_number: int
-    """The version of the catalog whose terms it has."""
+    """The version of the catalog whose terms it follows."""
     renewable: bool = True
     """Whether a renewal extends it, if it lasts as long as the term."""
     anchor: Anchor = Anchor.AGENCY
@@ -43,7 +44,7 @@ class Window:
     ended_early: bool = False
     start_corrected: bool = False
     revision: int = 1
-    """Increases whenever it is moved, or a version changes its access or its grace."""
+    """Increases whenever the window is moved, or a version changes its access or its grace."""
 
     @classmethod
     def open(
@@ -55,11 +56,11 @@ class Window:
         used: timedelta = timedelta(),
         opens_at: datetime | None = None,
     ) -> "Window":
-        """The window that a pool's term, or an instant within it, opens for a feature of a version of the catalog.
+        """A new window for a feature of a catalog version, from the start of a pool's term or an instant within it.
 
-        A trial is shorter by what earlier enrollments have `used` of it: a second enrollment brings no second trial.
-        One that is anchored on the program ends at the same instant for all. In an agency with a time zone, a trial
-        ends at the end of a day there.
+        A trial is shorter by what earlier enrollments have `used` of it: a second enrollment starts no second trial. A
+        trial anchored on the program ends at the same instant for all agencies. In an agency with a time zone, any
+        other trial ends at the end of a local day.
         """
         of_seats = feature.anchor is Anchor.SEAT
         opens_at = pool.starts_at if opens_at is None else min(max(opens_at, pool.starts_at), pool.ends_at)
@@ -84,7 +85,7 @@ class Window:
 
     @property
     def lasts(self) -> bool:
-        """Whether it is open at any instant: a trial that was used before is empty."""
+        """Whether it is open at any instant: a trial that was used up before is empty."""
         return self.starts_at < self.ends_at
 
     @property
@@ -94,7 +95,7 @@ class Window:
 
     @property
     def grace_ends_at(self) -> datetime | None:
-        """The exclusive end of the grace after a trial; None without one, and where no trial was left."""
+        """The exclusive end of the grace after a trial; None without a grace, or if no trial was left."""
         if not self.trial or self.grace_days is None or not self.lasts:
             return None
         return self.ends_at + timedelta(days=self.grace_days)
@@ -105,32 +106,32 @@ class Window:
         return timedelta(days=self.seat_days + (self.grace_days or 0)) if self.seat_days is not None else None
 
     def renewed_by(self, catalog: Catalog) -> bool:
-        """Whether a renewal extends it if the next term has this version."""
+        """Whether a renewal extends it if the next term follows this version."""
         return self.renewable and not self.trial and catalog.extends(self.feature, of_seats=self.seat_days is not None)
 
     def access(self, now: datetime, began_at: datetime | None = None) -> AccessMode:
-        """How the feature can be used at an instant, by a seat whose trial began at `began_at`; None: it has not."""
+        """The access at an instant of a seat whose trial began at `began_at`; None if it has not begun."""
         if now < self.starts_at:
             return AccessMode.NONE
         return self.mode if now < self.closes_at(began_at) else self.mode_after
 
     def closes_at(self, began_at: datetime | None = None) -> datetime:
-        """The instant from which `mode_after` holds."""
+        """The instant from which `mode_after` applies."""
         if self.seat_trial is not None and began_at is not None:
             return max(min(began_at + self.seat_trial, self.ends_at), self.starts_at)
         return self.grace_ends_at or self.ends_at
 
     def seat_ends_at(self, began_at: datetime) -> datetime:
-        """When a seat's trial ends that began at an instant: with the window at the latest, if no renewal extends that.
+        """When a seat's trial that began at an instant ends: no later than the window, if no renewal extends that.
 
-        Only of a window that is anchored on seats.
+        Only for a window that is anchored on seats.
         """
         assert self.seat_trial is not None
         ends_at = began_at + self.seat_trial
         return ends_at if self.renewable else min(ends_at, self.ends_at)
 
     def seats_begun_until(self, at: datetime) -> datetime:
-        """When the last of the seats' trials began that have ended by an instant."""
+        """The latest instant at which a seat's trial can have begun if it has ended by another instant."""
         assert self.seat_trial is not None
         over = not self.renewable and self.ends_at <= at
         return self.ends_at - timedelta.resolution if over else at - self.seat_trial
@@ -154,7 +155,7 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end that a request gives a window: an instant, or the last day, in the agency's time zone."""
+    """The end of a window in a request: an instant, or the last day in the agency's time zone."""
 
     at: datetime | None = None
     on: date | None = None
@@ -166,14 +167,14 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The start that a request gives a window: an instant, or the first day, in the agency's time zone."""
+    """The start of a window in a request: an instant, or the first day in the agency's time zone."""
 
     at: datetime | None = None
     on: date | None = None
 
 
 def extend(window: Window, pool: Pool, now: datetime, end: End) -> Window:
-    """The window with a later end, once.
+    """The window with a later end. A window can be extended only once.
 
     Raises WindowWithoutTrial, WindowOver, WindowExtendedAlready, or InvalidInput.
     """
@@ -205,9 +206,10 @@ def end_early(window: Window, pool: Pool, now: datetime, end: End) -> Window:
 
 
 def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Window:
-    """The window with another start and the same length: in whole days where it ended with one, as it does again.
+    """The window with another start and the same length.
 
-    Raises WindowWithoutTrial, WindowOver, or InvalidInput.
+    If it ended with a local day, its length is in whole days, and it ends with a day again. Raises WindowWithoutTrial,
+    WindowOver, or InvalidInput.
     """
     _require_open_trial(window, pool, now)
     starts_at = start.at if start.on is None else end_of_day(start.on - DAY, pool.zone)
@@ -215,20 +217,20 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
         raise InvalidInput(
             "starts_at" if start.on is None else "starts_on",
             _text(start.on or start.at),
-            f"must differ from the present start and be within the term, from {pool.starts_at.isoformat()} to "
+            f"must differ from the current start and be within the term, from {pool.starts_at.isoformat()} to "
             f"{pool.ends_at.isoformat()}",
         )
     ends_at = window.ends_at + (starts_at - window.starts_at)
     if window.lasts and pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
-        length = open_for(window.starts_at, window.ends_at, pool.zone)  # up to a day was added to get to that end
+        length = open_for(window.starts_at, window.ends_at, pool.zone)  # includes the rounding up to the end of a day
         ends_at = to_end_of_day(later(starts_at, length // DAY * DAY or length, pool.zone), pool.zone)
     return replace(window, starts_at=starts_at, ends_at=ends_at, start_corrected=True, revision=window.revision + 1)
 
 
 def used_beyond(own: Mapping[str, timedelta], continued: Iterable[Mapping[str, timedelta]]) -> dict[str, timedelta]:
-    """How much more of each feature's trial than an agency itself those have used that it continues.
+    """How much more of each feature's trial the continued agencies have used than the agency itself.
 
-    The one that has used most counts, since their trials ran side by side: so none of their people gets a second trial.
+    The one that has used most counts, because their trials ran in parallel: none of their people gets a second trial.
     """
     more: dict[str, timedelta] = {}
     for used in continued:

@@ -1,4 +1,4 @@
-"""Counts adoption with the uses, and publishes a summary of each day."""
+"""Counts adoption together with use, and publishes a summary of each day."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 ADOPTION_SUMMARIZED = "adoption-summarized"
 
-# A use of 28 days before the earliest that still counts matters, and lies in a period that began up to a month before.
+# Use up to 28 days before the oldest that still counts matters, and its period began up to a month before it.
 _LOOK_BACK = timedelta(days=100)
 
 _COUNTERS = {1: "active", 7: "active_7_days", 28: "active_28_days"}
@@ -26,9 +26,9 @@ _COUNTERS = {1: "active", 7: "active_7_days", 28: "active_28_days"}
 async def count_adoption(
     uow: UnitOfWork, fresh: Sequence[Sum], uses: Mapping[Person, Sequence[datetime]], zones: Mapping[str, ZoneInfo]
 ) -> None:
-    """Count the days that sums of people have for the first time, and the first uses with a seat.
+    """Count the new days of use in people's sums, and the first uses with a seat.
 
-    `uses` are the instants of use that is new; `zones` are those of the agencies.
+    `uses` has the instants of new use; `zones` has the agencies' time zones.
     """
     grown: defaultdict[Day, Gain] = defaultdict(Gain)
     if fresh:
@@ -44,7 +44,7 @@ async def count_adoption(
 async def _count_active(
     uow: UnitOfWork, totals: Sequence[Sum], zones: Mapping[str, ZoneInfo], grown: defaultdict[Day, Gain]
 ) -> None:
-    """Count who is active by the days that sums of people have for the first time."""
+    """Count active people by the new days of use in their sums."""
     used: defaultdict[Person, set[int]] = defaultdict(set)
     fresh: defaultdict[Person, set[int]] = defaultdict(set)
     added = {(total.agency_id, total.feature, total.subject_ref, total.starts_at): total for total in totals}
@@ -68,7 +68,7 @@ async def _count_first_uses(
     zones: Mapping[str, ZoneInfo],
     grown: defaultdict[Day, Gain],
 ) -> None:
-    """Count those who use a feature for the first time with their seat; use from before they got it is not that."""
+    """Count people who use a feature for the first time with their seat; use from before they got it does not count."""
     features: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     adopters: Counter[tuple[str, str, int]] = Counter()
     last = {person: max(instants) for person, instants in uses.items()}
@@ -86,7 +86,7 @@ async def _count_first_uses(
 
 
 async def on_adoption_summarized_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Publish the summary of the day that ends with each deadline; the next is due while features are in use."""
+    """Publish the summary of the day that ends at each deadline, and schedule the next while features are in use."""
     for deadline in due:
         pool = await pools.find_pool(uow.connection, deadline.agency_id)
         assert pool is not None  # it has use

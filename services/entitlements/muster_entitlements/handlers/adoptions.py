@@ -1,4 +1,4 @@
-"""The deadlines at which an agency adopts a version of the catalog, or the present one again."""
+"""The deadlines at which an agency adopts a version of the catalog, or the current one again."""
 
 CATALOG_NEXT_TERM = "catalog-next-term"
 

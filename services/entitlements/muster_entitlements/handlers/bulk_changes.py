@@ -34,7 +34,7 @@ _ACTION = {
     SeatBatchKind.TRANSFER: SeatAction.TRANSFER,
 }
 
-# The public reason of suspensions by a file.
+# The public reason for suspensions by file.
 _SUSPENDED_FOR = "requested"
 
 
@@ -159,7 +159,7 @@ async def _transfer(uow: UnitOfWork, pool: Pool, transfers: list[tuple[Seat, Per
     await pools.save_revision(uow.connection, agency_id)
     for seat, person in transfers:
         uow.publish(publishing.seat_transferred(seat, person.subject_ref))
-    # One by one: a person whose seat is transferred may get another one by a later row.
+    # One by one: a person whose seat is transferred may get another seat in a later row.
     for seat, person in transfers:
         uow.publish(publishing.person_erased(seat))
         uow.publish(publishing.person_recorded(agency_id, person))

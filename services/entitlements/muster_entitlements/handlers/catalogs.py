@@ -14,7 +14,7 @@ from muster_runtime.observability import audit
 
 
 async def save_catalog_draft(uow: UnitOfWork, command: SaveCatalogDraft) -> CatalogVersionReply:
-    """Save the draft, in place of an earlier one; the same draft again changes nothing.
+    """Save the draft, which replaces an earlier one; saving the same draft again changes nothing.
 
     Raises InvalidInput or PreconditionFailed.
     """
@@ -32,7 +32,7 @@ async def save_catalog_draft(uow: UnitOfWork, command: SaveCatalogDraft) -> Cata
 
 
 async def publish_catalog(uow: UnitOfWork, command: PublishCatalog) -> CatalogVersionReply:
-    """Publish the draft as it was read, which starts its rollout.
+    """Publish the draft, if it is unchanged since it was read, and so start its rollout.
 
     Raises CatalogDraftMissing, PreconditionFailed, or InvalidInput.
     """
@@ -64,9 +64,9 @@ async def _known_draft(uow: UnitOfWork) -> Version:
 
 
 async def _require_above_use(uow: UnitOfWork, draft: Version) -> None:
-    """Raise InvalidInput for the first quota that would be lower at once than what is used in the present period.
+    """Raise InvalidInput for the first quota that would immediately be lower than the use in the current period.
 
-    Use is not held still: who uses more before their agency has the version is above its quota then.
+    Use continues meanwhile: anyone who uses more before their agency has the version may exceed its quota then.
     """
     found = await find_above(uow.connection, draft, uow.now)
     for place, feature in enumerate(draft.features):

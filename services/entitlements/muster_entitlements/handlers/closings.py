@@ -1,7 +1,7 @@
-"""The end of an enrollment: at once nobody holds its seats, and they are revoked step by step.
+"""The end of an enrollment: nobody holds its seats from then on, and they are revoked step by step.
 
-A step is one transaction that looks at STEP_SEATS seats; its deadline is due again at once until none is left. So no
-transaction grows with the agency, other agencies get their turn between two steps, and a kill loses at most one step.
+A step is one transaction that examines STEP_SEATS seats. Its deadline is immediately due again until none is left. So
+no transaction grows with the agency, other agencies get their turn between two steps, and a kill loses at most one.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 SEATS_CLOSED = "seats-closed"
 
-# A step takes some 30 milliseconds of Postgres and 5 of the event loop.
+# A step takes about 30 ms of Postgres and 5 ms of the event loop.
 STEP_SEATS = 1_000
 
 
 async def close_seats(uow: UnitOfWork, pool: Pool, reason: SeatRevocationReason, cause: str) -> Pool:
-    """Let nobody hold a seat of the pool, and start to revoke the seats; returns the changed pool."""
+    """End the holding of the pool's seats, and start to revoke them; returns the changed pool."""
     if not pool.in_use:
         return pool
     context = _context_of(uow, cause)
@@ -71,9 +71,9 @@ async def on_seats_closed_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
 
 
 async def revoke_earlier(uow: UnitOfWork, pool: Pool, subject_refs: Sequence[str]) -> None:
-    """Revoke the unrevoked seats that these people held in earlier enrollments: nobody has two seats.
+    """Revoke these people's seats from earlier enrollments, if they are not revoked yet: nobody has two seats.
 
-    Call it before the new seat is published, so that a person's erasure does not follow their new record.
+    Call it before the new seat is published, so that a person's erasure is not published after their new record.
     """
     if not pool.revoking:
         return

@@ -1,4 +1,4 @@
-"""Checks and counts a use in one transaction, so that concurrent callers never use more than a hard quota."""
+"""Checks and counts a use in one transaction, so that concurrent callers never exceed a hard quota."""
 
 import hashlib
 
@@ -22,9 +22,9 @@ from muster_runtime.http.idempotency import IdempotencyMismatch
 
 
 async def consume_once(uow: UnitOfWork, command: ConsumeFeature, key: str | None) -> tuple[bytes, bool]:
-    """Count uses, once under a key; returns the reply as JSON, and whether it is that of an earlier request.
+    """Count uses, once per key; returns the reply as JSON, and whether it is that of an earlier request.
 
-    Raises as `consume_feature`, and IdempotencyMismatch. A refusal is not kept, so its key can be used again.
+    Raises what `consume_feature` raises, or IdempotencyMismatch. A refusal is not kept, so its key can be used again.
     """
     if key is None:
         return (await consume_feature(uow, command)).model_dump_json().encode(), False
@@ -84,9 +84,9 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
 
 
 async def _charge(uow: UnitOfWork, reply: ConsumptionReply, charge: Charge, *, granted: bool) -> ConsumptionReply:
-    """Charge uses to the quota, then to grants, and say what is left of both, as a check does.
+    """Charge uses to the quota, then to quota grants, and add to the reply what is left of both, as in a check.
 
-    `granted`: some are not spent. Raises QuotaUsedUp if neither pays for all of a hard quota.
+    `granted`: there are unspent quota grants. Raises QuotaUsedUp if an enforced quota and they do not pay for all uses.
     """
     found = await quota_grants.find_grants_for(uow.connection, [charge.total]) if granted else []
     grants = {grant.grant_id: grant for grant in found if grant.is_active(charge.at)}

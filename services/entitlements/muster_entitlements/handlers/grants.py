@@ -54,8 +54,8 @@ async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
         if grant.overlaps(other):
             raise GrantOverlaps(other.grant_id)
     if len(standing) >= MOST_STANDING:
-        rule = f"must have fewer than {MOST_STANDING} grants to {grant.subject_ref or agency_id} that are not over"
-        raise GrantsFull(f"feature: {feature.key!r} {rule}; wait until one is, or revoke one", most=MOST_STANDING)
+        rule = f"must have fewer than {MOST_STANDING} grants to {grant.subject_ref or agency_id} that have not ended"
+        raise GrantsFull(f"feature: {feature.key!r} {rule}; wait until one ends, or revoke one", most=MOST_STANDING)
     await grants.add_grant(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, agency_id)
     uow.publish(entitlement_granted(grant))
@@ -91,7 +91,7 @@ async def _tell_uses(uow: UnitOfWork, grant: Grant) -> None:
 
 
 async def _require_quota_above_use(uow: UnitOfWork, grant: Grant, quota: int, newest: Catalog) -> None:
-    """Raise InvalidInput if the person, or people of the agency, have used more than the quota in its first period."""
+    """Raise InvalidInput if the person, or anyone in the agency, has used more than the quota in its first period."""
     people = {grant.agency_id: [grant.subject_ref] if grant.subject_ref else []}
     meter = (await find_meters(uow.connection, people, uow.now, newest))[grant.agency_id]
     starts_at = meter.period(grant.feature, grant.starts_at).starts_at
@@ -107,7 +107,7 @@ async def _require_quota_above_use(uow: UnitOfWork, grant: Grant, quota: int, ne
         above = await uses_above.find_above(uow.connection, [limited], grant.starts_at)
         most, who = (above[0].most, str(above[0])) if above else (0, "")
     if most > quota:
-        rule = f"must be unlimited: the quota is {quota}, and {who} used {most} in the present period; "
+        rule = f"must be unlimited: the quota is {quota}, and {who} used {most} in the current period; "
         raise InvalidInput("mode", grant.mode.value, f"{rule}or allow_below_use must be true")
 
 

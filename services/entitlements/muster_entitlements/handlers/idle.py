@@ -1,4 +1,4 @@
-"""Idle seats: warns their people, then revokes the seats, in steps that do not grow with their number."""
+"""Idle seats: warns their holders, then revokes the seats, in steps that do not grow with the number of seats."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
@@ -19,19 +19,19 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 IDLE_SEATS = "idle-seats"
 
-# The seats that a step looks at.
+# How many seats a step examines.
 STEP_SEATS = 1_000
 
-# A search this soon after midnight counts as made at midnight, and so do its warnings.
+# A search this soon after midnight counts as one at midnight, and so do its warnings.
 _PUNCTUAL = timedelta(minutes=1)
 
 
 async def on_idle_seats_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Warn of an agency's idle seats, and revoke those that stayed idle after a warning: at each midnight, UTC.
+    """Warn of an agency's idle seats, and revoke those that stayed idle after a warning, at each midnight, UTC.
 
-    This is one step; its deadline is due again at once until it has looked at all seats. The time between warning and
-    revocation counts from when the warning is really given, however late that is. While the pool is not open, idle days
-    and earlier warnings do not count; nor do warnings from before a policy without idle days.
+    This is one step. Its deadline is immediately due again until all seats have been examined. The time from warning to
+    revocation counts from the actual warning, however late that is. While the pool is not open, idle days and earlier
+    warnings do not count. Neither do warnings from before a policy without idle days.
     """
     [deadline] = due
     agency_id = deadline.agency_id

@@ -29,7 +29,7 @@ ASSIGNED = "assigned"
 ALREADY_HELD = "already_held"
 NO_SEAT_FREE = "no seat is free"
 
-# The people of the rows: address, name, and the seat's unit by subject, from each person's first row.
+# The people in the rows, by subject: address, name, and the seat's unit, from each person's first row.
 _People = dict[str, tuple[str, str | None, str | None]]
 
 
@@ -46,7 +46,7 @@ async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
     lines, people = await _read(rows, operation.agency_id, operation.columns, directory)
     holders = await _holders(uow, operation, people)
     requested = [subject for subject in people if subject not in holders]
-    # While a dry run goes on, other commands may assign seats or shrink the pool.
+    # While a dry run continues, other commands may assign seats or shrink the pool.
     free = max(0, pool.free - operation.done) if operation.dry_run else pool.free
     assigned, refused = requested[:free], set(requested[free:])
     if assigned:
@@ -59,7 +59,7 @@ async def import_rows(uow: UnitOfWork, operation: Operation, rows: Iterable[Row]
 async def _read(
     rows: Iterable[Row], agency_id: str, columns: Columns, directory: Directory
 ) -> tuple[list[tuple[int, str, str]], _People]:
-    """Each row's line, subject, and, if it is invalid, reason; and the people."""
+    """The line and subject of each row, with the reason if it is invalid; and the people."""
     lines: list[tuple[int, str, str]] = []
     people: _People = {}
     key, name_at, unit_at, reference = columns.key, columns.name, columns.unit, directory.reference

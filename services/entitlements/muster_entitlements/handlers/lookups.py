@@ -1,4 +1,4 @@
-"""Looks up what a command needs, and refuses the command if it is missing."""
+"""Looks up what a command needs, and refuses the command if that does not exist."""
 
 from muster_entitlements import queries
 from muster_entitlements.domain.catalog import Feature
@@ -16,7 +16,7 @@ async def known_pool(uow: UnitOfWork, agency_id: str) -> Pool:
 
 
 async def known_feature(uow: UnitOfWork, pool: Pool, key: str) -> Feature:
-    """A feature as the agency has it by its window, or else as the newest version of the catalog has it.
+    """A feature in the catalog version that the agency's window follows; without a window, in the newest version.
 
     Raises FeatureUnknown.
     """
@@ -27,7 +27,7 @@ async def known_feature(uow: UnitOfWork, pool: Pool, key: str) -> Feature:
 
 
 async def known_pool_and_standing(uow: UnitOfWork, agency_id: str, subject_ref: str) -> tuple[Pool, Standing]:
-    """The agency's pool, and what the person has of it. Raises PoolUnknown."""
+    """The agency's pool, and what the person has in it. Raises PoolUnknown."""
     pool, standing = await pools.find_pool_and_standing(uow.connection, agency_id, subject_ref)
     if pool is None:
         raise PoolUnknown(agency_id)

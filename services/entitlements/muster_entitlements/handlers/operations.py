@@ -1,4 +1,4 @@
-"""Processes seat files chunk by chunk, completes them, and deletes their rows in the end."""
+"""Processes seat files chunk by chunk, completes them, and later deletes their rows."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ COMMANDS = {
     SeatBatchKind.TRANSFER: "TransferSeats",
 }
 
-# The reason for which the rest of a file is not read: the agency has enrolled again since it was sent.
+# Why the rest of a file is not read: the agency has enrolled again since the file was sent.
 ENROLLMENT_OVER = "enrollment-over"
 
 ROWS_KEPT = timedelta(days=30)
@@ -43,8 +43,8 @@ CLEARED_SEATS = 5_000
 async def process_next_chunk(uow: UnitOfWork, agency_id: str, directory: Directory) -> None:
     """Process the next chunk of the agency's next file.
 
-    A file that was sent in an earlier enrollment is stopped: nobody has requested its seats in the current one.
-    Rows, events, and the position in the file share a transaction, so that processing resumes there after a crash.
+    A file that was sent in an earlier enrollment is stopped: nobody has requested its seats in the current one. Rows,
+    events, and the position in the file are written in one transaction, so processing resumes there after a crash.
     """
     operation = await operations.find_next(uow.connection, agency_id)
     if operation is None:
@@ -67,7 +67,7 @@ async def on_operation_rows_forgotten_due(uow: UnitOfWork, due: Sequence[Deadlin
 
 
 async def on_operation_rest_cleared_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Delete what stopped and dry operations leave behind, one step of one operation at a time."""
+    """Delete what stopped files and dry runs leave behind, one step of one operation at a time."""
     first, *others = due
     deadlines.schedule(uow, others)
     await _delete_rest(uow, first.agency_id, first.subject)

@@ -1,4 +1,4 @@
-"""The operators' commands on records of use that could not be counted."""
+"""The operators' commands on usage records that could not be counted."""
 
 from muster_entitlements.commands import DiscardParkedUsage
 from muster_entitlements.domain.usage import MOST_PARKED
@@ -9,7 +9,7 @@ from muster_runtime.observability import audit
 
 
 async def discard_parked_usage(uow: UnitOfWork, command: DiscardParkedUsage) -> DiscardedUsageReply:
-    """Discard records permanently; those that are gone already change nothing."""
+    """Discard records permanently; records that no longer exist change nothing."""
     discarded = await usage_intake.delete_parked(uow.connection, command.ids)
     audit.record(
         uow,
@@ -22,17 +22,17 @@ async def discard_parked_usage(uow: UnitOfWork, command: DiscardParkedUsage) -> 
 
 
 async def is_full(connection: Connection) -> bool:
-    """Whether as many records are parked as may be."""
+    """Whether the limit of parked records is reached."""
     return await usage_intake.count_parked(connection, MOST_PARKED) == MOST_PARKED
 
 
 async def warnings(connection: Connection) -> list[str]:
-    """That records wait for an operator."""
+    """A warning if parked records wait for an operator."""
     parked = await usage_intake.count_parked(connection, MOST_PARKED)
     if not parked:
         return []
     records = "record" if parked == 1 else "records"
-    told = f"{parked:,} {records} of use could not be counted: GET /v1/usage/parked says why"
+    told = f"{parked:,} usage {records} could not be counted: see GET /v1/usage/parked"
     return [
         f"{told}; no more are parked, and the intake waits until some are discarded" if parked == MOST_PARKED else told
     ]

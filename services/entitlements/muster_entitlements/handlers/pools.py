@@ -1,7 +1,7 @@
-"""Turns the events of enrollment and billing into an agency's pool of seats and its windows; resizes the pool.
+"""Turns events of enrollment and billing into an agency's seat pool and windows, and resizes the pool.
 
 The two topics have no order between them. So billing's facts are stored per term, and `_apply_terms` applies them to
-the pool whenever either side has something new: the result is the same whichever arrives first.
+the pool whenever either side has something new. The result is the same whichever arrives first.
 """
 
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
 
 
 async def on_agency_suspended(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) -> None:
-    """Block the use of seats, which people keep."""
+    """Block the use of seats; people keep them."""
     for received in events:
         suspended = received.data
         facts.add_event(uow, suspended.enrollment_id, received.envelope)
@@ -93,7 +93,7 @@ async def on_agency_reinstated(uow: UnitOfWork, events: Sequence[Received[Agency
 
 
 async def on_agency_withdrawn(uow: UnitOfWork, events: Sequence[Received[AgencyWithdrawn]]) -> None:
-    """Start to revoke all seats, and close all windows, of an agency that has left."""
+    """Start to revoke all seats of an agency that has left, and close its windows."""
     for received in events:
         withdrawn = received.data
         agency_id, enrollment_id, at = withdrawn.agency_id, withdrawn.enrollment_id, withdrawn.withdrawn_at
@@ -132,7 +132,7 @@ async def on_renewal_decided(uow: UnitOfWork, events: Sequence[Received[RenewalD
 
 
 async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> None:
-    """End the pool of a term that was completed and not renewed. Withdrawals come from enrollment's events."""
+    """End the pool of a term that was completed and not renewed. Enrollment's events report withdrawals."""
     for received in events:
         ended = received.data
         facts.add_event(uow, ended.term_id, received.envelope)
@@ -166,9 +166,9 @@ async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
 
 
 async def _continue_trials(uow: UnitOfWork, pool: Pool, continues: Sequence[str]) -> None:
-    """Count as used what the agencies have used that it continues, as far as their events are applied by now.
+    """Count as used what the continued agencies have used of each trial, as far as their events are applied by now.
 
-    It is stored: their later windows change nothing here, and no other version of the catalog forgets it.
+    The result is stored: neither their later windows nor another version of the catalog changes it.
     """
     continued, unknown = [], []
     for agency_id in continues:
@@ -210,10 +210,10 @@ async def _close_windows(uow: UnitOfWork, pool: Pool, at: datetime) -> None:
     agency_id, enrollment_id = pool.agency_id, pool.enrollment_id
     present = (await windows.list_windows(uow.connection, agency_id, enrollment_id)).values()
     cancel_graces(uow, present, at)
-    cancel_seat_trials(uow, present)  # also where the window ends with the term: the seats are not its own any longer
+    cancel_seat_trials(uow, present)  # even if the window ends with the term: it has no seats anymore
     cancel_trials(uow, await windows.save_closed_windows(uow.connection, agency_id, enrollment_id, at))
     cancel_next_term(uow, agency_id)
-    if at <= pool.starts_at:  # it never began, so it continued nothing
+    if at <= pool.starts_at:  # the term never began, so it continued no trials
         await remove_continued_trials(uow.connection, agency_id, enrollment_id)
     await uow.flush()  # a later enrollment may schedule its own in the same transaction
 
@@ -234,7 +234,7 @@ async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, caus
 async def _extend(uow: UnitOfWork, pool: Pool, renewed_to: datetime, cause: str) -> Pool:
     ends_at = min(renewed_to, pool.withdrawn_at) if pool.withdrawn_at else renewed_to
     await pools.save_extension(uow.connection, pool.agency_id, ends_at)
-    if pool.ends_at <= uow.now:  # the renewal is late: what was due found no next term
+    if pool.ends_at <= uow.now:  # the renewal is late: the deadline found no next term
         schedule_next_term(uow, pool)
     adoption = await catalogs.find_adoption(uow.connection, pool.agency_id)
     extended = replace(pool, ends_at=ends_at)

@@ -13,7 +13,7 @@ from muster_runtime.errors import InvalidInput
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
 
-# The record of who has them names each one that is not spent, and must not outgrow what Kafka takes.
+# The recipient's record lists every unspent grant, and must not outgrow what Kafka accepts.
 MOST_UNSPENT = 50
 
 
@@ -65,9 +65,9 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
 
 
 async def _has_granted_quota(uow: UnitOfWork, grant: QuotaGrant) -> bool:
-    """Whether at some instant of it, a grant gives the person, or the agency, a quota of the feature.
+    """Whether a feature grant gives the person, or the agency, a quota at some instant within the quota grant.
 
-    Then that is each person's own. It outlives a feature that the catalog has no longer.
+    Such a quota counts for each person separately, and lasts even if the catalog no longer has the feature.
     """
     subjects = [grant.subject_ref] if grant.subject_ref else []
     standing = await grants.list_standing(uow.connection, grant.agency_id, subjects, uow.now, grant.feature)

@@ -1,7 +1,7 @@
-"""Tells copies again how much of quotas is used, when the terms change by which it counts.
+"""Publishes to snapshot copies again how much of quotas is used, when the terms by which it counts change.
 
-Copies know use as of its last threshold. By another limit, another period, or the grant of a quota, more of it may be
-used up than they know, or less. What is left to tell shows in the tables alone, so a step that is killed loses nothing.
+Copies know the use as of its last threshold. A new limit, another period, or a granted quota can make them wrong. The
+tables alone show what is still to be published, so a killed step loses nothing.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 QUOTA_USES_TOLD = "quota-uses-told"
 
-# The people of a step.
+# The most people in a step.
 STEP_PEOPLE = 1_000
 
 
 async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None) -> None:
-    """Publish what is used now of quotas where copies have it otherwise: an agency's terms may have changed.
+    """Publish the current use of quotas for which copies are wrong, because an agency's terms may have changed.
 
-    Call it once windows, or grants of quotas, are stored; without a pool, it does nothing. It takes one step. A
-    deadline takes the next one: at once if any is left, or else when the grant of a quota begins or ends.
+    Call it after windows, or grants with a quota, are stored. Without a pool, it does nothing. It does one step, and
+    schedules the next: immediately if any people are left, or else when a grant with a quota begins or ends.
     """
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
     meter = (await find_meters(uow.connection, {agency_id: ()}, uow.now, catalog)).get(agency_id)
@@ -49,5 +49,5 @@ async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None) -
 
 
 async def on_quota_uses_told_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Tell the next people, or those whom another quota limits from now on."""
+    """Publish the use of the next people, or of those whom another quota limits from now on."""
     await tell_uses(uow, due[0].agency_id)

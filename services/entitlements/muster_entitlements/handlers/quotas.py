@@ -21,9 +21,9 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 
 async def charge_quotas(uow: UnitOfWork, limited: Sequence[Limited]) -> None:
-    """Charge uses that are counted already: store what paid for them, and publish what they cross.
+    """Charge uses that are already counted: store what paid for them, and publish what they cross.
 
-    Grants are read only where a quota does not pay for all.
+    Grants are read only if a quota does not pay for all uses.
     """
     counted = [charged for each in limited for charged in charge_in_time([each], [])]
     above = [number for number, charged in enumerate(counted) if any(count.above for _, count in charged)]
@@ -35,9 +35,9 @@ async def charge_quotas(uow: UnitOfWork, limited: Sequence[Limited]) -> None:
 
 
 async def save_counts(uow: UnitOfWork, counted: Sequence[Sequence[tuple[Charge, Count]]]) -> None:
-    """Store the sums that are more than added to, and the grants that paid; publish what was crossed.
+    """Store the sums that charging changed, and the grants that paid; publish what was crossed.
 
-    Each sum has its charges in the order of time.
+    Each sum has its charges in order of time.
     """
     changed = [
         after
@@ -55,7 +55,7 @@ async def save_counts(uow: UnitOfWork, counted: Sequence[Sequence[tuple[Charge, 
 
 
 async def _publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Count]]) -> None:
-    """Publish the thresholds that sums crossed, and that they lie above their quotas: once each a period."""
+    """Publish which thresholds sums crossed, and which sums exceed their quotas, each once per period."""
     people = {
         (count.total.agency_id, count.total.subject_ref)
         for _, count in counted
@@ -77,9 +77,9 @@ async def _publish_crossed(uow: UnitOfWork, counted: Sequence[tuple[Charge, Coun
 async def _tell_copies(
     uow: UnitOfWork, counted: Sequence[Sequence[tuple[Charge, Count]]], spent: Sequence[QuotaGrant]
 ) -> None:
-    """Publish how much of quotas is used in the present period, and that grants are spent.
+    """Publish how much of quotas is used in the current period, and that grants are spent.
 
-    A clock of those who report use may be ahead: what is used up of the next period is published when that begins.
+    A reporter's clock may be ahead: use of the next period is published when that period begins.
     """
     told = [charged[-1] for charged in counted if any(count.tells for _, count in charged)]
     lasting = [(charge.quota, count.total) for charge, count in told if count.total.ends_at > uow.now]

@@ -1,7 +1,7 @@
-"""Brings a version of the feature catalog to the agencies that are enrolled already, one transaction an agency.
+"""Rolls out versions of the feature catalog to the agencies that are already enrolled, one agency per transaction.
 
-What is left to do shows in the tables alone, so a kill loses at most one agency's step, and an agency that enrolled
-with an earlier version while a new one was published is found as well.
+The tables alone show what is left to do. So a kill loses at most one agency's step, and an agency that enrolled with an
+earlier version while a new one was published is found too.
 """
 
 from collections.abc import Sequence
@@ -39,24 +39,25 @@ from muster_runtime.observability import audit
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
 
-# The events about windows that a version may move.
+# The deadlines of trials, which a version may move.
 OF_TRIALS = (TRIAL_ENDING_SOON, TRIAL_EXPIRED, GRACE_ENDED, SEAT_TRIALS_ENDING_SOON, SEAT_TRIAL_ENDS)
 
-# What is handled before a version arrives at once: it cancels events about windows, and replaces an earlier version.
+# The deadlines that a version with the rule `now` waits for: it would cancel those of trials, or replace an earlier
+# version.
 WAITED_FOR = (*OF_TRIALS, *ADOPTIONS)
 
 
 class WaitsForParked(Exception):
-    """A version that is due waits for a parked deadline, which it would cancel or overtake: it parks as well."""
+    """A version that is due waits for a parked deadline that it would cancel or overtake, so it is parked too."""
 
     def __init__(self) -> None:
-        super().__init__("an earlier deadline of a trial or a version is parked: that one first, then this one")
+        super().__init__("an earlier deadline of a trial or a version is parked: retry that one first, then this one")
 
 
 async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
-    """Adopt the newest version that is for the agency now, and note the one that is for its next term.
+    """Adopt the newest version that applies to the agency now, and store which one waits for its next term.
 
-    Returns False, and adopts nothing, if what is due of trials is still to be told, or an earlier version to come.
+    Returns False and adopts nothing if a due event of a trial is unpublished, or an earlier version is due.
     """
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended:
@@ -67,7 +68,7 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     next_after = adoption.next_after or pool.ends_at
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
         if await deadlines.is_any_due(uow.connection, agency_id, WAITED_FOR, uow.now, or_parked=True):
-            replaces = later and adoption.comes_by(uow.now)  # by a corrected one, a retry may succeed
+            replaces = later and adoption.comes_by(uow.now)  # a retry may succeed with a corrected one
             if replaces and await _is_next_term_parked(uow, agency_id):
                 replaced = Adoption(adoption.number, later[-1], next_after)
                 await catalogs.save_adoption(uow.connection, agency_id, replaced)
@@ -76,11 +77,11 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
         adoption, next_after = Adoption(at_once[-1].number, None), pool.ends_at
         later = [number for number in later if number > adoption.number]
     elif await deadlines.is_any_due(uow.connection, agency_id, [CATALOG_NEXT_TERM], uow.now, or_parked=False):
-        return False  # the term has begun for which an earlier version waited
+        return False  # the term that an earlier version waited for has begun
     if later:
         adoption = Adoption(adoption.number, later[-1], next_after)
         schedule_next_term(uow, pool)
-        if await extend_windows(uow, pool, adoption):  # an earlier version that waited may have let them end
+        if await extend_windows(uow, pool, adoption):  # an earlier waiting version may have let them end
             await pools.save_revision(uow.connection, agency_id)
             await publish_agency(uow, agency_id)
             await tell_uses(uow, agency_id)  # a period may have ended with the term
@@ -95,26 +96,26 @@ async def _is_next_term_parked(uow: UnitOfWork, agency_id: str) -> bool:
 
 
 def schedule_next_term(uow: UnitOfWork, pool: Pool) -> None:
-    """Adopt at the end of the pool's term the version that waits then, or again the present one.
+    """Schedule an adoption at the end of the pool's term: of the version that waits then, or of the current one again.
 
-    If that is scheduled for an earlier instant, it stays: a term that was renewed since has not begun yet.
+    An earlier deadline stays: the term after a renewal has not begun yet.
     """
     deadlines.schedule_earlier(uow, Deadline(CATALOG_NEXT_TERM, pool.agency_id, pool.agency_id, pool.ends_at))
 
 
 def cancel_next_term(uow: UnitOfWork, agency_id: str) -> None:
-    """Cancel what an enrollment that is over would adopt."""
+    """Cancel the adoptions that are scheduled for an enrollment that is over."""
     for kind in ADOPTIONS:
         deadlines.cancel(uow, agency_id, kind, [agency_id])
 
 
 async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Adopt the version that waited for the term that begins, if there is one: a renewal may still come later.
+    """Adopt the version that waited for the term that begins. Without a renewal, do nothing: it may still arrive.
 
-    Without one, the present one is adopted again: what it made a trial is one from now on. One that was published after
-    the term began, while its renewal was late, arrives only now: a trial that it brings has its full length. One with
-    the rule `now` that reached the agency only then, though it was published before, opens only now a feature that the
-    agency did not have.
+    If no version waited, the current one is adopted again, so that its trials follow the windows that end. A version
+    that was published after the term began, while the renewal was late, takes effect only now, so that its trials have
+    their full length. If a version with the rule `now` was published before but reached the agency only then, features
+    that the agency did not have open only now.
     """
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
@@ -139,7 +140,7 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
 
 
 async def on_catalog_after_grace_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Open for the term what waited for the end of a grace: of those features, adopt the present version again."""
+    """Open for the term the features that waited for the end of a grace, by adopting the current version again."""
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
@@ -161,7 +162,7 @@ async def _adopt_again(
 
 
 async def _waits_for(uow: UnitOfWork, kinds: Sequence[str], due: Sequence[Deadline]) -> bool:
-    """Whether one of these kinds is still to be handled: then what is due comes again. Raises WaitsForParked."""
+    """Whether a deadline of these kinds must be handled first; if so, reschedule what is due. Raises WaitsForParked."""
     await uow.flush()
     agency_id, at = due[0].agency_id, due[0].due_at
     if await deadlines.is_any_due(uow.connection, agency_id, kinds, at, or_parked=False):
@@ -173,9 +174,9 @@ async def _waits_for(uow: UnitOfWork, kinds: Sequence[str], due: Sequence[Deadli
 
 
 async def extend_windows(uow: UnitOfWork, pool: Pool, adoption: Adoption, cause: str | None = None) -> bool:
-    """Extend to the end of the pool's term what is as long: by the version that waits for it, or by the present one.
+    """Extend the windows that last as long as the term to the pool's new end. Returns whether any is longer now.
 
-    Returns whether any window is longer now.
+    The version that waits for the next term, or else the current one, decides which windows are extended.
     """
     version = await _find_catalog(uow, adoption.next_number or adoption.number)
     present = await windows.list_windows(uow.connection, pool.agency_id, pool.enrollment_id)
@@ -215,12 +216,12 @@ async def _adopt(
         _publish(uow, change)
     adopted = present | {change.after.feature: change.after for change in changes}
     ends = [each.ends_at for key, each in adopted.items() if key in catalog.features and not each.renewable]
-    if ends:  # a trial follows, for one, which may be before a renewed term ends
+    if ends:  # a trial may follow such a window before a renewed term ends
         follows_at = min((ends_at for ends_at in (*ends, pool.ends_at) if ends_at > at), default=pool.ends_at)
         deadlines.schedule_earlier(uow, Deadline(CATALOG_NEXT_TERM, agency_id, agency_id, follows_at))
     if (again := opens_after_grace(catalog, adopted, at)) is not None:
         deadlines.schedule(uow, [Deadline(CATALOG_AFTER_GRACE, agency_id, agency_id, again)])
-    if changes:  # also of what no event says, such as a quota of the whole agency
+    if changes:  # even if no event reports them, such as a quota of the whole agency
         await pools.save_revision(uow.connection, agency_id)
         await publish_agency(uow, agency_id)
         await tell_uses(uow, agency_id)
@@ -234,7 +235,7 @@ async def _adopt(
 
 
 async def _reschedule(uow: UnitOfWork, change: Change) -> None:
-    """Move the deadlines of a window to what it is now. What was published of it is not published again."""
+    """Move the deadlines of a window that has changed. What was published about it is not published again."""
     before, after = change.before, change.after
     if before is None or change.opens:
         replaced = [] if before is None else [before]

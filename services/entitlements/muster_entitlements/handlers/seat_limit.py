@@ -11,7 +11,7 @@ from muster_runtime.database.transactions import UnitOfWork
 async def report_limit_reached(uow: UnitOfWork, agency_id: str) -> None:
     """Publish that a seat was refused at the cap, if no seat is free and it has not been published yet.
 
-    It runs in its own transaction: the refused command was rolled back, with anything that it published.
+    It runs in its own transaction: the refused command was rolled back, with everything that it published.
     """
     pool = await known_pool(uow, agency_id)
     if not pool.free:

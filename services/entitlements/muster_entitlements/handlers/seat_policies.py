@@ -1,4 +1,4 @@
-"""The command on seat policies: set one."""
+"""The command that sets a seat policy."""
 
 from dataclasses import asdict
 

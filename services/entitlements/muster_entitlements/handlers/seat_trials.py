@@ -1,7 +1,7 @@
-"""Trials that seats begin one by one: their ends, and the notices before them.
+"""Trials that each seat begins by itself: their ends, and the notices before them.
 
-A window has one deadline, at the next end. A step of it takes the seats in the order in which their trials began, keeps
-its place, and moves the deadline on, so that nothing is stored for a seat before it is activated.
+A window has one deadline, at the next end. A step takes the seats in the order in which their trials began, stores its
+place, and moves the deadline to the next end. So nothing is stored for a seat before it is activated.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -22,25 +22,25 @@ from muster_runtime.scheduling.deadlines import Deadline
 SEAT_TRIAL_ENDS = "seat-trial-ends"
 SEAT_TRIALS_ENDING_SOON = "seat-trials-ending-soon"
 
-# The seats of a step.
+# The most seats in a step.
 STEP_SEATS = 5_000
 
-# After every seat that began at the same instant.
+# Sorts after the ID of every seat whose trial began at the same instant.
 _LAST_SEAT = "~"
 
 
 async def open_seat_trials(uow: UnitOfWork, windows: Sequence[Window], at: datetime) -> None:
-    """Begin with the trials that have not ended when their windows open, `at`: the others were used before."""
+    """Start with the trials that have not ended at `at`, when the windows open: the others were used before."""
     for window in windows:
         if window.seat_trial is not None:
             await _go_on(uow, window, window.seat_trial, Place(window.seats_begun_until(at), _LAST_SEAT), at)
 
 
 async def go_on_with_seat_trials(uow: UnitOfWork, before: Window, after: Window, at: datetime) -> None:
-    """Go on where the window was, with trials that may be longer from `at` on, which may be handled late.
+    """Continue at a window's place after its trials have changed at `at`, which may be handled late.
 
-    No end or notice that is still to be published is skipped, and what was published is not published again: only a
-    longer trial ends again, later.
+    No end or notice that is still to be published is skipped, and nothing is published twice, except that a longer
+    trial ends again, later.
     """
     if before.seat_trial is None:
         return
@@ -57,7 +57,7 @@ async def go_on_with_seat_trials(uow: UnitOfWork, before: Window, after: Window,
 
 
 async def begin_seat_trials(uow: UnitOfWork, agency_id: str, begun: Collection[datetime]) -> None:
-    """Schedule the ends of trials that began at these instants, unless an earlier end is scheduled."""
+    """Schedule the ends and notices of trials that began at these instants, unless earlier ones are scheduled."""
     if not begun:
         return
     for window in await seat_trials.list_seat_windows(uow.connection, agency_id):
@@ -80,9 +80,9 @@ def cancel_seat_trials(uow: UnitOfWork, windows: Iterable[Window]) -> None:
 
 
 async def on_seat_trial_ends_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Publish the next ends of seats' trials, each with its instant; one step for each window.
+    """Publish the next ends of seats' trials, each with its instant, in one step per window.
 
-    None after an instant at which a version is still to come: it may be longer with that.
+    Ends after the next scheduled adoption of a version wait for it: it may make the trials longer.
     """
     adopts_at = await deadlines.find_due(uow.connection, due[0].agency_id, ADOPTIONS)
     until = uow.now if adopts_at is None else min(uow.now, adopts_at)
@@ -105,7 +105,7 @@ async def on_seat_trial_ends_due(uow: UnitOfWork, due: Sequence[Deadline]) -> No
 
 
 async def on_seat_trials_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Publish at a midnight, UTC, how many seats' trials end on the days that the notices name."""
+    """Publish, at midnight UTC, how many seats' trials end on each day for which the window sends a notice now."""
     windows = await find_windows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
     for deadline in due:
         window = windows[deadline.subject]

@@ -234,7 +234,7 @@ def _began(person: Person, standing: Standing) -> dict[str, datetime]:
 
 
 async def _invitation_end(uow: UnitOfWork, agency_id: str) -> datetime:
-    """The end of an invitation that is sent now."""
+    """When an invitation that is sent now ends."""
     policy, _ = await policies.find_policy(uow.connection, agency_id)
     return uow.now + timedelta(days=policy.invitation_days)
 

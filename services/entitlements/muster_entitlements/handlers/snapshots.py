@@ -1,8 +1,8 @@
-"""Publishes the access of agencies and people whenever it changes, whole, for those who hold a copy.
+"""Publishes the whole access of an agency or a person whenever it changes, for systems that keep a copy.
 
-Whoever increases an agency's revision calls one of these after it: `publish_agency` for a change of the pool, its
-windows, or what else holds for all its seats, `publish_subjects` for changes of people's seats, and `publish_holders`
-for changes of what they have beside them.
+Code that increases an agency's revision then calls one of these functions: `publish_agency` for changes of the pool,
+its windows, or anything else that applies to all its seats; `publish_subjects` for changes of people's seats; and
+`publish_holders` for changes of what they have besides their seats.
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
@@ -23,25 +23,25 @@ from muster_runtime.context import Context
 from muster_runtime.database import outbox, writes
 from muster_runtime.database.transactions import Connection, UnitOfWork
 
-# How much of a record may be in use after a grant, in percent. The rest is for what other commands add: the windows of
-# as many features as a catalog may have, and the use of their quotas.
+# How full a record may be after a grant, in percent. The rest is for what other commands add: the windows of as many
+# features as a catalog may have, and the use of their quotas.
 GRANTED_PERCENT = 70
 
 
 async def publish_agency(uow: UnitOfWork, agency_id: str, cause: str | None = None) -> None:
-    """Publish an agency's access as the tables have it now; nothing if it has no pool."""
+    """Publish an agency's current access according to the tables; nothing if it has no pool."""
     pool = await pools.find_pool(uow.connection, agency_id)
     if pool is not None:
         uow.publish_state(await find_access(uow.connection, pool, uow.now), causation_id=cause)
 
 
 async def find_access(connection: Connection, pool: Pool, now: datetime) -> AgencyAccess:
-    """An agency's access as the tables have it at an instant."""
+    """An agency's access at an instant, according to the tables."""
     opened = await windows.list_windows(connection, pool.agency_id, pool.enrollment_id)
     numbers = {window.catalog_number for window in opened.values()}
     versions = await usage.find_versions(connection, numbers, packaged_catalog())
     features = {key: versions[window.catalog_number].features.get(key) for key, window in opened.items()}
-    quotas = {key: feature.stated_quota for key, feature in features.items() if feature}  # a version may end a feature
+    quotas = {key: feature.stated_quota for key, feature in features.items() if feature}  # a version may lack a feature
     standing = await grants.list_standing(connection, pool.agency_id, (), now)
     own = await snapshots.find_agency_own(connection, pool.agency_id, now)
     return agency_access(pool, opened, quotas, replace(own, grants=tuple(standing)))
@@ -56,10 +56,10 @@ async def publish_new_seats(
     *,
     owning: bool = True,
 ) -> None:
-    """Publish people's new seats: as publish_subjects, without reading what is not written yet.
+    """Publish people's new seats, like publish_subjects, but without reading the seats, which are not written yet.
 
-    `pool` is as it was before this transaction, which increases its revision once; `began` is when the trials of some
-    of these people began. Without `owning`, it is known that they have nothing but their seats.
+    `pool` is the pool before this transaction, which increases its revision once. `began` has the starts of trials that
+    began with earlier seats. Set `owning` to False if these people are known to have nothing besides their seats.
     """
     own = await snapshots.find_own(uow.connection, pool.agency_id, subject_refs, uow.now) if owning else {}
     held = dict.fromkeys(subject_refs, HeldSeat(state)) | {
@@ -69,9 +69,9 @@ async def publish_new_seats(
 
 
 async def publish_subjects(uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str]) -> None:
-    """Publish what people have as the tables have it now; who has no seat is erased.
+    """Publish what people have now according to the tables; people without a seat are erased.
 
-    Only for people who have, or had, a seat of the agency: whoever else has such a reference is not to be erased.
+    Only for people who have, or had, a seat of the agency: nobody else with such a reference may be erased.
     """
     held = await _publish_held(uow, agency_id, subject_refs)
     erase_seats(uow, agency_id, [subject_ref for subject_ref in subject_refs if subject_ref not in held])
@@ -96,7 +96,7 @@ async def publish_holders(
 ) -> None:
     """Publish what people, or their whole agency, have now.
 
-    A person may have a grant or a quota, or report use, without having a seat. There is no copy then.
+    A person may have a grant, a quota, or reported use without a seat. Such a person has no record.
     """
     people = sorted(set(subject_refs) - {WHOLE_AGENCY})
     if WHOLE_AGENCY in subject_refs:
@@ -106,9 +106,10 @@ async def publish_holders(
 
 
 async def publish_granted(uow: UnitOfWork, agency_id: str, subject_ref: str) -> None:
-    """As publish_holders, after a grant to a person or the whole agency; without a seat, the person may get one.
+    """publish_holders after a grant to a person or the whole agency.
 
-    Raises GrantsFull if the grant leaves too little of the record for what other commands add: they must never fail.
+    Raises GrantsFull if the grant leaves too little room in the record for what other commands add: they must never
+    fail. This is checked even for a person without a seat, who may get one.
     """
     pool = await known_pool(uow, agency_id)
     if subject_ref == WHOLE_AGENCY:
@@ -118,14 +119,14 @@ async def publish_granted(uow: UnitOfWork, agency_id: str, subject_ref: str) -> 
         held = {subject_ref: HeldSeat(SeatState.ACTIVE, uow.now)}
         record = subjects_access(pool, pool.revision, held, own)[subject_ref]
     if len(record or b"") * 100 > outbox.EVENT_BYTES * GRANTED_PERCENT:
-        raise GrantsFull("grants fill the record of what they are granted to: wait until one is over, or revoke one")
+        raise GrantsFull("the grants fill their recipient's record: wait until one ends, or revoke one")
     await publish_holders(uow, agency_id, [subject_ref])
 
 
 async def _publish_held(
     uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str], cause: str | None = None
 ) -> Container[str]:
-    """Publish what those of these people have who have a seat; returns them."""
+    """Publish what these people have, except for those without a seat; returns those with one."""
     pool = await known_pool(uow, agency_id)
     held = await snapshots.find_seats(uow.connection, agency_id, subject_refs)
     own = await snapshots.find_own(uow.connection, agency_id, subject_refs, uow.now)
@@ -136,5 +137,5 @@ async def _publish_held(
 def erase_seats(
     uow: UnitOfWork, agency_id: str, subject_refs: Iterable[str], *, context: Context | None = None
 ) -> None:
-    """Publish that people have no seat any longer; as publish_encoded."""
+    """Publish that people no longer have a seat. `context` is as in publish_encoded."""
     uow.publish_states(SubjectAccessErased, agency_id, dict.fromkeys(subject_refs), context=context)

@@ -1,4 +1,4 @@
-"""The notices before a trial ends, its end, and the end of its grace. They are announced here; checks decide access."""
+"""Announces that trials end soon, that they have ended, and that their grace has ended. Checks decide access."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ TRIAL_ENDING_SOON = "trial-ending-soon"
 TRIAL_EXPIRED = "trial-expired"
 GRACE_ENDED = "grace-ended"
 
-# A notice that is this late is skipped, because the number of days left that it states would be wrong.
+# A notice that is this late is skipped, because its number of days left would be wrong.
 TOO_LATE = timedelta(days=1)
 
 
@@ -25,7 +25,7 @@ def schedule_trials(uow: UnitOfWork, windows: Sequence[Window]) -> None:
 
 
 def reschedule_trial(uow: UnitOfWork, before: Window, after: Window) -> None:
-    """Reschedule the deadlines that a change to a trial moves. Nothing is published twice, nor is a past notice."""
+    """Reschedule the deadlines that a change to a trial moves. Nothing is published twice; past notices are skipped."""
     was = _deadlines(before)
     will = [
         each for each in _deadlines(after) if each in was or each.kind != TRIAL_ENDING_SOON or each.due_at > uow.now

@@ -41,7 +41,7 @@ async def begin_upload(
         on_limit=on_limit,
         directory=directory,
     )
-    # In case this process dies.
+    # In case this process dies before the file is complete.
     deadlines.schedule(uow, [Deadline(UPLOAD_ABANDONED, agency_id, operation_id, uow.now + UPLOAD_LIMIT)])
     return operation_id
 

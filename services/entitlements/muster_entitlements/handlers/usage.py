@@ -1,4 +1,4 @@
-"""Counts reported use, many events at a time: each event once, and a bad one alone is refused."""
+"""Counts reported use in batches. Each event counts once, and an invalid event does not affect the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -28,24 +28,24 @@ from muster_runtime.pacing import Pace
 Read = Callable[[], AbstractAsyncContextManager[Connection]]
 Write = Callable[[str], AbstractAsyncContextManager[UnitOfWork]]
 
-# How many uses of a report one transaction counts: others get the agency's lock, and the event loop, in between.
+# How many uses of a report one transaction counts. In between, others get the agency's lock and the event loop.
 PART_USES = 2_000
 
-# For how many unknown features of a report the nearest ones are looked for.
+# For how many unknown features of a report to look for the nearest ones.
 MOST_NEAREST = 10
 
-# Whose use of what, in the period that starts then.
+# What identifies a sum: the agency, the feature, the subject, and the start of the period.
 Counter = tuple[str, str, str, datetime]
 
 
 @dataclass(slots=True)
 class Nearest:
-    """The nearest of unknown features: a report may have thousands of those, and each takes milliseconds to find."""
+    """The features nearest to unknown ones. A report may have thousands of those, and each takes milliseconds."""
 
     _found: dict[str, str] = field(default_factory=dict)
 
     def refuse(self, feature: str, catalog: Catalog) -> InvalidInput:
-        """The refusal of a feature, which names the nearest ones if it is one of the first that are unknown."""
+        """The refusal of an unknown feature. For the first ones, it names the nearest features."""
         if feature not in self._found and len(self._found) < MOST_NEAREST:
             nearest = catalog.nearest(feature)
             self._found[feature] = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
@@ -54,21 +54,21 @@ class Nearest:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of reported uses: how many were counted, or had been, and the refused by their place."""
+    """The outcome of reported uses: how many were counted, or had been before, and the refusals by place."""
 
     counted: int = 0
     repeated: int = 0
     refused: dict[int, InvalidInput] = field(default_factory=dict)
 
     def add(self, other: "Tally") -> None:
-        """Add what became of others of the same report."""
+        """Add the outcome of other uses of the same report."""
         self.counted += other.counted
         self.repeated += other.repeated
         self.refused |= other.refused
 
 
 class _Metered(NamedTuple):
-    """A use, its place among those that were reported, how it counts, and the day, as a bit."""
+    """A use, its place in the report, how it counts, and its day as a bit."""
 
     place: int
     use: Use
@@ -78,7 +78,7 @@ class _Metered(NamedTuple):
 
 @dataclass(slots=True)
 class _Addition:
-    """What is added to one sum; of it, what quotas limit."""
+    """What is added to one sum; `limited` is the part that quotas limit."""
 
     ends_at: datetime
     used: int = 0
@@ -87,7 +87,7 @@ class _Addition:
     limited: list[LimitedUse] = field(default_factory=list)
 
     def add(self, uses: Sequence[Use], quota: Quota | None, *, given: bool) -> None:
-        """Add uses, for which a quota pays, a grant, or neither."""
+        """Add uses that a quota limits, that are `given`, or neither."""
         amount = sum(use.amount for use in uses)
         self.used += amount
         if given:
@@ -97,7 +97,7 @@ class _Addition:
 
 
 async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest) -> Tally:
-    """Count uses of agencies that the unit of work has locked; `uses` has them by their place in the report."""
+    """Count uses, by their place in the report, of agencies that the unit of work has locked."""
     tally = Tally()
     people: dict[str, set[str]] = {}
     for use in uses.values():
@@ -115,14 +115,14 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest)
 
 
 def stranger(use: Use) -> InvalidInput:
-    """The refusal of a use of an agency that was never enrolled: no transaction takes the lock of such a one."""
+    """The refusal of a use of an agency that was never enrolled. No transaction takes such an agency's lock."""
     return InvalidInput("data.agency_id", use.agency_id, "must be an agency that has been enrolled")
 
 
 async def _meter_all(
     uses: Mapping[int, Use], catalog: Catalog, meters: Mapping[str, Meter], nearest: Nearest, now: datetime
 ) -> tuple[list[_Metered], dict[int, InvalidInput]]:
-    """The uses and how they count, and by their place why others do not."""
+    """The uses that count, and how; and, by place, why the others are refused."""
     metered: list[_Metered] = []
     refused: dict[int, InvalidInput] = {}
     pace = Pace()
@@ -152,7 +152,7 @@ def _meter(
 
 
 async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> list[_Metered]:
-    """Those that were not counted before. Another event under an ID that was counted is refused."""
+    """The uses that were not counted before. A different event under an ID that was counted is refused."""
     first: dict[Identity, _Metered] = {}
     again = [each for each in metered if first.setdefault(each.use.identity, each) is not each]
     if not first:
@@ -175,7 +175,7 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
 
 
 async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
-    """Reported use keeps a seat from being idle, as use here does; the first use with it activates it."""
+    """Store the last day on which each seat was used, so that it is not idle. The first use of a seat activates it."""
     last: dict[tuple[str, str], datetime] = {}
     for _, use, _, _ in new:
         person = use.agency_id, use.subject_ref
@@ -187,7 +187,7 @@ async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
 
 
 async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, ZoneInfo]) -> None:
-    """Add the uses to the sums of their subjects and agencies; then see to quotas and adoption."""
+    """Add the uses to the sums of their subjects and agencies; then count adoption and charge quotas."""
     additions = _additions(new)
     sums = [Sum(*counter, each.ends_at, each.used, each.given, days=each.days) for counter, each in additions.items()]
     least, limited, fresh = _least_told(additions), [], []
@@ -207,7 +207,7 @@ async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, Zon
 
 def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
     """What the uses add to the sums of their people and agencies."""
-    alike: dict[tuple[str, str, int], list[_Metered]] = {}  # most have the very same terms
+    alike: dict[tuple[str, str, int], list[_Metered]] = {}  # most share one object of terms
     for each in new:
         alike.setdefault((each.use.agency_id, each.use.feature, id(each.terms)), []).append(each)
     additions: dict[Counter, _Addition] = {}
@@ -227,13 +227,13 @@ def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
 
 
 def _least_told(additions: Mapping[Counter, _Addition]) -> int:
-    """The fewest uses at which there is anything to publish of one of the sums."""
+    """The fewest charged uses at which there may be something to publish about any of the sums."""
     quotas = {id(use.quota): use.quota for each in additions.values() for use in each.limited}
     return min(map(least_told, quotas.values()), default=MOST_EXACT)
 
 
 async def report_usage(events: Sequence[Any], *, read: Read, write: Write) -> UsageReply:
-    """Count a batch of events, agency by agency, in parts and in the order of time; name those that are refused."""
+    """Count a batch of events agency by agency, in parts and in order of time. The reply names refused events."""
     tally, nearest = Tally(), Nearest()
     uses, tally.refused = await _read_all(events)
     async with read() as connection:
@@ -253,7 +253,7 @@ async def report_usage(events: Sequence[Any], *, read: Read, write: Write) -> Us
 
 
 async def _read_all(events: Sequence[Any]) -> tuple[dict[str, dict[int, Use]], dict[int, InvalidInput]]:
-    """The uses by agency and their place, and by their place why other events say none."""
+    """The uses by agency and place; and, by place, why the other events are invalid."""
     uses: dict[str, dict[int, Use]] = {}
     refused: dict[int, InvalidInput] = {}
     pace = Pace()
@@ -277,5 +277,5 @@ def _refused(place: int, event: Any, refusal: InvalidInput) -> RefusedUseReply:
 
 
 def _shown(text: str) -> str:
-    """JSON may hold half a surrogate pair, which no text in UTF-8 can carry: it is shown escaped."""
+    """Escape half of a surrogate pair, which JSON can contain but UTF-8 cannot."""
     return text.encode(errors="backslashreplace").decode()

@@ -35,7 +35,7 @@ async def mark_use(command: MarkUse, now: datetime, *, read: Read, write: Write)
 
 
 async def record_use(uow: UnitOfWork, agency_id: str, subject_ref: str, command: str) -> None:
-    """Record a person's first use of a day. The first of all activates the seat; a revoked seat stays revoked."""
+    """Record a person's first use of a day. Their very first use activates the seat; a revoked seat stays revoked."""
     held = await seats.find_held(uow.connection, agency_id, [subject_ref])
     seat = held.get(subject_ref)
     if seat is None:

@@ -1,4 +1,4 @@
-"""Decisions about windows: to extend one, to end it early, and to correct its start."""
+"""Decisions about windows: extend a trial, end it early, or correct its start."""
 
 from muster_entitlements import publishing
 from muster_entitlements.commands import CorrectWindowStart, EndWindow, ExtendWindow

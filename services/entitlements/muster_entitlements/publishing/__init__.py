@@ -1,4 +1,4 @@
-"""From a fact of the domain to the event of the contract."""
+"""Turns facts of the domain into events of the contract."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,12 +59,12 @@ def window_extended(extension: Extension) -> FeatureWindowExtended:
 
 
 def window_changed(window: Window) -> FeatureWindowChanged:
-    """A window is not as it was."""
+    """A window has changed."""
     return FeatureWindowChanged(**_terms(window))
 
 
 def _terms(window: Window) -> dict[str, Any]:
-    """A window as a whole."""
+    """All fields of a window that its events carry."""
     return {
         "agency_id": window.agency_id,
         "window_id": window.window_id,
@@ -165,7 +165,7 @@ def seats_assigned(
 ) -> list[bytes]:
     """The data of SeatAssigned for many seats, at a tenth of the model's cost: only units need escaping.
 
-    A seat without a unit has no such field, and `units` is left out if none has one.
+    The data of a seat without a unit has no such field. `units` is empty if no seat has one.
     """
     seats = zip(seat_ids, subject_refs, strict=True)
     starts = (f'{{"agency_id":"{agency_id}","seat_id":"{seat}","subject_ref":"{subject}"' for seat, subject in seats)

@@ -1,4 +1,4 @@
-"""From the adoption of a day to its event."""
+"""Turns the adoption of a day into its event."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -9,7 +9,7 @@ from muster_entitlements.domain.pools import Pool
 
 
 def adoption_summarized(pool: Pool, day: date, adoption: Sequence[Adoption]) -> AdoptionSummarized:
-    """How many people of an agency use its features, without the numbers that are of few people."""
+    """How many people of an agency use each feature, without the numbers that cover too few people."""
     return AdoptionSummarized(
         agency_id=pool.agency_id,
         day=day.isoformat(),

@@ -1,4 +1,4 @@
-"""From a fact of the catalog, or a grant beside it, to the event of the contract."""
+"""Turns facts of the catalog, and grants in addition to it, into events of the contract."""
 
 from datetime import datetime
 
@@ -18,7 +18,7 @@ CATALOG_ID = "features"
 
 
 def catalog_published(version: Version, published_at: datetime) -> FeatureCatalogPublished:
-    """A version of the catalog, whole."""
+    """A version of the catalog as a whole."""
     return FeatureCatalogPublished(
         agency_id=EVERY_AGENCY,
         catalog_id=CATALOG_ID,
@@ -48,7 +48,7 @@ def _catalog_feature(feature: Feature) -> CatalogFeature:
 
 
 def entitlement_granted(grant: Grant) -> EntitlementGranted:
-    """A feature is granted beside its window."""
+    """A feature is granted in addition to its window."""
     return EntitlementGranted(
         agency_id=grant.agency_id,
         feature=grant.feature,

@@ -1,4 +1,4 @@
-"""From a sum of uses to the events of quotas."""
+"""Turns sums of uses into events about quotas."""
 
 from muster_contracts.entitlements import AgencyQuotaThresholdCrossed, QuotaExceeded, QuotaThresholdCrossed
 from muster_entitlements.domain.catalog import Quota
@@ -6,7 +6,7 @@ from muster_entitlements.domain.quotas import Sum
 
 
 def quota_threshold_crossed(total: Sum, quota: Quota, percent: int, seat_id: str | None) -> QuotaThresholdCrossed:
-    """A person's use crossed a threshold of a quota; None for a person without a seat."""
+    """A person's use crossed a threshold of a quota. `seat_id` is None for a person without a seat."""
     return QuotaThresholdCrossed(
         agency_id=total.agency_id,
         feature=total.feature,
@@ -36,7 +36,7 @@ def agency_quota_threshold_crossed(total: Sum, quota: Quota, percent: int) -> Ag
 
 
 def quota_exceeded(total: Sum, quota: Quota, seat_id: str | None) -> QuotaExceeded:
-    """Use lies above a quota; None for an agency, or a person without a seat."""
+    """Use exceeds a quota. `seat_id` is None for an agency, or a person without a seat."""
     return QuotaExceeded(
         agency_id=total.agency_id,
         feature=total.feature,

@@ -1,4 +1,4 @@
-"""From what an agency and its people have to the records of the snapshot topic."""
+"""Turns what an agency and its people have into records of the snapshot topic."""
 
 from collections.abc import Iterable, Mapping
 
@@ -30,7 +30,7 @@ _PLACE = "{}"
 def agency_access(
     pool: Pool, windows: Mapping[str, Window], quotas: Mapping[str, Quota | None], shared: Own
 ) -> AgencyAccess:
-    """All access of an agency: its windows and quotas by feature, and what its people share."""
+    """The whole access of an agency: its windows and quotas by feature, and what its people share."""
     return AgencyAccess(
         agency_id=pool.agency_id,
         revision=pool.revision,
@@ -51,9 +51,9 @@ def agency_access(
 def subjects_access(
     pool: Pool, revision: int, seats: Mapping[str, HeldSeat], own: Mapping[str, Own]
 ) -> dict[str, bytes | None]:
-    """The data of SubjectAccess for many people by subject, at a small part of the model's cost.
+    """The data of SubjectAccess for many people by subject, at a fraction of the model's cost.
 
-    Only those who have something of their `own` are written one by one; references need no escaping.
+    Only people who have something of their `own` are encoded one by one; references need no escaping.
     """
 
     def written(subject_ref: str, seat: HeldSeat, has: Own = NOTHING) -> bytes:
@@ -80,12 +80,12 @@ def subjects_access(
 
 
 def access_erased(agency_id: str, subject_ref: str) -> SubjectAccessErased:
-    """A person has no seat; for those who hold a copy."""
+    """A person has no seat anymore."""
     return SubjectAccessErased(agency_id=agency_id, subject_ref=subject_ref)
 
 
 def granted(grants: Iterable[Grant]) -> list[GrantedAccess]:
-    """Grants as records of the topic have them."""
+    """Grants as the topic's records contain them."""
     return [
         GrantedAccess(
             feature=grant.feature,
@@ -99,7 +99,7 @@ def granted(grants: Iterable[Grant]) -> list[GrantedAccess]:
 
 
 def used(uses: Iterable[PublishedUse]) -> list[QuotaUse]:
-    """Use of quotas as records of the topic have it."""
+    """Use of quotas as the topic's records contain it."""
     return [
         QuotaUse(
             feature=use.feature,
@@ -114,7 +114,7 @@ def used(uses: Iterable[PublishedUse]) -> list[QuotaUse]:
 
 
 def further_uses(further: Iterable[FurtherUse]) -> list[FurtherUses]:
-    """Further uses as records of the topic have them."""
+    """Further uses as the topic's records contain them."""
     return [FurtherUses(feature=each.feature, starts_at=each.starts_at, ends_at=each.ends_at) for each in further]
 
 

@@ -37,7 +37,7 @@ async def find_seat_policy(connection: Connection, agency_id: str) -> SeatPolicy
 
 
 async def list_windows(connection: Connection, agency_id: str, now: datetime) -> Page[WindowReply]:
-    """All windows of an agency's current enrollment, by feature: the catalog is short."""
+    """All windows of an agency's current enrollment, by feature, on a single page: the catalog is short."""
     rows = await connection.fetch(
         f"""
         select {COLUMNS}

@@ -14,7 +14,7 @@ from muster_runtime.pagination import InvalidCursor, Page, Pagination
 
 _BEFORE_ALL = ("", date.min)
 
-# The lines of an export that are read, and written, at once.
+# How many lines of an export are read, and written, at once.
 EXPORT_LINES = 500
 
 EXPORT_HEADER = ",".join(AdoptionDayReply.model_fields) + "\r\n"
@@ -34,7 +34,7 @@ async def find_adoption(connection: Connection, agency_id: str, now: datetime) -
 
 
 async def list_days(connection: Connection, agency_id: str, page: Pagination, now: datetime) -> Page[AdoptionDayReply]:
-    """The same of each day of the term with use within 28 days, by feature and day. Raises PoolUnknown."""
+    """The same for each day of the term with use within 28 days, by feature and day. Raises PoolUnknown."""
     pool = await known_pool(connection, agency_id)
     after = _BEFORE_ALL if page.after is None else _place(page.after)
     found = await adoption.list_days(connection, agency_id, *_term(pool, now), after, page.rows)
@@ -44,7 +44,7 @@ async def list_days(connection: Connection, agency_id: str, page: Pagination, no
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is still to be exported: an agency's days within [first, last], by feature and day, after one."""
+    """What is still to be exported: an agency's days within [first, last], by feature and day, beyond `after`."""
 
     pool: Pool
     first: date

@@ -1,4 +1,4 @@
-"""The read side of the feature catalog: its versions, its draft, and what another catalog would change."""
+"""The read side of the feature catalog: its versions, its draft, and what a new catalog would change."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -65,7 +65,7 @@ async def find_plan(
 ) -> CatalogPlanReply:
     """What would change if these features were published now. Raises InvalidInput.
 
-    `read` begins a transaction that reads. Nothing is computed within one: of many agencies and features that takes
+    `read` begins a transaction that reads. Computations run outside of it: with many agencies and features, they take
     longer than a transaction may be idle.
     """
     require_keys_once(features)
@@ -84,9 +84,9 @@ async def find_plan(
 
 
 async def find_above(connection: Connection, version: Version, now: datetime) -> list[Above]:
-    """Who has used more in the present period than a quota that a version lowers at once, by agency and feature.
+    """Who has used more in the current period than a quota that a version lowers immediately, by agency and feature.
 
-    Each agency takes a statement, also one of which no quota is lowered: the transaction is never idle for long.
+    Each agency takes a statement, even if none of its quotas is lowered, so the transaction is never idle for long.
     """
     if version.rule is not CatalogRule.NOW:
         return []
@@ -99,7 +99,7 @@ async def find_above(connection: Connection, version: Version, now: datetime) ->
 
 @dataclass(frozen=True, slots=True)
 class _Enrolled:
-    """What agencies have that are enrolled, and the versions of the catalog that it follows."""
+    """What the enrolled agencies have, and the catalog versions that it follows."""
 
     pools: Sequence[Pool]
     windows: Mapping[str, Mapping[str, Window]]
@@ -110,7 +110,7 @@ class _Enrolled:
 
 
 async def _find_enrolled(connection: Connection, catalog: Catalog, now: datetime) -> _Enrolled:
-    """With `catalog` among the versions."""
+    """Read what the enrolled agencies have; `catalog` is added to the versions."""
     published = await catalogs.list_published(connection, packaged_catalog().number)
     versions = {version.number: version.catalog for version in (packaged_version(), *published)}
     open_ = await pools.list_open_pools(connection)
@@ -128,7 +128,7 @@ async def _find_enrolled(connection: Connection, catalog: Catalog, now: datetime
 
 
 async def _lowered(enrolled: _Enrolled, catalog: Catalog, now: datetime) -> AsyncIterator[list[LoweredQuota]]:
-    """The quotas that a version lowers at once, of one agency after the other."""
+    """The quotas that a version lowers immediately, agency by agency."""
     for pool in enrolled.pools:
         open_, spent = enrolled.windows.get(pool.agency_id, {}), enrolled.used.get(pool.agency_id, {})
         own = enrolled.granted.get(pool.agency_id, ())

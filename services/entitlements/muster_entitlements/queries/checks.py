@@ -67,10 +67,7 @@ class Pair:
 
 
 async def find_check(connection: Connection, pair: Pair, now: datetime) -> CheckReply:
-    """Whether a person may use a feature; without a feature, whether they hold a seat that can be used.
-
-    Raises FeatureUnknown.
-    """
+    """Whether a person may use a feature or, if None, whether they hold a usable seat. Raises FeatureUnknown."""
     question = await find_question(connection, pair.agency_id, pair.subject_ref, pair.feature, now)
     [answer] = await count_use([(pair.subject_ref, question, check(question, now))], connection, now)
     return CheckReply.of(answer)
@@ -96,7 +93,7 @@ def people_of(pairs: Iterable[Pair]) -> dict[str, set[str]]:
 async def check_pairs(
     registers: Mapping[str, Register], pairs: Sequence[Pair], now: datetime
 ) -> list[tuple[Question, Answer]]:
-    """Answer the check of each pair, in order, by its agency's register."""
+    """Answer the check of each pair from its agency's register, in order."""
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
         places[pair.agency_id].append(place)
@@ -142,7 +139,7 @@ async def find_question(
 ) -> Question:
     """All that a check depends on besides counted use, in one statement of four index lookups.
 
-    Only for a feature without a window it also asks the catalog. Raises FeatureUnknown.
+    It reads the catalog too if the feature has neither a window nor a grant. Raises FeatureUnknown.
     """
     return (await _find_question(connection, agency_id, subject_ref, feature, now))[0]
 
@@ -150,9 +147,9 @@ async def find_question(
 async def find_question_of_use(
     connection: Connection, agency_id: str, subject_ref: str, feature: str, now: datetime
 ) -> tuple[Question, bool]:
-    """As `find_question`, and whether the person or the agency has a quota grant that is not spent.
+    """`find_question`, and whether the person or the agency has an unspent quota grant, in the same statement.
 
-    The same statement says so: few have one, and each use would wait for another statement.
+    Few have one, but a second statement would delay every use.
     """
     return await _find_question(connection, agency_id, subject_ref, feature, now, granted=_UNSPENT_GRANT)
 
@@ -200,9 +197,9 @@ async def _find_question(
 async def count_use(
     cases: Sequence[tuple[str, Question, Answer]], connection: Connection, now: datetime
 ) -> list[Answer]:
-    """The answers to people's questions, those of a quota with what is used of it.
+    """The answers to people's questions, with the counted use if a quota decides.
 
-    It takes two statements for each quota of a feature of an agency, however many people ask.
+    It takes two statements per agency, feature, and quota, however many people ask.
     """
     answers = [answer for _, _, answer in cases]
     limited: defaultdict[Limit, list[int]] = defaultdict(list)
@@ -221,7 +218,7 @@ async def count_use(
 
 
 async def find_limits(connection: Connection, questions: Sequence[Question], now: datetime) -> list[Limit | None]:
-    """What limits the use in each question that a quota answers; None where its window's version lacks the feature."""
+    """What limits the use in each question that a quota decides; None if its window's version lacks the feature."""
     if not questions:
         return []
     known, last = packaged_catalog(), {}
@@ -251,9 +248,8 @@ def _limit(question: Question, feature: Feature | None, now: datetime) -> Limit 
 async def _find_registers(connection: Connection, pairs: Sequence[Pair], now: datetime) -> dict[str, Register]:
     """All that the checks of these pairs depend on, by agency.
 
-    Pools and windows are read first, at one instant: if an agency's entitlements change in between, the answers have
-    the older revision, and hold only until a caller sees the newer one. An agency without a pool takes no further
-    statement.
+    Pools and windows are read first, at one instant. If an agency's entitlements change after that, the answers have
+    the older revision, so they are valid only until a caller sees the newer one.
     """
     people = people_of(pairs)
     asked = {(pair.agency_id, pair.feature) for pair in pairs if pair.feature is not None and is_key(pair.feature)}

@@ -24,14 +24,14 @@ from muster_entitlements.replies.usage import QuotaGrantReply
 from muster_entitlements.repository import catalogs, facts, grants, quota_grants, usage
 from muster_runtime.database.transactions import Connection
 
-# What a quota's check can be answered with.
+# The reasons with which a quota decides a check.
 _OF_QUOTA = {Reason.QUOTA, Reason.QUOTA_USED_UP}
 
 
 async def find_explanation(
     connection: Connection, agency_id: str, subject_ref: str, feature: str, now: datetime
 ) -> ExplanationReply:
-    """The check of a person and a feature, and all that it follows from. Raises FeatureUnknown."""
+    """The check of a person and a feature, and everything that decides it. Raises FeatureUnknown."""
     question = await find_question(connection, agency_id, subject_ref, feature, now)
     [answer] = await count_use([(subject_ref, question, check(question, now))], connection, now)
     reply = ExplanationReply(subject_ref=subject_ref, feature=feature, at=now, answer=CheckReply.of(answer))
@@ -42,7 +42,7 @@ async def find_explanation(
     catalog = await _find_catalog(connection, question, now)
     [limit] = await find_limits(connection, [question], now) if answer.reason in _OF_QUOTA else [None]
     listed = list(question.grants)
-    if limit is not None:  # what was used under these counts as granted
+    if limit is not None:  # use under these grants counts as granted
         listed += await grants.list_over(connection, pool.agency_id, subject_ref, feature, limit.period.starts_at, now)
     subjects = [pool.enrollment_id, str(catalog.number), *(term.term_id for term in terms)]
     subjects += [window.window_id] if window else []
@@ -105,7 +105,7 @@ async def _find_seat(connection: Connection, pool: Pool, subject_ref: str) -> Ex
 
 
 async def _find_catalog(connection: Connection, question: Question, now: datetime) -> ExplainedCatalog:
-    """The version whose terms the window has; without a window, the newest."""
+    """The version whose terms the window follows; without a window, the newest."""
     if question.window is None:
         catalog = await catalogs.find_catalog(connection, now)
     else:

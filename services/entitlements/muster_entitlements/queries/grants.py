@@ -10,7 +10,7 @@ from muster_runtime.pagination import Page, Pagination
 
 
 async def list_grants(connection: Connection, agency_id: str, page: Pagination, now: datetime) -> Page[GrantReply]:
-    """Grants of an agency, also those that are over, oldest first."""
+    """Grants of an agency, including those that are over, oldest first."""
     found = await grants.list_grants(connection, agency_id, page.after or "", page.rows)
     return page.make([GrantReply.of(grant, now) for grant in found], key=lambda grant: grant.grant_id)
 

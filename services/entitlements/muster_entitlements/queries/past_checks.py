@@ -1,4 +1,4 @@
-"""The read side of checks of the past."""
+"""The read side of checks at past instants."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ async def find_past_check(connection: Connection, pair: Pair, as_of: AsOf) -> Ch
 
 
 async def find_past_checks(connection: Connection, pairs: Sequence[Pair], as_of: AsOf) -> ChecksReply:
-    """The same of many pairs, in order. Raises InvalidInput, which names the pair, or an instant that is not kept."""
+    """The same for many pairs, in order. Raises InvalidInput, which names the pair, or an instant that is not kept."""
     registers = await _find_registers(connection, people_of(pairs), as_of)
     await require_known(connection, registers, pairs, as_of.at)
     checked = await check_pairs(registers, pairs, as_of.at)
@@ -31,7 +31,7 @@ async def find_past_checks(connection: Connection, pairs: Sequence[Pair], as_of:
 
 
 async def _limit(connection: Connection, cases: Sequence[tuple[Question, Answer]], as_of: AsOf) -> list[Answer]:
-    """The answers, those of a quota with its limit."""
+    """The answers, with the limit if a quota decides."""
     answers = [answer for _, answer in cases]
     of_quota = [place for place, answer in enumerate(answers) if answer.reason is Reason.QUOTA]
     limits = await find_limits(connection, [cases[place][0] for place in of_quota], as_of.at)
@@ -44,7 +44,7 @@ async def _limit(connection: Connection, cases: Sequence[tuple[Question, Answer]
 async def _find_registers(
     connection: Connection, people: Mapping[str, Collection[str]], as_of: AsOf
 ) -> dict[str, Register]:
-    """All that checks of these people, by agency, depend on, as it was."""
+    """All that the checks of these people depended on, by agency."""
     pools = await history.find_pools(connection, people, as_of)
     return {
         agency_id: await _find_register(connection, pools.get(agency_id), own, as_of)

@@ -28,7 +28,7 @@ _SEAT = """
     join pool as p using (agency_id)
 """
 
-# What seats were, as far as that is kept, and since when they are what they are now. A seat keeps its unit.
+# The past versions of seats, as far as they are kept, and the current ones with their start. A seat keeps its unit.
 _VERSIONS = """
     with version as (
         select seat_id, subject_ref, state, reason, recorded_from, recorded_until
@@ -61,7 +61,7 @@ _OF_PERSON = _VERSIONS.format(
 
 @dataclass(frozen=True, slots=True)
 class SeatSearch:
-    """Which seats are asked for: those that meet every condition that is not None."""
+    """A search for seats that meet every condition that is not None."""
 
     address_ref: str | None = None
     """The reference of the person who has an address."""
@@ -74,7 +74,7 @@ class SeatSearch:
     def conditions(self, first: int) -> Iterator[tuple[str, Any]]:
         """The conditions, each with its parameter, numbered from `first`.
 
-        Only those that are asked for: with all of them, one plan would have to serve every search.
+        Conditions that are None are left out: otherwise, one plan would have to serve every search.
         """
         for subject_ref in (self.address_ref, self.subject_ref):
             if subject_ref is not None:
@@ -165,7 +165,7 @@ async def count_past_seats(connection: Connection, agency_id: str, as_of: AsOf) 
 async def list_seat_versions(
     connection: Connection, agency_id: str, seat_id: str, page: Pagination
 ) -> Page[SeatVersionReply]:
-    """What a seat was and is, oldest first. Raises SeatUnknown."""
+    """The versions of a seat, oldest first. Raises SeatUnknown."""
     found = await _list_versions(connection, _OF_SEAT, agency_id, seat_id, page)
     if not found.items and page.after is None:
         raise SeatUnknown(agency_id, seat_id)
@@ -175,7 +175,7 @@ async def list_seat_versions(
 async def list_person_versions(
     connection: Connection, agency_id: str, subject_ref: str, page: Pagination
 ) -> Page[SeatVersionReply]:
-    """What a person's seats were and are, oldest first."""
+    """The versions of a person's seats, oldest first."""
     return await _list_versions(connection, _OF_PERSON, agency_id, subject_ref, page)
 
 

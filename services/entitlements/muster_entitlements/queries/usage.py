@@ -12,7 +12,7 @@ from muster_runtime.pagination import Page, Pagination
 
 
 async def list_parked_usage(connection: Connection, page: Pagination) -> Page[ParkedUsageReply]:
-    """Records that could not be counted, oldest first. Of each value no more is read than is shown: it may be long."""
+    """Records that could not be counted, oldest first. Values may be long, so only what is shown of them is read."""
     rows = await connection.fetch(
         """
         select
@@ -37,7 +37,7 @@ async def list_parked_usage(connection: Connection, page: Pagination) -> Page[Pa
 
 
 async def list_quota_grants(connection: Connection, agency_id: str, page: Pagination) -> Page[QuotaGrantReply]:
-    """An agency's grants, spent or not, oldest first."""
+    """An agency's quota grants, spent or not, oldest first."""
     rows = await connection.fetch(
         """
         select agency_id, grant_id, feature, subject_ref, amount, spent, priority, starts_at, ends_at
@@ -56,7 +56,7 @@ async def list_quota_grants(connection: Connection, agency_id: str, page: Pagina
 async def list_usage(
     connection: Connection, agency_id: str, feature: str, page: Pagination, now: datetime
 ) -> Page[UsageSumReply]:
-    """How much an agency's people use of a feature in the present period, by subject; first, all of them together.
+    """How much an agency's people use a feature in the current period: first all of them together, then each subject.
 
     Raises PoolUnknown or FeatureUnknown.
     """

@@ -48,7 +48,7 @@ class SeatReply(BaseModel):
 
     @property
     def identified(self) -> str | None:
-        """The reference of the person whose address or name it has; None if it has neither."""
+        """The reference of the person whose address or name it contains; None if it contains neither."""
         return self.subject_ref if self.email or self.name else None
 
 
@@ -170,7 +170,7 @@ class WindowPreviewReply(BaseModel):
 
 
 class CheckReply(BaseModel):
-    """Whether a person may use a feature, why, and how long the answer holds."""
+    """Whether a person may use a feature, why, and how long the answer is valid."""
 
     verdict: Verdict
     reason: Reason
@@ -203,7 +203,7 @@ class ChecksReply(BaseModel):
 
     @classmethod
     async def of(cls, answers: Sequence[Answer]) -> "ChecksReply":
-        """The reply of answers, of which many are the same."""
+        """The reply for answers, many of which are equal."""
         replies: dict[Answer, CheckReply] = {}
         pace = Pace()
         for answer in answers:

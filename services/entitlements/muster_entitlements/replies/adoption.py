@@ -1,4 +1,4 @@
-"""The replies of the routes of adoption. A number of people from 1 to 9 is null."""
+"""The replies of the adoption routes. A number of people from 1 to 9 is null."""
 
 import datetime
 
@@ -23,7 +23,7 @@ class AdoptionDayReply(BaseModel):
 
     @classmethod
     def of(cls, adoption: Adoption, seats: int) -> "AdoptionDayReply":
-        """The reply for an agency with so many seats in use."""
+        """The reply for an agency with this many seats in use."""
         return cls(**facts(adoption, seats))
 
 
@@ -34,7 +34,7 @@ class FeatureAdoptionReply(AdoptionDayReply):
 
     @classmethod
     def of(cls, adoption: Adoption, seats: int) -> "FeatureAdoptionReply":
-        """The reply for an agency with so many seats in use."""
+        """The reply for an agency with this many seats in use."""
         return cls(**facts(adoption, seats), never_used=adoption.shown(seats).never_used)
 
 
@@ -47,7 +47,7 @@ class AdoptionReply(BaseModel):
 
 
 def facts(adoption: Adoption, seats: int) -> dict[str, object]:
-    """What the reply of a day has, in its order."""
+    """The fields of a day's reply, in order."""
     shown = adoption.shown(seats)
     return {
         "feature": shown.feature,

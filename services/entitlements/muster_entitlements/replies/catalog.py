@@ -44,14 +44,14 @@ class FeaturePlanReply(BaseModel):
     """What a catalog would change for one feature. An agency can gain in one way and lose in another."""
 
     feature: str
-    changed: list[str] = Field(description="The fields that differ from the present catalog: all of a new feature.")
+    changed: list[str] = Field(description="The fields that differ from the current catalog; for a new feature, all.")
     removed: bool
     gaining: list[str] = Field(description="Agencies whose people could use the feature more, or for longer.")
     gaining_seats: int
     losing: list[str] = Field(description="Agencies whose people could use the feature less.")
     losing_seats: int
     above: list[str] = Field(
-        description="Agencies where more is used in the present period than an enforced quota that this lowers at once."
+        description="Agencies whose use in the current period exceeds an enforced quota that this immediately lowers."
     )
     above_people: int = Field(description="Their people who have used more; 0 with a quota of the whole agency.")
     most_used: int = Field(description="The lowest limit with which nobody would be above; 0 if nobody is.")
@@ -75,7 +75,7 @@ class CatalogPlanReply(BaseModel):
         effects: Iterable[Effect],
         above: Iterable[Above],
     ) -> "CatalogPlanReply":
-        """The reply for a catalog beside the present version, with its effects on the agencies, and who is above."""
+        """The reply for a catalog compared with the current version: its effects on agencies, and who is above."""
         found = list(effects)
         before, after = present.catalog.features, {feature.key: feature for feature in features}
         plans = {

@@ -52,7 +52,7 @@ class ExplainedSeat(BaseModel):
     seat_id: str
     state: SeatState
     reason: str | None
-    recorded_from: Instant = Field(description="Since when the seat is as it is. Another invitation is a change, too.")
+    recorded_from: Instant = Field(description="When this state began; a repeated invitation counts as a change, too.")
     trial_began_at: Instant | None = Field(description="When the trials that are anchored on seats began.")
 
 
@@ -106,7 +106,7 @@ class ExplainedQuota(BaseModel):
     per: QuotaScope
     hard: bool
     report_only: bool
-    starts_at: Instant = Field(description="The start of the present period.")
+    starts_at: Instant = Field(description="The start of the current period.")
     resets_at: Instant
     used: int
     granted: int = Field(
@@ -115,12 +115,12 @@ class ExplainedQuota(BaseModel):
     )
     excess: int = Field(description="How much of `used` is covered by neither the quota nor a grant.")
     grants: list[QuotaGrantReply] = Field(
-        description="In the order in which they are spent, with those that ended within the present period."
+        description="In the order in which they are spent, with those that ended within the current period."
     )
 
     @classmethod
     def of(cls, limit: Limit, total: Sum | None, grants: list[QuotaGrantReply]) -> "ExplainedQuota":
-        """The quota of a period with what is counted; None: nothing is."""
+        """The quota of a period with its counted use; None if nothing is counted."""
         return cls(
             limit=limit.quota.limit,
             per=limit.quota.per,
@@ -150,6 +150,6 @@ class ExplanationReply(BaseModel):
     grants: list[ExplainedGrant] = Field(
         default=[],
         description="Present and future grants; then, if a quota limits the feature now, those that were in force in "
-        "its present period.",
+        "its current period.",
     )
     quota: ExplainedQuota | None = Field(default=None, description="If a quota limits the feature now.")

@@ -1,4 +1,4 @@
-"""The replies of the grants' routes."""
+"""The replies of the grant routes."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +11,7 @@ from muster_entitlements.domain.grants import Grant
 
 
 class GrantState(StrEnum):
-    """Where a grant stands at an instant."""
+    """The state of a grant at an instant."""
 
     SCHEDULED = "scheduled"
     ACTIVE = "active"

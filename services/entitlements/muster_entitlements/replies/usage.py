@@ -1,4 +1,4 @@
-"""The replies of the routes of use."""
+"""The replies of the usage routes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -32,7 +32,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class FirstUse:
-    """A feature that a person has not used before with the seat that they hold."""
+    """A feature that a person has not used before with their current seat."""
 
     agency_id: str
     feature: str
@@ -43,7 +43,7 @@ class FirstUse:
 
 
 async def find_used_days(connection: Connection, totals: Sequence[Sum], since: datetime) -> list[Sum]:
-    """The sums of the same people and features, of the periods that began since an instant: for their days."""
+    """The sums of the same people and features in the periods that began since an instant, to read their days."""
     rows = await connection.fetch(
         """
         select s.agency_id, s.feature, s.subject_ref, s.starts_at, s.ends_at, s.days
@@ -62,9 +62,9 @@ async def find_used_days(connection: Connection, totals: Sequence[Sum], since: d
 
 
 async def find_first_uses(connection: Connection, last: Mapping[Person, datetime]) -> list[FirstUse]:
-    """Which people and features are used for the first time with a seat, if they were `last` used at these instants.
+    """The features that people used for the first time with their seats. `last` is when they last used each feature.
 
-    As for the seat's activation, use counts from the start of the second in which the seat was given.
+    As with the seat's activation, use counts from the start of the second in which the seat was assigned.
     """
     rows = await connection.fetch(
         """
@@ -87,7 +87,7 @@ async def find_first_uses(connection: Connection, last: Mapping[Person, datetime
 
 
 def save_used_features(features: Mapping[tuple[str, str], Collection[str]]) -> Write:
-    """Add features to those that the holders of seats, by agency and ID, have used."""
+    """Add to the features that the holders of seats have used; `features` is by agency and seat ID."""
     rows = [(agency_id, seat_id, feature) for (agency_id, seat_id), used in features.items() for feature in used]
     return (
         """
@@ -155,7 +155,7 @@ def add_gains(gains: Mapping[Day, Gain]) -> Write:
 async def find_adoption(
     connection: Connection, pool: Pool, day: date, features: Collection[str]
 ) -> dict[str, Adoption]:
-    """How these features, and what else was used, are used on a day, by feature, with who has never used them."""
+    """The adoption of these features, and of any others that were used, on a day, by feature, with `never_used`."""
     rows = await connection.fetch(
         """
         select feature, day, active, active_7_days, active_28_days, first_uses, first_use_days
@@ -184,7 +184,7 @@ async def find_adoption(
 async def list_days(
     connection: Connection, agency_id: str, first: date, last: date, after: tuple[str, date], limit: int
 ) -> list[Adoption]:
-    """How features were used on each day within [first, last], by feature and day, after one."""
+    """The adoption on each day within [first, last], in order of feature and day, beginning after `after`."""
     rows = await connection.fetch(
         """
         select feature, day, active, active_7_days, active_28_days, first_uses, first_use_days
@@ -203,13 +203,13 @@ async def list_days(
 
 
 async def find_oldest_day(connection: Connection) -> datetime | None:
-    """The start of the oldest day, as if all were UTC's; None if none is counted."""
+    """The start of the oldest counted day, as if it were a day in UTC; None if there is none."""
     oldest: date | None = await connection.fetchval("select min(day) from adoption_day")
     return None if oldest is None else datetime.combine(oldest, time(), UTC)
 
 
 async def delete_old_days(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete at most `limit` rows of days that started by then, oldest first; returns how many."""
+    """Delete at most `limit` rows of days that started by `before`, oldest first; returns how many."""
     deleted: int = await connection.fetchval(
         """
         with deleted as (

@@ -20,7 +20,7 @@ from muster_runtime.database.transactions import Connection
 
 _VERSION = "select number, state, rule, features, revision, created_at, published_at from catalog_version"
 
-# The agencies that have not adopted the newest version which is for them: one whose pool is over adopts none.
+# The agencies that have not adopted the newest version that applies to them. An agency whose pool is over adopts none.
 _WAITING = """
     select p.agency_id
     from pool as p
@@ -39,7 +39,7 @@ class Adoption:
     number: int
     next_number: int | None
     next_after: datetime | None = None
-    """The end of the term when a version began to wait: the next one comes then, and what it lacks ends."""
+    """The end of the term in which a version began to wait. `next_number` is adopted then, and what it lacks ends."""
 
     def comes_by(self, at: datetime) -> bool:
         """Whether a version waits for a term that begins by an instant."""
@@ -47,7 +47,7 @@ class Adoption:
 
 
 async def find_catalog(connection: Connection, now: datetime) -> Catalog:
-    """The newest version that was published by an instant; version 1 until another one is."""
+    """The newest version that was published by an instant; version 1 if there is no other."""
     row = await connection.fetchrow(
         f"{_VERSION} where state = 'published' and published_at <= $1 order by number desc limit 1", now
     )
@@ -55,13 +55,13 @@ async def find_catalog(connection: Connection, now: datetime) -> Catalog:
 
 
 async def find_newest(connection: Connection) -> Version | None:
-    """The newest published version; None while there is only version 1."""
+    """The newest published version; None if there is only version 1."""
     row = await connection.fetchrow(f"{_VERSION} where state = 'published' order by number desc limit 1")
     return _to_version(row) if row else None
 
 
 async def find_version(connection: Connection, number: int) -> Version | None:
-    """A version from 2 on."""
+    """A published version from 2 on; None if there is none with this number."""
     row = await connection.fetchrow(f"{_VERSION} where number = $1 and state = 'published'", number)
     return _to_version(row) if row else None
 
@@ -73,7 +73,7 @@ async def find_versions(connection: Connection, numbers: Collection[int | None])
 
 
 async def list_published(connection: Connection, after: int, limit: int | None = None) -> list[Version]:
-    """The published versions after one, by number; None: all of them."""
+    """The published versions after a number, in order; without a limit, all of them."""
     rows = await connection.fetch(
         f"{_VERSION} where number > $1::bigint and state = 'published' order by number limit $2", after, limit
     )
@@ -87,7 +87,7 @@ async def find_draft(connection: Connection) -> Version | None:
 
 
 async def save_draft(connection: Connection, rule: CatalogRule, features: tuple[Feature, ...], now: datetime) -> None:
-    """Store the draft of the next version, in place of an earlier draft. No two edits have one revision."""
+    """Store the draft of the next version, which replaces an earlier draft. Each edit has its own revision."""
     await connection.execute(
         """
         insert into catalog_version (number, state, rule, features, revision, created_at)
@@ -125,7 +125,7 @@ async def find_adoption(connection: Connection, agency_id: str) -> Adoption:
 
 
 async def list_adoptions(connection: Connection) -> dict[str, Adoption]:
-    """The versions of the agencies that have had another one than the first."""
+    """The versions of agencies, by agency. Those that are left out have version 1."""
     rows = await connection.fetch("select agency_id, number, next_number, next_after from agency_catalog")
     return {row["agency_id"]: Adoption(row["number"], row["next_number"], row["next_after"]) for row in rows}
 
@@ -149,7 +149,7 @@ async def save_adoption(connection: Connection, agency_id: str, adoption: Adopti
 
 
 async def list_waiting(connection: Connection, limit: int | None = None) -> list[str]:
-    """The first agencies that a version is for which they have not adopted; None: all of them."""
+    """The first agencies that have not adopted a version that applies to them; without a limit, all of them."""
     rows = await connection.fetch(f"{_WAITING} order by p.agency_id limit $1", limit)
     return [row["agency_id"] for row in rows]
 
@@ -157,8 +157,8 @@ async def list_waiting(connection: Connection, limit: int | None = None) -> list
 async def find_oldest_wait(connection: Connection, kinds: Sequence[str]) -> datetime | None:
     """Since when an agency has waited for a version; None if none waits.
 
-    One that is to get a version at once, and where a deadline of these kinds is parked, waits for an operator: it does
-    not count.
+    An agency that should get a version immediately but has a parked deadline of these kinds waits for an operator, so
+    it does not count.
     """
     instant: datetime | None = await connection.fetchval(
         f"""
@@ -184,7 +184,7 @@ async def find_oldest_wait(connection: Connection, kinds: Sequence[str]) -> date
 
 
 async def count_without(connection: Connection, version: Version) -> int:
-    """How many of the agencies that can be seen are still to adopt a version."""
+    """How many of the agencies that the caller can see have not adopted a version yet."""
     if version.rule is CatalogRule.NEW_AGENCIES:
         return 0
     agencies: int = await connection.fetchval(

@@ -8,7 +8,7 @@ from muster_runtime.database.transactions import Connection
 
 
 async def add_closing(connection: Connection, closing: Closing) -> None:
-    """Add a closing, and move the pool to its next generation: nobody holds the seats in use any longer."""
+    """Add a closing, and move the pool to its next generation, so that nobody holds the present seats anymore."""
     await connection.execute(
         """
         insert into closing (
@@ -53,7 +53,7 @@ async def list_closings(connection: Connection, agency_id: str) -> list[Closing]
 
 
 async def save_progress(connection: Connection, closing: Closing, seat_id: str) -> None:
-    """Store the last seat that was looked at."""
+    """Store the last seat examined."""
     await connection.execute(
         "update closing set seat_id = $3 where agency_id = $1 and generation = $2",
         closing.agency_id,
@@ -70,16 +70,16 @@ async def delete_closing(connection: Connection, closing: Closing) -> None:
 
 
 async def save_revoked(connection: Connection, agency_id: str, seats: int) -> None:
-    """Subtract revoked seats from the pool's `revoking`. No check depends on it, so the revision stays."""
+    """Subtract revoked seats from the pool's `revoking`. No check depends on that, so the revision stays the same."""
     await connection.execute("update pool set revoking = revoking - $2 where agency_id = $1", agency_id, seats)
 
 
 async def list_next_seats(
     connection: Connection, closing: Closing, limit: int
 ) -> tuple[list[tuple[str, str]], str | None]:
-    """The next seats of a closing, by ID and subject, and the last seat that was looked at; None after the last one.
+    """The next seats of a closing, as ID and subject, and the last seat examined; None once there are no more.
 
-    It looks at no more than `limit` seats, those of other generations included.
+    It examines at most `limit` seats, including those of other generations.
     """
     rows = await connection.fetch(
         """

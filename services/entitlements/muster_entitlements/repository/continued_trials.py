@@ -1,4 +1,4 @@
-"""How much of trials the agencies have used that an agency continues."""
+"""How much of their trials the agencies have used that another agency continues."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -9,7 +9,7 @@ from muster_runtime.database.transactions import Connection
 async def add_continued_trials(
     connection: Connection, agency_id: str, enrollment_id: str, used: Mapping[str, timedelta]
 ) -> None:
-    """Count what other agencies have used of trials as used by an agency, because of an enrollment of its own."""
+    """Count trial time that other agencies have used as used by an agency, because one of its enrollments says so."""
     await connection.execute(
         """
         insert into continued_trial as c (agency_id, feature, used, enrollment_id, added)
@@ -28,7 +28,7 @@ async def add_continued_trials(
 
 
 async def remove_continued_trials(connection: Connection, agency_id: str, enrollment_id: str) -> None:
-    """Take back what an enrollment added."""
+    """Undo what an enrollment added."""
     await connection.execute(
         """
         update continued_trial

@@ -1,4 +1,4 @@
-"""The events behind facts. Those that this service publishes are kept by the outbox's trigger."""
+"""The events behind facts. The outbox's trigger stores those that this service publishes."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,9 +17,9 @@ kept_facts as (
 )
 """
 
-# The events behind what no explanation shows any longer, and since when that is so at the earliest: they are not of the
-# catalog, of a pool's enrollment with its terms and windows, or of a grant that goes on. A grant that is over is shown
-# until its period ends, which is a day later than the shortest retention at most.
+# The events that no explanation shows anymore, and since when at the earliest: they are not about the catalog, a pool's
+# enrollment with its terms and windows, or a current grant. A grant that has ended is shown until its period ends,
+# which is at most a day after the shortest retention.
 _OVER = """
     present as (
         select agency_id, enrollment_id as subject
@@ -50,7 +50,7 @@ _OVER = """
 
 @dataclass(frozen=True, slots=True)
 class FactEvent:
-    """An event that says what became of a fact."""
+    """An event behind a fact."""
 
     event_id: str
     type: str
@@ -58,14 +58,14 @@ class FactEvent:
 
 
 def add_event(uow: UnitOfWork, subject: str, envelope: Envelope) -> None:
-    """Keep that an event says something of an enrollment or a term."""
+    """Store that an event is behind an enrollment or a term."""
     uow.writes.add_row(_ADD, envelope.agency_id, subject, envelope.id, envelope.type, envelope.time)
 
 
 async def list_events(
     connection: Connection, agency_id: str, subjects: Iterable[str]
 ) -> defaultdict[str, list[FactEvent]]:
-    """The events behind facts of an agency, and of the program, by the fact; oldest first."""
+    """The events behind facts of an agency and of the program, by fact, oldest first."""
     rows = await connection.fetch(
         """
         select subject, event_id, type, time
@@ -84,13 +84,13 @@ async def list_events(
 
 
 async def find_oldest_over(connection: Connection) -> datetime | None:
-    """Since when the oldest event has been behind what no explanation shows; None if there is none."""
+    """The earliest instant since when an event has not been shown by any explanation; None if there is none."""
     oldest: datetime | None = await connection.fetchval(f"with {_OVER} select min(since) from over")  # noqa: S608
     return oldest
 
 
 async def delete_over(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete at most `limit` events that no explanation has shown since then, oldest first; returns how many."""
+    """Delete at most `limit` events that no explanation has shown since `before`, oldest first; returns how many."""
     deleted: int = await connection.fetchval(
         f"""
         with {_OVER},

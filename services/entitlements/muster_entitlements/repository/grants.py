@@ -67,7 +67,7 @@ async def list_grants(connection: Connection, agency_id: str, after: str, limit:
 async def list_standing(
     connection: Connection, agency_id: str, subject_refs: Iterable[str], now: datetime, feature: str | None = None
 ) -> list[Grant]:
-    """The grants of an agency and of these people that hold at an instant or later, of one feature or of all."""
+    """The grants to an agency and these people that are in force at an instant or later, of one feature or all."""
     rows = await connection.fetch(
         f"""
         {_GRANT}
@@ -91,7 +91,7 @@ async def list_standing(
 async def list_over(
     connection: Connection, agency_id: str, subject_ref: str, feature: str, since: datetime, now: datetime
 ) -> list[Grant]:
-    """The grants of a feature to an agency and a person that held since an instant, and are over or revoked."""
+    """The grants of a feature to an agency and a person that were in force since an instant, but are no longer."""
     rows = await connection.fetch(
         f"""
         {_GRANT}
@@ -111,7 +111,7 @@ async def list_over(
 
 
 async def list_of_quotas(connection: Connection, agency_id: str, now: datetime) -> list[Grant]:
-    """The grants of quotas to an agency and all its people that hold at an instant or later."""
+    """The grants with a quota, to an agency and all its people, that are in force at an instant or later."""
     rows = await connection.fetch(
         f"""
         {_GRANT}
@@ -127,7 +127,7 @@ async def list_of_quotas(connection: Connection, agency_id: str, now: datetime) 
 async def list_overlapping(
     connection: Connection, people: Mapping[str, Collection[str]], since: datetime
 ) -> list[Grant]:
-    """The grants of agencies and of these people, by agency, that held since an instant, or hold later."""
+    """The grants to agencies and these people that are in force at an instant or later. `people` is by agency."""
     rows = await connection.fetch(
         f"""
         {_GRANT}

@@ -1,4 +1,4 @@
-"""What pools, windows, seats, and grants were: their versions, each from when until when it was recorded."""
+"""The past of pools, windows, seats, and grants: versions, each recorded from one instant until another."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -15,7 +15,7 @@ from muster_entitlements.repository.purge import find_purged_before
 from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 
-# The first version that ends later, which is the present one if none ended later.
+# The first version that ended after the instant, or the current one if there is none.
 _PAST_SEAT = """
     select
         s.seat_id, s.unit, v.subject_ref, v.assigned_at, v.activated_at, v.reason,
@@ -46,10 +46,10 @@ _PAST_SEAT = """
 
 
 async def find_pools(connection: Connection, agency_ids: Iterable[str], as_of: AsOf) -> dict[str, Pool]:
-    """The pools of agencies, by agency; none of an agency that was not known to be enrolled.
+    """The pools of agencies, by agency; none for an agency that was not known to be enrolled.
 
-    All that is read of the past is read after it, in the same state: versions are deleted meanwhile. Raises
-    InvalidInput for an instant whose versions are.
+    Call it before anything else of the past is read, in the same database snapshot: old versions are deleted meanwhile.
+    Raises InvalidInput for an instant whose versions may be deleted.
     """
     as_of.require_kept(await find_purged_before(connection))
     rows = await connection.fetch(
@@ -70,12 +70,12 @@ async def find_pools(connection: Connection, agency_ids: Iterable[str], as_of: A
 
 
 async def find_pool(connection: Connection, agency_id: str, as_of: AsOf) -> Pool | None:
-    """As find_pools, of one agency."""
+    """find_pools for one agency."""
     return (await find_pools(connection, [agency_id], as_of)).get(agency_id)
 
 
 async def list_windows(connection: Connection, agency_id: str, enrollment_id: str, as_of: AsOf) -> list[Window]:
-    """The windows of an enrollment, by feature, with the starts and ends that are known of them."""
+    """The windows of an enrollment, by feature, with their starts and ends as known at `recorded_at`."""
     rows = await connection.fetch(
         f"""
         with version as (
@@ -117,7 +117,7 @@ async def list_windows(connection: Connection, agency_id: str, enrollment_id: st
 async def find_seats(
     connection: Connection, pool: Pool, subject_refs: Iterable[str], as_of: AsOf
 ) -> dict[str, HeldSeat]:
-    """The seats that people held, or that were kept for them, by subject; `pool` is as it was."""
+    """The seats that people held, or that were kept for them, by subject. `pool` is the pool of that time."""
     rows = await connection.fetch(
         """
         select subject_ref, state, coalesce(trial_began_at, activated_at) as began_at
@@ -141,7 +141,7 @@ async def find_seats(
 
 
 async def list_grants(connection: Connection, agency_id: str, subject_refs: Iterable[str], as_of: AsOf) -> list[Grant]:
-    """The grants to an agency and to people that held at an instant or later."""
+    """The grants to an agency and to people that were in force at an instant or later."""
     rows = await connection.fetch(
         """
         select grant_id, agency_id, feature, subject_ref, mode, monthly_quota, starts_at, ends_at, reason
@@ -184,7 +184,7 @@ async def list_recorded_grants(
 async def list_seats(
     connection: Connection, pool: Pool, as_of: AsOf, after: str, until: str, limit: int
 ) -> list[Mapping[str, Any]]:
-    """The seats that there were, oldest first; `pool` is as it was. Seats from the ID `until` on came later."""
+    """The seats of a past instant, oldest first. `pool` is the pool of that time. IDs from `until` on are newer."""
     rows: list[Mapping[str, Any]] = await connection.fetch(
         f"""
         {_PAST_SEAT}
@@ -203,7 +203,7 @@ async def list_seats(
 
 
 async def find_seat_by_id(connection: Connection, pool: Pool, seat_id: str, as_of: AsOf) -> Mapping[str, Any] | None:
-    """A seat as it was; `pool` is as it was."""
+    """A seat as it was. `pool` is the pool of that time."""
     row: Mapping[str, Any] | None = await connection.fetchrow(
         f"{_PAST_SEAT} where s.agency_id = $1 and s.seat_id = $4 and v.assigned_at <= $3",
         pool.agency_id,
@@ -215,7 +215,7 @@ async def find_seat_by_id(connection: Connection, pool: Pool, seat_id: str, as_o
 
 
 async def count_seats(connection: Connection, pool: Pool, as_of: AsOf) -> dict[str, int]:
-    """How many seats there were in each state; `pool` is as it was."""
+    """How many seats there were in each state. `pool` is the pool of that time."""
     rows = await connection.fetch(
         """
         with version as (

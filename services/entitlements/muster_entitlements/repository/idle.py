@@ -20,7 +20,7 @@ class Step:
 
 
 async def find_step(connection: Connection, agency_id: str, after: str, limit: int) -> Step:
-    """The next seats to look at: `limit` of them, or all that are left."""
+    """The next seats to examine: `limit` of them, or all that are left."""
     until: str | None = await connection.fetchval(
         """
         select seat_id
@@ -38,7 +38,7 @@ async def find_step(connection: Connection, agency_id: str, after: str, limit: i
 
 
 async def save_warnings(connection: Connection, step: Step, last_use: date, reclaim_at: datetime) -> list[Seat]:
-    """Mark the seats last used by then, to be revoked at `reclaim_at`; returns those not marked before."""
+    """Mark the unmarked seats last used by `last_use`, to be revoked at `reclaim_at`; returns them."""
     rows = await connection.fetch(
         """
         update seat set idle_reclaim_at = $4

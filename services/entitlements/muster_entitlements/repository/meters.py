@@ -1,4 +1,4 @@
-"""By what agencies' use is counted: their windows, and the grants and the trials of their people."""
+"""What decides how agencies' use counts: their windows, and the grants and trials of their people."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -24,9 +24,9 @@ async def find_meters(
     catalog: Catalog,
     asked: Collection[tuple[str, str]] | None = None,
 ) -> dict[str, Meter]:
-    """The meters for use of these people, by agency, since an instant; none of an agency that was never enrolled.
+    """The meters for these people's use since an instant, by agency; none for an agency that was never enrolled.
 
-    `catalog` is the newest. With `asked`, agencies and features, the meters know the windows of those alone.
+    `catalog` is the newest version. `asked`, agencies and features, limits the meters to the windows of those.
     """
     rows = await connection.fetch(
         f"""
@@ -56,7 +56,7 @@ async def find_meters(
     }
     begun = await find_begun(connection, {agency_id: people[agency_id] for agency_id in of_seats}) if of_seats else {}
     for agency_id in of_seats:
-        if lost := set(people[agency_id]) - begun[agency_id].keys():  # use may be reported once the seat is gone
+        if lost := set(people[agency_id]) - begun[agency_id].keys():  # use may be reported after the seat is gone
             begun[agency_id] |= await find_earlier(connection, agency_id, lost)
     granted = await find_last(connection, {key for own in grants.values() for key, _ in own}, catalog)
     meters = {}
@@ -70,7 +70,7 @@ async def find_meters(
 
 
 async def find_feature(connection: Connection, key: str, window: Window | None, now: datetime) -> Feature:
-    """A feature, as the version of the catalog has it that its window follows; without a window, as the last one has.
+    """A feature in the catalog version that its window follows; without a window, in the last version that has it.
 
     A grant outlives a feature that the newest version lacks. Raises FeatureUnknown.
     """
@@ -83,7 +83,7 @@ async def find_feature(connection: Connection, key: str, window: Window | None, 
 
 
 async def find_last(connection: Connection, keys: Collection[str], newest: Catalog) -> dict[str, Feature]:
-    """Features as the last version of the catalog has them that has them at all; none of a key of no version."""
+    """Features in the latest catalog version that has them. A key that no version has is left out."""
     found = {key: newest.features[key] for key in keys if key in newest.features}
     lacking = set(keys) - found.keys()
     if lacking:

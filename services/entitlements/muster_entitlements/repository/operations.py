@@ -32,7 +32,7 @@ async def add_operation(
     on_limit: OnLimit,
     directory: bool,
 ) -> None:
-    """Add an operation that receives a file, for the enrollment that has the pool."""
+    """Add an operation that receives a file, for the pool's enrollment."""
     await connection.execute(
         """
         insert into operation (
@@ -89,7 +89,7 @@ async def save_accepted(
 
 
 async def delete_incomplete(connection: Connection, agency_id: str, operation_ids: Sequence[str]) -> list[str]:
-    """Delete operations whose file is incomplete; returns those that are gone, whose chunks may be left."""
+    """Delete operations whose file is incomplete; returns those that no longer exist, whose chunks may remain."""
     await connection.execute(
         "delete from operation where agency_id = $1 and operation_id = any($2::text[]) and state = 'receiving'",
         agency_id,
@@ -119,7 +119,7 @@ async def list_agencies(connection: Connection) -> list[str]:
 
 
 async def find_oldest_wait(connection: Connection) -> datetime | None:
-    """Since when a file has waited to be processed; None if none waits."""
+    """Since when the oldest file has waited to be processed; None if none waits."""
     instant: datetime | None = await connection.fetchval(
         "select min(created_at) from operation where state = 'running'"
     )
@@ -160,7 +160,7 @@ async def find_chunk(connection: Connection, operation: Operation) -> Chunk:
         operation.operation_id,
         operation.chunks_done,
     )
-    assert row is not None  # it is added with the operation, and deleted after that is completed
+    assert row is not None  # a chunk is added before its operation runs, and deleted after that completes
     return Chunk(row["first_line"], row["content"])
 
 

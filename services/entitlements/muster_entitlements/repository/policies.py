@@ -45,7 +45,7 @@ async def find_sweep(connection: Connection, agency_id: str) -> tuple[str, bool]
 
 
 async def save_sweep(connection: Connection, agency_id: str, seat_id: str | None) -> None:
-    """Store the last seat that the search has reached; None when it is over."""
+    """Store the last seat that the search has reached; None if the search is complete."""
     await connection.execute(
         """
         update seat_policy set swept_seat_id = coalesce($2, ''), forgetting = forgetting and $2::text is not null

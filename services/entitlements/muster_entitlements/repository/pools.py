@@ -9,7 +9,7 @@ from muster_entitlements.domain.pools import Outlook, Pool, Standing, first_revi
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
 
-# The columns of a pool, of the table as p.
+# The columns of a pool; the table's alias is p.
 COLUMNS = ", ".join(f"p.{field.name}" for field in fields(Pool))
 
 _POOL = f"select {COLUMNS} from pool as p"  # noqa: S608
@@ -28,7 +28,7 @@ async def find_enrolled(connection: Connection, agencies: Collection[str]) -> se
 
 
 async def list_open_pools(connection: Connection) -> Sequence[Pool]:
-    """The pools of all agencies that are not over, by agency."""
+    """All pools that are not over, in order of agency."""
     rows = await connection.fetch(f"{_POOL} where withdrawn_at is null and not ended order by agency_id")
     return [Pool(**row) for row in rows]
 
@@ -36,7 +36,7 @@ async def list_open_pools(connection: Connection) -> Sequence[Pool]:
 async def find_pool_and_standing(
     connection: Connection, agency_id: str, subject_ref: str
 ) -> tuple[Pool | None, Standing]:
-    """An agency's pool, and what a person has of it, who holds a seat or has one kept for them."""
+    """An agency's pool, and what a person has in it; a seat that is kept for them counts."""
     row = await connection.fetchrow(
         f"""
         select
@@ -80,7 +80,7 @@ async def find_pool_and_standing(
 
 
 async def save_pool(connection: Connection, pool: Pool) -> None:
-    """Store an agency's pool, in place of an earlier enrollment's."""
+    """Store an agency's pool, which replaces that of an earlier enrollment."""
     await connection.execute(
         """
         insert into pool (
@@ -195,27 +195,27 @@ async def save_cap(connection: Connection, agency_id: str, cap: int, *, limit_me
 
 
 async def save_revision(connection: Connection, agency_id: str) -> None:
-    """Increase the revision: the state of a seat has changed."""
+    """Increase the revision, because the agency's entitlements have changed."""
     await connection.execute("update pool set revision = revision + 1 where agency_id = $1", agency_id)
 
 
 async def save_revision_above(connection: Connection, agency_id: str, revision: int) -> None:
-    """Increase the revision, and above another one, which may be of a database that was restored since."""
+    """Increase the revision above its value and another one, which may be from before the database was restored."""
     await connection.execute(
         "update pool set revision = greatest(revision, $2) + 1 where agency_id = $1", agency_id, revision
     )
 
 
 async def save_revisions_of_epoch(connection: Connection, epoch: int) -> None:
-    """Continue all agencies' revisions in a raised epoch, above every one that was ever answered.
+    """Continue all agencies' revisions in a raised epoch, above every revision that was ever answered.
 
-    In the transaction that raises it: that runs after every restore, before the service answers again.
+    It runs in the transaction that raises the epoch: after every restore, before the service answers again.
     """
     await connection.execute("update pool set revision = greatest(revision + 1, $1)", first_revision(epoch))
 
 
 async def find_first_revision(connection: Connection) -> int:
-    """The first revision of the present epoch."""
+    """The first revision of the current epoch."""
     return first_revision(await connection.fetchval("select number from epoch"))
 
 
@@ -234,7 +234,7 @@ async def add_terms(connection: Connection, terms: Sequence[TermStarted]) -> Non
 
 
 async def save_renewal(connection: Connection, agency_id: str, term_id: str, renewed_to: datetime) -> str | None:
-    """Store the end that a renewal brings; returns the enrollment, None for an unknown term."""
+    """Store the new end after a renewal; returns the enrollment, or None for an unknown term."""
     enrollment_id: str | None = await connection.fetchval(
         """
         update term set renewed_to = $3
@@ -249,7 +249,7 @@ async def save_renewal(connection: Connection, agency_id: str, term_id: str, ren
 
 
 async def save_ended_term(connection: Connection, agency_id: str, term_id: str) -> str | None:
-    """Store that a term ended without renewal; returns the enrollment, None for an unknown term."""
+    """Store that a term ended without renewal; returns the enrollment, or None for an unknown term."""
     enrollment_id: str | None = await connection.fetchval(
         """
         update term set ended = true

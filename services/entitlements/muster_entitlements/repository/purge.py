@@ -1,4 +1,4 @@
-"""The deletion of what pools, windows, and seats were long ago."""
+"""Deletes old versions of pools, windows, and seats."""
 
 from datetime import datetime
 
@@ -20,9 +20,9 @@ async def find_oldest_end(history: str, connection: Connection) -> datetime | No
 
 
 async def delete_ended(history: str, connection: Connection, before: datetime, limit: int) -> int:
-    """Delete at most `limit` versions of a table of HISTORIES that ended by then, oldest first; returns how many.
+    """Delete at most `limit` versions in a table of HISTORIES that ended by `before`, oldest first; returns how many.
 
-    The same statement says so, for those who read the past: nothing before that instant can be told any longer.
+    The same statement stores that instant, because questions about an earlier one can no longer be answered.
     """
     purged: int = await connection.fetchval(
         f"""

@@ -49,9 +49,9 @@ async def count_unspent(connection: Connection, grant: QuotaGrant, now: datetime
 
 
 async def find_grants_for(connection: Connection, totals: Sequence[Sum]) -> list[QuotaGrant]:
-    """The grants for uses of these sums that are not spent, oldest first.
+    """The unspent grants that may pay for uses of these sums, oldest first.
 
-    What ended before the oldest of their periods pays for none of their uses, however late those are reported.
+    A grant that ended before the oldest of their periods pays for none, however late the uses are reported.
     """
     if not totals:
         return []
@@ -73,9 +73,9 @@ async def find_grants_for(connection: Connection, totals: Sequence[Sum]) -> list
 
 
 async def list_grants_of(connection: Connection, limit: Limit, subject_ref: str) -> list[QuotaGrant]:
-    """The grants for what a limit counts of a subject in its period or later, in the order in which they are spent.
+    """The grants that may pay for a subject's use under a limit, in its period or later, in the order of spending.
 
-    Those that ended within the period have paid for some of it, or still do for late use.
+    Grants that ended within the period are included: they may have paid for use, or may still pay for late use.
     """
     rows = await connection.fetch(
         """

@@ -1,4 +1,4 @@
-"""How much of quotas is used, as of the last time that it was published."""
+"""How much of quotas is used, as last published."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -13,10 +13,10 @@ from muster_runtime.database.writes import Write
 async def list_untold(
     connection: Connection, agency_id: str, feature: str, limits: Limits, *, now: datetime, most: int
 ) -> list[PublishedUse]:
-    """Present use that was not published as it is, of those who have used up a limit.
+    """The current use of subjects for whom something else was published, or nothing.
 
-    It is also that of all of whom another period was published that has not ended, and of those who crossed a threshold
-    before the period began.
+    These are subjects who have used up a limit, subjects who crossed a threshold before the period began, and all
+    subjects for whom another period was published that has not ended.
     """
     rows = await connection.fetch(
         """
@@ -60,7 +60,7 @@ async def list_untold(
 
 
 def save_uses(uses: Sequence[PublishedUse]) -> Write:
-    """Store uses in place of earlier ones of the same subject and feature."""
+    """Store uses, which replace earlier ones of the same subject and feature."""
     return (
         """
         saved_uses as (

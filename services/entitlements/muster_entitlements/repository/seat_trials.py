@@ -1,7 +1,7 @@
 """The trials of seats: they end in the order in which they began.
 
-A trial begins with a seat's first activation. It stays the seat's through a transfer, and its person's through a
-revocation, if they have activated it: their next seat has it from its first day.
+A trial begins with a seat's first activation. It stays with the seat after a transfer. After a revocation, it stays
+with the person, if they have activated the seat: their next seat has it from its first day.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from muster_runtime.database.transactions import Connection
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """How far the ends of trials are published: of those begun before an instant, and at it up to a seat."""
+    """How far the ends of trials are published: of all that began before `began_at`, and then up to `seat_id`."""
 
     began_at: datetime
     seat_id: str
@@ -82,7 +82,7 @@ async def save_place(connection: Connection, window: Window, place: Place) -> No
 async def list_begun(
     connection: Connection, agency_id: str, after: Place, until: datetime, limit: int
 ) -> list[BegunTrial]:
-    """The held seats whose trials began after a place and until an instant, in their order."""
+    """The held seats whose trials began after a place and until an instant, in that order."""
     rows = await connection.fetch(
         """
         select seat_id, subject_ref, coalesce(trial_began_at, activated_at) as began_at
@@ -105,7 +105,7 @@ async def list_begun(
 
 
 async def find_next_start(connection: Connection, agency_id: str, after: Place) -> datetime | None:
-    """When the first trial of a held seat after a place began."""
+    """When the first trial of a held seat after a place began; None if there is none."""
     began_at: datetime | None = await connection.fetchval(
         """
         select coalesce(trial_began_at, activated_at)
@@ -145,7 +145,7 @@ async def count_begun(connection: Connection, agency_id: str, since: datetime, b
 async def find_begun(
     connection: Connection, people: Mapping[str, Collection[str]]
 ) -> defaultdict[str, dict[str, datetime]]:
-    """When the trials of the seats that these people hold began, by agency and subject; without those that have not."""
+    """When the trials of these people's seats began, by agency and subject. Trials that have not begun are left out."""
     rows = await connection.fetch(
         """
         select s.agency_id, s.subject_ref, coalesce(s.trial_began_at, s.activated_at) as began_at
@@ -165,9 +165,9 @@ async def find_begun(
 
 
 async def find_earlier(connection: Connection, agency_id: str, subject_refs: Collection[str]) -> dict[str, datetime]:
-    """When the trials of these people began with earlier seats, by subject; without those that have not.
+    """When these people's trials began with earlier seats, by subject. People whose trial has not begun are left out.
 
-    Where no trial of the agency has begun, which an import of all its people meets, it looks for no person.
+    If no trial of the agency has begun, as in an import of all its people, it searches for no person.
     """
     rows = await connection.fetch(
         """
@@ -200,8 +200,8 @@ async def find_earlier(connection: Connection, agency_id: str, subject_refs: Col
 async def save_activated(connection: Connection, seat: Seat, now: datetime) -> tuple[datetime, bool, str | None]:
     """Set a seat to active.
 
-    Returns when its trial began, whether a feature's window is anchored on seats, and its unit. The trial
-    began with the first activation of the seat or by its person, of which neither brings a second trial.
+    Returns when its trial began, whether a feature's window is anchored on seats, and its unit. The trial began with
+    the first activation of the seat, or with that of an earlier seat of its person: neither gets a second trial.
     """
     row = await connection.fetchrow(
         """
@@ -242,7 +242,7 @@ async def save_activated(connection: Connection, seat: Seat, now: datetime) -> t
 
 
 async def add_lost_trials(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:
-    """Remember the trials of the people whose seats are about to go to others."""
+    """Store the trials of people whose seats are about to be transferred to others."""
     await connection.execute(
         """
         insert into seat_trial (agency_id, subject_ref, began_at)

@@ -25,7 +25,7 @@ _HELD = """
 class SeatColumns:
     """New seats as columns of equal length, without line breaks; a missing name or unit is empty.
 
-    `began`: earlier trials. `units` is left out if no seat has one.
+    `began` has the starts of earlier trials, by subject. `units` is empty if no seat has one.
     """
 
     seat_ids: Sequence[str]
@@ -53,13 +53,13 @@ async def find_held(connection: Connection, agency_id: str, subject_refs: Sequen
 
 
 async def find_states(connection: Connection, agency_id: str, subject_refs: Iterable[str]) -> dict[str, SeatState]:
-    """The states of the seats that people hold or that are kept for them: `find_held` at a lower cost."""
+    """The states of the seats that people hold or that are kept for them; cheaper than `find_held`."""
     rows = await connection.fetch(f"select subject_ref, state {_HELD}", agency_id, "\n".join(subject_refs))
     return {subject_ref: SeatState(state) for subject_ref, state in rows}
 
 
 async def find_holders(connection: Connection, agency_id: str, subject_refs: Sequence[str]) -> set[str]:
-    """Which of these people hold a seat or have one kept for them: `find_held` at a lower cost."""
+    """Which of these people hold a seat or have one kept for them; cheaper than `find_held`."""
     rows = await connection.fetch(f"select subject_ref {_HELD}", agency_id, "\n".join(subject_refs))
     return {row["subject_ref"] for row in rows}
 
@@ -107,7 +107,7 @@ def add_seats(
     generation: int,
     invited_until: datetime | None = None,
 ) -> Write:
-    """Add many seats that are assigned or kept.
+    """Add many seats that are assigned to people, or kept for them.
 
     The columns are sent as strings that Postgres splits: the driver takes a microsecond per row to encode arrays.
     """
@@ -157,7 +157,7 @@ async def save_invited(connection: Connection, seat: Seat, until: datetime) -> N
 async def save_expired_invitations(
     connection: Connection, agency_id: str, seat_ids: Sequence[str], at: datetime
 ) -> list[Seat]:
-    """Set those of these seats whose invitation ends at an instant back to reserved; returns them."""
+    """Set the seats whose invitation ends at an instant back to reserved; returns them."""
     rows = await connection.fetch(
         """
         update seat set state = 'reserved', invited_until = null
@@ -187,9 +187,9 @@ async def save_use(connection: Connection, seat: Seat, today: date) -> None:
 
 
 async def save_uses(connection: Connection, last: Mapping[tuple[str, str], datetime], now: datetime) -> list[Seat]:
-    """Store the days on which people, by agency and reference, last used their active seats.
+    """Store the days on which people last used their active seats. `last` is by agency and reference.
 
-    Returns the assigned seats of others, in open pools: use from the second on in which they were given activates them.
+    Returns the seats in open pools that are still only assigned: use from the second of assignment on activates them.
     """
     rows = await connection.fetch(
         """
@@ -256,7 +256,7 @@ async def save_transferred(
 ) -> None:
     """Transfer seats to other people, one by one: a person may lose one seat and get another.
 
-    A seat's trial goes with the seat, unless that of its new person `began` earlier.
+    A seat keeps its trial, unless that of its new person `began` earlier.
     """
     await connection.executemany(
         """

@@ -1,4 +1,4 @@
-"""The seats of which copies are held: those of the pool's generation that are not revoked."""
+"""What snapshots are made from: unrevoked seats of the pool's generation, and what people have besides them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -63,7 +63,7 @@ def _to_seat(columns: Mapping[str, Any]) -> HeldSeat:
 async def find_own(
     connection: Connection, agency_id: str, subject_refs: Iterable[str], now: datetime
 ) -> dict[str, Own]:
-    """What these people alone have at an instant or later, by subject; none of who has nothing."""
+    """What these people have besides their seats at an instant or later, by subject. Those without are left out."""
     rows = await connection.fetch(
         """
         select
@@ -96,7 +96,7 @@ async def find_own(
 
 
 async def find_agency_own(connection: Connection, agency_id: str, now: datetime) -> Own:
-    """What all people of an agency share at an instant or later: its quotas' use, and further uses."""
+    """What all people of an agency share at an instant or later: the use of its quotas, and further uses."""
     rows = await connection.fetch(
         """
         select subject_ref, feature, starts_at, ends_at, null as grant_id, used, charged, quota
@@ -115,7 +115,7 @@ async def find_agency_own(connection: Connection, agency_id: str, now: datetime)
 
 
 def _to_own(agency_id: str, rows: Iterable[Record]) -> Own:
-    """From rows that are a grant if they have its ID, a use if they say how much, and further uses otherwise."""
+    """Convert rows: one with a grant ID is a grant, one with `used` is the use of a quota, another is further uses."""
     grants, uses, further = [], [], []
     for row in rows:
         span = row["starts_at"], row["ends_at"]

@@ -1,4 +1,4 @@
-"""The fingerprint of the key that the subject references are made with, kept since the service's first start."""
+"""The fingerprint of the key that makes the subject references, stored at the service's first start."""
 
 from muster_runtime.database.transactions import Connection
 

@@ -1,4 +1,4 @@
-"""Counted use: what was counted, and the sums."""
+"""Counted use: the events that were counted, and the sums."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from muster_runtime.pacing import Pace
 async def find_used(
     connection: Connection, limit: Limit, subject_refs: Collection[str], now: datetime
 ) -> dict[str, Used]:
-    """What people used of a feature in the present period, and what its quota leaves them, by their references."""
+    """How much people used a feature in the current period, and how much its quota leaves them, by reference."""
     limited = {subject_ref: whose(limit.quota, subject_ref) for subject_ref in subject_refs}
     subjects, period = set(limited.values()), limit.period
     sums = await find_sums(connection, limit.agency_id, limit.feature, subjects, period.starts_at)
@@ -38,7 +38,7 @@ async def find_used(
 async def find_versions(
     connection: Connection, numbers: Collection[int | None], catalog: Catalog
 ) -> Mapping[int, Catalog]:
-    """At least the versions of the catalog with these numbers; `catalog` is one that is known already."""
+    """The catalog versions with these numbers, and possibly others. `catalog` is one that is already read."""
     versions = {packaged_catalog().number: packaged_catalog(), catalog.number: catalog}
     if unknown := set(numbers) - versions.keys() - {None}:
         versions |= {version.number: version.catalog for version in await catalogs.find_versions(connection, unknown)}
@@ -46,9 +46,9 @@ async def find_versions(
 
 
 async def add_seen(connection: Connection, uses: Sequence[Use]) -> set[Identity]:
-    """Add events that are counted; returns those that were not there before.
+    """Store events as counted; returns those that were not stored before.
 
-    The driver reads one value of many events in less time than a row of each.
+    The driver reads one value with many events faster than one row per event.
     """
     rows = await connection.fetch(
         """
@@ -91,9 +91,9 @@ async def find_contents(connection: Connection, uses: Sequence[Use]) -> dict[Ide
 
 
 async def add_to_sums(connection: Connection, uses: Sequence[Sum], least: int) -> list[Sum]:
-    """Add the uses and days of each subject and period.
+    """Add uses and days to the sum of each subject and period.
 
-    Returns the sums with at least so many uses that grants do not pay, and those with a day that they did not have.
+    Returns the sums with at least `least` uses that no grant pays for, and those that got a new day.
     """
     rows = await connection.fetch(
         """
@@ -168,7 +168,7 @@ def save_sums(sums: Sequence[Sum]) -> Write:
 async def find_sums(
     connection: Connection, agency_id: str, feature: str, subject_refs: Iterable[str], starts_at: datetime
 ) -> dict[str, Sum]:
-    """The sums of these subjects in a period, by subject; none of a subject without use."""
+    """The sums of these subjects in a period, by subject; subjects without use are left out."""
     rows = await connection.fetch(
         """
         select agency_id, feature, subject_ref, starts_at, ends_at, used, granted, excess, told
@@ -184,7 +184,7 @@ async def find_sums(
 
 
 async def keep_partitions(connection: Connection, today: date) -> None:
-    """Make the partitions that the days around a day need, and drop those that are over."""
+    """Create the partitions for the days around a day, and drop those that are over."""
     for table in ("usage_seen", "usage_reply", "usage_sum"):
         async with connection.transaction():
             await connection.execute("select lock_usage($1)", table)

@@ -1,4 +1,4 @@
-"""Where the intake of usage goes on to read, and the records that it could not count, or not yet."""
+"""Where the usage intake continues to read, and the records that it has parked or deferred."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from muster_runtime.database.connections import Connection
 
 
 class Place(NamedTuple):
-    """Where a partition goes on, in the topic of an ID; None if it was stored before IDs were."""
+    """Where a partition continues, and the ID of its topic; None if it was stored before topic IDs were."""
 
     offset: int
     topic_id: str | None
@@ -17,7 +17,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record of Kafka as it came."""
+    """A record as read from Kafka."""
 
     topic: str
     kafka_partition: int
@@ -28,14 +28,14 @@ class StoredRecord:
 
     @property
     def columns(self) -> tuple[object, ...]:
-        """Its columns."""
-        names = [name.replace("\0", "\\0") for name, _ in self.headers]  # which text in Postgres cannot hold
+        """The values of its columns."""
+        names = [name.replace("\0", "\\0") for name, _ in self.headers]  # text in Postgres has no NUL
         values = [value for _, value in self.headers]
         return self.topic, self.kafka_partition, self.kafka_offset, self.key, names, values, self.value
 
 
 async def find_places(connection: Connection, topic: str, partitions: Collection[int]) -> dict[int, Place]:
-    """Where to go on, for each of a topic's partitions that was read before. They stay so until the commit."""
+    """Where to continue in each of a topic's partitions that was read before. The rows stay locked until the commit."""
     rows = await connection.fetch(
         """
         select kafka_partition, next_offset, topic_id
@@ -51,7 +51,7 @@ async def find_places(connection: Connection, topic: str, partitions: Collection
 
 
 async def save_places(connection: Connection, topic: str, places: Mapping[int, Place]) -> None:
-    """Go on from these places, by partition of a topic."""
+    """Store where each partition of a topic continues."""
     await connection.execute(
         """
         insert into usage_offset (topic, kafka_partition, next_offset, topic_id)
@@ -67,7 +67,7 @@ async def save_places(connection: Connection, topic: str, places: Mapping[int, P
 
 
 async def move(connection: Connection, topic: str, topic_id: str, read: Mapping[int, tuple[int, int]]) -> bool:
-    """Move partitions from one offset to a later one; False if one of them is not where it is to be moved from."""
+    """Move partitions from one offset to a later one; False, and no change, if any is not at its first offset."""
     places = await find_places(connection, topic, read)
     for partition, (first, after) in read.items():
         if places.get(partition, Place(0, topic_id)) != Place(first, topic_id) or after < first:
@@ -77,7 +77,7 @@ async def move(connection: Connection, topic: str, topic_id: str, read: Mapping[
 
 
 async def set_aside(connection: Connection, topic: str, partition: int) -> None:
-    """Keep the records of a partition under other names of its topic: others come in their places."""
+    """Rename the topic of a partition's stored records, because new records will have the same offsets."""
     for table in ("usage_parked", "usage_deferred"):
         await connection.execute(
             f"update {table} set topic = topic || '@' || id where topic = $1 and kafka_partition = $2",  # noqa: S608
@@ -87,7 +87,7 @@ async def set_aside(connection: Connection, topic: str, partition: int) -> None:
 
 
 async def add_parked(connection: Connection, records: Collection[tuple[StoredRecord, str]], now: datetime) -> None:
-    """Park records, each for a reason; one that is parked already stays as it is."""
+    """Park records, each for a reason; a record that is already parked does not change."""
     await connection.executemany(
         """
         insert into usage_parked (
@@ -101,7 +101,7 @@ async def add_parked(connection: Connection, records: Collection[tuple[StoredRec
 
 
 async def add_deferred(connection: Connection, records: Collection[tuple[StoredRecord, str]], now: datetime) -> None:
-    """Defer records, each until the lock of an agency can be had."""
+    """Defer records, each until its agency's use can be counted."""
     await connection.executemany(
         """
         insert into usage_deferred (
@@ -115,7 +115,7 @@ async def add_deferred(connection: Connection, records: Collection[tuple[StoredR
 
 
 async def list_waited_for(connection: Connection, lane: int, lanes: int) -> list[str]:
-    """The agencies for which records of a lane's partitions wait, the longest wait first."""
+    """The agencies that records of a lane's partitions wait for, the longest wait first."""
     rows = await connection.fetch(
         """
         select waits_for
@@ -131,7 +131,7 @@ async def list_waited_for(connection: Connection, lane: int, lanes: int) -> list
 
 
 async def find_oldest_deferred(connection: Connection) -> datetime | None:
-    """Since when a record has waited; None if none waits."""
+    """Since when the oldest record has been deferred; None if none is."""
     instant: datetime | None = await connection.fetchval("select min(deferred_at) from usage_deferred")
     return instant
 
@@ -153,7 +153,7 @@ async def count_deferred(connection: Connection, most: int) -> int:
 async def take_deferred(
     connection: Connection, until: Mapping[str, int | None], lane: int, lanes: int, limit: int
 ) -> list[StoredRecord]:
-    """Delete the first records of a lane's partitions that wait for agencies; returns them in their order.
+    """Delete the first records of a lane's partitions that wait for these agencies; returns them in order.
 
     `until` is the last ID to take for each agency; None takes all.
     """
@@ -200,7 +200,7 @@ async def count_parked(connection: Connection, most: int) -> int:
 
 
 async def delete_parked(connection: Connection, ids: Sequence[int]) -> list[int]:
-    """Delete parked records; returns those that were there."""
+    """Delete parked records; returns the IDs of those that existed."""
     rows = await connection.fetch("delete from usage_parked where id = any($1::bigint[]) returning id", list(ids))
     return sorted(row["id"] for row in rows)
 
@@ -212,7 +212,7 @@ async def find_oldest_parked(connection: Connection) -> datetime | None:
 
 
 async def delete_old_parked(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete at most `limit` records that were parked by then, oldest first; returns how many."""
+    """Delete at most `limit` records that were parked by `before`, oldest first; returns how many."""
     deleted: int = await connection.fetchval(
         """
         with deleted as (

@@ -1,4 +1,4 @@
-"""The replies to consumed uses, by Idempotency-Key: kept for a day at least, and dropped by day."""
+"""The replies to consumption requests, by Idempotency-Key: kept for at least a day, and dropped by day."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta

@@ -1,4 +1,4 @@
-"""Who has used more in the present period than quotas would allow."""
+"""Who has used more in the current period than quotas would allow."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,10 +9,10 @@ from muster_runtime.database.connections import Connection
 
 
 async def find_above(connection: Connection, quotas: Sequence[LoweredQuota], at: datetime) -> list[Above]:
-    """Of each quota that is used above its limit by how many, by agency; who is not stopped by it does not count.
+    """How many people exceed each quota, by agency and feature. People whom the quota does not stop do not count.
 
-    That is who has a grant then, of the feature or of further uses, or whose seat's trial goes on. One statement reads
-    the sums of these agencies, features, and periods, and no others.
+    Those have a grant of the feature, or an unspent quota grant, at an instant, or a seat whose trial continues. One
+    statement reads the sums of these agencies, features, and periods, and no others.
     """
     rows = await connection.fetch(
         """

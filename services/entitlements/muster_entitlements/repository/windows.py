@@ -14,10 +14,10 @@ from muster_runtime.pacing import Pace
 
 _FIELDS = tuple(field.name for field in fields(Window))
 
-# The columns of a window, of the table as w.
+# The columns of a window; the table's alias is w.
 COLUMNS = ", ".join(f"w.{name}" for name in _FIELDS)
 
-# The same beside the columns of other tables.
+# The same under names that do not collide with the columns of other tables.
 NAMED_COLUMNS = ", ".join(f"w.{name} as w_{name}" for name in _FIELDS)
 
 _WINDOW = f"select {COLUMNS}"
@@ -26,9 +26,9 @@ _WINDOW = f"select {COLUMNS}"
 async def save_windows(
     connection: Connection, windows: Sequence[Window], spent: Mapping[str, timedelta] | None = None
 ) -> None:
-    """Store windows, in place of those of the same enrollment and feature.
+    """Store windows, which replace those of the same enrollment and feature.
 
-    How long trials of a feature were open before another window took their place, `spent`, is kept: it counts as used.
+    `spent` is how long replaced trials of a feature were open. It is added to what is stored, and counts as used.
     """
     spent = spent or {}
     await connection.execute(
@@ -151,7 +151,7 @@ async def list_open_pools_windows(connection: Connection) -> dict[str, dict[str,
 async def save_extensions(
     connection: Connection, agency_id: str, enrollment_id: str, ends_at: datetime, features: Sequence[str]
 ) -> list[Extension]:
-    """Let the windows of features end at an instant, if they would end before it; returns those that changed."""
+    """Extend the windows of features to an instant, if they end before it; returns the extensions."""
     rows = await connection.fetch(
         """
         update feature_window as changed
@@ -194,7 +194,7 @@ async def find_used_trials(
 ) -> dict[str, timedelta]:
     """How long an agency's trials of each feature were open before an instant, over all its enrollments.
 
-    What agencies used that it continues is part of it.
+    What the agencies that it continues have used is included.
     """
     rows = await connection.fetch(
         """
@@ -216,7 +216,7 @@ async def find_used_trials(
 
 
 async def list_used_trials(connection: Connection) -> dict[str, dict[str, timedelta]]:
-    """As find_used_trials, of every agency before its current term: by agency and feature."""
+    """find_used_trials for every agency before its current term, by agency and feature."""
     rows = await connection.fetch(
         """
         select

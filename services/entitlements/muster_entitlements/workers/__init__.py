@@ -1,1 +1,1 @@
-"""The long-running duties: processing seat files; and the rebuild of the pools' counts."""
+"""The long-running duties, such as processing seat files, and the rebuilds of projections."""

@@ -1,4 +1,4 @@
-"""The worker that brings published versions of the feature catalog to the agencies, one after the other."""
+"""The worker that rolls out published versions of the feature catalog to the agencies, one after the other."""
 
 import asyncio
 from functools import partial
@@ -13,12 +13,12 @@ from muster_runtime.database.transactions import RETRYABLE, Connection
 from muster_runtime.identifiers import new_id
 from muster_runtime.service import Runtime, Worker
 
-# How long an agency waits after a failure, such as a lock that is held, or for its deadlines; the others go on.
+# How long an agency waits after a failure, such as a held lock, or for its deadlines. The others continue.
 RETRY_SECONDS = 2.0
 
 WAITING_AGENCIES = Gauge(
     "muster_catalog_waiting_agencies",
-    "Agencies that wait for a version of the catalog that they should have; seconds after a publication, none, but for "
+    "Agencies waiting for a catalog version that applies to them; seconds after a publication, none except "
     "those whose deadlines wait.",
     ["service"],
 )
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def count_waiting_agencies(connection: Connection) -> None:
-    """Bring the metric up to date."""
+    """Update the metric."""
     WAITING_AGENCIES.labels("entitlements").set(len(await catalogs.list_waiting(connection)))
 
 
@@ -61,5 +61,5 @@ async def _roll_out(runtime: Runtime, agency_id: str) -> bool:
         return False
 
 
-# Several processes may run it at once: under the agency's lock, a step that is done already changes nothing.
+# Several processes may run it at once: under the agency's lock, a step that is already done changes nothing.
 CATALOG_ROLLOUT = Worker("catalog-rollout", _run, partial(catalogs.find_oldest_wait, kinds=WAITED_FOR))

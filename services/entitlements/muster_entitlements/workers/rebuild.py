@@ -1,4 +1,4 @@
-"""`entitlements.seats-in-use`: how many seats of its pool each agency holds, counted from the events of its seats."""
+"""`entitlements.seats-in-use`: how many seats of its pool each agency holds, counted from seat events."""
 
 import asyncio
 from array import array
@@ -54,7 +54,7 @@ select exists (
 
 @dataclass(frozen=True)
 class Account:
-    """An agency's pool and seats, and the last position of its stream of seats, all at one instant."""
+    """An agency's pool and seats, and the last position of its stream of seat events, all at one instant."""
 
     agency_id: str
     in_use: int
@@ -84,7 +84,7 @@ class Account:
 
 
 class Changes:
-    """How each event of a stream changes the number of seats held: first occurrences only, without a hole."""
+    """How each event of a stream changes the number of seats held. Repetitions and events after a hole do not count."""
 
     def __init__(self) -> None:
         self._epoch = 1
@@ -108,9 +108,9 @@ class Changes:
 class SeatsInUse:
     """The pools' counts, compared with a count of the events.
 
-    Commands may continue meanwhile without causing false differences: one statement reads a pool, its seats, and the
-    last position of their stream, so they belong together, and the topic is counted up to exactly that position. The
-    topic has it as soon as the outbox has no event up to it, because a row is deleted once Kafka has acknowledged it.
+    Commands may continue meanwhile without causing false differences. One statement reads a pool, its seats, and the
+    last position of their stream, and the topic is counted up to exactly that position. The topic has reached it once
+    the outbox has no event up to it, because a row is deleted when Kafka has acknowledged it.
     """
 
     def __init__(self, database: Database, log: TopicLog) -> None:
@@ -129,7 +129,7 @@ class SeatsInUse:
             yield cls(database, log)
 
     async def replay(self) -> None:
-        """Count what the topic holds."""
+        """Count the events of the topic."""
         async for records in self._log.batches():
             for record in records:
                 self.records += 1
@@ -141,7 +141,7 @@ class SeatsInUse:
             return [difference for *_, difference in await self._differences(connection)]
 
     async def swap(self, reason: str) -> Sequence[Difference]:
-        """Correct each of these agencies in a separate transaction. Under its lock, no command changes anything."""
+        """Correct each agency that differs in its own transaction. Its lock keeps commands from changing anything."""
         differences: list[Difference] = []
         context = correction(self._database.clock.now())
         for suspect in await self.compare():
@@ -157,12 +157,12 @@ class SeatsInUse:
             envelope = read_headers(record.headers)
             change = self._change(envelope.type, record.value or b"")
         except (MalformedRecord, ValidationError, LookupError):
-            self.unread += 1  # the hole that it leaves in its stream is seen
+            self.unread += 1  # the hole that it leaves in its stream is noticed
             return
         self._streams[envelope.agency_id].add(envelope.epoch, envelope.sequence, change)
 
     def _change(self, event_type: str, value: bytes) -> int:
-        """A seat counts from when it is reserved or, without that, assigned, until it is revoked."""
+        """A seat counts from its reservation, or its assignment if it was not reserved, until it is revoked."""
         if event_type == SeatReserved.event_type:
             self._reserved.add(SeatReserved.model_validate_json(value).seat_id)
             return 1
@@ -208,7 +208,7 @@ class SeatsInUse:
 
 
 def _correct(uow: UnitOfWork, account: Account, told: int, reason: str) -> None:
-    # As after a resize: that the limit was met holds on only where no seat is free.
+    # As after a resize, `limit_met` stays true only if no seat is free.
     in_use = told - account.revoking
     limit_met = account.limit_met and in_use == account.cap
     uow.writes.add(pools.save_seats_in_use(account.agency_id, in_use - account.in_use, limit_met=limit_met))

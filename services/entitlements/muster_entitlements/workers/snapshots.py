@@ -1,7 +1,7 @@
-"""`entitlements.snapshot`: the topic of present access, compared with the tables, and published again where it differs.
+"""`entitlements.snapshot`: compares the snapshot topic with the tables, and publishes again what differs.
 
-A step is one transaction that publishes STEP_SEATS seats. So a rebuild that was killed goes on where it was: what it
-has published differs no longer.
+A step is one transaction that publishes STEP_SEATS seats. A rebuild that was killed continues where it stopped, because
+what it has published no longer differs.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ _UNPUBLISHED = (
     "the runbook outbox-stuck.md"
 )
 
-# What a command changes between the reading of the tables and of the topic is a difference once, but not so often.
+# What a command changes between reading the tables and reading the topic differs in one look, but not in this many.
 _LOOKS = 3
 
 _Lasting = TypeVar("_Lasting", GrantedAccess, FurtherUses)
@@ -62,7 +62,7 @@ _Standing = tuple[int, str, datetime | None, tuple[GrantedAccess, ...], tuple[Qu
 
 @dataclass(frozen=True)
 class Suspects:
-    """What differs of an agency: its own record, the records of people, and why it cannot be corrected."""
+    """What differs for an agency: its own record, the records of people, and why they cannot be corrected."""
 
     agency_id: str
     itself: bool
@@ -78,7 +78,7 @@ class Suspects:
 
     @property
     def difference(self) -> Difference:
-        """What is reported of it."""
+        """The difference to report."""
         found = ["its own record"] * self.itself
         if self.subject_refs:
             people = len(self.subject_refs)
@@ -88,12 +88,12 @@ class Suspects:
 
 @dataclass
 class Folded:
-    """What the topic holds: the latest record of each key of a partition, whichever agency wrote it."""
+    """The content of the topic: the latest record of each key in a partition, whichever agency wrote it."""
 
     agencies: dict[str, AgencyAccess] = field(default_factory=dict)
     seats: defaultdict[str, dict[str, _Standing]] = field(default_factory=lambda: defaultdict(dict))
     revisions: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # the highest of each agency
-    _standings: dict[_Standing, _Standing] = field(default_factory=dict)  # each one once: millions are alike
+    _standings: dict[_Standing, _Standing] = field(default_factory=dict)  # each stored once: millions are equal
     _partitions: dict[str, int] = field(default_factory=dict)  # of agencies
 
     def take(self, record: Record) -> None:
@@ -119,7 +119,7 @@ class Folded:
         self.revisions[agency_id] = max(self.revisions[agency_id], revision)
 
     def _erase(self, agency_id: str, subject_ref: str, partition: int) -> None:
-        """Forget a person; another agency's, too, whose record compaction deletes for this tombstone."""
+        """Forget a person; if the agency has none, those of others in the partition: compaction deletes them too."""
         if self.seats[agency_id].pop(subject_ref, None) is None:
             for other, number in self._partitions.items():
                 if number == partition:
@@ -127,7 +127,7 @@ class Folded:
 
 
 class Snapshot:
-    """The topic, folded, next to the tables. Commands may continue meanwhile."""
+    """Compares the folded topic with the tables. Commands may continue meanwhile."""
 
     def __init__(self, database: Database, log: TopicLog) -> None:
         self.records = 0
@@ -144,7 +144,7 @@ class Snapshot:
             yield cls(database, log)
 
     async def replay(self) -> None:
-        """Fold what the topic holds."""
+        """Fold the records of the topic."""
         async for records in self._log.batches():
             for record in records:
                 self.records += 1
@@ -158,7 +158,7 @@ class Snapshot:
         return [suspects.difference async for suspects in self._suspects()]
 
     async def swap(self, reason: str) -> Sequence[Difference]:
-        """Publish what differs of each agency as soon as it is known, step by step, each under its agency's lock."""
+        """Publish what differs for each agency as soon as it is known, in steps under the agency's lock."""
         found = []
         context = correction(self._database.clock.now())
         async for suspects in self._suspects():
@@ -168,7 +168,7 @@ class Snapshot:
         return found
 
     async def _suspects(self) -> AsyncIterator[Suspects]:
-        """The agencies that differ. One whose records stay in the outbox stops none of the others."""
+        """The agencies that differ. If the records of one stay in the outbox, the others continue."""
         async with self._database.read(EVERY_AGENCY) as connection:
             known = await snapshots.list_pools(connection)
         for agency_id in sorted({*known, *self._folded.agencies, *self._folded.seats}):
@@ -196,7 +196,7 @@ class Snapshot:
                 told is None
                 or _as_of(told, access.revision, now) != access
                 or told.revision < await pools.find_first_revision(connection) <= pool.revision  # a raised epoch
-                or self._folded.revisions[agency_id] > pool.revision  # the tables went back
+                or self._folded.revisions[agency_id] > pool.revision  # the tables were rolled back
             )
             return Suspects(agency_id, itself, frozenset(await self._differing(connection, pool, now)))
 
@@ -220,7 +220,7 @@ class Snapshot:
         return differing | (told.keys() - held)
 
     async def _is_published(self, agency_id: str) -> bool:
-        """Wait until an agency's records have left the outbox; whether they have."""
+        """Wait until an agency's records have left the outbox; returns whether they have."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._database.read(agency_id) as connection:
                 while await snapshots.is_publishing(connection, _TOPIC, agency_id):
@@ -230,9 +230,9 @@ class Snapshot:
         return True
 
     async def _publish(self, suspects: Suspects, reason: str, context: Context) -> None:
-        """People first: with the agency's own record, a copy takes who has none for a person without a seat.
+        """Publish people first: once a copy has the agency's record, it takes a person without one to have no seat.
 
-        The revision increases: callers keep an answer that was wrong until it does.
+        The revision increases, because callers keep a wrong answer until it does.
         """
         agency_id, subject_refs = suspects.agency_id, sorted(suspects.subject_refs)
         for start in range(0, len(subject_refs) or 1, STEP_SEATS):
@@ -248,7 +248,7 @@ class Snapshot:
 def _as_of(access: AgencyAccess, revision: int, now: datetime) -> AgencyAccess:
     """An agency's record as it would be published now.
 
-    Seats increase the revision, and grants and periods end by themselves.
+    Changes of seats increase the revision without a new record of the agency, and grants and periods end by themselves.
     """
     lasting = {
         "grants": list(_lasting(access.grants, now)),

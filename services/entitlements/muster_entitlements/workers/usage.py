@@ -1,11 +1,12 @@
-"""The intake of the usage topic: its producers are not Muster's, and number nothing.
+"""The intake of the usage topic. Its producers are outside Muster, and their events have no sequence.
 
-One transaction counts a batch, parks what cannot be counted, and stores where to go on. So a kill at any point counts
-each event once; so do producers that send again, because an event counts once by its source and ID.
+One transaction counts a batch, parks what cannot be counted, and stores where to continue. So each event counts once,
+even after a kill at any point. If a producer sends an event again, it still counts once, by its source and ID.
 
-If the lock of an agency is held for longer, the same transaction defers its records, so that no other agency waits.
-They are counted in their order once the lock can be had, and so is what comes after them. The same goes for an agency
-ahead of the clock, which is counted alone, and for one that is not enrolled, until its enrollment would have been read.
+If an agency's lock stays held, the same transaction defers the agency's records, so that no other agency waits. They,
+and the records after them, are counted in order once the lock is free. The records of an agency ahead of the clock are
+also deferred, and counted alone. Those of an agency that is not enrolled are deferred until its enrollment would have
+been read.
 
 The partitions are read in lanes: while one waits for the database, another reads records, here or in another process.
 """
@@ -40,11 +41,11 @@ from muster_runtime.service import Runtime, Worker
 
 LANES = 2
 
-# Until a failure is tried again, and a process asks again whether it is to read.
+# How long until a failure is retried, and until a standby process tries to take the lease again.
 RETRY_SECONDS = 1.0
 STANDBY_SECONDS = 0.5
 
-# How often it looks whether the topic, and where it goes on, are still as they were: what comes would not show it.
+# How often to check that the topic and the stored offsets are unchanged: the records that arrive would not show it.
 LOOK_SECONDS = 5.0
 
 USAGE_LAG = Gauge(
@@ -57,11 +58,11 @@ _log = structlog.get_logger(__name__)
 
 
 class AgencyAhead(RetryableError):
-    """One agency of several is ahead of the clock: it is counted alone, so that no other one gets its time."""
+    """One agency of several is ahead of the clock. It is counted alone, so that the others do not get its time."""
 
 
 def usage_worker() -> Worker:
-    """The worker of a process. Of several, one reads each lane."""
+    """The worker of a process. Of several processes, one reads each lane."""
 
     async def run(runtime: Runtime) -> None:
         await run_together(*(UsageIntake(runtime, Lane(number, LANES)).run() for number in range(LANES)))
@@ -82,14 +83,14 @@ class UsageIntake:
         self.deferred = Deferred(runtime, lane)
 
     async def run(self) -> None:
-        """Count what comes, until canceled."""
+        """Count records until canceled."""
         try:
             while not is_canceled():
                 try:
                     if await self._lease.take():
                         await self._read()
                     else:
-                        self._lag.set(0)  # another process reads the lane, and says how far it is
+                        self._lag.set(0)  # another process reads the lane, and reports its lag
                         await asyncio.sleep(STANDBY_SECONDS)
                 except (KafkaError, *RETRYABLE) as error:
                     _log.warning("usage_intake_retried", error=describe(error))
@@ -105,11 +106,11 @@ class UsageIntake:
             poller = Poller(self._runtime, consumer, self._places.next)
             look_at = 0.0
             async with self._lease.renewed():
-                more = await self.deferred.count()  # a batch that cannot be taken may wait for this
+                more = await self.deferred.count()  # a batch that cannot be deferred may wait for this
             following = asyncio.create_task(_fetch(poller, wait=not more))
             try:
                 while await self._lease.take():
-                    if time.monotonic() > look_at:  # where nothing comes, Kafka may be out of reach
+                    if time.monotonic() > look_at:  # if no records arrive, Kafka may be unreachable
                         self._lag.set(await self._places.look(self._runtime.database, consumer, self._topic))
                         look_at = time.monotonic() + LOOK_SECONDS
                     batch = await following
@@ -124,18 +125,18 @@ class UsageIntake:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[AIOKafkaConsumer]:
-        """The client of the lane's partitions, which goes on where the database says."""
+        """The client for the lane's partitions, positioned where the database says."""
         settings = self._runtime.settings
         consumer = AIOKafkaConsumer(
             self._topic,
             **self._runtime.kafka.options(),
             client_id=f"{self._runtime.service.name}-usage-{self._lane.number}-{settings.instance}",
             enable_auto_commit=False,
-            auto_offset_reset="none",  # what is lost is to be seen
+            auto_offset_reset="none",  # lost records must be noticed
             isolation_level="read_committed",  # a producer may use transactions, and abort them
             fetch_max_wait_ms=POLL_MS,
             fetch_min_bytes=FETCH_MIN_BYTES,
-            metadata_max_age_ms=int(LOOK_SECONDS * 1000),  # new partitions are seen by these alone
+            metadata_max_age_ms=int(LOOK_SECONDS * 1000),  # only metadata shows new partitions
         )
         try:
             await consumer.start()
@@ -148,7 +149,7 @@ class UsageIntake:
             await self.deferred.read()
             for partition, offset in self._places.next.items():
                 consumer.seek(partition, offset)
-            if assignment_of(consumer) is not assigned:  # meanwhile the topic has got others
+            if assignment_of(consumer) is not assigned:  # the topic's partitions have changed meanwhile
                 raise PartitionsChanged
             yield consumer
         finally:
@@ -174,7 +175,7 @@ class UsageIntake:
         return not clock.virtual and instant > clock.now() + MAX_SKEW
 
     async def _count(self, batch: Batch) -> None:
-        """Count what can be, and defer the records of agencies that wait. Raises AgencyAhead."""
+        """Count what can be counted, and defer the records of agencies that wait. Raises AgencyAhead."""
         waiting = {p: use.agency_id for p, use in batch.uses.items() if use.agency_id in self.deferred.agencies}
         counted = {place: use for place, use in batch.uses.items() if place not in waiting}
         agencies = {use.agency_id for use in counted.values()} or {EVERY_AGENCY}
@@ -189,7 +190,7 @@ class UsageIntake:
 
 
 async def _fetch(poller: Poller, *, wait: bool = True) -> Batch:
-    """The next batch, which is empty if nothing comes, or has come where that is not waited for."""
+    """The next batch. It is empty if no records arrive in time or, without `wait`, if none are there already."""
     parts = await poller.poll(BATCH_RECORDS, POLL_MS if wait else 0)
     after = {partition: part[-1].offset + 1 for partition, part in parts.items()}
     return await Batch.read([record for part in parts.values() for record in part], after)

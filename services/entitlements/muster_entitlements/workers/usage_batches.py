@@ -1,4 +1,4 @@
-"""Batches of reported use, as read from the topic or from what was deferred, and counting or parking them."""
+"""Counts or parks batches of reported use, which are read from the topic or were deferred."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -26,24 +26,24 @@ from muster_runtime.service import Runtime
 
 BATCH_RECORDS = 2_000
 
-# What is kept of a record that is too large.
+# How much is kept of the value of a record that is too large.
 SHOWN_BYTES = 1024
 
-# How long a batch waits for the locks of agencies: most transactions, and those of the other lanes, end sooner.
+# How long a batch waits for agencies' locks: most transactions, including those of the other lanes, end sooner.
 BATCH_LOCK = Lock(patience_seconds=0.5)
 
 _log = structlog.get_logger(__name__)
 
 
 class ParkedFull(RetryableError):
-    """No more records are parked until an operator has discarded some: the lane waits, and its records on the topic."""
+    """The limit of parked records is reached. Until an operator discards some, the lane waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records, and by their place the uses that they say, or why they say none.
+    """Records; and, by place, the uses that were read from them, or why a record is invalid.
 
-    `after` is where each partition goes on.
+    `after` is the offset at which each partition continues.
     """
 
     records: Sequence[Record | StoredRecord]
@@ -55,13 +55,13 @@ class Batch:
     async def read(
         cls, records: Sequence[Record | StoredRecord], after: Mapping[TopicPartition, int] | None = None
     ) -> "Batch":
-        """Read what records say, while others have their turns."""
+        """Read records, and let others use the event loop in between."""
         batch, pace = cls(records, after or {}), Pace()
         for place, record in enumerate(records):
             try:
                 batch.uses[place] = read_record(record)
             except InvalidInput as refusal:
-                batch.parked[place] = refusal.with_traceback(None)  # which would keep the batch until a collection
+                batch.parked[place] = refusal.with_traceback(None)  # it would keep the batch in memory
             except Exception as error:  # one record must never stop the others
                 batch.parked[place] = InvalidInput("record", "", f"must be readable, and raised {type(error).__name__}")
             await pace.keep()
@@ -69,7 +69,7 @@ class Batch:
 
     @property
     def agencies(self) -> set[str]:
-        """Those whose uses it has."""
+        """The agencies whose uses it has."""
         return {use.agency_id for use in self.uses.values()}
 
     def stored(self, place: int) -> StoredRecord:
@@ -97,7 +97,7 @@ def reason_of(refusal: InvalidInput) -> str:
 
 
 async def count_or_park(uow: UnitOfWork, batch: Batch, uses: Mapping[int, Use]) -> None:
-    """Count these uses of a batch; park those that are refused, and the records that say none. Raises ParkedFull."""
+    """Count these uses of a batch; park those that are refused, and the invalid records. Raises ParkedFull."""
     tally = await count_uses(uow, uses, Nearest())
     refused = {**batch.parked, **tally.refused}
     if refused:
@@ -108,6 +108,6 @@ async def count_or_park(uow: UnitOfWork, batch: Batch, uses: Mapping[int, Use]) 
 
 
 async def require_room(uow: UnitOfWork) -> None:
-    """Raise ParkedFull if as many records are parked as may be."""
+    """Raise ParkedFull if the limit of parked records is reached."""
     if await parked_usage.is_full(uow.connection):
-        raise ParkedFull("records of use cannot be parked: as many as may be are parked already")
+        raise ParkedFull("usage records cannot be parked: the limit of parked records is reached")

@@ -1,6 +1,6 @@
-"""Use that is read and cannot be counted yet: its agency is locked, ahead of the clock, or not known to be enrolled.
+"""Use that cannot be counted yet: its agency is locked, ahead of the clock, or not known to be enrolled.
 
-It is stored by the transaction that moves the offset on, and is counted in its order, as is what follows it.
+The transaction that moves the offset stores the records. They, and the agency's later records, are counted in order.
 """
 
 import time
@@ -30,13 +30,13 @@ from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOf
 from muster_runtime.errors import RetryableError, describe
 from muster_runtime.service import Runtime
 
-# How many records wait, but for those of the batch that reaches it. Then what follows waits on its topic.
+# How many records are deferred; the batch that reaches the limit may exceed it. Then later records wait on the topic.
 MOST_DEFERRED = 100_000
 
-# How long one batch of them waits for its agency's lock: it is tried again after each batch of the topic.
+# How long a deferred batch waits for its agency's lock. It is retried after each batch of the topic.
 DEFERRED_LOCK = Lock(patience_seconds=0.05)
 
-# How long they are counted between two batches of the topic.
+# How long deferred records are counted between two batches of the topic.
 COUNT_SECONDS = 0.5
 
 LOGGED_AGENCIES = 10
@@ -45,21 +45,21 @@ _log = structlog.get_logger(__name__)
 
 
 class DeferredFull(RetryableError):
-    """No more records are deferred until some have been counted: the lane waits, and its records on the topic."""
+    """The limit of deferred records is reached. Until some are counted, the lane waits."""
 
 
 class Deferred:
-    """The deferred records of a lane. `agencies` are those whose use is deferred, in turn."""
+    """The deferred records of a lane. `agencies` are those whose use is deferred, in the order of their turns."""
 
     def __init__(self, runtime: Runtime, lane: Lane) -> None:
         self._runtime = runtime
         self._lane = lane
         self._strangers = Strangers(runtime)
-        self._refused: set[str] = set()  # agencies of which something is to be parked, and cannot be
+        self._refused: set[str] = set()  # agencies with records that cannot be parked for lack of room
         self.agencies: dict[str, None] = {}
 
     async def read(self) -> None:
-        """Read from the database, which may have gone back, what is deferred."""
+        """Read what is deferred from the database, which may have been rolled back."""
         async with self._runtime.database.connection() as connection:
             self.agencies = dict.fromkeys(
                 await usage_intake.list_waited_for(connection, self._lane.number, self._lane.lanes)
@@ -67,23 +67,23 @@ class Deferred:
         self._refused &= self.agencies.keys()
 
     async def unknown(self, agencies: Set[str]) -> set[str]:
-        """Those of the agencies that are not enrolled: what names them takes no lock, and waits for none."""
+        """The agencies that are not enrolled. Records that name them take no lock, and wait for none."""
         if not agencies:
             return set()
         async with self._runtime.database.connection() as connection:
             return {*agencies} - await pools.find_enrolled(connection, agencies)
 
     def wait_for(self, agencies: Iterable[str]) -> None:
-        """Defer what comes of these agencies."""
+        """Defer the further records of these agencies."""
         self.agencies |= dict.fromkeys(sorted(agencies))
 
     async def add(self, uow: UnitOfWork, batch: Batch, waiting: Mapping[int, str]) -> None:
         """Defer records of a batch, each for an agency. Raises DeferredFull.
 
-        Raises ParkedFull if some of them may have to be parked, and nothing can be.
+        Raises ParkedFull if some of them may have to be parked and there is no room.
         """
         if await usage_intake.count_deferred(uow.connection, MOST_DEFERRED) == MOST_DEFERRED:
-            raise DeferredFull("records of use cannot be deferred: as many as may be wait already")
+            raise DeferredFull("usage records cannot be deferred: the limit of deferred records is reached")
         agencies = set(waiting.values())
         if agencies & self._refused or agencies - await pools.find_enrolled(uow.connection, agencies):
             await require_room(uow)
@@ -92,15 +92,15 @@ class Deferred:
         _log.info("usage_deferred", records=len(waiting), agencies=sorted(agencies)[:LOGGED_AGENCIES])
 
     async def count(self) -> bool:
-        """Count deferred records until a lock cannot be had, or for a while; returns whether more can be counted."""
+        """Count deferred records until a lock is unavailable or time is up; returns whether more can be counted."""
         until = time.monotonic() + COUNT_SECONDS
         unknown = await self.unknown(self.agencies.keys())
         more = await self._count_enrolled([each for each in self.agencies if each not in unknown], until)
         if unknown:
             try:
                 await self._park_strangers(unknown)
-            except (KafkaError, *RETRYABLE) as error:  # the others go on
-                _log.warning("usage_strangers_wait", agencies=len(unknown), error=describe(error))
+            except (KafkaError, *RETRYABLE) as error:  # the others continue
+                _log.warning("usage_unknown_agencies_wait", agencies=len(unknown), error=describe(error))
         return more
 
     async def _count_enrolled(self, agencies: Sequence[str], until: float) -> bool:
@@ -118,7 +118,7 @@ class Deferred:
 
     async def _count(self, agency_id: str) -> None:
         del self.agencies[agency_id]
-        self.agencies[agency_id] = None  # the others come first next time
+        self.agencies[agency_id] = None  # next time, the others go first
         async with writing(self._runtime, {agency_id}, DEFERRED_LOCK) as uow:
             batch = await Batch.read(await self._take(uow, {agency_id: None}))
             await count_or_park(uow, batch, batch.uses)
@@ -126,7 +126,7 @@ class Deferred:
             del self.agencies[agency_id]
 
     async def _park_strangers(self, unknown: Set[str]) -> None:
-        """Park what is settled of agencies that are unknown even now."""
+        """Park the settled records of agencies that are still unknown."""
         settled = await self._strangers.settled(unknown)
         still = await self.unknown(settled.keys())
         if not still:

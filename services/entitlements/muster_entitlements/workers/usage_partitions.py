@@ -1,4 +1,4 @@
-"""The upkeep of the partitions of counted use: made ahead of their days, and dropped when they are over."""
+"""Maintains the partitions of counted use: creates them ahead of their days, and drops them when they are over."""
 
 import asyncio
 from datetime import UTC, date, datetime, time, timedelta
@@ -6,21 +6,21 @@ from datetime import UTC, date, datetime, time, timedelta
 import structlog
 
 from muster_entitlements.repository import usage
-from muster_runtime.errors import describe
 from muster_runtime.database.transactions import RETRYABLE, Connection
+from muster_runtime.errors import describe
 from muster_runtime.service import Runtime, Worker
 
-# How many days pass until they are looked after again: fewer than they are made ahead.
+# Days between two runs: fewer than the number of days for which partitions are created ahead.
 DAYS = 2
 
-# While a long read is in the way, each attempt holds all use back for seconds; nothing is in a hurry.
+# While a long read blocks the way, each attempt delays all use for seconds. Nothing is urgent.
 RETRY_SECONDS = 60.0
 
 _log = structlog.get_logger(__name__)
 
 
 async def _nothing_due(_connection: Connection) -> datetime | None:
-    """A partition that comes late costs nothing: the default one takes its rows, until it is there."""
+    """Nothing is ever overdue: until a partition exists, the default one takes its rows."""
     return None
 
 

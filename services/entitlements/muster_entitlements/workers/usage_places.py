@@ -1,6 +1,6 @@
-"""Where the intake of use goes on: as its database says, in the topic of which it says so.
+"""Where the usage intake continues: at the offsets in its database, in the topic that they belong to.
 
-The producers of the topic number nothing, so nothing else would show what is missed.
+The events of the topic have no sequence, so nothing else would show that records are missing.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from muster_runtime.messaging import passing
 from muster_runtime.messaging.client_internals import client_of, leaderless
 from muster_runtime.messaging.topic_ids import find_topic_id
 
-# How long Kafka may take for its answers.
+# How long Kafka may take to answer.
 KAFKA_SECONDS = 4.0
 
 _log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One of so many lanes: the partitions whose numbers leave `number` when divided by `lanes`."""
+    """One of `lanes` lanes: the partitions whose numbers are `number` modulo `lanes`."""
 
     number: int
     lanes: int
@@ -37,16 +37,16 @@ class Lane:
         return partition.partition % self.lanes == self.number
 
 
-# For all partitions.
+# The single lane of all partitions.
 ALL = Lane(0, 1)
 
 
 class OffsetsMoved(RetryableError):
-    """The database says another place: it has gone back, another process has read further, or the topic is another."""
+    """The stored offsets differ: the database was rolled back, another process read on, or the topic was recreated."""
 
 
 class Places:
-    """Where each partition goes on, in `next`; the topic must stay the one of `topic_id`."""
+    """`next` has the offset at which each partition continues, in the topic with the ID `topic_id`."""
 
     def __init__(self, topic_id: str = "") -> None:
         self.topic_id = topic_id
@@ -61,7 +61,7 @@ class Places:
         topic: str,
         partitions: Collection[TopicPartition],
     ) -> "Places":
-        """Where these partitions go on. Another topic of the same name is read from its beginning."""
+        """Where these partitions continue. A topic that was recreated is read from its beginning."""
         topic_id, begins, ends = await _ask(consumer, topic, partitions)
         places = cls(topic_id)
         async with database.connection() as connection, connection.transaction():
@@ -70,7 +70,7 @@ class Places:
                 number = partition.partition
                 offset, known = stored.get(number, Place(0, topic_id))
                 if known not in (None, topic_id) or offset > ends.get(partition, offset):
-                    _log.error("usage_topic_made_again", partition=number, offset=offset, topic_id=topic_id, was=known)
+                    _log.error("usage_topic_recreated", partition=number, offset=offset, topic_id=topic_id, was=known)
                     await usage_intake.set_aside(connection, FeatureUsed.topic, number)
                     await passing.forget(connection, group, FeatureUsed.topic, number)
                     offset = 0
@@ -84,28 +84,28 @@ class Places:
         return places
 
     async def look(self, database: Database, consumer: AIOKafkaConsumer, topic: str) -> int:
-        """How many records are still to be read. Raises what is retryable, also where they do not go on there."""
+        """How many records are still unread. Raises what is retryable, such as OffsetsMoved."""
         topic_id, _, ends = await _ask(consumer, topic, self.next)
-        if topic_id != self.topic_id:  # which may have partitions that the last one lacked
-            raise OffsetsMoved(f"{topic} was made again: it was {self.topic_id}, and is {topic_id}")
+        if topic_id != self.topic_id:  # the new topic may have more partitions
+            raise OffsetsMoved(f"{topic} was recreated: its ID was {self.topic_id}, and is now {topic_id}")
         async with database.connection() as connection:
             stored = await usage_intake.find_places(connection, FeatureUsed.topic, [p.partition for p in self.next])
         for partition, offset in self.next.items():
             if stored.get(partition.partition, Place(0, topic_id)) != Place(offset, topic_id):
-                raise OffsetsMoved(f"{topic}[{partition.partition}] does not go on at {offset} of {self.topic_id}")
+                raise OffsetsMoved(f"{topic}[{partition.partition}] does not continue at {offset} of {self.topic_id}")
         return sum(end - self.next[partition] for partition, end in ends.items())
 
     async def move(self, uow: UnitOfWork, after: Mapping[TopicPartition, int]) -> None:
-        """Store with a transaction that partitions go on from there. Raises OffsetsMoved."""
+        """Store in a transaction where partitions continue. Raises OffsetsMoved."""
         moves = {partition.partition: (self.next[partition], offset) for partition, offset in after.items()}
         if not await usage_intake.move(uow.connection, FeatureUsed.topic, self.topic_id, moves):
-            raise OffsetsMoved(f"the usage topic was read further, or the database has gone back: {moves}")
+            raise OffsetsMoved(f"the usage topic was read further, or the database was rolled back: {moves}")
 
 
 async def _ask(
     consumer: AIOKafkaConsumer, topic: str, partitions: Collection[TopicPartition]
 ) -> tuple[str, Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
-    """The topic's ID, and where those of the partitions begin and end that have a leader."""
+    """The topic's ID, and the offsets at which the partitions that have a leader begin and end."""
     without = leaderless(consumer)
     led = [partition for partition in partitions if partition not in without]
     async with asyncio.timeout(KAFKA_SECONDS):

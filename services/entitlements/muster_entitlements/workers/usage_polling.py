@@ -1,6 +1,6 @@
-"""Polling the usage topic: a partition with a record that the client cannot decode waits, and the others are read.
+"""Polls the usage topic. A partition with a record that the client cannot decode waits, and the others are read.
 
-An operator lets the intake past such a record as any consumer: POST /v1/partitions/{topic}/{partition}/pass.
+An operator lets the intake pass such a record, like any consumer: POST /v1/partitions/{topic}/{partition}/pass.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ POLL_MS = 100
 # more than counting them.
 FETCH_MIN_BYTES = 256 * 1024
 
-# What one poll may decompress, and about what one batch holds. Others write the topic, and bound nothing.
+# The most that one poll decompresses, and about the size of one batch. The topic's producers keep to no bound.
 MOST_BYTES = 16 * 1024 * 1024
 
-# How long one partition is polled alone: the answers to what was asked before, and to this, may each take POLL_MS.
+# How long one partition is polled alone: the answers to the previous request and to this one may each take POLL_MS.
 ALONE_POLL_MS = 5 * POLL_MS
 
-# Until a partition that waits is tried again.
+# How long until a waiting partition is tried again.
 WAIT_SECONDS = 2.0
 
 Polled = Mapping[TopicPartition, list[ConsumerRecord[bytes, bytes]]]
@@ -41,14 +41,14 @@ _log = structlog.get_logger(__name__)
 
 
 class PartitionsChanged(RetryableError):
-    """The client has assigned its partitions again, where the topic has others, or none for a moment."""
+    """The client has assigned its partitions again: the topic has others or, for a moment, none."""
 
     def __init__(self) -> None:
         super().__init__("the client has assigned its partitions again")
 
 
 class ClientBrokenDown(RetryableError):
-    """A task of the client's own has ended: it must be opened again."""
+    """One of the client's internal tasks has ended. The client must be opened again."""
 
 
 class Poller:
@@ -62,7 +62,7 @@ class Poller:
         self._waiting: dict[TopicPartition, float] = {}  # until when
 
     async def poll(self, limit: int, wait_ms: int = POLL_MS) -> Polled:
-        """What comes next. Raises what is retryable."""
+        """The next records. Raises what is retryable."""
         if has_broken_down(self._consumer):
             raise ClientBrokenDown("the client of the usage topic has broken down")
         polled = await self._poll(limit, wait_ms)
@@ -83,7 +83,7 @@ class Poller:
         except Exception as error:
             if _is_retryable(error):
                 raise
-        for partition in partitions:  # what the client had taken of any of them went with the error
+        for partition in partitions:  # the error discarded what the client had taken of any of them
             self._consumer.seek(partition, self._following[partition])
         polled = {}
         for partition in partitions:
@@ -93,7 +93,7 @@ class Poller:
         return polled
 
     async def _poll_all(self, partitions: Sequence[TopicPartition], limit: int, wait_ms: int) -> Polled:
-        """Records in equal shares: the client itself returns all that it holds of a partition before the next one's."""
+        """Records in equal shares. By itself, the client returns all that it has of one partition before the next."""
         polled: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = {}
         room, share = limit, limit // len(partitions) + 1
 
@@ -120,7 +120,7 @@ class Poller:
     async def _poll_alone(
         self, partition: TopicPartition, limit: int, most_bytes: int
     ) -> list[ConsumerRecord[bytes, bytes]]:
-        """The records before the one that cannot be decoded: one at a time, for what is decoded with it is lost."""
+        """The records before the one that cannot be decoded, one at a time: records decoded with it would be lost."""
         records: list[ConsumerRecord[bytes, bytes]] = []
         while len(records) < limit and most_bytes > 0:
             try:

@@ -1,7 +1,7 @@
-"""Agencies that no event has enrolled yet: after a restore, or while a stream is behind, their enrollment may come.
+"""Agencies that no event has enrolled yet. After a restore, or while a stream lags, their enrollment may still arrive.
 
-What was deferred of one can be parked once this service has read the stream of enrollments up to where it ended *after*
-that was deferred, and the agency is still unknown. What came later waits for a later end.
+An agency's deferred records can be parked if it is still unknown once this service has read the enrollment stream up to
+an end that was asked for *after* they were deferred. Later records wait for a later end.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from muster_runtime.messaging.kafka_topics import partitions_of
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.service import Runtime
 
-# How often it asks Kafka for ends: somebody may report use of strangers all the time.
+# How often to ask Kafka for ends at most: use of unknown agencies may be reported all the time.
 ASK_SECONDS = 1.0
 
-# How long an end counts: after that, the topic may be another one.
+# How long an end is valid: after that, the topic may have been recreated.
 END_SECONDS = 60.0
 
 
 class End(NamedTuple):
-    """Where an agency's stream ended, and the last record that had been deferred by then."""
+    """Where an agency's stream ended, and the last record that was deferred by then."""
 
     partition: int
     offset: int
@@ -36,7 +36,7 @@ class End(NamedTuple):
 
 
 class Strangers:
-    """Remembers of each where its stream of enrollment ended when it was last asked about."""
+    """Remembers where the enrollment stream of each unknown agency ended when last asked."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -45,9 +45,9 @@ class Strangers:
         self._ask_at = 0.0
 
     async def settled(self, agencies: Set[str]) -> dict[str, int]:
-        """The agencies whose streams this service has read up to their ends, and the last record that this settles.
+        """The agencies whose streams this service has read to their ends, each with the last record that this settles.
 
-        It asks about each agency once a minute, until that is forgotten. Raises what is retryable.
+        It asks about each agency once a minute, or sooner if the agency was forgotten. Raises what is retryable.
         """
         topic, oldest = AgencyEnrolled.topic, time.monotonic() - END_SECONDS
         ends = {agency_id: end for agency_id, end in self._ends.items() if agency_id in agencies}
@@ -65,7 +65,7 @@ class Strangers:
         }
 
     def forget(self, agencies: Iterable[str]) -> None:
-        """Ask again about these agencies: what is settled of them has been parked."""
+        """Ask again about these agencies: their settled records have been parked."""
         for agency_id in agencies:
             self._ends.pop(agency_id, None)
 

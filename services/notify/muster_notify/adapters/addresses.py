@@ -1,7 +1,7 @@
-"""Resolves the hosts of webhooks, and refuses addresses that are not public.
+"""Resolves webhooks' hosts, and refuses addresses that are not public.
 
-Each attempt resolves the name, checks all its addresses, and connects to a checked one, so that the name cannot change
-its address in between.
+Each attempt resolves the name, checks all its addresses, and connects to a checked one, so the name cannot change its
+address in between.
 """
 
 import asyncio
@@ -18,15 +18,20 @@ Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 
 
 class AddressRefused(Exception):
-    """The host has no address that is public. The message omits the address, which may be secret."""
+    """The host has an address that is not public, or cannot be resolved.
+
+    The message omits the address, which may be secret.
+    """
 
 
 async def resolve(host: str) -> Sequence[Address]:
-    """Every address of a host, in order of preference. Raises OSError if there is none, UnicodeError if none can be.
+    """All addresses of a host, in order of preference.
 
-    A lookup cannot be stopped, and whoever owns the name decides how long it takes. So each has a thread of its own,
-    not one of the event loop's few, which the mail server, Postgres, and Kafka need. A process that ends does not wait
-    for it, as it would for the threads of an executor.
+    Raises OSError if there are none, and UnicodeError for an invalid name.
+
+    A lookup cannot be canceled, and the owner of the name decides how long it takes. So each lookup has its own thread
+    instead of one of the event loop's few, which the mail server, Postgres, and Kafka need. An ending process does not
+    wait for it, as it would for an executor's threads.
     """
     lookup: Future[Any] = Future()
     threading.Thread(target=_look_up, args=(host, lookup), name="lookup", daemon=True).start()
@@ -43,7 +48,7 @@ def _look_up(host: str, lookup: "Future[Any]") -> None:
 
 
 class AddressPolicy:
-    """Which addresses a webhook may connect to."""
+    """Decides which addresses a webhook may connect to."""
 
     def __init__(self, *, allow_private: bool, resolve: Resolve = resolve) -> None:
         self._allow_private = allow_private

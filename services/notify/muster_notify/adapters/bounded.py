@@ -1,16 +1,16 @@
-"""A network of which little is read: whoever owns a webhook's receiver decides how much that sends."""
+"""Limits how much is read from a webhook's receiver, whose owner decides how much it sends."""
 
 import ssl
 from typing import Any
 
 import httpcore
 
-# A receiver may send interim answers (1xx) and headers without an end, and each costs the event loop time.
-LONGEST_HEAD = 16 * 1024  # bytes; as much as Node's client reads
+# A receiver may send endless interim responses (1xx) and headers, and each costs the event loop time.
+LONGEST_HEAD = 16 * 1024  # bytes; the limit of Node's client
 
 
 class BoundedNetwork(httpcore.AnyIOBackend):
-    """Connections of which `LONGEST_HEAD` bytes are read: an answer must have begun its body by then."""
+    """Connections that read at most `LONGEST_HEAD` bytes: a response must have begun its body by then."""
 
     async def connect_tcp(self, *arguments: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         return _BoundedStream(await super().connect_tcp(*arguments, **options))

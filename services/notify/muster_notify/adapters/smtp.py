@@ -28,7 +28,7 @@ from muster_runtime.database.transactions import Database
 
 SMTP_TIMEOUT_SECONDS = 30
 
-# The enhanced status code at the start of an answer (RFC 3463).
+# The enhanced status code at the start of a response (RFC 3463).
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
 
 _REFUSED = {
@@ -42,7 +42,7 @@ _REFUSED = {
 
 
 class EmailSender:
-    """Writes and sends a delivery's e-mail. One connection serves a burst; a lost connection is replaced."""
+    """Writes and sends a delivery's e-mail. One connection is used for a burst; a lost connection is replaced."""
 
     def __init__(self, settings: NotifySettings) -> None:
         self._settings = settings
@@ -50,7 +50,10 @@ class EmailSender:
         self._sending = asyncio.Lock()
 
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
-        """Attempt a delivery once. It looks up the recipients in its turn, so that an erased person gets nothing."""
+        """Attempt a delivery once.
+
+        Looks up the recipients right before sending, so that an erased person gets nothing.
+        """
         async with self._sending:
             try:
                 smtp = await self._connection()
@@ -89,7 +92,7 @@ class EmailSender:
         return Outcome(Verdict.DELIVERED, f"{len(refused)} of {len(recipients)} refused" if refused else None)
 
     async def settle(self, lane: Lane) -> None:
-        """An attempt leaves nothing running."""
+        """Do nothing: an attempt leaves nothing running."""
 
     async def close(self) -> None:
         """Close the connection."""
@@ -128,9 +131,9 @@ class EmailSender:
 
 
 def _is_permanent(error: Exception) -> bool:
-    """Whether a retry cannot help: the server refused the message, or every recipient, permanently (RFC 5321, 4.2.1).
+    """Whether a retry cannot help: the server permanently refused the message, or every recipient (RFC 5321, 4.2.1).
 
-    A refused login or sender is a fault of our configuration, and is retried.
+    A refused login or sender is an error in our configuration, and is retried.
     """
     if isinstance(error, SMTPRecipientsRefused):
         return all(refusal.code >= 500 for refusal in error.recipients)
@@ -138,7 +141,7 @@ def _is_permanent(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> str:
-    """What was refused, and the codes of the answer; never its words, which may name a person in any spelling."""
+    """What was refused, with the response's codes; never its text, which may contain a person's name or address."""
     if isinstance(error, SMTPRecipientsRefused):
         error = error.recipients[0]
     if not isinstance(error, SMTPResponseException):

@@ -1,4 +1,4 @@
-"""Seals the secrets of webhooks, so that the database alone does not reveal them."""
+"""Seals webhooks' secrets, so that the database alone does not reveal them."""
 
 import base64
 import secrets
@@ -16,22 +16,23 @@ SECRET_BYTES = 32
 class Vault:
     """Seals secrets with the first of the service's keys, and opens them with any.
 
-    So a key is rotated: the new one is put before the old one, which stays until all is sealed with the new one.
+    To rotate a key, put the new key before the old one, and keep the old one until everything is sealed with the new
+    one.
     """
 
     def __init__(self, keys: SecretStr) -> None:
         self._keys = keys
 
     def seal(self, secret: str) -> bytes:
-        """The secret as it is stored."""
+        """Seal a secret for storage."""
         return self._fernet().encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
-        """The secret; raises cryptography's InvalidToken if another key sealed it."""
+        """Open a sealed secret. Raises cryptography's InvalidToken if an unknown key sealed it."""
         return self._fernet().decrypt(sealed).decode()
 
     def seal_anew(self, sealed: bytes) -> bytes | None:
-        """The secret sealed with the first key; None if it is. Raises InvalidToken as `open` does."""
+        """The secret sealed with the first key; None if it already is. Raises InvalidToken, like `open`."""
         try:
             Fernet(self.keys[0]).decrypt(sealed)
         except InvalidToken:
@@ -40,7 +41,7 @@ class Vault:
 
     @property
     def keys(self) -> Sequence[str]:
-        """The keys as their file has them now."""
+        """The current keys in their file."""
         return keys_of(self._keys.get_secret_value())
 
     def _fernet(self) -> MultiFernet:
@@ -48,5 +49,5 @@ class Vault:
 
 
 def new_secret() -> str:
-    """A new signing secret in the form of Standard Webhooks: `whsec_` and base64."""
+    """A new signing secret in the Standard Webhooks format: `whsec_` and base64."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()

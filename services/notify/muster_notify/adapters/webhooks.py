@@ -30,10 +30,10 @@ class WebhookSender:
         self._policy = policy
         self._timeout_seconds = timeout_seconds
         self._lookups: dict[Lane, asyncio.Task[Sequence[Address]]] = {}
-        # Receivers compare the time of signing with their own clocks, so it is never the sandbox's.
+        # Receivers compare the signing time with their own clocks, so it is never the sandbox's time.
         self._clock = SystemClock()
-        # No connection is kept: each attempt resolves and checks the address. httpcore follows no redirect, takes no
-        # proxy from the environment, which would resolve the name itself, and keeps no cookie: the receivers of many
+        # No connection is reused: each attempt resolves and checks the address. httpcore follows no redirects, takes no
+        # proxy from the environment (which would resolve the name itself), and keeps no cookies: the receivers of many
         # agencies may share an address.
         self._connections = httpcore.AsyncConnectionPool(
             ssl_context=httpx.create_ssl_context(trust_env=False),
@@ -43,7 +43,7 @@ class WebhookSender:
         )
 
     async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
-        """Attempt a delivery once. It is signed at the machine's time, whatever `now` is; secrets expire by `now`."""
+        """Attempt a delivery once. It is signed with the system time, whatever `now` is; secrets expire by `now`."""
         async with database.connection() as connection:
             endpoint = await endpoints.find_endpoint(connection, delivery.recipient)
         secrets = endpoint.signing_secrets(now)
@@ -52,11 +52,11 @@ class WebhookSender:
         return replace(await self._attempt(endpoint, secrets, delivery), enabled_at=endpoint.enabled_at)
 
     async def settle(self, lane: Lane) -> None:
-        """Wait for the lookup of a name that took longer than its attempt: a slot has no more than one."""
+        """Wait for a name lookup that outlasted its attempt, so that a slot has at most one lookup."""
         if lookup := self._lookups.pop(lane, None):
             await asyncio.wait([lookup])
             if not lookup.cancelled():
-                lookup.exception()  # the attempt is over, so it is not missed
+                lookup.exception()  # mark it as retrieved: the attempt is over
 
     async def close(self) -> None:
         """Close the connections."""
@@ -95,7 +95,10 @@ class WebhookSender:
         }
 
     async def _post(self, url: str, headers: dict[str, str], delivery: Delivery) -> int:
-        """The status of the answer; its body is not read. Uses the first address that accepts a connection."""
+        """Post the delivery; return the status of the response, without reading its body.
+
+        Uses the first address that accepts a connection.
+        """
         parts = urlsplit(url)
         host = parts.hostname or ""
         target = httpx.URL(url)
@@ -107,7 +110,7 @@ class WebhookSender:
                     "POST",
                     httpcore.URL(scheme=target.raw_scheme, host=str(address), port=target.port, target=target.raw_path),
                     content=delivery.payload,
-                    # The host's name, both for the receiver and to check its certificate.
+                    # The host's name, for the receiver and for checking its certificate.
                     headers=[*headers.items(), ("host", target.netloc.decode())],
                     extensions={"sni_hostname": host},
                 ) as response:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-# The role of the program's operators, who are no agency's contacts.
+# The role of the program's operators, who are not any agency's contacts.
 OPERATORS = "operators"
 
-# The role of those who hold a seat. A rule for it reaches the one person of whom the event speaks.
+# The role of seat holders. A rule with this role reaches the one person that the event is about.
 PERSON = "person"
 
 

@@ -1,4 +1,4 @@
-"""Deliveries: what is sent to whom, what an attempt leads to, and when the next one is due."""
+"""Deliveries: what is sent to whom, what follows from an attempt, and when the next one is due."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class DeliveryState(StrEnum):
     FAILED = "failed"
 
 
-# The rule under which every webhook is delivered.
+# The rule name of all webhook deliveries.
 WEBHOOK_RULE = "webhook"
 
 
@@ -29,8 +29,9 @@ WEBHOOK_RULE = "webhook"
 class Intent:
     """A message to send: one per event, rule, and recipient, however often the event arrives.
 
-    `recipient` is a role, a person's reference, or a webhook's ID; `audience` is the agency whose recipient it is, `*`
-    for the operators'. A `missed` one is for a disabled endpoint: it is not attempted, and kept for a replay.
+    `recipient` is a role, a person's reference, or a webhook's ID. `audience` is the agency that the recipient belongs
+    to; `*` for the operators'. A `missed` intent is for a disabled endpoint: it is not attempted, but kept for a
+    replay.
     """
 
     agency_id: str
@@ -60,7 +61,7 @@ Lane = tuple[str, str]
 class Delivery:
     """A pending delivery at the head of its lane.
 
-    Its round began with the first attempt, or with the first one after a retry or a replay.
+    Its round began with its first attempt, or with the first attempt after a retry or a replay.
     """
 
     id: str
@@ -94,10 +95,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of an attempt, and why; the detail holds no personal data.
+    """The result of an attempt, and why; `detail` contains no personal data.
 
     `enabled_at` is when the endpoint was last enabled again: earlier failures no longer count. `without_role` says that
-    nobody had the recipient's role.
+    nobody has the recipient's role.
     """
 
     verdict: Verdict
@@ -108,7 +109,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A delivery after an attempt: its state, whether to disable its endpoint, whether the attempt began a round."""
+    """A delivery after an attempt: its state, whether to disable its endpoint, and whether a new round began."""
 
     state: DeliveryState
     next_attempt_at: datetime | None = None
@@ -134,7 +135,8 @@ GIVE_UP_AFTER = timedelta(days=14)
 def next_attempt(attempts: int, started_at: datetime, now: datetime) -> datetime | None:
     """The next attempt after `attempts` failures since `started_at`, the latest at `now`; None if the delivery fails.
 
-    It fails only when both the time and the attempts of the schedule are used up: an outage of Muster does not count.
+    It fails only after both the time and the attempts of the schedule are used up, so an outage of Muster does not
+    count.
     """
     delays = [*RETRY_DELAYS, *[LAST_RETRY_DELAY] * (attempts - len(RETRY_DELAYS))][:attempts]
     due_at = now + delays[-1]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-# Endpoints of an agency, or of the operators: each event makes a delivery for every one of them.
+# The maximum number of endpoints of an agency, or of the operators: each event creates a delivery for each endpoint.
 MAX_ENDPOINTS = 20
 
 
@@ -21,15 +21,15 @@ class ReplayState(StrEnum):
 
     RUNNING = "running"
     DONE = "done"
-    STOPPED = "stopped"  # the endpoint was disabled or deleted meanwhile
+    STOPPED = "stopped"  # the endpoint was disabled or deleted
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A webhook endpoint: `agency_id` is `*` for one that receives every agency's events.
+    """A webhook endpoint; `agency_id` is `*` if it receives every agency's events.
 
     `enabled_at` is when it was last enabled again; None if it never was. Secrets are sealed; the previous one signs
-    until its instant.
+    until `previous_secret_until`.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Endpoint:
     previous_secret_until: datetime | None = None
 
     def signing_secrets(self, now: datetime) -> list[bytes]:
-        """The sealed secrets that sign what is sent now, the newest first: two of them while one replaces the other."""
+        """The sealed secrets that sign what is sent now, newest first. During a rotation, there are two."""
         secrets = [self.sealed_secret]
         if self.previous_secret_until is not None and now < self.previous_secret_until:
             secrets.append(self.previous_secret)
@@ -51,9 +51,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Resends what an endpoint has missed since an instant, agency by agency, each agency's deliveries in order.
+    """Resends what an endpoint missed since an instant, agency by agency, each agency's deliveries in order.
 
-    The place is the agency and position of the last delivery that was made pending.
+    Its place is the agency and position of the last delivery that was made pending.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Writes the e-mails: the texts of messages.toml, in a plain and an HTML layout."""
+"""Writes e-mails from the texts in messages.toml, in a plain and an HTML layout."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Message(BaseModel):
 
 @cache
 def messages() -> Mapping[str, Message]:
-    """The messages of the package by their names."""
+    """The package's messages by name."""
     texts = tomllib.loads(files(__package__).joinpath("messages.toml").read_text("utf-8"))
     return {name: Message.model_validate(text) for name, text in texts.items()}
 
@@ -47,7 +47,7 @@ def write(
     recipients: Sequence[Contact],
     date: datetime,
 ) -> EmailMessage:
-    """An e-mail about an event's data. A repeated attempt has the same Message-ID: it is derived from the delivery.
+    """An e-mail about an event's data. Repeated attempts have the same Message-ID, derived from the delivery.
 
     Raises Unwritable if an address is invalid or a header contains a line break.
     """
@@ -85,7 +85,7 @@ def _template(text: str) -> Template:
 
 @cache
 def _texts() -> Environment:
-    """For the strings: plain text, which the HTML layout escapes as a whole."""
+    """The environment for strings: plain text, which the HTML layout escapes as a whole."""
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
     environment.filters.update(instant=_instant, day=_day, money=_money, words=_words)
     return environment

@@ -1,4 +1,4 @@
-"""The rules as data: who is notified of which event, read once from rules.toml."""
+"""The rules as data: who is notified of which event. Read once from rules.toml."""
 
 import tomllib
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from muster_notify.domain.contacts import PERSON
 
 
 class Rule(BaseModel):
-    """Sends an e-mail about an event of a type to a role, if fields of its data have the values of `when`.
+    """Sends an e-mail about an event of a type to a role, if fields of its data have the values in `when`.
 
-    `until` names an instant of the data: from then on, an e-mail would come too late.
+    `until` names an instant in the data after which an e-mail would be too late.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,7 @@ class Rule(BaseModel):
     until: str | None = None
 
     def applies_to(self, event: Event, at: datetime) -> bool:
-        """Whether it sends an e-mail about an event of its type that happened at an instant."""
+        """Whether the rule sends an e-mail about an event of its type that happened at an instant."""
         if self.until is not None and at >= getattr(event, self.until):
             return False
         return all(getattr(event, name) == value for name, value in self.when.items())
@@ -73,16 +73,16 @@ def public_types() -> list[str]:
 
 @cache
 def types_on_request() -> frozenset[str]:
-    """The types of a single seat's events: they are so many that a webhook receives only those that it names."""
+    """The types of events about a single seat. They are so frequent that a webhook receives only those it names."""
     return frozenset(name for name in public_types() if "seat_id" in event_types()[name].model_fields)
 
 
 @cache
 def rules() -> Rules:
-    """The rules of the package."""
+    """The package's rules."""
     return Rules.model_validate(tomllib.loads(files(__package__).joinpath("rules.toml").read_text("utf-8")))
 
 
 def wanted_types(named: Sequence[str] | None) -> frozenset[str]:
-    """The types that an endpoint receives: those that it names, or else all public ones except those on request."""
+    """The types that an endpoint receives: those it names, or else all public ones except those on request."""
     return frozenset(public_types()).difference(types_on_request()) if named is None else frozenset(named)

@@ -1,4 +1,4 @@
-"""Which URLs a webhook may have: https on public networks; the sandbox also allows http and private networks."""
+"""Checks webhook URLs: https on public networks; the sandbox also allows http and private networks."""
 
 import re
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -10,11 +10,11 @@ Address = IPv4Address | IPv6Address
 
 LONGEST_URL = 2000
 
-# The one block of IPv6 addresses in public use (RFC 4291, IANA), and 6to4 in it, which leads to any IPv4 address.
+# The only IPv6 block in public use (RFC 4291, IANA), and 6to4 within it, which can lead to any IPv4 address.
 _PUBLIC_IPV6 = IPv6Network("2000::/3")
 _SIX_TO_FOUR = IPv6Network("2002::/16")
 
-# A name that DNS can resolve (RFC 1035, 2.3.4; with underscores, which some use); its last part is no number.
+# A name that DNS can resolve (RFC 1035, 2.3.4; with underscores, which some use); its last part is not a number.
 _NAME = re.compile(r"(?=.{1,253}\.?$)([a-z0-9_-]{1,63}\.)*(?!\d+\.?$)[a-z0-9_-]{1,63}\.?")
 
 
@@ -61,7 +61,7 @@ def _check_host(url: str, host: str, *, allow_private: bool) -> None:
         address = ip_address(host)
     except ValueError:
         address = None
-    if address is None or "%" in host:  # a zone has a meaning on one machine only
+    if address is None or "%" in host:  # a zone is meaningful on one machine only
         rule = "must name a host by an IP address, or by a name of parts of 1 to 63 letters, digits, - or _, 253 in all"
         raise InvalidInput("url", url, rule)
     if not allow_private and not is_public(address):

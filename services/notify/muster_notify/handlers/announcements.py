@@ -1,4 +1,4 @@
-"""Turns public events into deliveries, by the rules and the endpoints."""
+"""Turns public events into deliveries, according to the rules and the endpoints."""
 
 import json
 from collections.abc import Container, Sequence
@@ -19,10 +19,10 @@ _log = structlog.get_logger(__name__)
 
 
 async def on_public_event(uow: UnitOfWork, events: Sequence[Received[Event]]) -> None:
-    """Record a delivery for each e-mail rule and for each webhook that receives these events, all of one type.
+    """Record a delivery for each e-mail rule and each webhook that receives these events, all of one type.
 
-    Frequent types have no rule; if no endpoint names them, this is one short query for the whole run.
-    Events older than the last purged delivery are skipped: they may have been announced already.
+    Frequent types have no rule; if no endpoint names them, this is one short query for the whole run. Events older than
+    the last purged delivery are skipped, because they may have been announced already.
     """
     event_type = events[0].envelope.type
     email_rules = rules().for_event(event_type)
@@ -48,19 +48,19 @@ async def on_public_event(uow: UnitOfWork, events: Sequence[Received[Event]]) ->
 async def _known_people(
     uow: UnitOfWork, events: Sequence[Received[Event]], email_rules: Sequence[Rule]
 ) -> Container[Person]:
-    """Of the people of whom the events speak, those who can be reached; none if no rule is for them."""
+    """The reachable people among those that the events are about; empty if no rule is for people."""
     if not any(rule.recipient == PERSON for rule in email_rules):
         return ()
     return await directory.find_people(uow.connection, [_person_of(event.data) for event in events])
 
 
 def _person_of(event: Event) -> Person:
-    """The person of whom an event speaks, which the rule demands of its type."""
+    """The person that an event is about. A rule for people requires its type to have one."""
     return event.agency_id, getattr(event, "subject_ref")  # noqa: B009
 
 
 def _recipient(rule: Rule, event: Received[Event], known: Container[Person]) -> str | None:
-    """Who gets the rule's e-mail about an event: a role, or a person's reference; None: nobody."""
+    """The recipient of the rule's e-mail about an event: a role, or a person's reference; None for nobody."""
     if not rule.applies_to(event.data, event.envelope.time):
         return None
     if rule.recipient != PERSON:

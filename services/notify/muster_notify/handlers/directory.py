@@ -1,4 +1,4 @@
-"""Keeps the directory of contacts and persons, the only place in notify that knows people."""
+"""Maintains the directory of contacts and persons, the only place in notify that knows people."""
 
 from collections.abc import Sequence
 
@@ -25,11 +25,11 @@ async def on_contact_erased(uow: UnitOfWork, events: Sequence[Received[ContactEr
 
 
 async def on_person_recorded(uow: UnitOfWork, events: Sequence[Received[PersonRecorded]]) -> None:
-    """Record who holds a seat."""
+    """Record seat holders."""
     persons = [event.data for event in events]
     await directory.save_people(uow.connection, persons, [PERSON] * len(persons))
 
 
 async def on_person_erased(uow: UnitOfWork, events: Sequence[Received[PersonErased]]) -> None:
-    """Delete the holders of seats from the directory."""
+    """Delete seat holders from the directory."""
     await directory.delete_people(uow.connection, [(event.data.agency_id, event.data.subject_ref) for event in events])

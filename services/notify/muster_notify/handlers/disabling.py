@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def disable_endpoint(uow: UnitOfWork, delivery: Delivery, reason: str | None) -> None:
-    """Disable the endpoint of a delivery that was given up, unless it is disabled, and publish the fact.
+    """Disable the endpoint of a delivery that was given up, unless it already is, and publish the fact.
 
     An operators' endpoint belongs to no agency, so nothing is published for it: the alert, the readiness warning, and
     the audit trail show it.
@@ -43,7 +43,7 @@ async def disable_endpoint(uow: UnitOfWork, delivery: Delivery, reason: str | No
 
 
 async def disabled_warnings(connection: Connection) -> Sequence[str]:
-    """A warning of a ready service: how many endpoints are disabled."""
+    """A readiness warning: how many endpoints are disabled."""
     disabled = await endpoints.count_disabled(connection)
     WEBHOOKS_DISABLED.labels("notify").set(disabled)
     return [f"webhook endpoints are disabled: {disabled}"] if disabled else []

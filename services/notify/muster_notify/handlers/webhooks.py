@@ -98,7 +98,7 @@ async def enable_webhook(uow: UnitOfWork, command: EnableWebhook) -> WebhookRepl
 
 
 async def rotate_webhook_secret(uow: UnitOfWork, command: RotateWebhookSecret, *, vault: Vault) -> RotatedSecretReply:
-    """Replace an endpoint's secret (Standard Webhooks, "Signature scheme": during a rotation, several sign).
+    """Replace an endpoint's secret (Standard Webhooks, "Signature scheme": during a rotation, several secrets sign).
 
     A second rotation within the overlap ends the first: the oldest secret no longer signs. Raises WebhookUnknown.
     """

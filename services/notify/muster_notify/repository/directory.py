@@ -11,7 +11,7 @@ from muster_runtime.database.transactions import Connection
 async def save_people(
     connection: Connection, people: Sequence[ContactRecorded | PersonRecorded], roles: Sequence[str]
 ) -> None:
-    """Add or replace entries of the directory; of several for one person, the last one counts."""
+    """Add or replace entries in the directory. Of several for one person, the last one counts."""
     latest = {(p.agency_id, p.subject_ref): (p, role) for p, role in zip(people, roles, strict=True)}
     await connection.execute(
         """

@@ -48,7 +48,7 @@ async def find_endpoint(connection: Connection, webhook_id: str) -> Endpoint:
 async def find_endpoint_and_replay(
     connection: Connection, webhook_id: str, *, tenant: str, agency_id: str
 ) -> tuple[Endpoint, str | None]:
-    """An endpoint that the tenant can see, and the ID of its running replay; the transaction is about an agency.
+    """An endpoint that the tenant can see, and the ID of its running replay, in a transaction about an agency.
 
     Row-level security shows an operators' endpoint only to operators, even if a delivery to it is about an agency.
     """
@@ -71,7 +71,7 @@ async def find_endpoint_and_replay(
 
 
 async def list_urls(connection: Connection, agency_id: str) -> list[tuple[str, str, list[str] | None]]:
-    """ID, URL, and event types of an agency's endpoints that are not deleted; None: all types but those on request."""
+    """ID, URL, and event types of an agency's undeleted endpoints; types of None mean all but those on request."""
     rows = await connection.fetch(
         "select id, url, event_types from webhook where agency_id = $1 and state <> 'deleted' order by id", agency_id
     )
@@ -135,7 +135,7 @@ async def save_disabled(connection: Connection, webhook_id: str, reason: str | N
 async def save_secret(
     connection: Connection, webhook_id: str, sealed_secret: bytes, previous_until: datetime | None
 ) -> None:
-    """Replace an endpoint's secret. The one before it signs until an instant; with None, no longer."""
+    """Replace an endpoint's secret. The previous one signs until `previous_until`; with None, it no longer signs."""
     await connection.execute(
         """
         update webhook
@@ -152,7 +152,7 @@ async def save_secret(
 
 
 async def list_with_secrets(connection: Connection, after: str, limit: int) -> list[Endpoint]:
-    """The endpoints that have a secret, by their IDs, from the one behind `after` on."""
+    """The endpoints with a secret, by ID, starting after `after`."""
     rows = await connection.fetch(
         """
         select
@@ -169,7 +169,7 @@ async def list_with_secrets(connection: Connection, after: str, limit: int) -> l
 
 
 async def save_seals(connection: Connection, webhook_id: str, sealed_secret: bytes, previous: bytes | None) -> None:
-    """Replace the seals of an endpoint's secrets, which stay the same."""
+    """Store an endpoint's resealed secrets; the secrets themselves stay the same."""
     await connection.execute(
         "update webhook set sealed_secret = $2, previous_secret = $3 where id = $1",
         webhook_id,
@@ -179,7 +179,7 @@ async def save_seals(connection: Connection, webhook_id: str, sealed_secret: byt
 
 
 async def delete_endpoint(connection: Connection, webhook_id: str) -> None:
-    """Delete an endpoint: its row stays and loses its secrets."""
+    """Delete an endpoint: its row stays but loses its secrets."""
     await connection.execute(
         """
         update webhook

@@ -1,4 +1,4 @@
-"""The deletion of old deliveries, with their attempts."""
+"""Deletes old deliveries with their attempts."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from muster_runtime.database.transactions import Connection
 
 
 async def find_purged_before(connection: Connection) -> datetime | None:
-    """Deliveries of events up to this instant may have been deleted; None if none has."""
+    """The instant up to which deliveries of events may have been deleted; None if none were."""
     before: datetime | None = await connection.fetchval("select before from delivery_purge")
     return before
 
@@ -20,9 +20,9 @@ async def find_oldest_finish(connection: Connection) -> datetime | None:
 
 
 async def delete_finished(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete at most `limit` deliveries that were finished by then, oldest first; returns how many.
+    """Delete at most `limit` deliveries that were finished by `before`, oldest first; return how many.
 
-    A delivery that is being retried is locked by its retry, and skipped.
+    A delivery that is being retried is locked by its retry and skipped.
     """
     purged: int = await connection.fetchval(
         """

@@ -38,7 +38,7 @@ async def list_running(connection: Connection, webhook_id: str | None = None) ->
 
 
 async def find_next_due(connection: Connection) -> datetime | None:
-    """When the oldest running replay was requested: it has work to do since then."""
+    """When the oldest running replay was requested; its work has been due since then."""
     earliest: datetime | None = await connection.fetchval(
         "select min(requested_at) from replay where state = 'running'"
     )
@@ -69,7 +69,7 @@ async def list_missed(connection: Connection, replay: Replay, limit: int) -> lis
 async def save_progress(
     connection: Connection, replay: Replay, deliveries: Sequence[Any], state: ReplayState, now: datetime
 ) -> bool:
-    """Advance a replay past these deliveries; False if another process has taken the step, or the replay is over."""
+    """Advance a replay past these deliveries; False if another process took the step, or the replay is over."""
     last = deliveries[-1] if deliveries else None
     advanced = await connection.fetchval(
         """

@@ -41,7 +41,7 @@ from muster_runtime.slots import Slots
 # channels do not wait for each other.
 SLOTS = {Channel.EMAIL: 8, Channel.WEBHOOK: 32}
 
-# How long a lane may go on to its next delivery before others get its slot.
+# How long a lane may continue to its next delivery before others get its slot.
 TURN_SECONDS = 1
 
 # How long a result that cannot be recorded for one agency alone keeps a slot from the others. Then it is given up, and

@@ -1,7 +1,7 @@
 """`notify.directory`: each agency's people.
 
-The functions that maintain the live projection also make the rebuilt rows, in temporary tables that no other session
-reads. Nothing is locked meanwhile; in the end, only rows that differ are corrected.
+The functions that maintain the live projection also create the rebuilt rows, in temporary tables that no other session
+reads. Nothing is locked meanwhile. At the end, only rows that differ are corrected.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,7 +33,7 @@ _KINDS: Mapping[str, type[Event]] = {
 }
 
 
-# People of one agency that one transaction corrects.
+# How many people of one agency one transaction corrects.
 STEP = 1_000
 
 # A person who differs between the two tables appears twice.
@@ -54,9 +54,10 @@ class Directory:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, database: Database) -> AsyncIterator[Projection]:
-        """Make the table in a session that is held to the end, and open the topics.
+        """Create the table in a session that stays open until the end, and open the topics.
 
-        In that session the temporary table comes before the live one: what names no schema means it.
+        In that session, the temporary table shadows the live one, so statements that name no schema use the temporary
+        one.
         """
         topics = {ContactRecorded.topic, PersonRecorded.topic}
         async with database.connection() as connection:
@@ -77,7 +78,7 @@ class Directory:
                 async with TopicLog.open(KafkaConnection(settings), settings.topic_prefix, topics) as log:
                     yield cls(connection, database, log)
             finally:
-                # A pooler may keep the session, and give it to a process that serves.
+                # A pooler may keep the session and give it to a serving process.
                 if not connection.is_closed():
                     await connection.execute("drop table pg_temp.directory, pg_temp.position")
 
@@ -98,7 +99,7 @@ class Directory:
             await self._apply(await self._going_on(latest))
 
     async def _going_on(self, latest: Mapping[_Key, tuple[Position, Event]]) -> list[Event]:
-        """Keep the positions; returns the events of keys that advance: a repeated record changes nothing."""
+        """Store the positions; returns the events of keys that advance. A repeated record changes nothing."""
         rows = await self._connection.fetch(
             """
             insert into pg_temp.position as p (topic, agency_id, key, epoch, sequence)
@@ -129,10 +130,10 @@ class Directory:
         return [_difference(*row) for row in await self._differing()]
 
     async def swap(self, reason: str) -> Sequence[Difference]:
-        """Correct the people who differ, in transactions of STEP people of an agency, so that no lock is held for long.
+        """Correct the people who differ, STEP people of an agency per transaction, so that no lock is held for long.
 
-        Under the agency's lock the consumer applies nothing; the latest records are read there, so that nothing applied
-        is lost. If the consumer then applies an event again, the result is the same.
+        Under the agency's lock, the consumer applies nothing, and the latest records are read, so nothing applied is
+        lost. If the consumer then applies an event again, the result is the same.
         """
         suspects = sorted({(agency_id, subject_ref) for agency_id, subject_ref, _ in await self._differing()})
         differences: list[Difference] = []

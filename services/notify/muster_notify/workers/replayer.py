@@ -1,7 +1,7 @@
-"""Runs the replays: what an endpoint missed becomes pending again, in order and in bounded steps.
+"""Runs replays: makes what an endpoint missed pending again, in order and in bounded steps.
 
-Until a lane's last missed delivery is pending, later ones in that lane are not attempted (`deliveries.list_due`), so
-that an agency's events arrive in order. Once the replay is over, however it ended, it holds nothing.
+Until a lane's last missed delivery is pending, later deliveries in that lane are not attempted (`deliveries.list_due`),
+so that an agency's events arrive in order. Once a replay is over, however it ended, it holds nothing up.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.service import Runtime
 
-# Deliveries that one transaction makes pending.
+# How many deliveries one transaction makes pending.
 STEP = 500
 
 _log = structlog.get_logger(__name__)
 
 
 async def run(runtime: Runtime) -> None:
-    """Replay until cancelled. Several processes may run at once: a step that another has taken changes nothing."""
+    """Replay until canceled. Several processes may run at once: a step that another has taken changes nothing."""
     while True:
         try:
             async with runtime.database.connection() as connection:

@@ -1,6 +1,6 @@
-"""Seals the secrets of webhooks again, with the first key, after the keys were rotated: so an old key can be removed.
+"""Reseals webhooks' secrets with the first key after a key rotation, so that an old key can be removed.
 
-Nothing else changes: who holds a secret keeps it, and no audit row is written.
+Nothing else changes: everyone who knows a secret can keep using it, and no audit row is written.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.identifiers import new_id
 from muster_runtime.service import Runtime
 
-# How often the keys are looked at. Endpoints are looked at when the keys have changed, and once in a while: a process
-# whose file is replaced later goes on sealing with the old key until then.
+# How often to check the keys. Endpoints are checked when the keys have changed, and once per round: a process whose
+# file is replaced later continues sealing with the old key until then.
 LOOK_SECONDS = 2.0
 ROUND_SECONDS = 300.0
 
-# Endpoints that are looked at in one step.
+# How many endpoints one step checks.
 STEP = 100
 
 _log = structlog.get_logger(__name__)
@@ -38,13 +38,13 @@ class Resealer:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What was wrong in the last round: how many endpoints have a secret that no key opens."""
+        """A warning if the last round found endpoints with a secret that no key opens."""
         if not self._unreadable:
             return []
         return [f"webhook endpoints have a secret that no key of MUSTER_SECRET_KEY opens: {self._unreadable}"]
 
     async def run(self, runtime: Runtime) -> None:
-        """Seal again until cancelled."""
+        """Reseal until canceled."""
         keys: Sequence[str] = ()
         again_at = 0.0
         while True:
@@ -74,10 +74,10 @@ class Resealer:
             place = found[-1].id
         self._unreadable = unreadable
         if sealed:
-            _log.info("webhook_secrets_sealed_again", endpoints=sealed, unreadable=unreadable)
+            _log.info("webhook_secrets_resealed", endpoints=sealed, unreadable=unreadable)
 
     async def _seal(self, runtime: Runtime, endpoint: Endpoint) -> bool:
-        """Seal an endpoint's secrets again, as they are under its agency's lock. Raises InvalidToken."""
+        """Reseal an endpoint's secrets, as they are under its agency's lock. Raises InvalidToken."""
         context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
         async with runtime.database.write(endpoint.agency_id, context=context) as uow:
             locked = await endpoints.find_endpoint(uow.connection, endpoint.id)
@@ -88,7 +88,10 @@ class Resealer:
         return True
 
     def _sealed_anew(self, endpoint: Endpoint) -> tuple[bytes, bytes | None] | None:
-        """Both secrets, sealed with the first key; None if they are, or if there is none. Raises InvalidToken."""
+        """Both secrets sealed with the first key; None if they already are, or there is no secret.
+
+        Raises InvalidToken.
+        """
         if endpoint.sealed_secret is None:
             return None
         secret = self._vault.seal_anew(endpoint.sealed_secret)
@@ -99,4 +102,4 @@ class Resealer:
 
 
 async def nothing_due(_connection: object) -> None:
-    """No instant of the runtime's clock is waited for: keys change in real time."""
+    """Never due by the runtime's clock: keys change in real time."""

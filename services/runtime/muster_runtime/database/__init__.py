@@ -1,1 +1,1 @@
-"""Postgres: sessions and pools, the unit of work with its outbox, what wakes a waiting duty, and the migrations."""
+"""Postgres: sessions and pools, the unit of work with its outbox, wake-ups, and migrations."""

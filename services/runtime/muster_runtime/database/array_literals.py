@@ -1,10 +1,10 @@
-"""Arrays as literals, for statements of thousands of rows: the driver encodes a list more slowly."""
+"""Formats arrays as literals, for statements with thousands of rows: the driver's encoding of a list is slower."""
 
 from collections.abc import Iterable
 
 
 def array(values: Iterable[object]) -> str:
-    """The literal of texts, numbers, dates, or instants, for a parameter that is cast, such as $1::text::bigint[]."""
+    """The literal of texts, numbers, dates, or instants, for a parameter with a cast such as $1::text::bigint[]."""
     texts = list(map(str, values))
     joined = '","'.join(texts)
     if "\\" in joined or joined.count('"') != 2 * max(0, len(texts) - 1):

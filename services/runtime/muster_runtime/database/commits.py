@@ -1,8 +1,8 @@
-"""Commits that Postgres does not confirm: while a synchronous standby is gone, each of them waits for it.
+"""Commits that Postgres does not confirm: while a synchronous standby is gone, every commit waits for it.
 
-Canceling that wait does not undo the transaction: it takes effect on the primary alone, without an error, and a
-failover would lose it. So a commit is never canceled here. A request stops waiting for it instead; a worker waits
-until it is confirmed, because what it has done meanwhile, such as sending an e-mail, must be recorded.
+Canceling that wait does not undo the transaction. It takes effect on the primary only, without an error, and a failover
+would lose it. So a commit is never canceled here. A request stops waiting for it instead. A worker waits until it is
+confirmed, because what it has already done, such as sending an e-mail, must be recorded.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ _log = structlog.get_logger(__name__)
 
 
 class CommitUnconfirmed(RetryableError):
-    """Postgres does not confirm commits: one that was sent may have taken effect."""
+    """Postgres does not confirm commits. A commit that was sent may have taken effect."""
 
 
 class Commits:
     """The commits of one role's pool.
 
-    With `patience`, in seconds, callers give up after that, and no other transaction is begun until what is
-    unconfirmed is confirmed. Without, they wait.
+    With `patience`, in seconds, callers stop waiting after that time, and no other transaction begins until the
+    unconfirmed commits are confirmed. Without it, callers wait.
     """
 
     def __init__(self, patience: float | None) -> None:
@@ -41,7 +41,7 @@ class Commits:
 
     @property
     def standby_gone(self) -> bool:
-        """Whether some commit of the server waits for its synchronous standby, as the monitor has last seen."""
+        """Whether any commit on the server waits for its synchronous standby, as last seen by the monitor."""
         return self._standby_gone
 
     @standby_gone.setter
@@ -62,9 +62,9 @@ class Commits:
 
     @asynccontextmanager
     async def interruptible(self) -> AsyncIterator[None]:
-        """Wait for a lock only until the standby is found to be gone: whoever holds the lock may wait for it.
+        """Stop waiting for a lock once the standby is known to be gone: the lock's holder may wait for the standby.
 
-        Raises CommitUnconfirmed then.
+        Raises CommitUnconfirmed in that case.
         """
         try:
             async with asyncio.timeout(None) as timeout:
@@ -80,10 +80,10 @@ class Commits:
 
     @asynccontextmanager
     async def transaction(self, connection: Connection, held: AsyncExitStack) -> AsyncIterator[None]:
-        """A transaction on a connection, which `held` gives back.
+        """A transaction on a connection that `held` returns to the pool.
 
-        Raises CommitUnconfirmed if the commit takes too long. It then goes on, and keeps the connection; the same
-        where its caller is canceled.
+        Raises CommitUnconfirmed if the commit takes too long. The commit then continues and keeps the connection, also
+        if the caller is canceled.
         """
         transaction = connection.transaction()
         await transaction.start()
@@ -109,7 +109,7 @@ class Commits:
 
 
 async def _confirmed(committing: "asyncio.Future[None]", connection: AsyncExitStack) -> None:
-    """Give the connection back when a commit has ended; its caller knows that it may have failed."""
+    """Return the connection when a commit has ended. Its caller already knows that the commit may have failed."""
     try:
         async with connection:
             await committing

@@ -1,4 +1,4 @@
-"""Migrations by dbmate: the runtime's tables and a service's own, into the service's schema."""
+"""Runs migrations with dbmate: the runtime's tables and a service's own, in the service's schema."""
 
 import asyncio
 import os
@@ -15,19 +15,19 @@ from pydantic import SecretStr
 from muster_runtime.database import schema as schemas
 from muster_runtime.database.sessions import NO_ADDRESS
 
-# How Postgres names the copies that a failed `reindex concurrently` leaves behind.
+# The suffix of the copies that a failed `reindex concurrently` leaves behind.
 _COPY = re.compile(r"_cc(new|old)\d*\"?$")
 
 
 class MigrationFailed(Exception):
-    """A migration was refused; the message is what dbmate said."""
+    """A migration failed; the message is dbmate's."""
 
 
 def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
-    """Apply what is pending, as the owner role.
+    """Apply pending migrations as the owner role.
 
-    Raises MigrationFailed; each file is a transaction of its own, so that what came before it stays applied, or, where
-    it builds an index concurrently, repeatable. Raises MigrationsMissing if this installation came without them.
+    Raises MigrationFailed. Each file is its own transaction, so earlier files stay applied; a file that builds an index
+    concurrently can be repeated. Raises MigrationsMissing if this installation has no migrations.
     """
     schemas.files_of(directory)
     beside_python = Path(sys.executable).parent / "dbmate"
@@ -42,7 +42,7 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
         asyncio.run(_repair_indexes(address))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrationFailed(f"{type(error).__name__}: {error}") from None
-    except ValueError:  # its message may quote a part of the password
+    except ValueError:  # its message may quote part of the password
         raise MigrationFailed(f"MUSTER_POSTGRES_OWNER_DSN is {NO_ADDRESS}") from None
     done = subprocess.run(
         [
@@ -50,7 +50,7 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
             *("--migrations-dir", str(schemas.RUNTIME_MIGRATIONS), "--migrations-dir", str(directory)),
             *("--migrations-table", f"{schema}.schema_migrations", "--no-dump-schema", "migrate"),
         ],
-        # By environment, since arguments can be read by every user of the machine.
+        # Passed in the environment, because every user of the machine can read arguments.
         env={**os.environ, "DATABASE_URL": address},
         capture_output=True,
         text=True,
@@ -61,9 +61,9 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
 
 
 async def _repair_indexes(address: str) -> None:
-    """Build the indexes that a failed try left invalid.
+    """Rebuild the indexes that a failed migration left invalid.
 
-    `create index concurrently if not exists` would take such an index for its own, which no query ever uses.
+    `create index concurrently if not exists` would accept an invalid index as existing, but no query ever uses it.
     """
     connection = await asyncpg.connect(address)
     try:
@@ -86,6 +86,6 @@ async def _repair_indexes(address: str) -> None:
 
 def _with_schema(dsn: str, schema: str) -> str:
     parts = urlsplit(dsn)
-    # dbmate's driver insists on TLS unless told otherwise; a DSN that asks for it keeps its own word.
+    # dbmate's driver requires TLS by default; a DSN that sets sslmode keeps it.
     query = {"sslmode": "disable"} | dict(parse_qsl(parts.query)) | {"search_path": schema}
     return urlunsplit(parts._replace(scheme="postgres", query=urlencode(query)))

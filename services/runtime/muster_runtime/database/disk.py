@@ -1,4 +1,4 @@
-"""Whether the disk of Postgres has room: noticed by the writes that find none, then asked until there is some."""
+"""Detects whether Postgres's disk is full: failing writes report it, then a probe runs until there is space."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +9,14 @@ from muster_runtime.database.connections import Connection
 
 
 class Disk:
-    """The disk as one pool's writes find it. `is_full`: the last write found no room."""
+    """The disk, as one pool's writes find it. `is_full` says that the last write found no space."""
 
     def __init__(self) -> None:
         self.is_full = False
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Note whether a write finds room."""
+        """Note whether a write finds space."""
         try:
             yield
         except asyncpg.DiskFullError:
@@ -25,13 +25,13 @@ class Disk:
         self.is_full = False
 
     async def look(self, connection: Connection) -> None:
-        """Where the last write found no room: whether a few pages more than there are can be had now."""
+        """If the last write found no space, check whether a few more pages can be allocated now."""
         if not self.is_full:
             return
         room = connection.transaction()
         await room.start()
         try:
-            # One row would fit into a page that is there already, and show nothing.
+            # One row could fit into an existing page and prove nothing.
             await connection.execute(
                 "insert into disk_probe (filling) select repeat('x', 1000) from generate_series(1, 200)"
             )

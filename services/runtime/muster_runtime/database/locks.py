@@ -29,7 +29,7 @@ LOCK = Lock()
 
 
 async def ask_for_skew(connection: Connection, clock: Clock) -> str | None:
-    """How a process's clock and that of its database disagree, or None where they may agree, or the clock is virtual."""
+    """How a process's clock and its database's disagree; None where they may agree, or the clock is virtual."""
     if clock.virtual:
         return None
     sent = clock.now()

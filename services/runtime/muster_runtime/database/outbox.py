@@ -1,4 +1,4 @@
-"""The outbox: events that a transaction publishes, kept as runs until Kafka has acknowledged them."""
+"""The outbox: the events that transactions publish, stored as runs until Kafka acknowledges them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from muster_runtime.errors import InvalidInput
 # The channel that wakes a service's relay and scheduler; its payload is the schema.
 WAKE_CHANNEL = "muster_wake"
 
-# More events of one type than this are cut into several runs, so that a row stays well below a megabyte.
+# More events of one type than this are split into several runs, so that a row stays well below a megabyte.
 RUN_LENGTH = 500
 
-# Kafka's batches end at a megabyte; what could not be relayed must not be recorded.
+# Kafka's batches are limited to a megabyte. An event that could not be relayed must not be recorded.
 EVENT_BYTES = 900_000
 
-# How many bytes of payloads go in one statement: a message to Postgres must stay below a gigabyte.
+# How many bytes of payloads one statement may contain: a message to Postgres must stay below a gigabyte.
 STATEMENT_BYTES = 16_000_000
 
-# It takes the runs' sequences, under their agencies' locks, and keeps the runs in their order.
+# Assigns the runs' sequences, under their agencies' locks, and stores the runs in order.
 _APPEND = """
 run as (
     select
@@ -72,7 +72,7 @@ _Run = tuple[RunKey, Sequence[OutboxRecord]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event to be published: when it became true and what led to it."""
+    """An event to publish, when it became true, and what led to it."""
 
     event: Event
     time: datetime
@@ -102,9 +102,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class EncodedEntry:
-    """Records of one type that are written already: a model for each would cost a bulk's work five times.
+    """Records of one type that are already encoded: a model for each would make bulk work five times as expensive.
 
-    A record is its key and its value; None is a tombstone.
+    A record is a key and a value; None is a tombstone.
     """
 
     run: RunKey
@@ -112,13 +112,13 @@ class EncodedEntry:
 
 
 class States:
-    """Records of compacted topics that wait for their transaction's end: of each key the last one."""
+    """Records of compacted topics that wait for the end of their transaction: only the last one of each key."""
 
     def __init__(self) -> None:
         self._runs: dict[RunKey, dict[str, bytes | None]] = {}
 
     def add(self, run: RunKey, records: Mapping[str, bytes | None]) -> None:
-        """Keep records, each in the place of what is kept of its key."""
+        """Add records; each replaces an earlier one with the same key."""
         for other, others in self._runs.items():
             if other[0] == run[0] and other != run:
                 for key in records.keys() & others.keys():
@@ -126,13 +126,13 @@ class States:
         self._runs.setdefault(run, {}).update(records)
 
     def take(self) -> list[EncodedEntry]:
-        """All records; nothing waits any longer."""
+        """Take all records out."""
         runs, self._runs = self._runs, {}
         return [EncodedEntry(run, list(records.items())) for run, records in runs.items() if records]
 
 
 def append(entries: Sequence[Entry | EncodedEntry], now: datetime) -> Iterator[Write]:
-    """What appends events in their order, each with the next sequence of its stream; mostly one statement.
+    """The statements that append events in order, each with the next sequence of its stream; usually one statement.
 
     The transaction must hold the lock of every agency concerned.
     """
@@ -170,7 +170,7 @@ def _arguments(runs: Sequence[_Run], now: datetime) -> Sequence[object]:
 
 
 def require_size(event_type: str, payload: bytes | None) -> None:
-    """Refuse what Kafka would not take. Raises InvalidInput."""
+    """Refuse a payload too large for Kafka. Raises InvalidInput."""
     if payload is not None and len(payload) > EVENT_BYTES:
         raise InvalidInput(event_type, len(payload), f"must be at most {EVENT_BYTES} bytes")
 

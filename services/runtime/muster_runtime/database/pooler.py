@@ -12,7 +12,7 @@ from muster_runtime.database.sessions import Address
 # With several idle server connections, one round can miss that sessions share them.
 _ROUNDS = 5
 
-# How long an address may take to serve two sessions.
+# How long to wait for two sessions.
 WAIT_SECONDS = 10
 
 _CLOSE_SECONDS = 2
@@ -27,7 +27,7 @@ async def shares_connections(dsn: SecretStr | str) -> bool:
         address = Address(dsn)
         first = await _connect(address, stack)
         backend = await _backend(first)
-        # At connect, Postgres sends the id of the process that serves the client; a pooler sends a random number.
+        # At connect, Postgres sends the ID of the process that serves the client; a pooler sends a random number.
         if backend == first.get_server_pid():
             return False
         second = await _connect(address, stack)
@@ -46,7 +46,7 @@ async def _connect(address: Address, stack: AsyncExitStack) -> "asyncpg.Connecti
 
 
 async def _backend(connection: "asyncpg.Connection[Any]") -> int:
-    """The id of the server process that runs a transaction."""
+    """The ID of the server process that runs a transaction."""
     async with connection.transaction():
         backend: int = await connection.fetchval("select pg_backend_pid()")
     return backend

@@ -1,4 +1,4 @@
-"""Statements that may be carried out twice, such as a read: sent again where their connection is lost."""
+"""Runs statements that may run twice, such as reads: they are sent again if their connection is lost."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from muster_runtime.database.transactions import Database
 
-# Another connection may hold. A server that is away refuses them all at once.
+# Another connection may still work. If the server is down, all of them fail at once.
 ATTEMPTS = 3
 
 LOST = (ConnectionError, asyncpg.ConnectionDoesNotExistError, asyncpg.ConnectionFailureError)

@@ -2,7 +2,7 @@
 
 A migration file says in a line of its own what it is to the code of the release before:
 
-    -- muster: expand      that code goes on beside it
+    -- muster: expand      that code continues beside it
     -- muster: contract    that code breaks: something that it uses is changed or taken away
 
 The version of a migration that contracts ends in 1, and no other does: that code lacks the file, and finds only the
@@ -44,7 +44,9 @@ class SchemaTooNew(RetryableError):
     """The schema has contracted past the code: what fails for that is no work's fault, and succeeds with newer code."""
 
     def __init__(self, versions: Sequence[str], error: Exception) -> None:
-        super().__init__(f"{', '.join(versions)} changed what this process uses: run a newer version: {describe(error)}")
+        super().__init__(
+            f"{', '.join(versions)} changed what this process uses: run a newer version: {describe(error)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def files_of(directory: Path) -> dict[str, Path]:
     for folder in (RUNTIME_MIGRATIONS, directory):
         found = {file.name.partition("_")[0]: file for file in folder.glob("*.sql")}
         if not found:
-            raise MigrationsMissing(f"{folder} holds no migrations: install the package again")
+            raise MigrationsMissing(f"{folder} has no migrations: reinstall the package")
         files |= found
     return files
 

@@ -1,4 +1,4 @@
-"""The commands that compare a service's code with its database: what the schema is, and waiting for it."""
+"""Compares a service's code with its database: describes the schema, or waits for it."""
 
 import asyncio
 import time
@@ -15,16 +15,16 @@ from muster_runtime.settings import Settings
 # How long Postgres may take to accept a session.
 CONNECT_SECONDS = 5.0
 
-# How often a wait asks the database, and how often it says that it still waits.
+# How often `wait` asks the database, and how often it reports that it is still waiting.
 ASK_SECONDS = 0.5
 TELL_SECONDS = 5.0
 
-# Whose addresses serve, in the order in which they are tried.
+# The settings whose address can be used, in the order in which they are tried.
 _DSNS = ("postgres_worker_dsn", "postgres_api_dsn", "postgres_owner_dsn")
 
 
 class SchemaUnknown(Exception):
-    """The database cannot be compared; the message is one line for people."""
+    """The database cannot be compared; the message is one line for users."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class SchemaUnknown(Exception):
 
 
 async def describe(schema: Schema, settings: Settings, *, database: bool) -> dict[str, Any]:
-    """The window of the code, and with `database` what the database has. Raises SchemaUnknown, MigrationsMissing."""
+    """The code's schema window, and with `database` the database's state. Raises SchemaUnknown, MigrationsMissing."""
     window = {"service": schema.name, "schema_min": schema.minimum, "schema_head": schema.head}
     if not database:
         return window
@@ -44,7 +44,7 @@ async def describe(schema: Schema, settings: Settings, *, database: bool) -> dic
 async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callable[[str], None]) -> str:
     """Wait until the database has what the code needs; returns what it has, in words.
 
-    `tell` gets a line every few seconds. Raises SchemaUnknown, with TIMED_OUT after so many seconds.
+    `tell` gets a line every few seconds. Raises SchemaUnknown, with TIMED_OUT after `seconds`.
     """
     setting, address = _address(settings)
     end = time.monotonic() + seconds
@@ -72,7 +72,7 @@ async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callabl
 def _mismatch(schema: Schema, compared: Compared) -> str:
     if newer := ", ".join(compared.contracted):
         return (
-            f"the schema of {schema.name} is too new: {newer} changed what this version uses, which knows "
+            f"the schema of {schema.name} is too new: {newer} changed what this version uses; it knows up to "
             f"{schema.head}: run a newer version"
         )
     return (
@@ -82,7 +82,7 @@ def _mismatch(schema: Schema, compared: Compared) -> str:
 
 
 def _address(settings: Settings) -> tuple[str, Address]:
-    """The setting that has an address, and the address."""
+    """The first setting that has an address, and the address."""
     for name in _DSNS:
         dsn = getattr(settings, name)
         if dsn.get_secret_value():
@@ -103,5 +103,5 @@ async def _compare(schema: Schema, setting: str, address: Address) -> Compared:
         failure = address.refusal or f"Postgres cannot be queried: {error or type(error).__name__}"
         reason, _, _ = failure.partition("\n")
         raise SchemaUnknown(f"{setting}: {reason}", UNREACHABLE) from None
-    except ValueError:  # its message may quote a part of the password
+    except ValueError:  # its message may quote part of the password
         raise SchemaUnknown(f"{setting} is {NO_ADDRESS}", BAD_INPUT) from None

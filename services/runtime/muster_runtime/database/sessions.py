@@ -1,4 +1,4 @@
-"""A session of Postgres: how it begins, its settings, and what ends it if the other end has vanished."""
+"""A Postgres session: how it starts, its settings, and what ends it if the other end disappears."""
 
 import socket
 import ssl
@@ -11,14 +11,15 @@ import asyncpg
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_exponential
 
-# How long one server of several may take until a session with it has begun.
+# If there are several servers, how long one may take to start a session.
 CONNECT_SECONDS = 3.0
 
-# Why another server of several is tried: this one does not answer, does not lead, or does not accept sessions yet.
+# Errors after which the next server is tried: this one does not respond, is not the primary, or is not accepting
+# sessions yet.
 _NEXT = (OSError, TimeoutError, asyncpg.TargetServerAttributeNotMatched, asyncpg.CannotConnectNowError)
 
-# Seconds of silence until the server is asked whether it lives, between askings, and how often; and how many
-# milliseconds it may leave what was sent unacknowledged.
+# Seconds of silence before the first keepalive probe, seconds between probes, and the number of probes; then the
+# milliseconds for which sent data may stay unacknowledged.
 _KEEPALIVE = {
     socket.TCP_KEEPIDLE: 10,
     socket.TCP_KEEPINTVL: 5,
@@ -26,8 +27,9 @@ _KEEPALIVE = {
     socket.TCP_USER_TIMEOUT: 30_000,
 }
 
-# What the server does about a client that has vanished, whose session may hold an agency's lock: the same, it looks
-# while it works whether the connection is closed, and it ends a transaction that has no next statement.
+# How the server handles a client that has disappeared, whose session may hold an agency's lock: it uses the same
+# keepalives, checks during a statement whether the connection is closed, and ends a transaction without a next
+# statement.
 VANISHED_CLIENTS = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -37,14 +39,14 @@ VANISHED_CLIENTS = {
     "idle_in_transaction_session_timeout": "25000",
 }
 
-# What is wrong with an address that no driver can read; its own error may quote a part of the password.
-NO_ADDRESS = "not an address of Postgres: percent-encode /?#[]@:% in its user and password"
+# The message for an address that no driver can parse: the driver's own error may quote part of the password.
+NO_ADDRESS = "not a valid Postgres DSN: percent-encode /?#[]@:% in its user and password"
 
-# What refuses a role: its password, its certificate, or its right to log in.
+# A role is refused because of its password, its certificate, or its right to log in.
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError,)
 
-# How long a new session of a pool goes on asking with a password that is refused: while one is rotated, the database
-# or the file knows it first. It is less than a caller waits for a connection.
+# How long a pool keeps trying to start a session with a refused password: during a rotation, the database or the file
+# gets the new one first. It is less than callers wait for a connection.
 PASSWORD_SECONDS = 8.0
 
 _CONFIGURE = """
@@ -54,20 +56,20 @@ from unnest($1::text[], $2::text[]) as setting (name, value)
 
 
 class Address:
-    """A database's address, which may name several servers: `host:port,host:port`. Each session reads it again.
+    """A database's address, which may name several servers: `host:port,host:port`. Each new session reads it again.
 
-    A role that is refused is tried again for `patience` seconds. `refusal` says why the last session was refused;
-    None once one has begun.
+    If a role is refused, it is retried for `patience` seconds. `refusal` says why the last session was refused; None
+    after a session has started.
     """
 
     def __init__(self, dsn: SecretStr | str, patience: float = 0) -> None:
         self._dsn = dsn if isinstance(dsn, SecretStr) else SecretStr(dsn)
         self._patience = patience
-        self._first = ""  # the server that accepted the last session
+        self._first = ""  # the server of the last session
         self.refusal: str | None = None
 
     async def connect(self, *_: Any, **options: Any) -> "asyncpg.Connection[Any]":
-        """Begin a session with the first server that accepts it; a pool passes its own address, too."""
+        """Start a session on the first server that accepts it. A pool passes its own address too, which is ignored."""
         return await AsyncRetrying(
             retry=retry_if_exception_type(REFUSED),
             stop=stop_before_delay(self._patience),
@@ -76,7 +78,7 @@ class Address:
         )(self._connect, options)
 
     async def _connect(self, options: dict[str, Any]) -> "asyncpg.Connection[Any]":
-        """Try each server. The driver does too, but one that does not answer would use up the time of all."""
+        """Try each server. The driver would too, but a server that does not respond would use up the time of all."""
         dsn = self._dsn.get_secret_value()
         parts = urlsplit(dsn)
         credentials, at, hosts = parts.netloc.rpartition("@")
@@ -102,7 +104,7 @@ class Address:
 
 
 def _refusal(address: SplitResult, error: Exception) -> str:
-    """Why no session began, for people."""
+    """A human-readable reason why no session was started."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of Postgres is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -112,7 +114,7 @@ def _refusal(address: SplitResult, error: Exception) -> str:
 
 
 def keep_alive(connection: "asyncpg.Connection[Any]") -> None:
-    """Close a connection within half a minute if its server disappears without closing it."""
+    """Make a connection close within half a minute if its server disappears without closing it."""
     socket_ = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
     socket_.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE.items():
@@ -120,7 +122,7 @@ def keep_alive(connection: "asyncpg.Connection[Any]") -> None:
 
 
 async def configure(connection: "asyncpg.Connection[Any]", settings: Mapping[str, str]) -> datetime:
-    """Set a session, and return when its server was started.
+    """Apply settings to a session, and return when its server was started.
 
     PgBouncer rejects a client that sends such settings when it connects.
     """

@@ -1,4 +1,4 @@
-"""A transaction that writes, as a span, and the trace that it carries on."""
+"""The span of a writing transaction, and the trace that it continues."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +11,7 @@ from muster_runtime.spans import Span, SpanKind
 
 
 def transaction(schema: str, agencies: Sequence[str]) -> AbstractContextManager[Span]:
-    """The span of a transaction, from its wait for a turn to its commit."""
+    """The span of a transaction, from its wait for its turn to its commit."""
     if not spans.is_recording():
         return spans.NOTHING
     attributes: dict[str, str | int] = {
@@ -20,12 +20,12 @@ def transaction(schema: str, agencies: Sequence[str]) -> AbstractContextManager[
         "db.operation.name": "write",
         "muster.agencies": len(agencies),
     }
-    if len(agencies) == 1 and is_agency_id(agencies[0]):  # it is the caller's, and nothing has looked at it yet
+    if len(agencies) == 1 and is_agency_id(agencies[0]):  # it comes from the caller and is not validated yet
         attributes["muster.agency_id"] = agencies[0]
     return spans.within(f"write {schema}", SpanKind.CLIENT, attributes)
 
 
 def carried_on(context: Context) -> Context:
-    """The context with the current span's traceparent; as it is where there is no span."""
+    """The context with the current span's traceparent; unchanged if there is no span."""
     traceparent = spans.traceparent()
     return context if traceparent is None else replace(context, traceparent=traceparent)

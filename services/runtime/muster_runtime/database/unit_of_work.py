@@ -18,10 +18,10 @@ from muster_runtime.database.writes import Writes
 class UnitOfWork:
     """One transaction that changes the facts of the agencies that it has locked.
 
-    `now` is the latest of: the runtime's clock, the last instant of any transaction of these agencies, the times of
-    the events that are being applied. `found` are the rows of the statement that took the locks. `causes` are those
-    events, by id. Events are published by the same commit that makes their facts true, in the order in which they were
-    handed in.
+    `now` is the latest of the runtime's clock, the last instant of any transaction of these agencies, and the times of
+    the events being applied. `found` contains the rows of the statement that took the locks. `causes` contains the
+    events being applied, by ID. Events are published by the same commit that makes their facts true, in the order in
+    which they were passed.
     """
 
     connection: Connection
@@ -36,7 +36,7 @@ class UnitOfWork:
     _wake: bool = False
 
     async def take_in(self, causes: Mapping[str, Envelope]) -> None:
-        """Apply these events with this transaction, which has locked their agencies."""
+        """Note that this transaction, which has locked their agencies, applies these events."""
         self.causes = causes
         latest = max((cause.time for cause in causes.values()), default=self.now)
         if latest > self.now:
@@ -45,8 +45,8 @@ class UnitOfWork:
     def publish(self, event: Event, *, time: datetime | None = None, causation_id: str | None = None) -> None:
         """Publish an event with this transaction.
 
-        `time` is when the fact became true, by default now; `causation_id` the event that led to it,
-        by default that of the context.
+        `time` is when the fact became true, by default now. `causation_id` is the event that led to it, by default the
+        context's.
         """
         context = self._context_of(causation_id)
         self._check(event.event_type, event.agency_id, context)
@@ -57,22 +57,22 @@ class UnitOfWork:
     def publish_encoded(
         self, event_class: type[Event], agency_id: str, payloads: Sequence[bytes], *, context: Context | None = None
     ) -> None:
-        """Publish many events of one type, keyed by the agency, whose data are written as JSON already.
+        """Publish many events of one type, keyed by the agency, whose data is already encoded as JSON.
 
-        `context` is where they come from, by default this unit of work's.
+        `context` is their origin, by default this unit of work's context.
         """
         self._publish_records(event_class, agency_id, [(agency_id, payload) for payload in payloads], context)
 
     def publish_erased(
         self, event_class: type[Erasure], agency_id: str, subject_refs: Sequence[str], *, context: Context | None = None
     ) -> None:
-        """Publish the erasures of many people; as publish_encoded."""
+        """Publish the erasures of many people. See publish_encoded."""
         self._publish_records(event_class, agency_id, [(subject_ref, None) for subject_ref in subject_refs], context)
 
     def publish_state(self, event: Event, *, causation_id: str | None = None) -> None:
-        """Publish the present state of a key of a compacted topic, after all other events.
+        """Publish the current state of a key of a compacted topic, after all other events.
 
-        Of the states that one transaction publishes of a key, only the last counts.
+        If one transaction publishes several states of a key, only the last counts.
         """
         records = {event.record_key: encode(event)}
         self.publish_states(type(event), event.agency_id, records, causation_id=causation_id)
@@ -86,16 +86,16 @@ class UnitOfWork:
         context: Context | None = None,
         causation_id: str | None = None,
     ) -> None:
-        """Publish the states of many keys, written already; None is a tombstone. See publish_state, publish_encoded.
+        """Publish the encoded states of many keys; None is a tombstone. See publish_state and publish_encoded.
 
-        Raises InvalidInput for a record that Kafka would not take: it would stop all that follow it.
+        Raises InvalidInput for a record that is too large for Kafka, because it would stop everything after it.
         """
         for payload in records.values():
             outbox.require_size(event_class.event_type, payload)
         self._states.add(self._run(event_class, agency_id, context or self._context_of(causation_id)), records)
 
     def _context_of(self, causation_id: str | None) -> Context:
-        """An event's cause: an event that is being applied, or this transaction's own context."""
+        """The context of an event: that of the applied event that caused it, or this transaction's own."""
         cause = self.causes.get(causation_id or "")
         if cause is None:
             return self.context if causation_id is None else replace(self.context, causation_id=causation_id)
@@ -127,7 +127,7 @@ class UnitOfWork:
         )
 
     def _check(self, event_type: str, agency_id: str, context: Context) -> None:
-        """Refuse a defect: an event of an agency that is not locked, or that no reader could read."""
+        """Raise RuntimeError for an event of an agency that is not locked, or without a correlation ID."""
         if agency_id not in self.agencies:
             raise RuntimeError(f"{event_type} is of {agency_id}, which is not locked")
         if not context.correlation_id:
@@ -138,7 +138,7 @@ class UnitOfWork:
         self._wake = True
 
     async def flush(self) -> None:
-        """Write what waits for the end, and append the events to the outbox."""
+        """Execute the deferred writes, and append the events to the outbox."""
         events = outbox.append([*self._entries, *self._states.take()], self.now)
         await writes.send(self.connection, self.writes.take(), events, wake=self._wake)
         self._entries.clear()

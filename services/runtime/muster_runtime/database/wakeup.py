@@ -1,4 +1,4 @@
-"""What wakes a waiting duty: a commit in its schema, a move of the clock, or the instant it waits for."""
+"""Wakes a waiting duty: at a commit in its schema, a move of the clock, or the instant it waits for."""
 
 import asyncio
 from contextlib import suppress
@@ -13,14 +13,14 @@ from muster_runtime.clock import Clock
 from muster_runtime.database.outbox import WAKE_CHANNEL
 from muster_runtime.database.sessions import Address, keep_alive
 
-# However quiet it is, every duty looks for work this often: a notification can be lost.
+# Every duty looks for work at least this often, because a notification can be lost.
 POLL_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
 
 
 class Wakeup:
-    """Wakes one duty. A wake-up between its look for work and its wait is not lost."""
+    """Wakes one duty. A wake-up between the duty's search for work and its wait is not lost."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class Wakeup:
         self._woken.set()
 
     async def wait(self, until: datetime | None = None) -> None:
-        """Return at `until` by the runtime's clock, when it is woken, or after POLL_SECONDS at most."""
+        """Return at `until` by the runtime's clock, when woken, or after POLL_SECONDS at the latest."""
         seconds = POLL_SECONDS
         if until is not None:
             seconds = min(seconds, max(0.0, (until - self._clock.now()).total_seconds()))
@@ -42,7 +42,7 @@ class Wakeup:
 
 
 class WakeupListener:
-    """Wakes every duty of a process when a transaction of the schema has committed something to do."""
+    """Wakes every duty of a process when a transaction in the schema has committed work for it."""
 
     def __init__(self, dsn: SecretStr | str, schema: str, clock: Clock) -> None:
         self._address = Address(dsn)
@@ -51,7 +51,7 @@ class WakeupListener:
         self._wakeups: list[Wakeup] = []
 
     def wakeup(self) -> Wakeup:
-        """A wakeup for one more duty."""
+        """Create a wakeup for another duty."""
         wakeup = Wakeup(self._clock)
         self._wakeups.append(wakeup)
         return wakeup
@@ -62,7 +62,7 @@ class WakeupListener:
             wakeup.wake()
 
     async def run(self) -> None:
-        """Listen until cancelled; a lost connection is made again, and then all look for work."""
+        """Listen until canceled. After a lost connection, reconnect and wake every duty."""
         while True:
             try:
                 await self._listen()

@@ -1,4 +1,4 @@
-"""What a transaction writes at its end: all of it in one statement, which is one round trip to Postgres."""
+"""Collects what a transaction writes at its end, in one statement and one round trip to Postgres."""
 
 import re
 from collections.abc import Hashable, Iterator, Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from muster_runtime.database.connections import Connection
 
-# A statement as a common table expression, `name as (insert ...)`, and its arguments. No name occurs twice in the
-# statements of one transaction.
+# A statement as a common table expression, `name as (insert ...)`, and its arguments. No name occurs twice in one
+# transaction.
 Write = tuple[str, Sequence[object]]
 
 _PARAMETER = re.compile(r"\$(\d+)")
@@ -17,20 +17,20 @@ _NOTIFY = "select pg_notify('muster_wake', current_schema())"
 
 @dataclass(slots=True)
 class Writes:
-    """What waits for the end of its transaction: statements, and rows by the statement that writes them.
+    """Writes that wait for the end of their transaction: statements, and rows by the statement that writes them.
 
-    Each statement sees the tables as they were before any of them: no two may write the same row.
+    Each statement sees the tables as they were before all of them, so no two may write the same row.
     """
 
     _writes: list[Write] = field(default_factory=list)
     _rows: dict[str, dict[Hashable, Sequence[object]]] = field(default_factory=dict)
 
     def add(self, *writes: Write) -> None:
-        """Carry statements out at the end."""
+        """Add statements to execute at the end."""
         self._writes += writes
 
     def add_row(self, statement: str, *row: object, key: Hashable = None) -> None:
-        """Write a row at the end. Of several rows with one key, the last is written.
+        """Add a row to write at the end. Of several rows with the same key, the last is written.
 
         The statement's parameters are arrays, one for each column.
         """
@@ -38,7 +38,7 @@ class Writes:
         rows[len(rows) if key is None else key] = row
 
     def take(self) -> list[Write]:
-        """All statements; nothing waits any longer."""
+        """Take all statements out."""
         writes = [
             *self._writes,
             *(
@@ -52,14 +52,14 @@ class Writes:
 
 
 async def execute(connection: Connection, *writes: Write) -> None:
-    """Carry statements out now, in one round trip."""
+    """Execute statements now, in one round trip."""
     await _execute(connection, writes, "select 1")
 
 
 async def send(connection: Connection, writes: Sequence[Write], events: Iterator[Write], *, wake: bool) -> None:
-    """Write in one round trip, with a further one for each part of the events but the first.
+    """Write everything in one round trip, plus one for each further part of the events.
 
-    NOTIFY takes a cluster-wide lock at commit: Postgres folds equal notifications, so a transaction makes only one.
+    NOTIFY takes a cluster-wide lock at commit. Postgres merges equal notifications, so a transaction makes only one.
     """
     first = next(events, None)
     if first is not None:
@@ -81,5 +81,5 @@ async def _execute(connection: Connection, writes: Sequence[Write], then: str) -
 
 
 def _renumbered(statement: str, before: int) -> str:
-    """The statement with its parameters numbered from behind those of the statements before it."""
+    """The statement with its parameter numbers shifted past those of the statements before it."""
     return _PARAMETER.sub(lambda found: f"${int(found[1]) + before}", statement)

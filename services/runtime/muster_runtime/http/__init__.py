@@ -1,1 +1,1 @@
-"""The HTTP side of a service: the application, its middleware, access, commands, and health."""
+"""A service's HTTP side: the application, its middleware, access, commands, and health."""

@@ -1,6 +1,6 @@
-"""One command of an agency at a time asks Postgres for its lock; the others wait here, without a connection.
+"""Queues commands per agency: only one at a time asks Postgres for the agency's lock; the others use no connection.
 
-So a flood of requests for one agency does not take the connections that the others need.
+So a flood of requests for one agency does not take the connections that other agencies need.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from muster_runtime.errors import TooManyRequests
 
-# A caller that does not get its turn for so long gets 503 with Retry-After.
+# How long a caller waits for its turn before it gets 503 with Retry-After.
 QUEUE_SECONDS = 30
 
 
@@ -21,7 +21,7 @@ class _Queue:
 
 
 class AgencyQueue:
-    """The queues of a process, one an agency; at most `limit` callers in each."""
+    """A process's queues, one per agency, each with at most `limit` callers."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -29,9 +29,9 @@ class AgencyQueue:
 
     @asynccontextmanager
     async def take(self, agency_id: str) -> AsyncIterator[None]:
-        """Wait for the agency's turn, and hold it.
+        """Wait for the agency's turn, and keep it during the block.
 
-        Raises TooManyRequests when the queue is full, and TimeoutError after QUEUE_SECONDS.
+        Raises TooManyRequests if the queue is full, and TimeoutError after QUEUE_SECONDS.
         """
         queue = self._queues.setdefault(agency_id, _Queue())
         if queue.callers >= self._limit:

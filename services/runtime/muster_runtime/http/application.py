@@ -1,4 +1,4 @@
-"""The HTTP side of a service: the application, and all that a service's api.py needs."""
+"""A service's HTTP side: the application, and everything that a service's api.py needs."""
 
 from typing import Annotated, Any
 
@@ -81,9 +81,9 @@ def create_app(
     *,
     with_api: bool = True,
 ) -> FastAPI:
-    """The application of a running process; without its API it has health and metrics alone.
+    """The application of a running process. Without its API, it has only health and metrics.
 
-    Add further routers (parking, the sandbox's) to what it returns. Raises ValueError if no issuer is set.
+    Add further routers (parking, the sandbox's) to the result. Raises ValueError if no issuer is set.
     """
     settings = runtime.settings
     clock = SystemClock()
@@ -92,7 +92,7 @@ def create_app(
         _add_api(app, runtime.service)
     app.state.database = api_database
     app.state.runtime = runtime
-    BREAK_GLASS.labels(runtime.service.name)  # counted from zero, so that the alert sees the first one
+    BREAK_GLASS.labels(runtime.service.name)  # starts at zero, so that the alert sees the first one
     admission = Admission(runtime.service.name, settings.http_concurrency, settings.http_body_bytes)
     app.include_router(health_router(health, admission))
     app.include_router(documentation_router(app))
@@ -127,7 +127,7 @@ def _bare_application(service: Service) -> FastAPI:
         version="1",
         license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         servers=[{"url": "/", "description": "The service itself."}],
-        openapi_url=None,  # `documentation` serves it, and the pages: FastAPI's would load scripts of third parties
+        openapi_url=None,  # `documentation` serves it and its pages: FastAPI's pages load third-party scripts
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -150,7 +150,7 @@ async def _runtime(request: Request) -> Runtime:
     return runtime
 
 
-# The running process: its clock tells a read the time, its settings are the service's own.
+# The running process. Its clock gives a read the current time, and its settings are the service's own.
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 
 

@@ -1,4 +1,4 @@
-"""The routes of proposals: list, retrieve, approve, and reject those of one service."""
+"""The routes that list, retrieve, approve, and reject one service's proposals."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ from muster_runtime.scheduling.proposals import Proposal, ProposalState
 
 ProposalId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", examples=["prp_01987b3e0000700080000000000000da"])]
 
-# What belongs to the one request that a scope describes, and to the route that it has found.
+# Scope entries that belong to the original request and the route that it matched.
 _OWN = ("route", "router", "endpoint", "path_params", "fastapi", "fastapi_inner_astack", "fastapi_function_astack")
 
 
@@ -133,7 +133,7 @@ def _shown(body: bytes | None) -> Any:
 
 
 async def _approve(request: Request, identity: Identity, proposal: Proposal) -> Response:
-    """Send the proposed request through its route again, which carries it out."""
+    """Send the proposed request through its route again, which executes it."""
     if proposal.state is not ProposalState.PENDING:
         raise ProposalDecided(proposal.proposal_id, proposal.state)
     answer = _Answer(proposal.body or b"")
@@ -165,7 +165,7 @@ def _scope(request: Request, identity: Identity, proposal: Proposal) -> Scope:
 
 
 class _Answer:
-    """What a route receives, and what it answers."""
+    """The request body that a route receives, and the response that it sends."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -182,7 +182,7 @@ class _Answer:
             self._content += message.get("body", b"")
 
     def response(self) -> Response:
-        """The route's answer as that of the request that decides."""
+        """The route's response, to return as the response to the approval."""
         response = Response(self._content, self._start["status"])
         response.raw_headers = list(self._start["headers"])
         return response

@@ -1,7 +1,8 @@
 """Commands that need a second person: a request becomes a proposal, and another person's approval runs it.
 
-An approved request passes its route again, with the rights of the approver, under both names, and with the proposal's
-id as Idempotency-Key: it is authorized, validated, and carried out like any other, once.
+An approved request goes through its route again, with the approver's rights, with both people named as the actor, and
+with the proposal's ID as its Idempotency-Key. So it is authorized, validated, and executed like any other request, and
+only once.
 """
 
 from collections.abc import Awaitable, Callable
@@ -25,7 +26,7 @@ _ID_PREFIX = "prp"
 
 E = TypeVar("E", bound=Callable[..., Any])
 
-# The revision of what a command changes, read under the agency's lock.
+# Reads the current revision of what a command changes, under the agency's lock.
 Revision = Callable[[UnitOfWork], Awaitable[int]]
 
 
@@ -40,14 +41,14 @@ class ProposalDecided(Conflict):
 
 
 class ProposalOutdated(Conflict):
-    """What the request changes has changed since it was proposed."""
+    """The resource has changed since the request was proposed."""
 
     slug = "proposal-outdated"
     title = "The proposal is outdated"
 
     def __init__(self, proposal_id: str, seen: int, current: int) -> None:
         super().__init__(
-            f"proposal {proposal_id} is for revision {seen}, and the present one is {current}; propose it again",
+            f"proposal {proposal_id} is for revision {seen}, and the current one is {current}; propose it again",
             seen=seen,
             current=current,
         )
@@ -71,21 +72,21 @@ class ProposalReply(BaseModel):
 
     @classmethod
     def of(cls, proposal: Proposal) -> "ProposalReply":
-        """Without the body."""
+        """The reply for a proposal, without its body."""
         return cls(**{name: getattr(proposal, name) for name in ProposalReply.model_fields})
 
 
-# The answer of a route that needs approval, for its OpenAPI.
+# The response of a route that needs approval, for its OpenAPI.
 PROPOSED: dict[int | str, dict[str, Any]] = {
     202: {"model": ProposalReply, "description": "Proposed: it runs when another person approves it."}
 }
 
 
 def needs_approval(*, days: int) -> Callable[[E], E]:
-    """Let a route's command run only when a second person with the route's scope approves it.
+    """Make a route's command run only after a second person with the route's scope approves it.
 
-    Put it between the route's decorator and the function, which calls `commands.execute` once, with `revision`. A
-    proposal expires after so many days.
+    Put it between the route's decorator and the function. The function calls `commands.execute` once, with `revision`.
+    A proposal expires after `days` days.
     """
 
     def mark(endpoint: E) -> E:
@@ -105,7 +106,7 @@ class Proposing:
     async def propose(
         self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[object]], revision: int
     ) -> ProposalReply:
-        """Store the request. Raises what its handler raises now."""
+        """Store the request as a proposal. Raises whatever its handler raises if it runs now."""
         await _rehearse(uow, handler)
         request, scope = self.request, self.request.scope
         proposal = Proposal(
@@ -137,13 +138,13 @@ class Proposing:
 
 @dataclass(frozen=True, slots=True)
 class Approving:
-    """An approved request, which passes its route again."""
+    """An approved request that goes through its route again."""
 
     proposal_id: str
     approved_by: str
 
     async def approve(self, uow: UnitOfWork, revision: Revision) -> None:
-        """Store the approval, in the transaction that carries the request out.
+        """Store the approval in the transaction that executes the request.
 
         Raises ProposalDecided or ProposalOutdated.
         """
@@ -154,7 +155,7 @@ class Approving:
 
 
 async def reject(uow: UnitOfWork, proposal_id: str, rejected_by: str, reason: str) -> ProposalReply:
-    """Store the rejection. It needs nothing of the route, which may not take the request any longer.
+    """Store the rejection. It does not use the route, which may no longer accept the request.
 
     Raises ProposalDecided.
     """
@@ -167,7 +168,7 @@ async def reject(uow: UnitOfWork, proposal_id: str, rejected_by: str, reason: st
 
 async def _pending(uow: UnitOfWork, proposal_id: str) -> Proposal:
     proposal = await proposals.find_proposal(uow.connection, proposal_id)
-    assert proposal is not None  # it was read before, and none is ever deleted
+    assert proposal is not None  # it was read before, and proposals are never deleted
     if proposal.state is not ProposalState.PENDING:
         raise ProposalDecided(proposal.proposal_id, proposal.state)
     if uow.now >= proposal.expires_at:
@@ -196,7 +197,7 @@ async def _save_decision(
 
 
 def second_person_of(request: Request) -> Proposing | Approving | None:
-    """What a request is to a route that needs approval; None to any other."""
+    """Whether a request proposes a command or is an approved one; None if its route needs no approval."""
     within: timedelta | None = getattr(request.scope.get("endpoint"), "approval_within", None)
     if within is None:
         return None
@@ -205,9 +206,10 @@ def second_person_of(request: Request) -> Proposing | Approving | None:
 
 
 def check_key(request: Request, idempotency_key: str | None) -> None:
-    """Raise InvalidIdempotencyKey for a caller's key that may be a proposal's id.
+    """Raise InvalidIdempotencyKey if a caller's key could be a proposal's ID.
 
-    Under that id its approval keeps the answer: whoever had used it first would have answered, and stopped it.
+    An approval stores its reply under the proposal's ID. If a caller had used that key before, the approval would find
+    the caller's reply, and the command would not run.
     """
     reserved = idempotency_key is not None and idempotency_key.startswith(f"{_ID_PREFIX}_")
     if reserved and getattr(request.state, "approving", None) is None:
@@ -215,11 +217,11 @@ def check_key(request: Request, idempotency_key: str | None) -> None:
 
 
 class _Undone(Exception):
-    """Takes back a rehearsal."""
+    """Rolls back a rehearsal."""
 
 
 async def _rehearse(uow: UnitOfWork, handler: Callable[[UnitOfWork], Awaitable[object]]) -> None:
-    """Carry a command out, and take all of it back: what would refuse it refuses its proposal."""
+    """Execute a command and roll it back, so that whatever would refuse the command refuses its proposal."""
     try:
         async with uow.connection.transaction():
             await handler(UnitOfWork(uow.connection, uow.agencies, uow.now, uow.context))

@@ -1,4 +1,4 @@
-"""What a command passes before it takes a connection to Postgres."""
+"""Admits a command before it takes a connection to Postgres."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ from muster_runtime.messaging.backlog import Backlog
 
 
 class CommandGate:
-    """Refuses commands while the outbox is full, and lets those of one agency through one at a time."""
+    """Refuses commands while the outbox is full, and admits one command per agency at a time."""
 
     def __init__(self, queue: AgencyQueue, backlog: Backlog) -> None:
         self._queue = queue
@@ -16,9 +16,9 @@ class CommandGate:
 
     @asynccontextmanager
     async def turn(self, agencies: Sequence[str]) -> AsyncIterator[None]:
-        """Wait for the turn of a command that changes these agencies, and hold it.
+        """Wait for the turn of a command that changes these agencies, and keep it during the block.
 
-        Raises TooManyRequests if a limit is reached, and TimeoutError where the turn does not come.
+        Raises TooManyRequests if a limit is reached, and TimeoutError if the turn does not come in time.
         """
         self._backlog.admit()
         if len(agencies) != 1:

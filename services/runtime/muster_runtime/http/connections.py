@@ -1,8 +1,8 @@
-"""The HTTP server's connections: how many, from where, and how long one may take to say what it wants.
+"""Limits the HTTP server's connections: how many, from where, and how long each may take to send a request.
 
-uvicorn bounds a request once its head is complete. Until then this module does: it bounds the bytes and the
-time of a head, the connections in all and by address, and what follows a request that is answered already.
-So it does with what frames a body, which the parser keeps as well, and with what is sent beside it.
+uvicorn limits a request once its head is complete. This module applies limits before that: the bytes and the time of a
+head, the number of connections in total and per address, and what follows a request that is already answered. It also
+limits the framing of a body, such as chunk sizes and trailers, because the parser buffers that too.
 """
 
 import asyncio
@@ -19,46 +19,46 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster_runtime.observability.telemetry import HTTP_CONNECTIONS, HTTP_CONNECTIONS_CLOSED
 
-# How long a head may take, from its connection's start or from the answer before it.
+# How long a head may take, from the start of its connection or from the previous response.
 HEAD_SECONDS = 10.0
 
-# How often connections whose time is over are looked for.
+# How often to look for connections that have timed out.
 _SWEEP_SECONDS = 1.0
 
-# How long an idle connection is kept after an answer. A proxy in front must close its own sooner.
+# How long an idle connection is kept after a response. A proxy in front must close its own sooner.
 KEEP_ALIVE_SECONDS = 5
 
 # How long open requests may take once the process stops.
 DRAIN_SECONDS = 7
 
-# Bytes of a head that is not complete, and of what stands between two pieces of a body or behind the last: sizes and
-# extensions of chunks, trailers. A complete head is measured more closely, and answered with its rule.
+# The maximum bytes of an incomplete head, and of what comes between two pieces of a body or after the last one: chunk
+# sizes, extensions, trailers. A complete head is checked against stricter limits, and the response names the limit.
 HEAD_BYTES = 64 * 1024
 
-# Requests that may wait behind one another on a connection.
+# The maximum number of pipelined requests on a connection.
 PIPELINED_REQUESTS = 8
 
-# Descriptors that the process needs besides its clients' connections: pools, Kafka, files.
+# File descriptors that the process needs besides its clients' connections: pools, Kafka, files.
 RESERVED_DESCRIPTORS = 128
 
-# A flood makes one line of the log in so many seconds; the metric counts each.
+# Log at most one line in this many seconds; the metric counts every connection.
 _LOG_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
 
 def raise_file_limit() -> int:
-    """Raise this process's limit of open files as far as it may, and answer it."""
+    """Raise this process's limit of open files to the maximum, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 class Connections:
-    """Every connection of the server. At a bound the one that has been waiting longest makes room.
+    """All connections of the server. At a limit, the connection that has waited longest makes room.
 
-    A connection waits while its client owes the next head, or does not read what it is sent; one with a request in work
-    is never closed.
+    A connection waits while its client has not sent the next head, or does not read the response. A connection with a
+    request in progress is never closed.
     """
 
     def __init__(self, service: str, limit: int, per_address: int, *, open_files: int) -> None:
@@ -67,7 +67,7 @@ class Connections:
         self._per_address = per_address
         self._open: Counter[str] = Counter()
         self._total = 0
-        # Since when each waits; the longest first, in all and of each address.
+        # When each connection started to wait, longest first: all connections, and those of each address.
         self._waiting: dict[BoundedProtocol, float] = {}
         self._waiting_of: dict[str, dict[BoundedProtocol, float]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
@@ -89,7 +89,7 @@ class Connections:
         return True
 
     def wait(self, connection: "BoundedProtocol") -> None:
-        """The connection's client owes the next head, from now on."""
+        """Note that the server now waits for the client's next head."""
         self.work(connection)
         now = time.monotonic()
         self._waiting[connection] = now
@@ -98,7 +98,7 @@ class Connections:
             self._sweeping = connection.loop.call_later(_SWEEP_SECONDS, self._sweep, connection.loop)
 
     def work(self, connection: "BoundedProtocol") -> None:
-        """A request of the connection is in work."""
+        """Note that a request of the connection is in progress."""
         self._waiting.pop(connection, None)
         waiting = self._waiting_of.get(connection.address)
         if waiting is not None:
@@ -107,7 +107,7 @@ class Connections:
                 del self._waiting_of[connection.address]
 
     def remove(self, connection: "BoundedProtocol") -> None:
-        """The connection is gone."""
+        """Forget a closed connection."""
         self.work(connection)
         self._total -= 1
         self._open[connection.address] -= 1
@@ -116,7 +116,7 @@ class Connections:
         HTTP_CONNECTIONS.labels(self._service).set(self._total)
 
     def note_closed(self, reason: str, address: str) -> None:
-        """Count a connection that is closed for a bound, and log one in a while."""
+        """Count a connection that is closed because of a limit, and log it at most once per _LOG_SECONDS."""
         HTTP_CONNECTIONS_CLOSED.labels(self._service, reason).inc()
         now = time.monotonic()
         if now >= self._logged_at.get(reason, 0.0) + _LOG_SECONDS:
@@ -124,7 +124,7 @@ class Connections:
             log.warning("connection_closed", reason=reason, address=address, connections=self._total)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Close the connections that have waited for too long."""
+        """Close the connections that have waited too long."""
         self._sweeping = None
         over = time.monotonic() - HEAD_SECONDS
         for connection in list(takewhile(lambda waiting: self._waiting[waiting] <= over, self._waiting)):
@@ -135,7 +135,7 @@ class Connections:
     def _evict(self, waiting: "dict[BoundedProtocol, float] | None", reason: str) -> bool:
         if not waiting:
             return False
-        # One whose answer is still on its way comes last.
+        # A connection whose response is still being sent is evicted only as a last resort.
         oldest = next((connection for connection in waiting if not connection.unsent), next(iter(waiting)))
         self.note_closed(reason, oldest.address)
         oldest.evict()
@@ -143,9 +143,10 @@ class Connections:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection, with its bounds."""
+    """One connection and its limits."""
 
-    # Beside the dictionary of uvicorn's attributes: with more than thirty it would be three times as large.
+    # Slots, in addition to the dictionary of uvicorn's attributes: with more than thirty entries, that would be three
+    # times as large.
     __slots__ = ("_admitted", "_connections", "_head_bytes", "_in_head", "_unsent", "address")
 
     def __init__(self, connections: Connections, **uvicorn: Any) -> None:
@@ -153,17 +154,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._connections = connections
         self._admitted = False
         self._head_bytes = 0
-        self._in_head = True  # else in a body
-        self._unsent = 0  # when the connection was last looked at
+        self._in_head = True  # otherwise in a body
+        self._unsent = 0  # when the wait started
         self.address = ""
 
     @property
     def unsent(self) -> int:
-        """Bytes of answers that the client has not taken yet."""
+        """Bytes of responses that the client has not received yet."""
         return self.transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or close it at once."""
+        """Accept the connection, or close it at once."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
         self._admitted = self._connections.admit(self)
@@ -179,7 +180,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections.remove(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read what came, while it keeps within its bounds."""
+        """Parse the data, as long as it stays within the limits."""
         if self.transport.is_closing():
             return
         self._head_bytes += len(data)
@@ -190,15 +191,16 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head-size")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; those behind a chunked body, which nobody reads, are dropped."""
+        """Store a header. Trailers after a chunked body are dropped, because nobody reads them."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is complete: the request is in work.
+        """Start the request: its head is complete.
 
-        Where it offers to upgrade, the parser takes what comes next for another protocol: a body would be lost, or
-        be read as a request of its own. Raises HttpParserError, which is answered 400, where there is a body.
+        If the head offers to upgrade, the parser treats what follows as another protocol: a body would be lost, or be
+        read as a request of its own. Raises HttpParserError, which is answered with 400, if such a head announces a
+        body.
         """
         if (offer := self.parser.should_upgrade()) and any(_announces_body(*header) for header in self.headers):
             self._connections.note_closed("upgrade", self.address)
@@ -209,46 +211,46 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections.note_closed("pipelining", self.address)
             self.transport.abort()
             return
-        if not self.flow.write_paused:  # else it waits: another head buys no time for an answer that is not taken
+        if not self.flow.write_paused:  # otherwise it waits: another head buys no time to read a response
             self._connections.work(self)
         super().on_headers_complete()
         if offer:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body; what it costs is the route's to bound."""
+        """Receive a piece of the body; the route limits its size."""
         self._head_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The body is complete: what comes next is another head."""
+        """Expect another head: the body is complete."""
         self._in_head = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The answer is sent: the client owes the next head, or first the rest of a body that nobody reads."""
+        """Wait for the next head, or first for the rest of a body that nobody reads: the response is sent."""
         super().on_response_complete()
         if self.cycle.response_complete and (self.unsent or not self.transport.is_closing()):
             self._wait()
 
     def pause_writing(self) -> None:
-        """The client does not read: it must go on in time."""
+        """Start the time limit: the client does not read."""
         super().pause_writing()
         self._wait()
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """End the time limit: the client reads again."""
         super().resume_writing()
         if self._admitted and self.cycle is not None and not self.cycle.response_complete:
             self._connections.work(self)
 
     def evict(self) -> None:
-        """Make room for another connection."""
+        """Close at once, to make room for another connection."""
         self._connections.work(self)
         self.transport.abort()
 
     def expire(self) -> None:
-        """The time for the next head is over, or that for taking some of an answer."""
+        """Close if the client has not sent its next head or received any more of a response in time."""
         self._connections.work(self)
         if 0 < self.unsent < self._unsent:
             self._wait()
@@ -264,7 +266,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections.wait(self)
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
-        """Answer without a body, where an answer is still due, and close."""
+        """Send a response without a body if one is still due, and close."""
         self._connections.note_closed(reason, self.address)
         if self.cycle is None or self.cycle.response_complete:
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"

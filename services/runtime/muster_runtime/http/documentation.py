@@ -32,7 +32,7 @@ _GREATEST_INT32 = 2**31 - 1
 
 
 class DocumentedApi(FastAPI):
-    """FastAPI, whose OpenAPI document gives every integer that may need them 64 bits: `format: int64` (OpenAPI 3.1, 4.4).
+    """FastAPI, whose OpenAPI document marks every integer that may need 64 bits: `format: int64` (OpenAPI 3.1, 4.4).
 
     Clients that are generated without it keep 32 bits.
     """

@@ -1,4 +1,4 @@
-"""One request and its answer: its ids, its body within the route's bounds, and the fields that every answer has."""
+"""One request and its response: its IDs, its body within the route's limits, and the headers of every response."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ MEBIBYTE = 1024 * 1024
 
 DEFAULT_BODY_LIMIT = 2 * MEBIBYTE
 
-# Time that a body may keep its route waiting: so many seconds, and one more for so many bytes that have come.
+# How long a body may keep its route waiting: BODY_SECONDS, plus one second per BODY_BYTES_PER_SECOND bytes received.
 BODY_SECONDS = 10.0
 BODY_BYTES_PER_SECOND = 16 * 1024
 
@@ -33,7 +33,7 @@ _POLICY = b"content-security-policy"
 
 _NOTHING_LOADED = (_POLICY, b"default-src 'none'; frame-ancestors 'none'")
 
-# A browser keeps no answer, takes it for nothing but what it is, and shows it to no other site.
+# Browsers must not cache a response, sniff its type, or share it with another site.
 _EVERY_ANSWER: Fields = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -41,16 +41,17 @@ _EVERY_ANSWER: Fields = [
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 
-# For a year, a browser comes by TLS alone (RFC 6797, 6.1).
+# For a year, browsers connect only over TLS (RFC 6797, 6.1).
 _TLS_ALONE = (b"strict-transport-security", b"max-age=31536000")
 
 E = TypeVar("E", bound=Callable[..., Any])
 
 
 def body_limit(size: int, *, keys: int = MAX_KEYS, streamed: bool = False) -> Callable[[E], E]:
-    """Let a route take a body of up to `size` bytes. Put it between the route's decorator and the function.
+    """Let a route accept a body of up to `size` bytes. Put it between the route's decorator and the function.
 
-    JSON has at most so many `keys`. A `streamed` body is never in memory as a whole, and does not count as such.
+    A JSON body may have at most `keys` keys. A `streamed` body is never in memory as a whole, and does not count toward
+    the memory limit.
     """
 
     def mark(endpoint: E) -> E:
@@ -63,13 +64,13 @@ def body_limit(size: int, *, keys: int = MAX_KEYS, streamed: bool = False) -> Ca
 
 
 class Exchange:
-    """One request and what is known of its answer."""
+    """One request and what is known of its response."""
 
     def __init__(self, request: Request, send: Send, admission: Admission, *, behind_tls: bool) -> None:
         self.request = request
         self.identity: Identity | None = None
         self.tenant = ""
-        # As it is routed: `request.url` is made of the Host header too, which is the caller's to invent.
+        # The path as it is routed. `request.url` also contains the Host header, which the caller can invent.
         self.path: str = request.scope["path"]
         self.status: int | None = None
         self.request_id = _valid_id(request.headers.get("x-request-id")) or uuid.uuid4().hex
@@ -85,18 +86,18 @@ class Exchange:
         self._admission = admission
         self._received = 0
         self._in_memory = 0
-        self._waited = 0.0  # seconds, for the client
+        self._waited = 0.0  # seconds waited for the client
         self._complete = False
 
     @property
     def route(self) -> str:
-        """The route's template, so that the metrics do not grow with the ids in paths."""
+        """The route's template, so that metrics do not grow with the IDs in paths."""
         route = self.request.scope.get("fastapi", {}).get("effective_route_context") or self.request.scope.get("route")
         return getattr(route, "path", "unmatched")
 
     @property
     def agency(self) -> str | None:
-        """The agency that the path names, if the caller may act for it, else those of the token."""
+        """The agency that the path names, if the caller may act for it; otherwise the token's agencies."""
         if self.identity is None:
             return None
         named = self.request.scope.get("path_params", {}).get("agency_id", "")
@@ -104,14 +105,14 @@ class Exchange:
 
     @property
     def problem(self) -> str | None:
-        """The type of the problem that the answer is, without what is the same in all of them."""
+        """The slug of the problem that the response is, if it is one."""
         slug: str | None = getattr(self.request.state, "problem", None)
         return slug
 
     async def receive(self) -> Message:
-        """Receive the body: as it comes where the route streams it, else as a whole, which its tenant's share holds.
+        """Receive the body: in parts if the route streams it, otherwise as a whole, which counts in its tenant's share.
 
-        As parts it would take many times its size, if the client sends a few bytes at a time.
+        As parts, it would take many times its size in memory if the client sends a few bytes at a time.
         """
         endpoint = self.request.scope.get("endpoint")
         limit = getattr(endpoint, "body_limit", DEFAULT_BODY_LIMIT)
@@ -146,13 +147,13 @@ class Exchange:
             )
         except TooManyRequests as error:
             self._admission.note_refused()
-            # What FastAPI meets while it reads a body becomes a 400, unless it is one of these.
+            # FastAPI turns any other error while it reads a body into a 400.
             raise HTTPException(429, error.detail, headers={"retry-after": "1"}) from error
         self._in_memory += size
 
     async def _receive_in_time(self) -> Message:
         if self._complete:
-            return await self.request.receive()  # nothing but the client's leave is waited for
+            return await self.request.receive()  # only waits for the client to disconnect
         began = time.monotonic()
         patience = BODY_SECONDS + self._received / BODY_BYTES_PER_SECOND - self._waited
         try:
@@ -160,19 +161,19 @@ class Exchange:
                 message = await self.request.receive()
         except TimeoutError:
             raise HTTPException(
-                408, f"after {BODY_SECONDS:.0f} s, a body must arrive at {BODY_BYTES_PER_SECOND} bytes per second"
+                408, f"after {BODY_SECONDS:.0f} s, a body must average {BODY_BYTES_PER_SECOND} bytes per second"
             ) from None
         self._waited += time.monotonic() - began
         self._complete = not message.get("more_body", False)
         return message
 
     def release(self) -> None:
-        """Give back the memory of the body."""
+        """Release the memory of the body."""
         self._admission.body_bytes.give_back(self.tenant, self._in_memory)
         self._in_memory = 0
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer, with the fields that every answer has."""
+        """Send a part of the response, with the headers that every response has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message.get("headers", ()))

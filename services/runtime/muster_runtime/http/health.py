@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can do its work."""
+"""Liveness and readiness of the process."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The state of a process: `reasons` say why it is not ready, `warnings` what is wrong and does not stop it.
+    """The state of a process: `reasons` why it is not ready, and `warnings` about problems that do not stop it.
 
     Ages are in seconds, the lag in records.
     """
@@ -47,13 +47,13 @@ HealthCheck = Callable[[], Awaitable[Health]]
 def health_router(check: HealthCheck, admission: Admission) -> APIRouter:
     """The two health routes, which need no token.
 
-    They show of an agency at most its ID, where its stream holds up the process.
+    The only agency data they show is the ID of an agency whose stream holds up the process.
     """
     router = APIRouter(prefix="/health", include_in_schema=False)
     looking: asyncio.Task[Health] | None = None
 
     async def look() -> Health:
-        """One look at a time, which all who ask meanwhile share: whoever asks often costs no more."""
+        """Run one check at a time, shared by all concurrent callers, so that frequent probes cost no more."""
         nonlocal looking
         if looking is None or looking.done():
             looking = asyncio.ensure_future(check())

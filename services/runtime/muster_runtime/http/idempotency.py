@@ -58,7 +58,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
     def response(self, *, replayed: bool = False) -> Response:
-        """The reply as it is sent; `replayed` says that it answers a repeated request."""
+        """The HTTP response; `replayed` says that it answers a repeated request."""
         headers = self.headers | ({"idempotency-replayed": "true"} if replayed else {})
         return Response(self.body, self.status, headers, media_type="application/json" if self.body else None)
 
@@ -73,9 +73,11 @@ class Key:
         self._request = request
 
     async def of_body(self, part: int, body_sha256: bytes | None) -> "KeyedRequest":
-        """The key, bound to the method, the path with its query, and the body. Without `body_sha256` it reads the body.
+        """The key, bound to the method, the path with its query, and the body.
 
-        `part` numbers the request's transactions, from 0. No key can contain the separator between them.
+        Without `body_sha256`, it reads the body.
+
+        `part` numbers the request's transactions, from 0. No key can contain the separator.
         """
         request = self._request
         route = f"{request.method} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
@@ -88,7 +90,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
-    """A request with a key, which is bound to the agency, to `route`, and to the body."""
+    """A request and its key, which is bound to the agency, to `route`, and to the body."""
 
     key: str
     route: str

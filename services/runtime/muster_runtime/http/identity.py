@@ -1,4 +1,4 @@
-"""Who the caller is, and the refusals of a caller."""
+"""Who the caller is, and the errors that refuse a caller."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from muster_runtime.identifiers import EVERY_AGENCY
 
 
 class Unauthenticated(PermanentError):
-    """There is no valid token. Of a token with a wrong signature or a wrong time the answer does not say more."""
+    """There is no valid token. For a wrong signature or time, the response gives no details."""
 
     status = 401
     slug = "unauthenticated"
@@ -24,7 +24,7 @@ class Forbidden(PermanentError):
 
 
 class ProgramOnly(Forbidden):
-    """The route is for the program's officers, and the token acts for agencies."""
+    """The route is for program officers, but the token acts for agencies."""
 
     slug = "program-only"
     title = "This requires a token for all agencies"
@@ -40,7 +40,7 @@ class ReasonRequired(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks: the token's subject and scopes, and the agencies that it acts for (only EVERY_AGENCY: the program).
+    """The caller: the token's subject and scopes, and the agencies that it acts for (only EVERY_AGENCY: the program).
 
     `break_glass_reason` is why the caller uses a break-glass token; None with any other token.
     """
@@ -57,19 +57,19 @@ class Identity:
 
     @property
     def tenant(self) -> str:
-        """A key of the agencies, the same for every order of them: who shares a process with other tenants."""
+        """A key for the set of agencies, in any order. Each such set is one tenant of the process."""
         return ",".join(sorted(self.agencies))
 
     def may_act_for(self, agency_id: str) -> bool:
-        """Whether an agency is one of the caller's own, or the caller acts for all of them."""
+        """Whether an agency is one of the caller's, or the caller acts for all agencies."""
         return self.is_program or agency_id in self.agencies
 
     def admit(self, agency_id: str) -> None:
-        """Raise NotFound if the agency is not the caller's: other tenants do not exist for the caller."""
+        """Raise NotFound if the agency is not the caller's. Other tenants' agencies do not exist for the caller."""
         if not is_agency_or_all(agency_id) or not self.may_act_for(agency_id):
             raise NotFound(f"there is no agency {agency_id[:40]!r}")
 
 
 def is_agency_or_all(text: str) -> bool:
-    """Whether a text is an agency's id, as far as its form goes, or EVERY_AGENCY."""
+    """Whether a text has the form of an agency's ID, or is EVERY_AGENCY."""
     return text == EVERY_AGENCY or is_agency_id(text)

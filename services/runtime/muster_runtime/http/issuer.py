@@ -1,4 +1,4 @@
-"""The issuer of a sandbox's and of tests' tokens. It needs no web framework, so that a command can load it fast."""
+"""Issues tokens for sandboxes and tests. Imports no web framework, so that commands load it fast."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from muster_runtime.clock import SystemClock
 
 
 class Issuer:
-    """An issuer of tokens for a sandbox and for tests; a production's tokens come from its identity provider."""
+    """Issues tokens for sandboxes and tests. In production, the identity provider issues them."""
 
     def __init__(self, key: OKPKey, *, issuer: str, audience: str) -> None:
         self._key = key
@@ -22,7 +22,7 @@ class Issuer:
 
     @classmethod
     def load(cls, path: Path, *, issuer: str, audience: str = "muster") -> "Issuer":
-        """The issuer whose private key is the file; if there is none, a new key is kept there (mode 0600)."""
+        """Load the issuer's private key from a file. If the file does not exist, create a new key in it (mode 0600)."""
         if not path.exists():
             key = OKPKey.generate_key("Ed25519", auto_kid=True)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -44,9 +44,9 @@ class Issuer:
         lifetime: timedelta = timedelta(hours=1),
         **more: Any,
     ) -> str:
-        """A signed token, valid from now for `lifetime`; with EVERY_AGENCY it acts for all agencies.
+        """A signed token, valid from now for `lifetime`. With EVERY_AGENCY, it acts for all agencies.
 
-        Without an agency every service refuses it, as a test wants to see. `more` are claims besides.
+        Without an agency, every service refuses it, which tests use. `more` are additional claims.
         """
         now = SystemClock().now()
         claims = {

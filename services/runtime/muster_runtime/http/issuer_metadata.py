@@ -1,4 +1,4 @@
-"""What an issuer says of itself: OpenID Connect Discovery 1.0 (4) and RFC 8414 (3). No I/O, and no web framework."""
+"""Parses an issuer's metadata: OpenID Connect Discovery 1.0 (4) and RFC 8414 (3). No I/O, and no web framework."""
 
 import json
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ class MetadataRefused(ValueError):
 
 
 def is_discoverable(issuer: str) -> bool:
-    """Whether an issuer is a URL, at which its metadata can be looked for."""
+    """Whether an issuer is a URL with metadata that can be looked up."""
     parts = urlsplit(issuer)
     return parts.scheme in ("https", "http") and bool(parts.netloc) and not parts.query and not parts.fragment
 
 
 def metadata_addresses(issuer: str) -> tuple[str, str]:
-    """Where an issuer's metadata may be: as OpenID Connect puts it, and as RFC 8414, 3.1 does."""
+    """Where an issuer's metadata may be: first as OpenID Connect defines it, then as RFC 8414, 3.1 does."""
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     origin = f"{parts.scheme}://{parts.netloc}"
@@ -28,9 +28,9 @@ def metadata_addresses(issuer: str) -> tuple[str, str]:
 
 
 def parse_metadata(document: bytes, issuer: str) -> Mapping[str, Any]:
-    """The metadata of the document.
+    """Parse a metadata document.
 
-    Raises MetadataRefused, also if it is another issuer's: RFC 8414, 3.3 compares the two as they are written.
+    Raises MetadataRefused, also if it is another issuer's: RFC 8414, 3.3 compares the two exactly as written.
     """
     try:
         metadata = json.loads(document)
@@ -39,16 +39,16 @@ def parse_metadata(document: bytes, issuer: str) -> Mapping[str, Any]:
     if not isinstance(metadata, dict):
         raise MetadataRefused(f"the metadata of {issuer} is not an object")
     if metadata.get("issuer") != issuer:
-        raise MetadataRefused(f"the metadata of {issuer} is of the issuer {str(metadata.get('issuer'))[:200]!r}")
+        raise MetadataRefused(f"the metadata of {issuer} names the issuer {str(metadata.get('issuer'))[:200]!r}")
     return metadata
 
 
 def endpoint(metadata: Mapping[str, Any], name: str) -> str:
-    """The address that metadata have under a name. Raises MetadataRefused, also if it is not safe."""
+    """An endpoint's address in the metadata. Raises MetadataRefused if it is missing or not safe."""
     issuer = metadata["issuer"]
     address = metadata.get(name)
     if not isinstance(address, str) or not address:
-        raise MetadataRefused(f"the metadata of {issuer} have no {name}")
+        raise MetadataRefused(f"the metadata of {issuer} has no {name}")
     if urlsplit(address).scheme not in ({"https"} if issuer.startswith("https:") else {"https", "http"}):
-        raise MetadataRefused(f"the metadata of {issuer} have a {name} that is not https: {address[:200]}")
+        raise MetadataRefused(f"the metadata of {issuer} has a {name} that is not https: {address[:200]}")
     return address

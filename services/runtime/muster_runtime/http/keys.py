@@ -1,4 +1,4 @@
-"""The issuer's public keys: from a URL or a file, read in the background, so that no request hangs with the issuer."""
+"""Reads the issuer's public keys from a URL or file, in the background, so that no request hangs on the issuer."""
 
 import asyncio
 import json
@@ -18,30 +18,30 @@ from muster_runtime.secrets import version_of
 
 log = structlog.get_logger(__name__)
 
-# Seconds after which keys are read again; until new ones are here, the old ones serve.
+# Seconds after which keys are read again; the old ones stay in use until then.
 MAX_AGE = 600.0
 
-# An attacker may name a new key in every request; the issuer is asked for unknown keys no oftener than this.
+# An attacker can name a new key in every request, so the issuer is asked for unknown keys at most this often.
 UNKNOWN_KEY_INTERVAL = 30.0
 
-# Pause after a failure.
+# The pause after a failure.
 FAILURE_INTERVAL = 2.0
 
-# Time for a whole answer, however slowly its bytes come, and the most that it may hold.
+# The time limit for a whole response, however slowly its bytes arrive, and its maximum size.
 READ_SECONDS = 5.0
 MAX_BYTES = 1024 * 1024
 
-# How long a request waits for a key that is not among those at hand, and how many requests may wait at once: whoever
-# has no valid token must not fill the service with waiting requests. The first keys are waited for as long as they may
-# take, since nothing can be served without them.
+# How long a request waits for an unknown key, and how many requests may wait at once: callers without a valid token
+# must not fill the service with waiting requests. A request waits for the first keys as long as reading them may take,
+# since nothing can be served without them.
 WAIT_SECONDS = 1.0
 MAX_WAITING = 50
 
 
 class KeySource:
-    """The key set at a URL or in a file (RFC 7517, 5). It is read by one task at a time.
+    """The key set at a URL or in a file (RFC 7517, 5). Only one task reads it at a time.
 
-    Without a `location` it is where the issuer's metadata say. Raises ValueError if the issuer is then not a URL.
+    Without a `location`, the issuer's metadata say where it is. Raises ValueError if the issuer is then not a URL.
     """
 
     def __init__(self, location: str, monotonic: Callable[[], float] = time.monotonic, *, issuer: str = "") -> None:
@@ -51,7 +51,7 @@ class KeySource:
         self._issuer = issuer
         self._monotonic = monotonic
         self._file = Path(location) if location and "://" not in location else None
-        self._version: tuple[int, ...] | None = None  # of the file, when it was read
+        self._version: tuple[int, ...] | None = None  # the file's version when it was last read
         self._keys: KeySet | None = None
         self._started_at = monotonic()
         self._read_at = self._failed_at = self._asked_for_unknown_at = -math.inf
@@ -61,18 +61,18 @@ class KeySource:
 
     @property
     def at_hand(self) -> bool:
-        """Whether there are keys; once had they outlive every outage of the issuer."""
+        """Whether there are keys. Once read, they stay through any outage of the issuer."""
         return self._keys is not None
 
     @property
     def age(self) -> float:
-        """Seconds since the keys were last read; if they never were, since the start."""
+        """Seconds since the keys were last read, or since the start if they never were."""
         return self._monotonic() - max(self._read_at, self._started_at)
 
     async def holding(self, kid: str | None) -> KeySet:
-        """The keys, hopefully with the key `kid` among them.
+        """The current keys, read again if `kid` is not among them.
 
-        Raises RetryableError if there are none, or not this one, and the issuer does not answer in time.
+        Raises RetryableError if there are no keys, or if the issuer does not answer in time about an unknown `kid`.
         """
         self._ask_if_old()
         if self._keys is not None and kid is not None and all(key.kid != kid for key in self._keys):
@@ -87,13 +87,13 @@ class KeySource:
         return self._keys
 
     async def reason(self) -> str | None:
-        """What is wrong with the issuer, if anything; keys that are old are asked for on the way."""
+        """What is wrong with the issuer, if anything. Starts a read if the keys are old."""
         self._ask_if_old()
         if not self.at_hand and self._reading is not None:
             await asyncio.wait([self._reading], timeout=WAIT_SECONDS)
         if self._failure:
-            return f"the keys of the issuer of tokens cannot be read: {self._failure}"
-        return None if self.at_hand else "the issuer of tokens has not answered yet"
+            return f"the token issuer's keys cannot be read: {self._failure}"
+        return None if self.at_hand else "the token issuer has not responded yet"
 
     def _ask_if_old(self) -> None:
         if self._monotonic() - self._read_at >= MAX_AGE or self._is_replaced():
@@ -104,7 +104,7 @@ class KeySource:
         return self._file is not None and self._keys is not None and version_of(self._file) != self._version
 
     def _ask(self) -> None:
-        """Have the keys read, unless they are being read or could not be a moment ago."""
+        """Start a read, unless one is running or has just failed."""
         if self._reading is None and self._monotonic() - self._failed_at >= FAILURE_INTERVAL:
             self._reading = asyncio.create_task(self._read(), name="issuer keys")
 
@@ -119,14 +119,14 @@ class KeySource:
         finally:
             self._waiting -= 1
         if not read:
-            raise RetryableError("the issuer of tokens does not answer")
+            raise RetryableError("the token issuer does not respond")
 
     async def _read(self) -> None:
         try:
             async with asyncio.timeout(READ_SECONDS):
                 document = json.loads(await self._document())
             keys = usable_keys(document)
-        except Exception as error:  # whatever an issuer sends, the keys at hand go on
+        except Exception as error:  # whatever an issuer sends, the current keys stay in use
             self._failed_at = self._monotonic()
             self._failure = _describe(error)
             log.warning("issuer_keys_failed", error=self._failure)
@@ -139,13 +139,13 @@ class KeySource:
 
     async def _document(self) -> bytes:
         if self._file is not None:
-            self._version = version_of(self._file)  # first: what is written meanwhile is read the next time
+            self._version = version_of(self._file)  # before reading: a later write is noticed the next time
             return self._file.read_bytes()
         async with httpx.AsyncClient(timeout=READ_SECONDS) as client:
             return await _read(client, self._location or await self._discover(client))
 
     async def _discover(self, client: httpx.AsyncClient) -> str:
-        """The address of the keys, looked up each time: an issuer may move them."""
+        """The address of the keys, looked up each time because an issuer may move them."""
         first, second = metadata_addresses(self._issuer)
         try:
             document = await _read(client, first)
@@ -157,7 +157,7 @@ class KeySource:
 
 
 def _describe(error: Exception) -> str:
-    """What has failed, without the address, whose query may hold a secret."""
+    """The failure, without the address, because its query may contain a secret."""
     if isinstance(error, httpx.HTTPStatusError):
         return f"it answered {error.response.status_code}"
     return f"{type(error).__name__} {error}".strip()

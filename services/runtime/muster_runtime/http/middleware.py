@@ -1,4 +1,4 @@
-"""What every request passes first: its token, its quotas, its tenant's share of the process; and the access log."""
+"""What every request goes through first: its token, its quotas, its tenant's share of the process, the access log."""
 
 import asyncio
 import re
@@ -29,20 +29,20 @@ MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 MAX_TARGET_BYTES = 8 * 1024
 
-# Of a second one a proxy may look at the last, and a service at the first.
+# Headers that may be sent only once: with two values, a proxy might use the last, and a service the first.
 _GIVEN_ONCE = (b"authorization", b"content-type", b"idempotency-key", b"if-match", REASON_HEADER.lower().encode())
 
-# A method of the caller's own invention must not make a metric of its own.
+# Methods with metrics of their own; a made-up method must not create a new one.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-# An ID or a word of a route. In any other segment of a path, a caller may have put a person's address.
+# An ID or a word of a route. Any other segment of a path may contain personal data, such as an e-mail address.
 _KNOWN_SEGMENT = re.compile(r"[A-Za-z0-9_.*-]*")
 
 log = structlog.get_logger(__name__)
 
 
 class Gatekeeper:
-    """The outermost layer (ASGI): admits requests, measures and logs them, and answers every error with a problem."""
+    """The outermost layer (ASGI): admits requests, measures and logs them, and turns every error into a problem."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Gatekeeper:
     async def _serve(self, exchange: Exchange) -> None:
         """Serve a request that needs a token, within its tenant's share of the process."""
         slots = self._admission.requests
-        if slots.used >= slots.total:  # a flood is refused before its tokens are looked at
+        if slots.used >= slots.total:  # a flood is refused before its tokens are checked
             raise TooManyRequests(f"all {slots.total} request slots are in use; try again later")
         identity = await self._admit(exchange)
         self._count(exchange, identity)
@@ -100,7 +100,7 @@ class Gatekeeper:
         slots.take(exchange.tenant, operator=identity.is_program)
         HTTP_IN_WORK.labels(self._service).set(slots.used)
         try:
-            # All that came at once is counted before any of it costs more: a flood is refused cheaply.
+            # Count all requests that arrived together before processing any, so that a flood is refused cheaply.
             await asyncio.sleep(0)
             await self._app(exchange.request.scope, exchange.receive, exchange.send)
         finally:
@@ -168,10 +168,10 @@ class Gatekeeper:
 
 
 def _check_host(scope: Scope) -> None:
-    """RFC 9112, 3.2: HTTP/1.1 has one Host, or a proxy and a service may see two different addressees."""
+    """Require one Host in HTTP/1.1 (RFC 9112, 3.2): with two, a proxy and a service may each use a different one."""
     hosts = sum(name == b"host" for name, _ in scope["headers"])
     if hosts > 1 or (not hosts and scope["http_version"] == "1.1"):
-        raise HTTPException(400, "a request has exactly one Host header")
+        raise HTTPException(400, "a request must have exactly one Host header")
 
 
 def _loggable(path: str) -> str:
@@ -179,16 +179,19 @@ def _loggable(path: str) -> str:
 
 
 def _without_cookies(scope: Scope) -> Scope:
-    """No route takes a cookie; to read a hostile one takes seconds in Python before 3.11.10 (CVE-2024-7592)."""
+    """Drop cookies: no route uses them.
+
+    Parsing a hostile one takes seconds in Python before 3.11.10 (CVE-2024-7592).
+    """
     return {**scope, "headers": [header for header in scope["headers"] if header[0] != b"cookie"]}
 
 
 def _check_head(scope: Scope) -> None:
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     if len(headers) > MAX_HEADERS or sum(len(n) + len(v) for n, v in headers) > MAX_HEADER_BYTES:
-        raise HTTPException(431, f"a request has at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them")
+        raise HTTPException(431, f"the headers must be at most {MAX_HEADERS}, and {MAX_HEADER_BYTES} bytes in all")
     if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
-        raise HTTPException(414, f"a URL's path and query have at most {MAX_TARGET_BYTES} bytes")
+        raise HTTPException(414, f"a URL's path and query must have at most {MAX_TARGET_BYTES} bytes")
     names = [name for name, _ in headers]
     for name in _GIVEN_ONCE:
         if names.count(name) > 1:

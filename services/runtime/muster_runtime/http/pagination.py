@@ -1,4 +1,4 @@
-"""The query parameters of a list: a cursor is the last key of the page before, and opaque to the caller."""
+"""The query parameters of a list. A cursor is the last key of the previous page, opaque to the caller."""
 
 import base64
 import binascii
@@ -21,7 +21,7 @@ def _decode(cursor: str) -> str:
 
 def _pagination(
     limit: Annotated[int, Query(ge=1, le=200, description="Items on a page, at most.")] = 50,
-    after: Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")] = None,
+    after: Annotated[str | None, Query(max_length=1000, description="`next` of the previous page.")] = None,
 ) -> Pagination:
     return Pagination(limit, None if after is None else _decode(after))
 

@@ -1,4 +1,4 @@
-"""The error responses of routes in the OpenAPI document, from the errors that a handler raises."""
+"""Builds the error responses of routes in the OpenAPI document from the errors that a handler raises."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,7 +15,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def problem_responses(*errors: type[PermanentError]) -> Responses:
-    """The responses for a route that can raise these errors: one per status, which lists each problem's slug."""
+    """The responses for a route that can raise these errors: one per status, with the slug of each problem."""
     slugs: dict[int, dict[str, str]] = {}
     for error in errors:
         slugs.setdefault(error.status, {})[error.slug] = error.title
@@ -30,7 +30,7 @@ def _response(status: int, titles: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-# What any route that needs a token can answer; a router passes them on to its routes.
+# What any route that needs a token can answer; each router passes these on to its routes.
 COMMON = {
     400: _response(
         400,

@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457). An answer never shows the inside: what is not foreseen is a bare 500."""
+"""Turns errors into problem details (RFC 9457). Internals are never exposed: an unexpected error is a bare 500."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,17 +26,17 @@ MEDIA_TYPE = "application/problem+json"
 
 RETRY_AFTER_SECONDS = 1
 
-# A request may break many rules; so many of them are listed.
+# A request can break many rules; at most this many are listed.
 MAX_ERRORS = 50
 
-# Where FastAPI misses what a route requires of conditional requests.
+# Where FastAPI reports a missing If-Match header.
 _IF_MATCH = ("header", "if-match")
 
-# What Postgres says of a text with U+0000, which JSON allows and a text column does not.
+# The errors of Postgres for text with U+0000, which JSON allows but a text column does not.
 _BAD_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 
 
-# What the framework and the middleware raise: slug and title. Any other status is named by its number.
+# The framework's and the middleware's errors, with slug and title. Any other status is named by its number.
 _HTTP = {
     400: ("bad-request", "The request is invalid"),
     404: ("not-found", "Not found"),
@@ -48,7 +48,7 @@ _HTTP = {
     431: ("headers-too-large", "The headers are too large"),
 }
 
-# What a problem is, for the OpenAPI document: RFC 9457, 3.1, with two members of our own.
+# The schema of a problem for the OpenAPI document: RFC 9457, 3.1, with two members of our own.
 SCHEMA = {
     "type": "object",
     "title": "Problem",
@@ -77,7 +77,7 @@ SCHEMA = {
 
 
 async def answer(request: Request, error: Exception) -> Response:
-    """Turn an error into its answer; only one that is not foreseen is logged as an error."""
+    """Turn an error into its response. Only an unexpected error is logged as an error."""
     match error:
         case PermanentError():
             return _problem(
@@ -140,7 +140,7 @@ def _problem(
         "request_id": request.state.request_id,
         **(extensions or {}),
     }
-    # ASCII alone: what is quoted of the input may hold half a surrogate pair, which UTF-8 cannot carry.
+    # ASCII only: quoted input may contain half a surrogate pair, which UTF-8 cannot encode.
     return Response(json.dumps(body, default=str), status, dict(headers or {}), MEDIA_TYPE)
 
 
@@ -155,7 +155,7 @@ def _http_problem(request: Request, error: HTTPException) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """What the path supports (RFC 9110, 15.5.6). The framework names only the methods of its first route."""
+    """The methods that the path supports (RFC 9110, 15.5.6). The framework returns only those of its first route."""
     routes: Sequence[BaseRoute] = request.app.routes
     return [
         method
@@ -173,7 +173,7 @@ def _invalid_request(request: Request, error: RequestValidationError) -> Respons
         status, slug, title = PreconditionRequired.status, PreconditionRequired.slug, PreconditionRequired.title
         detail = "If-Match is missing: read the resource and send its ETag as If-Match"
         return _problem(request, status, slug, title, detail)
-    # A list whose items are all invalid is also one that is too short, as pydantic counts.
+    # If all items of a list are invalid, pydantic also reports that the list is too short.
     around = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
     errors = [error for error in errors if error["loc"] not in around]
     broken = [_field_error(e) for e in errors[:MAX_ERRORS]]
@@ -186,13 +186,13 @@ def _invalid_request(request: Request, error: RequestValidationError) -> Respons
 
 def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
     source, *path = error["loc"]
-    of_all = error["type"] == "value_error" and isinstance(error["input"], dict)  # its fields, of which it says which
+    of_all = error["type"] == "value_error" and isinstance(error["input"], dict)  # the error names the fields concerned
     value = None if error["type"] == "missing" or of_all else as_text(error["input"])
     return {"field": ".".join(map(str, path)) or source, "value": value, "rule": plain_rule(error)}
 
 
 def _headers(request: Request, error: PermanentError) -> dict[str, str]:
-    """WWW-Authenticate (RFC 6750, 3), or when to come again (RFC 6585, 4)."""
+    """The header WWW-Authenticate (RFC 6750, 3) or Retry-After (RFC 6585, 4), if one applies."""
     match error:
         case TooManyRequests():
             return {"retry-after": str(RETRY_AFTER_SECONDS)}

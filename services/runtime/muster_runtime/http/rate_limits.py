@@ -1,7 +1,7 @@
-"""How many requests a second one client and one agency may send to a process, whatever it has room for.
+"""Limits how many requests per second one client and one agency may send to a process, whatever its free capacity.
 
-A quota is counted by the generic cell rate algorithm (GCRA, ITU-T I.371): one instant for each holder. Two fields of
-each answer tell a client how it stands (draft-ietf-httpapi-ratelimit-headers-10).
+A quota uses the generic cell rate algorithm (GCRA, ITU-T I.371), which stores one instant per holder. Two headers of
+each response show a client what is left of its quotas (draft-ietf-httpapi-ratelimit-headers-10).
 """
 
 import math
@@ -12,42 +12,42 @@ from collections.abc import Callable, Hashable
 from muster_runtime.errors import TooManyRequests
 from muster_runtime.http.identity import Identity
 
-# The seconds in which a quota may be used, and after which all of it is there again: `w` and `t` of the fields.
+# The period of a quota, and the time after which it is full again: `w` and `t` in the headers.
 WINDOW_SECONDS = 1
 
 Fields = list[tuple[bytes, bytes]]
 
 
 class QuotaExceeded(TooManyRequests):
-    """The caller has sent more requests in a second than it may."""
+    """The caller sent more requests per second than it may."""
 
     slug = "quota-exceeded"
-    title = "Too many requests in a second"
+    title = "Too many requests per second"
 
 
 class Quota:
-    """So many requests a second for each holder, which may send all of them at once.
+    """A number of requests per second for each holder, which may send all of them at once.
 
-    It remembers the holders of the last second alone, so its memory is bounded by what the process serves in one.
+    It remembers only the holders of the last second, so its memory is limited by what the process serves in a second.
     """
 
     def __init__(self, name: str, per_second: int) -> None:
         self.name = name
         self.per_second = per_second
         self._interval = WINDOW_SECONDS / per_second
-        # When each holder has its whole quota again; who has asked last comes last.
+        # When each holder's quota is full again, ordered by last request.
         self._whole_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def left(self, holder: Hashable, now: float) -> int:
-        """How many requests the holder may send at the instant `now`, in seconds of a monotonic clock."""
+        """How many requests the holder may send at `now`, in seconds of a monotonic clock."""
         used_seconds = max(0.0, self._whole_at.get(holder, now) - now)
         return math.floor((WINDOW_SECONDS - used_seconds) / self._interval + 1e-6)
 
     def take(self, holder: Hashable, now: float) -> None:
-        """Count a request, and forget holders that have their whole quota again."""
+        """Count a request, and forget holders whose quota is full again."""
         self._whole_at[holder] = max(now, self._whole_at.get(holder, now)) + self._interval
         self._whole_at.move_to_end(holder)
-        for _ in range(2):  # more than come: so the holders of an earlier second are gone soon
+        for _ in range(2):  # two for each request, so old holders are soon gone
             oldest = next(iter(self._whole_at))
             if self._whole_at[oldest] > now:
                 break
@@ -59,11 +59,11 @@ class Quota:
 
 
 class RateLimits:
-    """The quotas of a process.
+    """A process's quotas.
 
-    A client is a token's subject and agencies, not the token: a client that gets a new token for each request has no
-    more than others. An agency's quota is for all its clients; agencies that tokens name together have one together.
-    The program's clients, who act for all agencies, have only their own.
+    A client is a token's subject and agencies, not the token itself, so getting a new token for each request gains
+    nothing. An agency's quota covers all its clients. Agencies that a token names together share one quota. The
+    program's clients, which act for all agencies, have only the client quota.
     """
 
     def __init__(self, per_token: int, per_agency: int, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -72,21 +72,21 @@ class RateLimits:
         self._monotonic = monotonic
 
     def take(self, identity: Identity) -> None:
-        """Count a request of a verified token. Raises QuotaExceeded, and then counts nothing."""
+        """Count a verified token's request. Raises QuotaExceeded, without counting the request."""
         now = self._monotonic()
         held = self._held(identity)
         for quota, holder in held:
             if quota.left(holder, now) < 1:
                 raise QuotaExceeded(
                     f"this {quota.name} may send {quota.per_second} requests per second to a process; "
-                    "wait as long as Retry-After says",
+                    "wait for as many seconds as Retry-After states",
                     **{"violated-policies": [quota.name]},
                 )
         for quota, holder in held:
             quota.take(holder, now)
 
     def fields(self, identity: Identity) -> Fields:
-        """How the caller stands, as the fields of its answer."""
+        """The caller's quotas and what is left of them, as headers of its response."""
         now = self._monotonic()
         held = self._held(identity)
         policies = ", ".join(f'"{quota.name}";q={quota.per_second};w={WINDOW_SECONDS}' for quota, _ in held)

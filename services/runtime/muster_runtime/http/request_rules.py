@@ -1,4 +1,4 @@
-"""What every request keeps to: each query parameter once, none that its route does not know, a body of its type."""
+"""The rules for every request: each query parameter at most once, no unknown ones, and a body of the right type."""
 
 import re
 from datetime import datetime
@@ -18,23 +18,23 @@ _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:")
 
 
 def _written(value: object) -> object:
-    """Pydantic takes a number, too, for seconds or milliseconds since 1970, as it seems fit."""
+    """Accept only text as an instant. Pydantic would also read a number, as seconds or milliseconds since 1970."""
     if isinstance(value, datetime) or (isinstance(value, str) and _INSTANT.match(value)):
         return value
     raise ValueError("must be an instant such as 2025-08-06T00:00:00Z")
 
 
-# An instant of a request: as RFC 3339 writes it.
+# An instant in a request, as RFC 3339 writes it.
 WrittenInstant = Annotated[Instant, BeforeValidator(_written)]
 
-# A person's reason for a decision, which the audit trail keeps.
+# A person's reason for a decision, stored in the audit trail.
 WrittenReason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=SHORTEST_REASON, max_length=1000),
     AfterValidator(check_reason),
 ]
 
-# A shorter one, of one line, as events carry it.
+# A shorter reason of one line, as in events.
 ReasonLine = Annotated[
     str,
     StringConstraints(
@@ -45,7 +45,7 @@ ReasonLine = Annotated[
 
 
 class UnsupportedMediaType(PermanentError):
-    """The body's type is missing, or is not one that the route takes."""
+    """The body's type is missing or not supported by the route."""
 
     status = 415
     slug = "unsupported-media-type"
@@ -53,22 +53,22 @@ class UnsupportedMediaType(PermanentError):
 
 
 def media_type(request: Request) -> str:
-    """The request's Content-Type without its parameters, in small letters; empty if there is none."""
+    """The request's Content-Type without parameters, in lower case; empty if there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def check_coding(request: Request) -> None:
-    """Check that the body is not packed: some kilobytes may be the form of gigabytes (RFC 9110, 15.5.16).
+    """Check that the body is not compressed: a few kilobytes could decompress to gigabytes (RFC 9110, 15.5.16).
 
-    FastAPI reads a body before it asks for anything else. Raises UnsupportedMediaType.
+    FastAPI reads a body before it checks anything else. Raises UnsupportedMediaType.
     """
     coding = request.headers.get("content-encoding", "identity")
     if coding.strip().lower() != "identity":
-        raise UnsupportedMediaType(f"Content-Encoding {coding[:100]!r} is not supported: send the body as it is")
+        raise UnsupportedMediaType(f"Content-Encoding {coding[:100]!r} is not supported: send the body unencoded")
 
 
 def check_rules(request: Request) -> None:
-    """Check a request that has been let in. Raises InvalidInput and UnsupportedMediaType."""
+    """Check an admitted request. Raises InvalidInput and UnsupportedMediaType."""
     route = request.scope.get("fastapi", {}).get("effective_route_context") or request.scope["route"]
     if request.query_params:
         _refuse_unknown_or_repeated(request, route)
@@ -76,7 +76,7 @@ def check_rules(request: Request) -> None:
 
 
 def _refuse_unknown_or_repeated(request: Request, route: Any) -> None:
-    """No route takes a list. Of a second value a proxy may look at the last, and a service at the first."""
+    """Refuse unknown or repeated parameters. With two values, a proxy might use the last, and a service the first."""
     known = sorted(_query_names(route.dependant))
     seen = set()
     for name, value in request.query_params.multi_items():
@@ -94,7 +94,7 @@ def _query_names(dependant: Any) -> set[str]:
 
 
 def _refuse_other_type(request: Request, route: Any) -> None:
-    """A file is declared by the route's own OpenAPI; any other body is JSON."""
+    """Refuse a body of the wrong type. A route that takes a file declares it in its OpenAPI; any other body is JSON."""
     given = media_type(request)
     if declared := (route.openapi_extra or {}).get("requestBody"):
         taken = list(declared["content"])

@@ -1,4 +1,4 @@
-"""The span of a request. What asks for health or metrics has none."""
+"""The span of a request. Requests for health or metrics have none."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -11,7 +11,7 @@ from muster_runtime.observability import tracing
 
 
 def request_span(request: Request, ids: Mapping[str, str]) -> AbstractContextManager[spans.Span]:
-    """A span until the request is answered, in the trace that the caller names."""
+    """A span that lasts until the response is sent, in the trace that the caller names."""
     if not spans.is_recording() or request.scope["path"] in PUBLIC_PATHS:
         return spans.NOTHING
     return tracing.request(request.headers.get("traceparent"), ids)

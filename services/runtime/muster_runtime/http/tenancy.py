@@ -24,10 +24,10 @@ from muster_runtime.observability.personal_reads import PersonalRead
 
 R = TypeVar("R", bound=BaseModel | None)
 
-# Documented, and not checked by FastAPI: what is no ETag is answered 400.
+# For the documentation only: FastAPI does not check it, so that an invalid ETag is answered with 400.
 _ETAG_SCHEMA: dict[str, JsonValue] = {"pattern": '^"[0-9]{1,18}"$', "examples": ['"7"']}
 
-# The consequence of each error that refuses a command.
+# What to do after each error that refuses a command.
 AfterRefusal = Mapping[type[PermanentError], Callable[[UnitOfWork], Awaitable[None]]]
 
 _ETAG = re.compile(r'"(\d{1,18})"')
@@ -42,7 +42,7 @@ class PreconditionRequired(PermanentError):
 
 
 class InvalidEntityTag(PermanentError):
-    """If-Match is not exactly one ETag of a response."""
+    """If-Match is not exactly one ETag from a response."""
 
     status = 400
     slug = "invalid-entity-tag"
@@ -64,14 +64,14 @@ class Reader:
         return self._identity.agencies
 
     def tenant(self, agency_id: str) -> str:
-        """As whom the caller asks about an agency: EVERY_AGENCY for an operator, else as the agency itself."""
+        """The tenant for a read about an agency: EVERY_AGENCY for an operator, otherwise the agency itself."""
         return EVERY_AGENCY if self._identity.is_program else agency_id
 
     @asynccontextmanager
     async def read(self, agency_id: str, *, of_one_state: bool = False) -> AsyncIterator[Connection]:
         """A read-only transaction that sees the agency's rows. Raises NotFound for another tenant's agency.
 
-        With `of_one_state`, no statement sees what is committed after the first.
+        With `of_one_state`, every statement sees the same snapshot.
         """
         self._identity.admit(agency_id)
         async with self._database.read(agency_id, of_one_state=of_one_state) as connection:
@@ -79,15 +79,15 @@ class Reader:
 
     @asynccontextmanager
     async def read_own(self, *, of_one_state: bool = False) -> AsyncIterator[Connection]:
-        """As read, of all of the caller's agencies, and no other."""
+        """Like read, but for all of the caller's agencies and no others."""
         async with self._database.read(*self.agencies, of_one_state=of_one_state) as connection:
             yield connection
 
     @asynccontextmanager
     async def read_people(self, agency_id: str) -> AsyncIterator[PersonalRead]:
-        """As read, for a reply with people's names or addresses: the caller says whose, which is recorded.
+        """Like read, for a reply with people's names or addresses. The caller says whose, and that is recorded.
 
-        What cannot be recorded is not read: the request gets 503.
+        If the read cannot be recorded, it does not happen: the request gets 503.
         """
         self._identity.admit(agency_id)
         async with personal_reads.reading(self._database, agency_id, self._route, self._context) as read:
@@ -105,7 +105,7 @@ class Commands:
         key: Key | None,
         second_person: Proposing | Approving | None = None,
     ) -> None:
-        """`second_person` is set where the route needs approval: the request is a proposal, or an approved one."""
+        """`second_person` is set if the route needs approval: the request is a proposal, or an approved one."""
         self._database = database
         self._identity = identity
         self._context = context
@@ -130,12 +130,12 @@ class Commands:
 
         With an Idempotency-Key, the same transaction stores the reply, and a repeated request gets that reply. An error
         rolls everything back and is not stored, so the key can be used again. Call this once per request, or number the
-        calls with `part`, from 0: each is a separate transaction with its own stored reply. `version` is that of the
-        reply's ETag. `kept` removes from the
-        stored reply what must not be stored, such as a secret that is shown once or a person's name. `body_sha256` is
-        the digest of a body that was read as a stream. `others` are locked too. A refusal rolls the transaction back,
-        so its consequence, `after_refusal`, runs in a separate one. `revision` reads that of what the command changes;
-        a route that needs approval gives it.
+        calls with `part`, from 0: each is a separate transaction with its own stored reply. `others` are locked too.
+
+        `version` gives the version for the reply's ETag. `kept` removes what must not be stored from the stored reply,
+        such as a secret that is shown once or a person's name. `body_sha256` is the digest of a body that was read as a
+        stream. A refusal rolls the transaction back, so its consequence, `after_refusal`, runs in a separate one.
+        `revision` reads the revision of what the command changes; a route that needs approval must pass it.
         """
         keyed = await self._key.of_body(part, body_sha256) if self._key else None
         lock = keyed.lock(agency_id) if keyed else LOCK
@@ -159,7 +159,7 @@ class Commands:
     async def _before_handler(
         self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[R]], revision: Revision | None
     ) -> Reply | None:
-        """The reply, if the command does not run now, because it waits for a second person."""
+        """The reply, if the command does not run now because it waits for a second person."""
         if self._second_person is None:
             return None
         if revision is None:
@@ -200,7 +200,7 @@ async def _reader(request: Request, identity: IdentityDep) -> Reader:
 KeyHeader = Annotated[
     str | None,
     Header(
-        description="1 to 255 printable ASCII characters. A repeated request with it is carried out once.",
+        description="1 to 255 printable ASCII characters. A request repeated with the same key is carried out once.",
         json_schema_extra={"pattern": "^[ -~]{1,255}$"},
     ),
 ]

@@ -1,4 +1,4 @@
-"""What a bearer token must be, and what it says of its caller.
+"""Verifies bearer tokens and reads the caller from them.
 
 Sources: RFC 6750 (bearer tokens), RFC 7515 (JWS), RFC 7519 (JWT), RFC 8725 (JWT best practices), RFC 8693 4.2 (the
 claim `scope`), RFC 9068 (access tokens as JWTs).
@@ -24,7 +24,7 @@ from muster_runtime.http.keys import KeySource
 from muster_runtime.http.roles import Roles, with_implied
 from muster_runtime.identifiers import EVERY_AGENCY
 
-# Asymmetric signatures alone: without `none` and HS*, a public key can never pass for a shared secret.
+# Asymmetric signatures only: without `none` and HS*, a public key can never be used as a shared secret.
 ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "PS256", "PS384", "RS256", "RS384", "RS512")
 
 # How far the issuer's clock and ours may differ.
@@ -38,7 +38,7 @@ MAX_SUBJECT_LENGTH = 255
 # A department and its bureaus.
 MAX_AGENCIES = 50
 
-# Tokens whose signature is not verified again, until other keys are read: it costs more than all else about a token.
+# How many tokens' signatures are cached as verified, until the keys change: verifying costs more than all other checks.
 MOST_VERIFIED = 1_000
 
 BREAK_GLASS_LIFETIME = timedelta(hours=1)
@@ -46,7 +46,7 @@ BREAK_GLASS_LIFETIME = timedelta(hours=1)
 REASON_HEADER = "Muster-Reason"
 _REASON = re.compile(r"[\x20-\x3f\x41-\x7e]{10,500}")  # without @
 
-# What an access token may call itself: RFC 9068, 2.1, and the older ways. An ID token or a logout token is none.
+# The `typ` of an access token: RFC 9068, 2.1, and the older form. ID tokens and logout tokens are not access tokens.
 _TYPES = frozenset({"jwt", "at+jwt"})
 
 # Claims that only an ID token has: OpenID Connect Core 2, 3.3.2.11.
@@ -56,7 +56,7 @@ _ID_TOKENS_CLAIMS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
 class TokenVerifier:
     """Turns a bearer token into an Identity.
 
-    `clock` is the machine's even in a sandbox, whose tokens are issued in real time.
+    `clock` is the real clock even in a sandbox, where tokens are also issued in real time.
     """
 
     def __init__(self, keys: KeySource, *, issuer: str, audience: str, clock: Clock, roles: Roles) -> None:
@@ -71,7 +71,7 @@ class TokenVerifier:
         self._verified_claims: Callable[[str], Mapping[str, Any]]
 
     async def verify(self, authorization: str | None, reason: str | None = None) -> Identity:
-        """The identity behind an Authorization header; `reason` is the header Muster-Reason.
+        """The identity behind an Authorization header; `reason` is the Muster-Reason header.
 
         Raises Unauthenticated, ReasonRequired, and RetryableError if the issuer's keys are not available.
         """
@@ -103,14 +103,15 @@ class TokenVerifier:
             exp={"essential": True},
             sub={"essential": True},
         ).validate(dict(claims))
-        # It is kept in the audit and in logs: as a text that can be kept, and of the length that OpenID allows.
+        # The subject is stored in the audit trail and in logs, so it must be printable and no longer than OpenID
+        # allows.
         if len(claims["sub"]) > MAX_SUBJECT_LENGTH or not claims["sub"].isprintable() or not claims["sub"].strip():
             raise ValueError("the claim sub is too long, blank, or has characters that cannot be printed")
         if _type(header) != "at+jwt" and (found := _ID_TOKENS_CLAIMS & claims.keys()):
             raise ValueError(f"the claim {min(found)} is of an ID token")
 
     def _identity(self, claims: Mapping[str, Any], reason: str | None) -> Identity:
-        """The identity that verified claims state. A token acts for all agencies only if it says so."""
+        """The identity in verified claims. A token acts for all agencies only if it says so."""
         scope = claims.get("scope", "")
         if not isinstance(scope, str):
             raise Unauthenticated("the token's claim `scope` is not a string of scopes separated by spaces")
@@ -122,15 +123,15 @@ class TokenVerifier:
         if reason is None or not _REASON.fullmatch(reason):
             raise ReasonRequired(
                 f"{REASON_HEADER} {'is missing' if reason is None else 'is invalid'}: with a break-glass token, "
-                "a request says why in this header, in 10 to 500 printable ASCII characters without @"
+                "a request must state why in this header, in 10 to 500 printable ASCII characters without @"
             )
         return Identity(claims["sub"], with_implied(scopes | self._roles.break_glass_scopes), agencies, reason)
 
 
 def _header(token: str) -> Mapping[str, Any]:
-    """The header of a token that may be worth a look at the keys. Raises ValueError.
+    """The header of a token, if the token could be valid. Raises ValueError.
 
-    Where a key is to be found is never taken from it: `jku`, `jwk`, `x5u` and `x5c` are not read (RFC 8725, 3.10).
+    The header never says where to find a key: `jku`, `jwk`, `x5u`, and `x5c` are not read (RFC 8725, 3.10).
     """
     encoded = token.partition(".")[0]
     header = _object(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
@@ -146,7 +147,7 @@ def _header(token: str) -> Mapping[str, Any]:
 
 
 def _type(header: Mapping[str, Any]) -> str:
-    """The media type, which may leave out `application/` (RFC 7515, 4.1.9). Raises ValueError."""
+    """The media type without `application/`, which is optional (RFC 7515, 4.1.9). Raises ValueError."""
     declared = header.get("typ", "JWT")
     if not isinstance(declared, str):
         raise ValueError("typ is not a string")
@@ -159,7 +160,7 @@ def _claims(token: str, keys: KeySet) -> Mapping[str, Any]:
 
 
 def _object(document: bytes) -> Mapping[str, Any]:
-    """A JSON object in UTF-8 in which no name stands twice: one reader would take the first, another the last.
+    """Parse a JSON object in UTF-8 without duplicate names: one reader would use the first, another the last.
 
     Raises ValueError.
     """
@@ -198,7 +199,7 @@ def _agencies(claim: str, value: Any) -> frozenset[str]:
 
 
 def _check_break_glass(claims: Mapping[str, Any], agencies: frozenset[str]) -> None:
-    """Raise Unauthenticated unless the token acts for all agencies and lives briefly."""
+    """Raise Unauthenticated unless the token acts for all agencies and is short-lived."""
     if EVERY_AGENCY not in agencies:
         raise Unauthenticated(f'a break-glass token must act for all agencies ("{EVERY_AGENCY}")')
     if "iat" not in claims or claims["exp"] - claims["iat"] > BREAK_GLASS_LIFETIME.total_seconds():

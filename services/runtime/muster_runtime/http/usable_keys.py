@@ -1,4 +1,4 @@
-"""Which keys of a published set may verify a signature. A key that may not is ignored, so that the others serve."""
+"""Selects the keys of a published set that may verify a signature. Other keys are ignored."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def usable_keys(document: Any) -> KeySet:
 
 
 def _usable(jwk: Any) -> Key | None:
-    """The key, or None for one of another use or an unknown type. One that endangers its issuer is also logged."""
+    """The key, or None if it has another use or an unknown type. A key that endangers its issuer is also logged."""
     if not isinstance(jwk, dict) or not isinstance(jwk.get("kid", ""), str) or not _verifies(jwk):
         return None
     if _PRIVATE_MEMBERS & jwk.keys():
@@ -34,7 +34,7 @@ def _usable(jwk: Any) -> Key | None:
         return None
     try:
         key = JWKRegistry.import_key(jwk)
-    except Exception:  # whatever is wrong with it: it is no key of a kind that we know
+    except Exception:  # whatever is wrong, it is not a kind of key that we know
         return None
     if isinstance(key, RSAKey) and key.public_key.key_size < _MIN_RSA_BITS:
         _report(jwk, f"an RSA key must have {_MIN_RSA_BITS} bits")

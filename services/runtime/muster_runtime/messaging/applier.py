@@ -12,8 +12,8 @@ import asyncpg
 import structlog
 
 from muster_contracts import topics
-from muster_runtime.errors import describe
 from muster_runtime.database.transactions import MISFITS, ONE_AGENCYS, RETRYABLE, Database, concerns_all
+from muster_runtime.errors import describe
 from muster_runtime.messaging import parked, parking, positions
 from muster_runtime.messaging.events import Unreadable
 from muster_runtime.messaging.held_locks import WAIT_SECONDS, WAITS_SECONDS, HeldLocks, Streams

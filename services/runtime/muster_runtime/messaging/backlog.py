@@ -1,4 +1,4 @@
-"""Back-pressure: while too much waits in the outbox, as when Kafka is away for long, commands are refused."""
+"""Back-pressure: refuses commands while too many events wait in the outbox, as in a long outage of Kafka."""
 
 from datetime import datetime
 
@@ -7,9 +7,9 @@ from muster_runtime.errors import TooManyRequests
 
 
 class Backlog:
-    """What waits to be published. The relay notes what leaves the outbox, and `look` counts what is in it.
+    """The runs of events that wait to be published. `look` counts them, and the relay subtracts what it publishes.
 
-    `rows` are runs of events; `oldest` is when the first of them was recorded.
+    `rows` is how many runs wait; `oldest` is when the first of them was recorded.
     """
 
     def __init__(self, limit: int) -> None:
@@ -18,13 +18,13 @@ class Backlog:
         self.oldest: datetime | None = None
 
     async def look(self, connection: Connection) -> None:
-        """Count what waits now."""
+        """Count the runs that wait now."""
         row = await connection.fetchrow("select count(*) as rows, min(recorded_at) as oldest from outbox")
         assert row is not None
         self.rows, self.oldest = row["rows"], row["oldest"]
 
     def shrink(self, rows: int) -> None:
-        """Note that the relay has published so many rows."""
+        """Note that the relay has published this many runs."""
         self.rows = max(0, self.rows - rows)
 
     def admit(self) -> None:

@@ -1,6 +1,7 @@
-"""Decompressing Kafka's batches within a bound: a batch of some kilobytes can hold gigabytes.
+"""Decompresses Kafka's batches up to a limit: a batch of a few kilobytes can contain gigabytes.
 
-Kafka's `max.message.bytes` counts compressed bytes, and aiokafka decompresses a batch whole, without an option.
+Kafka's `max.message.bytes` counts compressed bytes. aiokafka decompresses a batch as a whole and has no option to limit
+it.
 """
 
 import struct
@@ -15,15 +16,16 @@ from aiokafka.record._crecords import default_records
 
 _Decode = Callable[[Any], bytes]
 
-# Where batches are decompressed, one at a time: a new one for each would take longer than most batches.
+# The buffer that batches are decompressed into, one at a time: allocating one per batch would take longer than
+# decompressing most batches.
 _content = bytearray()
 
-# What may still be decompressed in the block; None outside of one.
+# How many more bytes the block may decompress; None outside a block.
 _room: ContextVar[list[int] | None] = ContextVar("room", default=None)
 
 
 class TooLarge(Exception):
-    """A batch holds more than there is room for, or cannot be decompressed."""
+    """A batch decompresses to more than the limit, or cannot be decompressed."""
 
     def __init__(self, payload: Any, room: int) -> None:
         super().__init__(f"a batch of {len(payload)} bytes does not decompress to {room} bytes")
@@ -31,7 +33,10 @@ class TooLarge(Exception):
 
 @contextmanager
 def decompressing_at_most(size: int) -> Iterator[None]:
-    """Let this task's polls in the block decompress so many bytes; they raise TooLarge at a batch that exceeds it."""
+    """Limit what this task's polls in the block decompress, in bytes.
+
+    A batch that exceeds the limit raises TooLarge.
+    """
     token = _room.set([size])
     try:
         yield
@@ -65,7 +70,7 @@ def _into(decompress_into: Callable[[Any, memoryview], int]) -> Callable[[Any, i
 
 
 def _snappy_within(payload: Any, room: int) -> bytes:
-    """Each block of snappy begins with its size, and is not decompressed if that is wrong."""
+    """Check the size that each snappy block declares; decompression fails if a block does not have that size."""
     blocks, content = [payload], memoryview(payload)
     if codec._detect_xerial_stream(payload):
         blocks, at = [], 16
@@ -78,7 +83,7 @@ def _snappy_within(payload: Any, room: int) -> bytes:
     return codec.snappy_decode(payload)
 
 
-# There is no option for any of these. Each is looked up in that module at every batch.
+# aiokafka has no option to replace these functions, but it looks each of them up in this module at every batch.
 _module: Any = default_records
 _module.gzip_decode = _bounded(codec.gzip_decode, _into(cramjam.gzip.decompress_into))
 _module.lz4_decode = _bounded(codec.lz4_decode, _into(cramjam.lz4.decompress_into))

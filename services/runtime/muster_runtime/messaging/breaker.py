@@ -1,22 +1,22 @@
-"""The breaker: where handlers refuse much in a short time, the fault is ours, and no more parks."""
+"""The breaker: if handlers refuse too many events in a short time, the fault is ours, and nothing more is parked."""
 
 from datetime import timedelta
 
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import RetryableError
 
-# The window in which it counts the streams, and apart from them the deadlines, that parked since a handler refused.
+# How far back the breaker looks. It counts refused streams and refused deadlines separately.
 WINDOW = timedelta(minutes=10)
 
 
 class BreakerOpen(RetryableError):
-    """Nothing parks until the cause is mended, or what is parked is replayed or discarded."""
+    """Nothing is parked until the cause is fixed, or until parked streams or deadlines are replayed or discarded."""
 
     def __init__(self, limit: int, what: str) -> None:
         minutes = int(WINDOW.total_seconds() / 60)
         super().__init__(
             f"the breaker is open: {limit} {what} have parked within {minutes} minutes; "
-            "mend the cause, then replay or discard them"
+            "fix the cause, then replay or discard them"
         )
 
 

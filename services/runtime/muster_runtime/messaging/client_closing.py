@@ -1,6 +1,6 @@
-"""Closes aiokafka's clients, whatever they are doing, also while no broker answers. Its own `stop` does not.
+"""Closes aiokafka's clients whatever they are doing, even if no broker answers. aiokafka's own `stop` does not.
 
-Tried at every update of aiokafka: tests/faults needs it.
+This depends on aiokafka's internals: run tests/faults after every update of aiokafka.
 """
 
 import asyncio
@@ -9,21 +9,22 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-# How long a client's tasks may take to see that they are canceled.
+# How long to wait for a client's tasks to react to a cancellation.
 CANCEL_SECONDS = 1.0
 
-# What aiokafka's sender starts as tasks that only the sender knows.
+# The methods of aiokafka's sender that run as tasks which only the sender knows.
 _REQUESTS = ("_send_produce_req", "_do_add_partitions_to_txn", "_do_txn_commit")
 
-# The tasks of a consumer's coordinator, which has not all of them in each case.
+# The tasks of a consumer's coordinator. Which of them exist depends on the kind of coordinator.
 _COORDINATION = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_reset_committed_task")
 
 
 async def close_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Close a consumer. A cancellation ends it early, and is raised.
+    """Close a consumer. A cancellation cuts the wait short and is raised.
 
-    While aiokafka closes, it swallows a cancellation, or raises the one of its own fetches. So a task closes it that
-    nobody else cancels. Its fetches, too, swallow a cancellation while partitions are assigned.
+    While aiokafka closes, it swallows a cancellation, or raises the cancellation of its own fetches. So the close runs
+    in its own task, which nobody else cancels. aiokafka's fetch task can also swallow a cancellation while partitions
+    are being assigned, so it is canceled again until the close ends.
     """
     closing = asyncio.create_task(_close(consumer))
     try:
@@ -33,7 +34,7 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
                 fetcher._fetch_task.cancel()
     except asyncio.CancelledError:
         closing.cancel()
-        closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else asks for it
+        closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else retrieves it
         await asyncio.wait([closing], timeout=CANCEL_SECONDS)
         raise
     closing.result()
@@ -57,10 +58,9 @@ async def _close(consumer: AIOKafkaConsumer) -> None:
 
 
 class ProducerCloser:
-    """Closes a producer at once, whatever it is doing.
+    """Closes a producer at once, whatever it is doing. Create it before the producer starts.
 
-    aiokafka's own `stop` waits until everything is sent, and leaves tasks and sockets behind where it is not allowed
-    to wait. Make it before the producer is started.
+    aiokafka's own `stop` waits until everything is sent; if it may not wait, it leaves tasks and sockets open.
     """
 
     def __init__(self, kafka: AIOKafkaProducer) -> None:
@@ -70,7 +70,7 @@ class ProducerCloser:
             self._track(name)
 
     async def close(self) -> None:
-        """Cut all connections and end all tasks. What was in flight may arrive or not."""
+        """Abort all connections and end all tasks. Whether batches in flight arrive is unknown."""
         kafka = self._kafka
         kafka._closed = True
         sender = kafka._sender.sender_task
@@ -80,11 +80,11 @@ class ProducerCloser:
             await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
         for connection in kafka.client._conns.values():
             if connection._writer is not None:
-                connection._writer.transport.abort()  # a close would wait until what is buffered is taken
+                connection._writer.transport.abort()  # a plain close would wait for the buffer to be written
         await kafka.client.close()
         transaction = kafka._txn_manager._transaction_waiter
         if transaction is not None and transaction.done() and not transaction.cancelled():
-            transaction.exception()  # its sender has it too
+            transaction.exception()  # mark it as retrieved; the sender raised it too
 
     def _track(self, name: str) -> None:
         request = getattr(self._kafka._sender, name)

@@ -1,6 +1,6 @@
-"""What aiokafka and FastStream do not offer publicly. Beside it, only client_closing reaches into them.
+"""The parts of aiokafka and FastStream that we use but that are not public. Only client_closing uses others.
 
-Tried at every update of either: tests/faults needs each of these.
+Run tests/faults after every update of either library: it covers each of these.
 """
 
 import weakref
@@ -21,7 +21,7 @@ from faststream.kafka.message import FAKE_CONSUMER
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from pydantic import SecretStr
 
-# The share of a login's time after which its connection ends.
+# The fraction of a login's lifetime after which the connection is closed.
 LOGIN_SHARE = 0.8
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
@@ -30,49 +30,49 @@ Subscriber = BatchSubscriber
 
 
 class LiveText(str):
-    """A user's name or password for SCRAM that is read again at each authentication.
+    """A SCRAM user name or password that is read again at each authentication.
 
-    aiokafka keeps the text that a client was made with for as long as the client lives (its `AIOKafkaClient`), and has
-    a callback only for tokens. It takes these two methods' answers when it authenticates (its `ScramAuthenticator`).
+    aiokafka's `AIOKafkaClient` keeps the text that it was created with, and accepts a callback only for tokens. Its
+    `ScramAuthenticator` calls these two methods when it authenticates.
     """
 
     _secret: SecretStr
 
     def __new__(cls, secret: SecretStr) -> "LiveText":
-        """The text itself is empty, so that nothing keeps or logs an old one."""
+        """Create it as an empty string, so that nothing stores or logs an old secret."""
         text = super().__new__(cls)
         text._secret = secret
         return text
 
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        """The password's present bytes."""
+        """The current password as bytes."""
         return self._secret.get_secret_value().encode(encoding, errors)
 
     def replace(self, old: str, new: str, count: SupportsIndex = -1) -> str:
-        """The name's present text, with a part replaced."""
+        """The current user name, with `old` replaced."""
         return self._secret.get_secret_value().replace(old, new, count)
 
 
 class _Connection(AIOKafkaConnection):
-    """A connection that ends between two requests before its login does.
+    """A connection that closes itself between two requests, before its login expires.
 
-    Kafka ends a login after `connections.max.reauth.ms`, or with its token: it cuts the connection at the next request
-    (KIP-368). Its own clients log in again before that. aiokafka cannot, and takes the cut for a broken network: it
-    logs errors, and waits before it sends again what was in flight.
+    Kafka ends a login after `connections.max.reauth.ms`, or when its token expires, by cutting the connection at the
+    next request (KIP-368). Kafka's own clients log in again before that. aiokafka cannot: it takes the cut for a
+    network failure, logs errors, and waits before it resends what was in flight.
     """
 
     _ends = False
 
     def send(self, request: Any, expect_response: bool = True) -> Any:
-        """Send a request. The answer to a login says for how long it lasts. Raises KafkaConnectionError.
+        """Send a request. Raises KafkaConnectionError. The response to a login says how long the login lasts.
 
-        For a moment after a reset, aiokafka takes the connection for open, and uvloop's transport raises a RuntimeError
-        that aiokafka does not expect: it would end the task that updates the client's metadata, or its group's, and
-        the client would wait for that task without an end.
+        For a moment after a connection reset, aiokafka considers the connection open, and uvloop's transport raises a
+        RuntimeError that aiokafka does not expect. That error would end the task that updates the metadata of the
+        client or its group, and the client would wait for that task forever.
         """
         try:
             answer = super().send(request, expect_response)  # type: ignore[no-untyped-call]
-        except KafkaError:  # is a RuntimeError, too
+        except KafkaError:  # also a RuntimeError
             raise
         except RuntimeError as error:
             self.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)
@@ -86,10 +86,10 @@ class _Connection(AIOKafkaConnection):
         return response
 
     def close(self, reason: CloseReason | None = None, exc: Exception | None = None) -> Any:
-        """Close at once: nothing that is still sent or received matters to anyone.
+        """Close at once, without waiting for data that is still being sent or received.
 
-        By TLS, uvloop's transport would wait up to 30 seconds for the broker to close, too, and it does not see that
-        behind an answer that nobody reads any longer.
+        Over TLS, uvloop's transport would wait up to 30 seconds for the broker to close its side. It does not see that
+        close while an unread response is in front of it.
         """
         writer = self._writer
         closed = super().close(reason=reason, exc=exc)  # type: ignore[no-untyped-call]
@@ -102,7 +102,7 @@ class _Connection(AIOKafkaConnection):
         self._close_between_requests()
 
     def end(self) -> None:
-        """Close as soon as no request waits for its answer."""
+        """Close as soon as no request is waiting for its response."""
         self._ends = True
         self._close_between_requests()
 
@@ -116,16 +116,16 @@ def _end(connection: "weakref.ref[_Connection]") -> None:
         living.end()
 
 
-# There is no option for the class of the connections.
+# aiokafka has no option for the connection class.
 conn.AIOKafkaConnection = _Connection  # type: ignore[misc]
 
 
 def enable_rebootstrap(kafka: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient) -> None:
-    """Let a long-lived client return to its bootstrap list when none of the brokers that it knows answers.
+    """Let a long-lived client return to its bootstrap list if none of the brokers it knows answers.
 
-    Kafka's own clients do this (KIP-899). aiokafka asks only the brokers of the last metadata, which leaves out those
-    that were down (aio-libs/aiokafka#456, #459): a client that has refreshed while one broker was up alone never
-    finds the others once that one dies. The client may have started already.
+    Kafka's own clients do this (KIP-899). aiokafka asks only the brokers in the last metadata, which omits brokers that
+    were down (aio-libs/aiokafka#456, #459). A client that refreshes while only one broker is up never finds the others
+    after that one fails. The client may already be started.
     """
     client = kafka.client if isinstance(kafka, AIOKafkaProducer) else kafka._client
     cluster: Any = client.cluster
@@ -134,16 +134,16 @@ def enable_rebootstrap(kafka: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdmi
     def failed_update(error: Exception | None) -> None:
         note_failure(error)
         nodes = [(f"bootstrap-{number}", host, port) for number, (host, port, _) in enumerate(client.hosts)]
-        # A client offers no way to forget brokers. Partitions keep their leaders until the next metadata.
+        # aiokafka cannot forget brokers. Partitions keep their leaders until the next metadata update.
         cluster._brokers = {node: BrokerMetadata(node, host, port, None) for node, host, port in nodes}
 
-    cluster.failed_update = failed_update  # called when no known broker has answered
+    cluster.failed_update = failed_update  # called if no known broker answered
 
 
 async def forbidden_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> list[str]:
-    """Those of the topics that Kafka does not let this process see, which a list of all topics leaves out.
+    """Those of the topics that this process may not describe. A list of all topics omits them.
 
-    The client's own question about single topics would create them where a broker does so by itself.
+    aiokafka's own request for single topics would create them on a broker that creates topics automatically.
     """
     answer = await admin._send_request(MetadataRequest(list(names), allow_auto_topic_creation=False))
     found = [(topic["topic"], topic["error_code"]) for topic in answer.to_object()["topics"]]
@@ -151,7 +151,10 @@ async def forbidden_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> 
 
 
 def leaderless(consumer: AIOKafkaConsumer) -> Collection[TopicPartition]:
-    """The assigned partitions that have no leader: to ask the consumer for their offsets would wait for one."""
+    """The assigned partitions without a leader.
+
+    Asking the consumer for their offsets would block until they have one.
+    """
     cluster = consumer._client.cluster
     return [p for p in consumer.assignment() if cluster.leader_for_partition(p) in (None, -1)]
 
@@ -162,12 +165,15 @@ def client_of(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
 
 
 def assignment_of(consumer: AIOKafkaConsumer) -> object:
-    """What a consumer keeps of its partitions: a new object where it assigns them again, though they are the same."""
+    """The consumer's assignment object. Every assignment creates a new one, even of the same partitions."""
     return consumer._subscription.subscription.assignment
 
 
 def known_position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int | None:
-    """The offset that the consumer reads next, where it knows it: `consumer.position` would wait until it does."""
+    """The offset that the consumer reads next; None if it is unknown.
+
+    `consumer.position` would wait until it is known.
+    """
     state = consumer._subscription.subscription.assignment.state_value(partition)
     if state is None or not state.has_valid_position:
         return None
@@ -176,9 +182,9 @@ def known_position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int
 
 
 def has_broken_down(consumer: AIOKafkaConsumer) -> bool:
-    """Whether one of the consumer's own tasks has ended, by an error that aiokafka did not expect.
+    """Whether one of the consumer's own tasks has ended with an error that aiokafka did not expect.
 
-    From then on every poll raises that error, or returns nothing, whatever it asks for: only a new client helps.
+    After that, every poll raises the error or returns nothing. Only a new client helps.
     """
     coordinator: Any = consumer._coordinator
     fetcher: Any = consumer._fetcher
@@ -188,9 +194,9 @@ def has_broken_down(consumer: AIOKafkaConsumer) -> bool:
 
 
 def rejoin(consumer: AIOKafkaConsumer) -> None:
-    """Let a consumer join its group again after Kafka did not allow it the group.
+    """Let a consumer rejoin its group after Kafka denied it access to the group.
 
-    aiokafka's heartbeat ends at that error, and is begun again only by a rebalance.
+    aiokafka's heartbeat ends at that error, and only a rebalance starts it again.
     """
     coordinator: Any = consumer._coordinator
     coordinator.request_rejoin()
@@ -203,11 +209,11 @@ def batch_subscriber(
     handle: Callable[[Any], Awaitable[None]],
     **options: Any,
 ) -> Subscriber:
-    """A subscriber that takes its batches by `poll`, and hands them to `handle` as they are.
+    """A subscriber that gets its batches from `poll` and passes them to `handle` unchanged.
 
-    FastStream's own batch is one `getmany`, which stops at the first partition whose records cannot be decoded and
-    returns all of one partition before anything of the next. Its own parser costs three times the whole of ours, and
-    what takes its place needs a consumer in each message. There is no option for either.
+    FastStream's own batch is one `getmany`. That stops at the first partition with records that cannot be decoded, and
+    returns everything of one partition before the next. FastStream's own parser takes three times as long as all of our
+    code, and a replacement parser must put a consumer in each message. There is no option for either.
     """
     subscriber: Subscriber = broker.subscriber(*topics, batch=True, parser=_parse, decoder=_decode, **options)
     subscriber(handle)

@@ -1,4 +1,4 @@
-"""How Kafka is reached: the one thing that every client is made from, and why Kafka refuses one."""
+"""How to connect to Kafka: the settings that every client is created with, and why Kafka refused a connection."""
 
 import asyncio
 import ssl
@@ -16,10 +16,10 @@ from muster_runtime.kafka_settings import KafkaSettings
 from muster_runtime.messaging.client_internals import LiveText
 from muster_runtime.messaging.credentials import CertificateContext, TokenSource
 
-# How long the brokers may take to accept a connection that only asks whether they would.
+# How long the brokers have to accept or refuse a test connection.
 ASK_SECONDS = 1.5
 
-# What Kafka does not allow, by the error's type.
+# What kind of resource Kafka denied access to, by the type of the error.
 _FORBIDDEN: Mapping[type[BaseException], str] = {
     errors.TopicAuthorizationFailedError: "topic",
     errors.GroupAuthorizationFailedError: "group",
@@ -36,7 +36,7 @@ _REFUSED = (
 
 
 class KafkaConnection:
-    """The brokers, the protocol, and the credentials, as settings say. Credentials are read for each connection."""
+    """The brokers, protocol, and credentials from the settings. Each new connection reads the credentials again."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -52,15 +52,15 @@ class KafkaConnection:
 
     @classmethod
     def plain(cls, bootstrap: str) -> Self:
-        """The connection to brokers without TLS and without credentials, such as a sandbox's."""
+        """A connection without TLS or credentials, as to a sandbox's brokers."""
         return cls(KafkaSettings.model_construct(kafka_bootstrap=bootstrap))
 
     def options(self) -> dict[str, Any]:
-        """What each client of aiokafka is made with. Raises OSError if the certificates cannot be used."""
+        """The options for any aiokafka client. Raises OSError if the certificates cannot be used."""
         return {"bootstrap_servers": self.bootstrap, **self._security_options()}
 
     def security(self) -> BaseSecurity | None:
-        """The same for FastStream, which needs the `tokens` beside it."""
+        """The same for FastStream, which takes `tokens` as a separate option."""
         if self.is_plain:
             return None
         if self.tokens is not None:
@@ -70,7 +70,7 @@ class KafkaConnection:
         return BaseSecurity(ssl_context=self._context)
 
     def librdkafka_options(self) -> dict[str, Any]:
-        """The configuration of a client of librdkafka, with the credentials as they are now."""
+        """The configuration of a librdkafka client, with the current credentials."""
         settings = self._settings
         options = {
             "bootstrap.servers": self.bootstrap,
@@ -95,23 +95,23 @@ class KafkaConnection:
 
     @property
     def user(self) -> str:
-        """As whom this process connects, for people."""
+        """The user that this process connects as, for messages."""
         if self.tokens is not None:
             return self._settings.kafka_client_id
-        return self._settings.kafka_username.get_secret_value() or "of the certificate"
+        return self._settings.kafka_username.get_secret_value() or "named in the certificate"
 
     @property
     def warnings(self) -> Sequence[str]:
-        """New certificates that are not used, and why."""
+        """Why new certificate files are not used, if so."""
         if self.is_plain:
             return []
         self._context.refresh()
         return [self._context.rejection] if self._context.rejection else []
 
     async def failure(self, error: BaseException) -> str:
-        """Why a client failed: what Kafka does not allow, how it refuses this process, or that it cannot be reached.
+        """Why a client failed: Kafka denied it access, refused its login or certificate, or is unreachable.
 
-        The client's own error says only that no broker could be asked. So the brokers are asked once more.
+        The client's own error says only that no broker answered, so this connects to the brokers once more.
         """
         if reason := forbidden(error):
             return reason
@@ -136,7 +136,7 @@ class KafkaConnection:
         return None
 
     def _refusal(self, error: BaseException) -> str | None:
-        """What a broker said when it refused a connection, or this process when it refused the broker."""
+        """Why a broker refused the connection, or why this process refused the broker."""
         cause = error.__cause__ if isinstance(error, errors.KafkaConnectionError) and error.__cause__ else error
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the certificate of Kafka is not accepted: {cause.verify_message}"
@@ -171,9 +171,9 @@ class KafkaConnection:
 
 
 def forbidden(error: BaseException) -> str | None:
-    """What Kafka does not allow this process, if that is the error."""
+    """What Kafka denies this process access to; None if that is not the error."""
     kind = _FORBIDDEN.get(type(error))
     if kind is None:
         return None
     names = [each for argument in error.args for each in (argument if isinstance(argument, set) else [argument])]
-    return " ".join(["Kafka does not allow the", kind, *sorted(map(str, names))])
+    return " ".join(["Kafka denies access to the", kind, *sorted(map(str, names))])

@@ -1,4 +1,4 @@
-"""What identifies this process to Kafka, read again for each connection: certificates, SCRAM credentials, tokens."""
+"""This process's identity toward Kafka, read again for each connection: certificates, SCRAM credentials, tokens."""
 
 import asyncio
 import ssl
@@ -16,20 +16,20 @@ from pydantic import SecretStr
 
 from muster_runtime.secrets import version_of
 
-# How long the issuer of tokens may take for one.
+# How long the token issuer may take to answer.
 TOKEN_SECONDS = 5.0
 
-# The share of a token's life for which new connections use it.
+# The fraction of a token's lifetime during which new connections use it.
 TOKEN_SHARE = 0.5
 
 _log = structlog.get_logger(__name__)
 
 
 class CertificateContext(ssl.SSLContext):
-    """A TLS context of certificates in files: each handshake uses what the files hold then.
+    """A TLS context whose certificates are in files. Each handshake uses the current contents of the files.
 
-    A set of files that does not belong together, as in the midst of a replacement, is not used: the last good one is,
-    and `rejection` says why. Without a file of authorities, the system's are trusted.
+    If the files do not belong together, as in the middle of a replacement, the last good set stays in use, and
+    `rejection` says why. Without a CA file, the system's CAs are trusted.
     """
 
     rejection: str | None
@@ -48,7 +48,7 @@ class CertificateContext(ssl.SSLContext):
         self._current = self._load()
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        """Begin a handshake, with the newest certificates."""
+        """Begin a handshake with the newest certificates."""
         self.refresh()
         return self._current.wrap_bio(*arguments, **options)
 
@@ -79,18 +79,21 @@ class CertificateContext(ssl.SSLContext):
 
 
 class TokenSource(AbstractTokenProvider):
-    """Tokens by client credentials (RFC 6749, 4.4), for SASL's OAUTHBEARER. A new connection asks for one."""
+    """Tokens for SASL OAUTHBEARER, from the client credentials grant (RFC 6749, 4.4).
+
+    Each new connection asks for one.
+    """
 
     def __init__(self, url: str, client_id: str, client_secret: SecretStr, scope: str) -> None:
         self._url = url
-        self._issuer = urlsplit(url).hostname  # what is shown: a query may hold a secret
+        self._issuer = urlsplit(url).hostname  # for messages: the URL's query may contain a secret
         self._client_id = client_id
         self._client_secret = client_secret
         self._scope = scope
         self._asking = asyncio.Lock()
         self._token = ""
         self._fresh_until = self._valid_until = float("-inf")
-        self._secret = ""  # with which the token was got
+        self._secret = ""  # the secret that the token was issued for
 
     async def token(self) -> str:
         """A token. Raises AuthenticationFailedError if the issuer gives none and the last one has expired."""
@@ -99,7 +102,7 @@ class TokenSource(AbstractTokenProvider):
             if time.monotonic() >= self._fresh_until or secret != self._secret:
                 try:
                     await self._renew(secret)
-                except Exception as error:  # whatever the issuer answers: it is no token
+                except Exception as error:  # whatever the issuer answers, it is not a token
                     if time.monotonic() >= self._valid_until:
                         raise AuthenticationFailedError(f"no token from {self._issuer}: {_refusal(error)}") from None
                     _log.warning("kafka_token_not_renewed", error=_refusal(error))

@@ -1,4 +1,4 @@
-"""The epoch of a service's streams: raised after its database was restored, so that no position is assigned twice."""
+"""The epoch of a service's streams: raised after its database is restored, so that no position is assigned twice."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,30 +12,31 @@ from muster_runtime.observability import audit
 
 
 class RaisedEpoch(BaseModel):
-    """The new epoch, and how many streams go on in it; new streams begin in it."""
+    """The new epoch, and how many streams continue in it. New streams begin in it."""
 
     epoch: int
     streams: int
 
 
 async def agencies_with_streams(database: Database) -> list[str]:
-    """The agencies whose streams go on in a raised epoch: all are locked for it."""
+    """The agencies that have streams. All of them are locked while the epoch is raised."""
     async with database.read(EVERY_AGENCY) as connection:
         rows = await connection.fetch("select distinct agency_id from stream")
     return [row["agency_id"] for row in rows]
 
 
 async def database_now(database: Database) -> datetime:
-    """The time by the database's clock, which leases go by."""
+    """The database's time, which leases are based on."""
     async with database.connection() as connection:
         now: datetime = await connection.fetchval("select clock_timestamp()")
     return now
 
 
 async def require_no_other_relay(uow: UnitOfWork, service: str, instance: str, since: datetime) -> None:
-    """Raise Conflict if a relay of another instance leads, or was killed since; none begins until the commit.
+    """Raise Conflict if another instance's relay leads, or led after `since`. No relay can start before the commit.
 
-    It may have died between Kafka's acknowledgment and its delete: its events would be published in both epochs.
+    A relay may have been killed between Kafka's acknowledgment and its own delete. Its events would then be published
+    in both epochs.
     """
     await uow.connection.execute("lock table lease in share mode")
     others = await uow.connection.fetchval(
@@ -62,11 +63,11 @@ async def require_no_other_relay(uow: UnitOfWork, service: str, instance: str, s
 
 
 async def raise_epoch(uow: UnitOfWork, published: Sequence[int], reason: str, *, above: int = 0) -> RaisedEpoch:
-    """Raise the epoch of all streams above every one so far and above `above`; their sequences go on.
+    """Raise the epoch of all streams above every epoch so far and above `above`. Their sequences continue.
 
-    So do the events that wait in the outbox, but for the `published` rows, which are on their topic already: these
-    would be new events otherwise. Nothing else of the service may run meanwhile (`require_no_other_relay`): what it
-    published in the old epoch would pass for known.
+    Events that wait in the outbox move to the new epoch, except the `published` rows: those are already on their topic
+    and would become new events. Nothing else of the service may run meanwhile (`require_no_other_relay`): readers would
+    skip what it publishes in the old epoch as already known.
     """
     before = await uow.connection.fetchval(
         "select greatest((select number from epoch), (select max(epoch) from stream))"

@@ -1,4 +1,4 @@
-"""What a handler is given: events with their envelopes, in stream order."""
+"""What a handler receives: events with their envelopes, in stream order."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -11,14 +11,14 @@ E = TypeVar("E", bound=Event)
 
 
 class Unreadable(PermanentError):
-    """A record's value does not fit the type that its header names."""
+    """A record's value does not match the type in its header."""
 
     slug = "unreadable-event"
     title = "The event cannot be read"
 
 
 class Received(Generic[E]):
-    """An event as it came from Kafka. Its data is read when it is first asked for: many handlers need only some."""
+    """An event received from Kafka. Its data is parsed on first access, because many handlers need only some."""
 
     __slots__ = ("_data", "_read", "envelope")
 
@@ -29,12 +29,12 @@ class Received(Generic[E]):
 
     @property
     def data(self) -> E:
-        """The fact. Raises Unreadable if the record's value does not fit the event's type."""
+        """The fact. Raises Unreadable if the record's value does not match the event's type."""
         if self._data is None:
             self._data = self._read()
         return self._data
 
 
-# Applies a run: events of one type, of one or several agencies, each agency's in its order.
-# It raises a PermanentError to park an agency's stream; anything else is retried.
+# Applies a run: events of one type, of one or more agencies, with each agency's events in order. To park an agency's
+# stream, it raises a PermanentError; any other error is retried.
 EventHandler = Callable[[UnitOfWork, Sequence[Received[Any]]], Awaitable[None]]

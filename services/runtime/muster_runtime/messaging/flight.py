@@ -1,7 +1,7 @@
-"""What of the outbox is in flight to Kafka, partition by partition, and which streams wait for a partition.
+"""Tracks what is in flight to Kafka, partition by partition, and which streams wait for a partition.
 
-At any time one batch of a partition is in flight. A partition without a leader holds up the streams that lie in it,
-and no other. One that is late delays the others that its broker leads: the client has one request in flight per broker.
+Each partition has at most one batch in flight. A partition without a leader holds up only the streams in it. A late
+partition also delays the others on the same broker, because the client has one request in flight per broker.
 """
 
 import asyncio
@@ -17,10 +17,11 @@ from aiokafka.errors import KafkaTimeoutError
 from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.producers import Batches, Producer
 
-# A partition of facts that has not acknowledged after so long is late: the others no longer wait for it.
+# A partition of facts that has not acknowledged within this time is late, and the others no longer wait for it.
 PATIENCE_SECONDS = 2.0
 
-# A client that has lost an answer for good must not hold the outbox: after so long a new one sends all again.
+# A client that has lost a response must not block the outbox forever: after this time, a new client sends everything
+# again.
 SEND_SECONDS = 120
 
 _log = structlog.get_logger(__name__)
@@ -30,7 +31,7 @@ Run = Mapping[str, Any]  # a row of the outbox
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What goes to one partition: the runs, and the batches of their events."""
+    """What is sent to one partition: the runs, and the batches of their events."""
 
     runs: Sequence[Run]
     batches: Batches
@@ -41,7 +42,7 @@ Parts = Mapping[TopicPartition, Part]
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """A partition's runs in flight, and since when by the monotonic clock."""
+    """A partition's runs in flight, and when the send started, by the monotonic clock."""
 
     task: asyncio.Task[None]
     runs: Sequence[Run]
@@ -49,24 +50,27 @@ class _Sending:
 
 
 class Flight:
-    """The partitions that one lane sends to. `on_arrival` is called when a late one has acknowledged or failed."""
+    """The partitions that one lane sends to.
+
+    `on_arrival` is called when a late partition has acknowledged or failed.
+    """
 
     def __init__(self, topic_prefix: str, on_arrival: Callable[[], None]) -> None:
         self._topic_prefix = topic_prefix
         self._on_arrival = on_arrival
         self._sending: dict[TopicPartition, _Sending] = {}
-        self._slow: set[TopicPartition] = set()  # late when they were last sent to
-        self._waiting: dict[TopicPartition, set[StreamKey]] = {}  # the streams that a partition holds up
-        self.regained = False  # whether a partition has a leader again, which may lack what the last one had
+        self._slow: set[TopicPartition] = set()  # late the last time they were sent to
+        self._waiting: dict[TopicPartition, set[StreamKey]] = {}  # the streams that each partition holds up
+        self.regained = False  # a partition has a leader again, which may lack the old leader's records
 
     @property
     def waiting(self) -> Collection[StreamKey]:
-        """The streams of which nothing can be sent now."""
+        """The streams that cannot be sent now."""
         return [stream for streams in self._waiting.values() for stream in streams]
 
     @property
     def reasons(self) -> list[str]:
-        """Why streams wait, for people."""
+        """Human-readable reasons why streams wait."""
         return [
             f"{partition.topic}[{partition.partition}] "
             f"{'does not acknowledge' if partition in self._sending else 'has no leader'}; "
@@ -75,12 +79,12 @@ class Flight:
         ]
 
     def hold_up(self, partitions: Collection[TopicPartition]) -> None:
-        """Let all that lies in partitions wait until they have a leader."""
+        """Make all streams in these partitions wait until the partitions have a leader."""
         for partition in partitions:
             self._waiting.setdefault(partition, set())
 
     async def encode(self, producer: Producer, batch: Sequence[Run]) -> Parts:
-        """The runs of each partition, ready to be sent. Raises KafkaError."""
+        """Group the runs by partition and encode them. Raises KafkaError."""
         runs: dict[TopicPartition, list[Run]] = {}
         for run in batch:
             partition = await producer.partition_of(self._topic_prefix + run["topic"], run["agency_id"].encode())
@@ -88,7 +92,7 @@ class Flight:
         return {partition: Part(part, await producer.encode(part)) for partition, part in runs.items()}
 
     def sendable(self, producer: Producer, parts: Parts) -> Parts:
-        """Those of the parts whose partitions can be sent to; the streams of the others wait."""
+        """The parts whose partitions can be sent to. The streams of the other parts wait."""
         for partition, part in parts.items():
             if partition in self._waiting or not producer.has_leader(partition):
                 streams = {(run["topic"], run["agency_id"]) for run in part.runs}
@@ -96,9 +100,10 @@ class Flight:
         return {partition: part for partition, part in parts.items() if partition not in self._waiting}
 
     async def send(self, producer: Producer, parts: Parts) -> None:
-        """Send to each partition its part. Returns when all that are not late have acknowledged.
+        """Send each partition its part. Returns when every partition that is not late has acknowledged.
 
-        A fenced producer waits for every one: its transaction has them all. Raises KafkaError, TimeoutError.
+        A fenced producer waits for all partitions, because one transaction covers them. Raises KafkaError,
+        TimeoutError.
         """
         try:
             async with asyncio.timeout(SEND_SECONDS), producer.transaction():
@@ -113,10 +118,10 @@ class Flight:
             raise TimeoutError(f"Kafka has not committed a transaction within {SEND_SECONDS} s") from None
 
     def collect(self, producer: Producer) -> Sequence[Run]:
-        """What has been acknowledged, also of late ones. Its streams wait no longer; the others still do.
+        """The runs acknowledged by now, including late ones. Their partitions' streams no longer wait.
 
-        Call it only when the parts in hand are sent, and before `sendable` looks at the next ones, which were read
-        meanwhile: those hold nothing of a stream that waited then. Raises the error of a partition that failed.
+        Call it only after the parts in hand are sent, and before `sendable` checks the next ones. Those were read
+        meanwhile, and contain nothing of a stream that waited then. Raises the error of a partition that failed.
         """
         acknowledged: list[Run] = []
         for partition, sending in list(self._sending.items()):
@@ -144,7 +149,7 @@ class Flight:
         self._waiting.setdefault(partition, set()).update((run["topic"], run["agency_id"]) for run in sending.runs)
 
     async def cancel(self) -> None:
-        """Forget what is in flight; the producer must be closed. Nothing waits any longer."""
+        """Forget what is in flight, after the producer is closed. Nothing waits after that."""
         tasks = [sending.task for sending in self._sending.values()]
         self._sending.clear()
         self._waiting.clear()

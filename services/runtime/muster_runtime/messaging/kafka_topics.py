@@ -1,4 +1,4 @@
-"""The topics that a service needs: as Kafka has them, beside what the contracts say of them."""
+"""Compares the topics that a service needs, as they are in Kafka, with the contracts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from muster_runtime.settings import Settings
 
 
 class TopicRepartitioned(RetryableError):
-    """A topic has another number of partitions than its contract says: an agency's events would lie in two of them."""
+    """A topic's number of partitions differs from its contract, so an agency's events would be in two partitions."""
 
     def __init__(self, topic: str, there: int, needed: int) -> None:
         super().__init__(f"the topic {topic} has {there} partitions and needs {needed}: its streams lose their order")
@@ -24,7 +24,7 @@ class TopicRepartitioned(RetryableError):
 
 @dataclass(frozen=True)
 class TopicFaults:
-    """What is wrong with topics; `unsafe` says by topic what would lose events."""
+    """What is wrong with topics. `unsafe` maps a topic to the settings that would lose events."""
 
     missing: Sequence[str] = ()
     forbidden: Sequence[str] = ()
@@ -33,15 +33,15 @@ class TopicFaults:
 
     @property
     def losses(self) -> list[str]:
-        """What is set so that events would be lost."""
+        """The settings that would lose events."""
         return [f"{name} has {fault}" for name, faults in self.unsafe.items() for fault in faults]
 
     @property
     def reasons(self) -> list[str]:
-        """All of it, for people."""
+        """All faults, in human-readable form."""
         return [
             *(f"the topic {name} is missing" for name in self.missing),
-            *(f"Kafka does not allow the topic {name} to be described" for name in self.forbidden),
+            *(f"Kafka denies Describe on the topic {name}" for name in self.forbidden),
             *self.repartitioned,
             *(f"events would be lost: {loss}" for loss in self.losses),
         ]
@@ -49,14 +49,14 @@ class TopicFaults:
 
 @dataclass(frozen=True)
 class _LiveTopic:
-    """A topic as Kafka has it: its partitions, and the fewest copies of any of them."""
+    """A topic in Kafka: how many partitions it has, and the smallest number of replicas of any of them."""
 
     partitions: int
     replicas: int
 
 
 class KafkaTopics:
-    """Looks at topics in Kafka, named as in the contracts; `faults` is what was found the last time."""
+    """Checks topics in Kafka, named as in the contracts. `faults` is the result of the last check."""
 
     def __init__(self, kafka: KafkaConnection, settings: Settings, service: str, names: Iterable[str]) -> None:
         needed = {settings.topic_prefix + name: topics()[name] for name in sorted(names)}
@@ -75,7 +75,7 @@ class KafkaTopics:
         await self._admin.close()
 
     async def look(self) -> TopicFaults:
-        """What is wrong with the topics now. Raises KafkaError if Kafka cannot be reached."""
+        """Check the topics. Raises KafkaError if Kafka cannot be reached."""
         there = await self._live()
         absent = [name for name in self._needed if name not in there]
         forbidden = await forbidden_topics(self._admin, absent) if absent else []
@@ -97,7 +97,7 @@ class KafkaTopics:
         return self.faults
 
     async def _configs(self, there: Iterable[str]) -> dict[str, Sequence[Mapping[str, Any]]]:
-        """The settings of each topic that this process may ask for."""
+        """The settings of each topic that this process may describe."""
         resources = [
             ConfigResource(ConfigResourceType.TOPIC, name, configs={**self._needed[name].settings, MIN_IN_SYNC: None})
             for name in there
@@ -116,7 +116,7 @@ class KafkaTopics:
 
 
 def _faults(topic: Topic, live: _LiveTopic, entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What is set on a topic otherwise than it must be."""
+    """The settings of a topic that differ from what they must be."""
     for entry in entries:
         setting, value = entry["config_names"], entry["config_value"]
         if setting == MIN_IN_SYNC:
@@ -127,6 +127,6 @@ def _faults(topic: Topic, live: _LiveTopic, entries: Sequence[Mapping[str, Any]]
 
 
 def partitions_of(topic: str, settings: Settings) -> int:
-    """How many partitions a topic must have: as many as its contract says, or as few as its sandbox was made with."""
+    """How many partitions a topic must have: as many as its contract says, or fewer in a sandbox."""
     described = topics()[topic].partitions
     return min(settings.topic_partitions or described, described)

@@ -1,4 +1,4 @@
-"""A lane of the relay: one producer publishes the runs of some topics from the outbox to Kafka, in id order."""
+"""A lane of the relay: one producer that publishes some topics' runs from the outbox to Kafka, in ID order."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -8,11 +8,11 @@ from datetime import datetime
 import structlog
 from aiokafka.errors import KafkaError
 
-from muster_runtime.errors import describe
 from muster_runtime.canceling import is_canceled
 from muster_runtime.database import repeatable
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.database.wakeup import Wakeup
+from muster_runtime.errors import describe
 from muster_runtime.messaging.connection import KafkaConnection, forbidden
 from muster_runtime.messaging.flight import Flight, Parts, Run
 from muster_runtime.messaging.kafka_topics import TopicRepartitioned
@@ -22,18 +22,18 @@ from muster_runtime.messaging.producers import Producer
 from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
 from muster_runtime.observability import tracing
 
-# What one read takes at the most: runs, and the events in them.
+# The limits of one read: runs, and events in them.
 READ_RUNS = 500
 READ_EVENTS = 10_000
 
-# How many runs of the outbox are looked through for those of streams that have not filled a read.
+# How many runs of the outbox to search for those of streams that have not filled a read.
 LOOK_RUNS = 10_000
 
-# After a failure, and while an operator is waited for.
+# How long to wait after a failure, and while only an operator can help.
 RETRY_SECONDS = 0.5
 OPERATOR_SECONDS = 5.0
 
-# What only an operator puts right.
+# The errors that only an operator can fix.
 AN_OPERATORS = (DatabaseRestored, TopicRepartitioned)
 
 # Never `id > last`: a run that commits late has a low id, and is simply read later.
@@ -74,8 +74,8 @@ _log = structlog.get_logger(__name__)
 class Lane:
     """Relays some topics while it holds its lease. `held` lists what it cannot publish, and why.
 
-    `make_producer` makes the client that sends; `on_deleted` is called with the runs that have left the outbox;
-    `unsafe` names the topics in Kafka to which nothing may be sent now.
+    `make_producer` creates the client that sends. `on_deleted` is called with the runs that were deleted from the
+    outbox. `unsafe` returns the topics, as named in Kafka, to which nothing may be sent now.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Lane:
         self._unsafe = unsafe
         self._producer: Producer | None = None
         self._flight = Flight(topic_prefix, wakeup.wake)
-        self._trusted: datetime | None = None  # the server that was found to have lost no commits
+        self._trusted: datetime | None = None  # the server known to have lost no commits
         self._failure: str | None = None
-        self._served: set[StreamKey] = set()  # streams that filled a read since one had room for all
+        self._served: set[StreamKey] = set()  # streams that filled a read since the last read that had room for all
 
     @property
     def held(self) -> Sequence[str]:
-        """Why something cannot be published, for people."""
+        """Human-readable reasons why something cannot be published."""
         return [
             *([] if self._failure is None else [self._failure]),
             *(f"{self._topic_prefix}{topic} would lose events" for topic in self._held_topics),
@@ -122,12 +122,12 @@ class Lane:
         return [topic for topic in self._topics if self._topic_prefix + topic in unsafe]
 
     async def run(self) -> None:
-        """Relay until canceled. After a failure, open a new producer, and read the outbox again."""
+        """Relay until canceled. After a failure, open a new producer and read the outbox again."""
         try:
             while not is_canceled():
                 try:
                     if not await self._lease.take():
-                        await self._close_producer()  # who leads now has fenced it, or repeats what it had in flight
+                        await self._close_producer()  # the new leader has fenced it, or resends what it had in flight
                         await self._rest()
                     else:
                         async with self._lease.renewed():
@@ -149,9 +149,9 @@ class Lane:
                 await self._lease.release()
 
     async def _drain(self) -> bool:
-        """Relay until nothing can be sent or the lease is lost; reading, encoding and deleting overlap sending.
+        """Relay until nothing can be sent or the lease is lost. Reading, encoding, and deleting overlap with sending.
 
-        It sends nothing that it read before the producer started: that may include what a fence has stopped.
+        It sends nothing that was read before the producer started, because that may include runs stopped by a fence.
         """
         producer = self._producer or await self._open_producer()
         acknowledged = self._flight.collect(producer)
@@ -162,10 +162,11 @@ class Lane:
         deleting: asyncio.Task[None] | None = None
         try:
             while batch and not is_canceled():
-                # First, so that what must wait is neither taken for in flight nor read again before its time.
+                # Before the next read: runs that must wait are then not counted as in flight, and not read again too
+                # early.
                 parts = self._flight.sendable(producer, batch)
                 in_flight = [run["id"] for part in parts.values() for run in part.runs]
-                deleted = [run["id"] for run in acknowledged]  # or about to be
+                deleted = [run["id"] for run in acknowledged]  # or about to be deleted
                 sending = asyncio.ensure_future(self._send(producer, parts))
                 try:
                     batch = await self._flight.encode(producer, await self._read(in_flight + deleted))
@@ -187,9 +188,10 @@ class Lane:
         return progress
 
     async def _read(self, without: Sequence[int]) -> list[Run]:
-        """The first runs except these, and except those of streams and topics that wait.
+        """The first runs, except these IDs and those of waiting streams and topics.
 
-        A stream that fills a read waits until all others were read: one agency's burst delays others by a read or two.
+        A stream that fills a read waits until all others have been read, so one agency's burst delays the others by
+        only a read or two.
         """
         runs = await self._first(without, self._served)
         if not runs and self._served:
@@ -231,15 +233,15 @@ class Lane:
         self._on_deleted(runs)
 
     async def _rest(self) -> None:
-        """Wait until there is something to send, or until it is time to renew or take the lease."""
+        """Wait until there is something to send, or until it is time to take or renew the lease."""
         with suppress(TimeoutError):
             async with asyncio.timeout(RENEW_SECONDS):
                 await self._wakeup.wait()
 
     async def _trust_server(self) -> None:
-        """Check for lost commits before sending what was read from another server, or from a server that restarted.
+        """Check for lost commits before sending anything read from a different or restarted server.
 
-        A partition without a leader is checked when it has one.
+        A partition without a leader is checked once it has one.
         """
         server = self._database.server
         if server != self._trusted or self._flight.regained:
@@ -248,14 +250,14 @@ class Lane:
             self._trusted = server
 
     async def _open_producer(self) -> Producer:
-        self._producer = producer = self._make_producer()  # first, so that one whose start fails is closed as well
+        self._producer = producer = self._make_producer()  # assigned first, so that it is closed if its start fails
         await producer.start()
         return producer
 
     async def _close_producer(self) -> None:
-        """Close the producer. It could not recover from an out-of-order error."""
+        """Close the producer. It cannot recover from an out-of-order error."""
         await self._flight.cancel()
-        self._trusted = None  # which partitions are not compared yet is forgotten with the flight
+        self._trusted = None  # the flight also forgets which partitions are not compared yet
         if self._producer is not None:
             await self._producer.close()
-            self._producer = None  # only now: a close that is canceled is repeated
+            self._producer = None  # only now, so that a canceled close is repeated

@@ -1,7 +1,7 @@
-"""Where a consumer group continues to read each partition: everything before that offset is applied, or parked.
+"""The offset at which a consumer group continues to read each partition: everything before it is applied or parked.
 
-It is kept in the service's own database. A failover or a restore takes it back together with the effects, and what was
-lost is read again; Kafka's committed offsets do not go back, and are only a hint for tools.
+Offsets are stored in the service's own database. A failover or restore rolls them back together with the effects, and
+what was lost is read again. Kafka's committed offsets are not rolled back, and serve only as a hint for tools.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ Partition = tuple[str, int]  # topic, number
 
 
 class DatabaseWentBack(RetryableError):
-    """The database has lost what was applied of partitions: they must be read again before anything that follows."""
+    """The database has lost applied records of partitions. They must be read again before anything that follows."""
 
     def __init__(self, partitions: Collection[Partition]) -> None:
         super().__init__(f"the database has lost what was applied of {sorted(partitions)}")
@@ -22,7 +22,7 @@ class DatabaseWentBack(RetryableError):
 
 
 async def begins(connection: Connection, group: str) -> dict[Partition, int]:
-    """The offset from which to continue each partition that the group has read any of."""
+    """The offset to continue from, for each partition that the group has read."""
     rows = await connection.fetch(
         "select topic, kafka_partition, next_offset from consumed_partition where consumer_group = $1", group
     )
@@ -30,7 +30,7 @@ async def begins(connection: Connection, group: str) -> dict[Partition, int]:
 
 
 async def server(connection: Connection) -> datetime:
-    """When the server was started, which identifies the server and this run of it."""
+    """When the server was started, which identifies the server and its current run."""
     started_at: datetime = await connection.fetchval("select pg_postmaster_start_time()")
     return started_at
 
@@ -38,15 +38,16 @@ async def server(connection: Connection) -> datetime:
 async def keep(
     connection: Connection, group: str, read: Mapping[Partition, tuple[int, int]], server_started_at: datetime
 ) -> set[Partition]:
-    """Keep the offsets of partitions of which everything from one offset up to another is applied.
+    """Store the offsets of partitions; `read` maps each to the range of offsets that was applied.
 
-    Returns the partitions of which it is kept. The database does not know of everything before the others' first
-    offset: it has gone back, and that is to be read again. A server that was started at another instant than
-    `server_started_at` keeps nothing: it may lack what was applied last, and must first be asked where to continue.
+    Returns the partitions whose offset was stored. Of the others, the database does not know everything before the
+    first offset: it has gone back, and what is missing must be read again. If the server was not started at
+    `server_started_at`, nothing is stored: it may lack what was applied last, and the caller must first ask it where to
+    continue.
 
-    Postgres loses commits only from its log's end, so no offset outlives an effect that was committed before it. That
-    is why it need not wait for the disk: what is lost of it is read again, and skipped. A member that has just lost a
-    partition may keep a lower offset than its new owner: the higher one stays.
+    Postgres loses commits only from the end of its log, so no offset outlives an effect that was committed before it.
+    So the commit need not wait for the disk: what a lost offset covers is read again and skipped. A member that has
+    just lost a partition may store a lower offset than the new owner: the higher offset stays.
     """
     rows = await connection.fetch(
         """
@@ -80,7 +81,7 @@ async def require(connection: Connection, group: str, first: Mapping[Partition, 
 
 
 async def note_topics(connection: Connection, group: str, ids: Mapping[str, str]) -> list[str]:
-    """Note the topics' IDs. Returns those that had another one: the group reads them from their beginning."""
+    """Store the topics' IDs. Returns the topics whose ID changed: the group reads them from their beginning."""
     arguments = group, list(ids), list(ids.values())
     again = await connection.fetch(
         """
@@ -113,5 +114,5 @@ async def note_topics(connection: Connection, group: str, ids: Mapping[str, str]
 
 
 async def forget(connection: Connection, group: str) -> None:
-    """Let the group read every partition from its beginning."""
+    """Make the group read every partition from its beginning."""
     await connection.execute("delete from consumed_partition where consumer_group = $1", group)

@@ -1,4 +1,4 @@
-"""What is parked: the parked streams of a consumer group, and the records that wait in each."""
+"""Reads what is parked: the parked streams of a consumer group, and the records that wait in each."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,7 +49,7 @@ async def first_position(connection: Connection, group: str, topic: str, agency_
 
 
 async def streams(connection: Connection, group: str) -> list[ParkedStream]:
-    """Every parked stream of a consumer group, the oldest first."""
+    """All parked streams of a consumer group, oldest first."""
     rows = await connection.fetch(
         """
         select topic, agency_id, parked_at, reason, records
@@ -63,7 +63,7 @@ async def streams(connection: Connection, group: str) -> list[ParkedStream]:
 
 
 async def first_records(connection: Connection, group: str, topic: str, agency_id: str, limit: int) -> list[Record]:
-    """The first records that wait in a parked stream, by position; they may lie in several partitions."""
+    """The first records that wait in a parked stream, by position. They may be of several partitions."""
     rows = await connection.fetch(
         """
         select topic, agency_id, kafka_partition, kafka_offset, key, header_names, header_values, value

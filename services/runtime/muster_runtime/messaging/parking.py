@@ -1,6 +1,6 @@
-"""Parking: a stream whose event could not be applied waits, in order, until an operator acts.
+"""Parking: a stream with an event that cannot be applied waits, in order, until an operator acts.
 
-Only that agency's stream of that topic is parked; every other continues.
+Only that agency's stream of that topic is parked. All others continue.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MAX_REASON = 2_000
 
 
 class Waiting(NamedTuple):
-    """A record that is to wait, and its position; None if it cannot be read."""
+    """A record to park, and its position; None if the record cannot be read."""
 
     record: Record
     position: Position | None
@@ -25,7 +25,7 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParkingLimits:
-    """How many records one stream may hold, and of how many streams a handler may refuse one in breaker.WINDOW."""
+    """How many records may be parked of one stream, and how many streams handlers may refuse within breaker.WINDOW."""
 
     records: int = 100_000
     streams: int = 50
@@ -35,7 +35,7 @@ DEFAULT_LIMITS = ParkingLimits()
 
 
 class StreamBlocked(RetryableError):
-    """Nothing of one stream can be applied for now: its partition must wait, and the others need not."""
+    """Nothing of one stream can be applied for now. Its partition must wait; others need not."""
 
     def __init__(self, topic: str, agency_id: str, why: str) -> None:
         super().__init__(why)
@@ -44,15 +44,18 @@ class StreamBlocked(RetryableError):
 
 
 class StreamFull(StreamBlocked):
-    """A parked stream holds as many records as it may: it waits until an operator has acted."""
+    """A parked stream is full: its partition waits until an operator acts."""
 
 
 class PlaceTaken(StreamBlocked):
-    """Another record is parked at the place: one of an earlier topic of that name, with which an operator must deal."""
+    """A different record is parked at the same offset: it is from an earlier topic of that name.
+
+    An operator must resolve it.
+    """
 
 
 class AgencyBlocked(StreamBlocked):
-    """Another transaction holds the agency's lock for longer than a consumer waits, or its rows cannot be read."""
+    """Another transaction holds the agency's lock longer than a consumer waits, or the agency's rows cannot be read."""
 
 
 async def park(
@@ -65,11 +68,11 @@ async def park(
     refused: bool = False,
     gap: bool = False,
 ) -> None:
-    """Append records of one stream, the first of which could not be applied, to its parking place.
+    """Park records of one stream; the first of them could not be applied.
 
-    `refused`: a handler refused it, which counts for the breaker. What is wrong with a record itself does not: else
-    whoever writes worthless records would stop every agency. `gap`: events are missing before it. A stream that was
-    parked for a gap is parked for this from now on. Raises BreakerOpen, and StreamFull.
+    `refused` says that a handler refused it, which counts for the breaker. A defect of the record itself does not
+    count: otherwise, anyone who writes invalid records could stop every agency. `gap` says that events are missing
+    before it. If the stream is already parked for a gap, this becomes its reason. Raises BreakerOpen and StreamFull.
     """
     first = records[0].record
     if refused:
@@ -94,7 +97,7 @@ async def park(
 
 
 async def note_reason(uow: UnitOfWork, group: str, topic: str, agency_id: str, reason: str, *, gap: bool) -> None:
-    """Keep why a stream is still parked after a replay, and whether events are missing."""
+    """Store why a stream is still parked after a replay, and whether events are missing."""
     await uow.connection.execute(
         "update parked_stream set reason = $4, gap = $5 where consumer_group = $1 and topic = $2 and agency_id = $3",
         group,
@@ -106,15 +109,15 @@ async def note_reason(uow: UnitOfWork, group: str, topic: str, agency_id: str, r
 
 
 def printable(reason: str) -> str:
-    """A reason may quote a record, and text in Postgres cannot hold all that a record can."""
+    """Escape and shorten a reason: it may quote a record, which can contain characters that text in Postgres cannot."""
     cut = reason[:MAX_REASON]
     return cut if cut.isprintable() else cut.encode("unicode_escape").decode()[:MAX_REASON]
 
 
 async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits: ParkingLimits) -> None:
-    """Append records of one parked stream to those that wait already; one read twice is kept once.
+    """Append records to a parked stream. A record that is read twice is stored once.
 
-    Raises StreamFull when it would hold too many, and PlaceTaken.
+    Raises StreamFull if too many records would wait, and PlaceTaken.
     """
     if not records:
         return
@@ -144,7 +147,7 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits
                 record.partition,
                 record.offset,
                 record.key,
-                [name.replace("\0", "\\0") for name, _ in record.headers],  # which text in Postgres cannot hold
+                [name.replace("\0", "\\0") for name, _ in record.headers],  # text in Postgres cannot contain NUL
                 [value for _, value in record.headers],
                 record.value,
                 uow.now,
@@ -159,7 +162,7 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits
 
 
 async def _require_free(connection: Connection, group: str, records: Sequence[Waiting]) -> None:
-    """Raise PlaceTaken where another record is parked at the place of one of these."""
+    """Raise PlaceTaken if a different record is parked at the offset of one of these."""
     taken = await connection.fetchrow(
         """
         select parked.kafka_partition, parked.kafka_offset, parked.agency_id
@@ -188,7 +191,7 @@ async def _require_free(connection: Connection, group: str, records: Sequence[Wa
 
 
 async def _places(connection: Connection, group: str, records: Sequence[Waiting]) -> list[Position]:
-    """Each record's position; one that cannot be read takes that of the record before it in its partition."""
+    """Each record's position. An unreadable record gets the position of the record before it in its partition."""
     first = records[0].record
     latest: dict[int, Position] = {}
     if any(position is None for _, position in records):
@@ -213,7 +216,7 @@ async def _places(connection: Connection, group: str, records: Sequence[Waiting]
 
 
 async def remove(uow: UnitOfWork, group: str, records: Sequence[Record]) -> None:
-    """Remove records that were applied, or given up, and unpark the stream with its last one."""
+    """Remove records that were applied or discarded; the stream is unparked when its last record is removed."""
     first = records[0]
     await uow.connection.execute(
         """

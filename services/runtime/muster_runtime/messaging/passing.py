@@ -1,10 +1,10 @@
-"""Records past which an operator lets a service go.
+"""Records that an operator lets a service pass.
 
-On a topic that it reads: one that the client cannot decode. Nothing is known of such a record, not even its agency.
-What is missing after it is a gap in that agency's stream, which parks and is accepted, or not, by itself.
+On a topic that the service reads: a record that the client cannot decode. Nothing is known of it, not even its agency.
+If events are missing after it, that is a gap in the agency's stream, which is parked and resolved separately.
 
-On a topic that it writes: one that another program wrote, at a position that the service has not assigned. It is
-then no sign of a restored database.
+On a topic that the service writes: a record that another program wrote, at a position that the service has not
+assigned. Once passed, it is no longer taken for a sign of a restored database.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from muster_runtime.observability import audit
 
 
 class OffsetRange(NamedTuple):
-    """Records of one partition, from the first to the last offset."""
+    """A range of records of one partition, including the last offset."""
 
     topic: str
     partition: int
@@ -23,12 +23,12 @@ class OffsetRange(NamedTuple):
     last_offset: int
 
     def covers(self, topic: str, partition: int, offset: int) -> bool:
-        """Whether a record is one of these."""
+        """Whether the range contains a record."""
         return (topic, partition) == self[:2] and self.first_offset <= offset <= self.last_offset
 
 
 async def let_pass(uow: UnitOfWork, group: str, records: OffsetRange, reason: str) -> None:
-    """Let the service, whose group this is, past these records; harmless to repeat."""
+    """Let a service, named by its group, pass these records. Repeating it is harmless."""
     added = await uow.connection.fetchval(
         """
         insert into passed_record (consumer_group, topic, kafka_partition, first_offset, last_offset)
@@ -53,7 +53,7 @@ async def let_pass(uow: UnitOfWork, group: str, records: OffsetRange, reason: st
 
 
 async def onward(connection: Connection, group: str, topic: str, partition: int, offset: int) -> int | None:
-    """The offset from which to continue, where an operator has let the group past the record at this one."""
+    """The offset to continue from if an operator let the group past the record at `offset`; otherwise None."""
     last: int | None = await connection.fetchval(
         """
         select max(last_offset)
@@ -71,7 +71,7 @@ async def onward(connection: Connection, group: str, topic: str, partition: int,
 
 
 async def forget(connection: Connection, group: str, topic: str, partition: int) -> None:
-    """Forget what the group was let past in a partition of a topic: another topic has that name now."""
+    """Forget which records of a partition the group may pass, because the topic was recreated."""
     await connection.execute(
         "delete from passed_record where consumer_group = $1 and topic = $2 and kafka_partition = $3",
         group,
@@ -81,7 +81,7 @@ async def forget(connection: Connection, group: str, topic: str, partition: int)
 
 
 async def passed(connection: Connection, topics: Sequence[str]) -> list[OffsetRange]:
-    """The records on these topics past which an operator has let the service."""
+    """The records on these topics that an operator let the service pass."""
     rows = await connection.fetch(
         """
         select topic, kafka_partition, first_offset, last_offset

@@ -20,9 +20,9 @@ _COMPACTED = {name for name, topic in topics().items() if topic.compacted}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The plan for one stream's items: apply the fresh ones, then park the held ones, for `reason`.
+    """The plan for one stream's items: apply the `fresh` ones, then park the `held` ones for `reason`.
 
-    `gap`: events are missing before the first held one.
+    `gap` says that events are missing before the first held item.
     """
 
     position: Position
@@ -45,9 +45,9 @@ def make_plan(service: str, topic: str, items: Sequence[Item], last: Position) -
         epoch, sequence = position
         if leaves_gap(position, last, topic):
             GAPS.labels(service, topic).inc()
-            reason = f"gap: sequence {last[1] + 1} was expected and {sequence} came"
+            reason = f"gap: sequence {last[1] + 1} was expected, but {sequence} arrived"
             return Plan(last, fresh, items[index:], reason, gap=True)
-        if epoch > last[0] and last != START:  # else nothing was known of the stream, and nothing needs reconciling
+        if epoch > last[0] and last != START:  # for an unknown stream, there is nothing to reconcile
             NEW_EPOCHS.labels(service, topic).inc()
             _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
         fresh.append(item)
@@ -64,9 +64,9 @@ def leaves_gap(position: Position, last: Position, topic: str) -> bool:
 
 
 def runs(streams: Sequence[Sequence[Item]]) -> Iterator[list[Received[Any]]]:
-    """Split each stream into runs of events of one type, and merge the streams' n-th runs that have the same type.
+    """Split each stream into runs of events of one type, and merge the streams' n-th runs of the same type.
 
-    Each stream keeps its order; there is no order between streams.
+    Order is kept within each stream, but not between streams.
     """
     cut = [
         [(event_type, list(run)) for event_type, run in groupby(_readable(stream), key=lambda r: r.envelope.type)]

@@ -1,4 +1,4 @@
-"""The position of each stream: the last sequence that a service has assigned, and that a consumer group has applied."""
+"""The positions of streams: the last sequence that a service assigned, and that a consumer group applied."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +10,7 @@ from muster_runtime.database.transactions import Connection, UnitOfWork
 StreamKey = tuple[str, str]  # topic, agency
 Position = tuple[int, int]  # epoch, sequence
 
-# Before the first event of a stream: the next one is number 1.
+# The position before a stream's first event, which has sequence 1.
 START: Position = (1, 0)
 
 _STORE = """
@@ -24,14 +24,17 @@ stored as (
 
 
 class StreamPosition(BaseModel):
-    """A position as it is shown."""
+    """A position in an API response."""
 
     epoch: int
     sequence: int
 
 
 class StreamState(BaseModel):
-    """Where a stream stands in one service; null if it does not produce, or has not applied, any of it."""
+    """A stream's state in one service.
+
+    A field is null if the service does not produce, or has not applied, any of it.
+    """
 
     topic: str
     agency_id: str
@@ -41,13 +44,13 @@ class StreamState(BaseModel):
 
 
 def lock(group: str, streams: Iterable[StreamKey], patience_seconds: float | None = None) -> Lock:
-    """The statement that takes the locks and finds where streams stand."""
+    """The statement that takes the agencies' locks and reads the streams' positions."""
     topics, agencies = zip(*streams, strict=True)
     return Lock("select * from lock_for_events($1, $2, $3, $4, $5)", (group, topics, agencies), patience_seconds)
 
 
 def found(uow: UnitOfWork) -> tuple[dict[StreamKey, Position], dict[StreamKey, bool]]:
-    """The last position that the group has applied of each stream; of the parked ones, whether it is for a gap."""
+    """The last applied position of each stream, and for each parked stream, whether it is parked for a gap."""
     rows = uow.found
     applied = {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in rows if r["epoch"]}
     return applied, {(r["topic"], r["agency_id"]): r["gap"] for r in rows if r["gap"] is not None}
@@ -68,7 +71,7 @@ async def of_stream(connection: Connection, group: str, stream: StreamKey) -> Po
 
 
 def store(uow: UnitOfWork, group: str, positions: Mapping[StreamKey, Position]) -> None:
-    """Keep what the group has applied, with the unit of work, which must hold the agencies' locks."""
+    """Store the applied positions with the unit of work, which must hold the agencies' locks."""
     for (topic, agency_id), (epoch, sequence) in positions.items():
         uow.writes.add_row(_STORE, group, topic, agency_id, epoch, sequence, key=(topic, agency_id))
 
@@ -82,7 +85,7 @@ async def states(
     after: StreamKey = ("", ""),
     limit: int,
 ) -> list[StreamState]:
-    """Where the service's streams stand, by topic and agency from after `after` on."""
+    """The state of the service's streams after `after`, ordered by topic and agency."""
     rows = await connection.fetch(
         """
         select

@@ -1,4 +1,4 @@
-"""Kafka producers: they are idempotent, send a partition's batches one at a time, and always close completely.
+"""Idempotent Kafka producers that send a partition's batches one at a time and always close completely.
 
 A producer with a transactional ID is fenced: once another starts with the same ID, Kafka rejects what the first sends.
 A topic of facts needs no fencing, because readers skip what they have applied. A compacted topic keeps only the last
@@ -22,22 +22,25 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import TopicRepartitioned
 from muster_runtime.pacing import Pace
 
-# The size of a batch before compression, unless one event is larger. Compressed, it must fit into what a consumer
-# fetches of a partition: the broker returns a batch that does not fit only for the first partition of a fetch.
+# The size of a batch before compression, unless one event is larger. Compressed, a batch must fit into one partition's
+# share of a consumer's fetch: the broker returns a larger batch only for the first partition of a fetch.
 BATCH_BYTES = 640_000
 
-# How long the client may take to get its id.
+# How long the client may take to get its producer ID.
 START_SECONDS = 30
 
 # How often the client asks for the leaders of partitions that have none.
 REFRESH_SECONDS = 1.0
 
-# Encoded records of one partition, in their order.
+# Encoded records of one partition, in order.
 Batches = Sequence[BatchBuilder]
 
 
 class Producer:
-    """A client of Kafka that sends runs of events. `partitions` says how many each topic that it sends to must have."""
+    """A Kafka client that sends runs of events.
+
+    `partitions` maps each topic to the number of partitions it must have.
+    """
 
     def __init__(
         self, kafka: KafkaConnection, client_id: str, partitions: Mapping[str, int], transactional_id: str | None = None
@@ -76,7 +79,7 @@ class Producer:
     async def partition_of(self, topic: str, key: bytes) -> TopicPartition:
         """The partition of a key.
 
-        Raises KafkaError if there is no such topic, TopicRepartitioned where it is not the contract's partition.
+        Raises KafkaError if the topic does not exist, and TopicRepartitioned if its number of partitions is wrong.
         """
         partitions = len(await self._kafka.partitions_for(topic))
         if partitions != self._partitions[topic]:
@@ -84,7 +87,7 @@ class Producer:
         return TopicPartition(topic, partition_of(key, partitions))
 
     def has_leader(self, partition: TopicPartition) -> bool:
-        """Whether there is a broker to send a partition's events to; if not, the client asks again."""
+        """Whether the partition has a leader to send to. If not, the client refreshes its metadata."""
         if self._kafka.client.cluster.leader_for_partition(partition) not in (None, -1):
             return True
         if time.monotonic() > self._asked_at + REFRESH_SECONDS:
@@ -106,7 +109,7 @@ class Producer:
         await self._kafka.commit_transaction()
 
     async def encode(self, runs: Sequence[Any]) -> Batches:
-        """The batches of runs of one partition. The client compresses them when it sends."""
+        """Encode runs of one partition into batches. The client compresses them when it sends."""
         batches: list[BatchBuilder] = []
         pace = Pace()
         for run in runs:
@@ -118,7 +121,7 @@ class Producer:
         return batches
 
     async def send(self, partition: TopicPartition, batches: Batches) -> None:
-        """Send batches in their order, and wait until all in-sync replicas have each event. Raises KafkaError."""
+        """Send batches in order, and wait until all in-sync replicas have each event. Raises KafkaError."""
         for batch in batches:
             await (await self._kafka.send_batch(batch, partition.topic, partition=partition.partition))
 
@@ -129,7 +132,7 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 def _fill(batches: list[BatchBuilder], producer: AIOKafkaProducer, run: Any) -> None:
-    """Append a run's events to the last batch of a partition, and to new ones as they fill."""
+    """Append a run's events to the last batch, and to new batches as they fill."""
     first = Envelope(
         id=event_id(run["topic"], run["agency_id"], run["epoch"], run["first_sequence"]),
         source=source_of(run["topic"]),

@@ -1,6 +1,6 @@
-"""Reading a raw record: the event in it, or the defect that keeps it from being applied.
+"""Reads raw records: finds the event in a record, or the defect that prevents applying it.
 
-The value is read only when a handler asks for it.
+The value is parsed only when a handler asks for it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ from muster_runtime.messaging.events import Received, Unreadable
 from muster_runtime.messaging.positions import Position
 from muster_runtime.observability.telemetry import UNKNOWN_TYPES
 
-# How far a producer's clock may be ahead. An event of a later instant would date all that its agency does after it.
+# How far a producer's clock may be ahead. A later event would also set the time of everything its agency does after it.
 FUTURE = timedelta(minutes=1)
 
 
 class Record(NamedTuple):
-    """A raw record as it came from Kafka; `topic` is the contract's name, without any prefix."""
+    """A raw record from Kafka; `topic` is the contract's name, without a prefix."""
 
     topic: str
     agency_id: str
@@ -31,7 +31,7 @@ class Record(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A record with what was read of it: an event, a mere position (a type not read here), or a defect."""
+    """A record and what was read from it: an event, only a position (of a type not read here), or a defect."""
 
     record: Record
     envelope: Envelope | None = None
@@ -40,7 +40,7 @@ class Item(NamedTuple):
 
     @property
     def position(self) -> Position | None:
-        """The place in the stream of the record's key; None if the record is of no stream, or of another."""
+        """The position in the stream of the record's key; None if the record is of no stream or of another."""
         envelope = self.envelope
         if envelope is None or envelope.agency_id != self.record.agency_id:
             return None
@@ -48,7 +48,7 @@ class Item(NamedTuple):
 
 
 class RecordReader:
-    """Reads records as a service subscribes to them."""
+    """Reads records of the event types that a service subscribes to."""
 
     def __init__(self, subscribed: Iterable[type[Event]], service: str, clock: Clock) -> None:
         self._clock = clock
@@ -57,18 +57,18 @@ class RecordReader:
         self._service = service
 
     def latest(self) -> datetime | None:
-        """The latest time that an event may have now; None if clocks are set, and need not agree."""
+        """The latest time that an event may have now; None with virtual clocks, which need not agree."""
         return None if self._clock.virtual else self._clock.now() + FUTURE
 
     def read(self, record: Record, latest: datetime | None) -> Item:
-        """Read a record: whatever is wrong with it becomes a defect, which parks it raw."""
+        """Read a record. Anything wrong with it becomes a defect, which parks it raw."""
         envelope = None
         try:
             envelope = read_headers(record.headers)
             if envelope.agency_id != record.agency_id:
                 return Item(record, envelope, defect="the key is not the partitionkey attribute")
             if latest is not None and envelope.time > latest:
-                return Item(record, envelope, defect=f"header ce_time is {envelope.time}, which is still to come")
+                return Item(record, envelope, defect=f"header ce_time is {envelope.time}, which is in the future")
             cls = self._classes.get(envelope.type)
             if cls is None:
                 return self._unread(record, envelope)
@@ -79,7 +79,7 @@ class RecordReader:
         return Item(record, envelope, Received(envelope, partial(_event, cls, record)))
 
     def _unread(self, record: Record, envelope: Envelope) -> Item:
-        """A type that is not read here is acknowledged; another major version of one that is, never."""
+        """Accept an event of a type that is not read here, but never an unknown major version of one that is."""
         split = split_type(envelope.type)
         if split and split[0] in self._families:
             return Item(record, envelope, defect=f"{envelope.type} is of an unknown major version")
@@ -92,7 +92,7 @@ def _event(cls: type[Event], record: Record) -> Event:
         if issubclass(cls, Erasure):
             return cls(agency_id=record.agency_id, subject_ref=subject_of(record.key))
         event: Event = cls.__pydantic_validator__.validate_json(record.value or b"")
-    except Exception as error:  # whatever it is, it is this record's defect
+    except Exception as error:  # whatever it is, the record is to blame
         raise Unreadable(f"the value does not fit {cls.event_type}: {faults(error)}") from None
     if event.agency_id != record.agency_id:
         raise Unreadable(f"the value does not fit {cls.event_type}: agency_id is not the partitionkey attribute")

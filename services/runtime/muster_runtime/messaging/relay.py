@@ -1,8 +1,8 @@
-"""The relay: publishes the outbox's runs to Kafka in id order and deletes them once acknowledged.
+"""The relay: publishes the outbox's runs to Kafka in ID order, and deletes them once acknowledged.
 
-If it dies between the acknowledgment and the delete, or if two relays run, events repeat on the topic with the same
-ids and sequences. None is lost, and none overtakes another of its stream. One lane publishes to the topics of facts,
-one to the compacted topics; neither waits for the other. Only the lane of the compacted topics is fenced.
+If it dies between the acknowledgment and the delete, or if two relays run, events repeat on the topic with the same IDs
+and sequences. None is lost, and none overtakes another of its stream. One lane publishes to the topics of facts,
+another to the compacted topics; neither waits for the other. Only the lane of the compacted topics is fenced.
 """
 
 import asyncio
@@ -22,22 +22,22 @@ from muster_runtime.messaging.lease import RELAY, RELAY_COMPACTED, Lease
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.observability.telemetry import RELAYED
 
-# Deleted payloads pile up in the table's TOAST until a vacuum: after so many events, the relay runs one.
+# Deleted payloads pile up in the table's TOAST until a vacuum, so the relay runs one after this many events.
 VACUUM_AFTER_EVENTS = 200_000
 
 _log = structlog.get_logger(__name__)
 
 
 def transactional_id(topic_prefix: str, service: str) -> str:
-    """The id by which a service's relays fence one another: constant, so that each leader fences all earlier ones."""
+    """The transactional ID that a service's relays share, so that each new leader fences all earlier ones."""
     return f"{topic_prefix}{service}-relay"
 
 
 class Relay:
-    """Drains one service's outbox while it holds the leases of its lanes. `wakeups` makes a wakeup for each.
+    """Drains one service's outbox while it holds the leases of its lanes. `wakeups` makes a wakeup for each lane.
 
-    `topics` are those that the service writes, with how many partitions each of them must have. `unsafe` names those
-    of them, as in Kafka, that would lose events now: nothing is sent to them. `backlog` notes what is published.
+    `topics` maps each topic that the service writes to the number of partitions it must have. `unsafe` returns those of
+    them, as named in Kafka, that would lose events now: nothing is sent to them. `backlog` notes what is published.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Relay:
             self._vacuum_due.set()
 
     async def _vacuum(self) -> None:
-        """Vacuum the outbox after every VACUUM_AFTER_EVENTS deleted events, without a pause of the lanes."""
+        """Vacuum the outbox after every VACUUM_AFTER_EVENTS deleted events, without pausing the lanes."""
         while not is_canceled():
             await self._vacuum_due.wait()
             self._vacuum_due.clear()

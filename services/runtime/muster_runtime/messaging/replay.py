@@ -2,9 +2,9 @@
 
 import structlog
 
-from muster_runtime.errors import describe
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.errors import describe
 from muster_runtime.messaging import parked, parking, positions
 from muster_runtime.messaging.events import Unreadable
 from muster_runtime.messaging.plan import Plan, make_plan

@@ -1,10 +1,10 @@
-"""A database that has lost commits: restored from a backup, or a replica that lagged behind when it took over.
+"""Detects a database that has lost commits: restored from a backup, or a lagging replica that took over.
 
-It assigns positions a second time, and the readers would skip what it says as known. The topics show it.
-
-One stream that is ahead holds up all: only the ends of the topics show what was lost, of each partition the last
-records. What would be published of other streams would bury that, and those that lie further back would continue as
-if nothing were wrong. Where the record is none of ours, an operator lets the service past it (`passing`).
+Such a database assigns positions a second time, and readers would skip its new events as already known. The topics
+reveal it. If one stream is ahead on its topic, nothing is published, because only the last records of each partition
+show what was lost. Publishing other streams would bury those records, and streams whose records are further back would
+continue as if nothing were wrong. If another program wrote the record, an operator lets the service past it
+(`passing`).
 """
 
 import asyncio
@@ -26,19 +26,19 @@ from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import Position, StreamKey
 from muster_runtime.messaging.topic_log import TopicLog
 
-# Of each partition, how many records at its end are looked at. Commits are lost from the end, but the relay
-# publishes in the order of ids, which concurrent commits do not quite keep.
+# How many records at the end of each partition are checked. Commits are lost from the end, but the relay publishes in
+# ID order, and concurrent commits do not follow that order exactly.
 TAIL_RECORDS = 100
 
-# How long a partition's end may take to arrive.
+# How long reading a partition's end may take.
 PATIENCE_SECONDS = 10.0
 
-# What distinguishes two events at one position: the time and the correlation id of the run that an event came in.
+# What distinguishes two events at one position: the time and correlation ID of their runs.
 Identity = tuple[datetime, str]
 
 
 class PublishedEvent(NamedTuple):
-    """An event as it lies on its topic."""
+    """An event on its topic."""
 
     topic: str
     agency_id: str
@@ -54,7 +54,7 @@ class PublishedEvent(NamedTuple):
 
 Published = dict[StreamKey, dict[Position, PublishedEvent]]
 
-# How many records are compared with the outbox at once.
+# How many records to compare with the outbox at once.
 COMPARED_RECORDS = 10_000
 
 _log = structlog.get_logger(__name__)
@@ -67,20 +67,20 @@ class DatabaseRestored(RetryableError):
 async def refuse_restored(
     database: Database, kafka: KafkaConnection, topic_prefix: str, topics: Sequence[str]
 ) -> Collection[TopicPartition]:
-    """Compare the ends of the topics with what the database has assigned, and with what waits in its outbox.
+    """Compare the ends of the topics with the positions that the database has assigned, and with its outbox.
 
-    Returns the partitions that have no leader: what is at their ends is not known, and nothing may be sent to them.
-    Raises DatabaseRestored; KafkaError and TimeoutError where the ends cannot be read.
+    Returns the partitions without a leader: their ends are unknown, and nothing may be sent to them. Raises
+    DatabaseRestored, or KafkaError or TimeoutError if the ends cannot be read.
     """
     async with database.connection() as connection:
         passed = await passing.passed(connection, topics)
     published, unled = await _ends(kafka, topic_prefix, topics, passed)
     last = {stream: max(positions) for stream, positions in published.items()}
-    # Only now: whatever is on a topic was assigned by a commit before it.
+    # Read after the topics: everything on a topic was assigned by an earlier commit.
     for stream, assigned in (await _assigned(database, last)).items():
         if last[stream] > assigned:
             raise _restored(published[stream][last[stream]])
-    # What has been assigned a second time meanwhile is still in the outbox: it was refused here.
+    # Positions that were assigned a second time meanwhile are still in the outbox, because this check refused them.
     for run in await _waiting_up_to(database, last):
         for position, identity in _events(run):
             there = published[run["topic"], run["agency_id"]].get(position)
@@ -90,9 +90,9 @@ async def refuse_restored(
 
 
 async def published_runs(database: Database, kafka: KafkaConnection, topic_prefix: str) -> list[int]:
-    """The ids of the runs in the outbox of which something is on the topics already, which are read as a whole.
+    """The IDs of the outbox's runs with events that are already on the topics. Reads the topics in full.
 
-    The outbox may hold more events than there is memory for. Raises Conflict while a partition has no leader.
+    The outbox may contain more events than fit in memory. Raises Conflict while a partition has no leader.
     """
     waiting = await _spans(database)
     found: set[int] = set()
@@ -118,7 +118,7 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
 async def _ends(
     kafka: KafkaConnection, topic_prefix: str, topics: Sequence[str], passed: Collection[OffsetRange]
 ) -> tuple[Published, Collection[TopicPartition]]:
-    """The last events of each partition but for those that are passed, and the partitions without a leader."""
+    """The last events of each partition, except passed records, and the partitions without a leader."""
     published: Published = {}
     async with TopicLog.open(kafka, topic_prefix, topics) as log:
         unled = leaderless(log.consumer)
@@ -136,18 +136,18 @@ async def _ends(
                 raise TimeoutError(f"the end of {end} has not arrived within {PATIENCE_SECONDS:g} s") from None
             except KafkaError:
                 raise
-            except Exception as error:  # bytes that the client cannot read are no event of ours
+            except Exception as error:  # bytes that the client cannot read are not our event
                 _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
     return published, unled
 
 
 def _events_of(records: Iterable[ConsumerRecord[bytes, bytes]], topic_prefix: str) -> Iterator[PublishedEvent]:
-    """Those of the records that are events, with the id that the relay gives to their position."""
+    """The records that are events and whose ID is the one that the relay gives to their position."""
     for record in records:
         try:
             envelope = read_headers(record.headers)
         except MalformedRecord:
-            continue  # no event of ours
+            continue  # not one of our events
         topic, position = record.topic.removeprefix(topic_prefix), (envelope.epoch, envelope.sequence)
         if envelope.id == event_id(topic, envelope.agency_id, *position):
             identity = envelope.time, envelope.correlation_id
@@ -155,7 +155,10 @@ def _events_of(records: Iterable[ConsumerRecord[bytes, bytes]], topic_prefix: st
 
 
 async def _assigned(database: Database, streams: Collection[StreamKey]) -> dict[StreamKey, Position]:
-    """The last position of each stream. One that is not known, its beginning being lost too, begins in the epoch."""
+    """The last assigned position of each stream.
+
+    An unknown stream, whose beginning is also lost, begins in the epoch.
+    """
     async with database.connection() as connection:
         rows = await connection.fetch(
             """
@@ -171,7 +174,7 @@ async def _assigned(database: Database, streams: Collection[StreamKey]) -> dict[
 
 
 async def _waiting_up_to(database: Database, last: Mapping[StreamKey, Position]) -> list[Any]:
-    """The runs of the outbox that begin no later than the last position of their stream on the topic."""
+    """The outbox's runs that begin no later than their stream's last position on the topic."""
     async with database.connection() as connection:
         rows: list[Any] = await connection.fetch(
             """
@@ -190,7 +193,7 @@ async def _waiting_up_to(database: Database, last: Mapping[StreamKey, Position])
 
 
 async def _spans(database: Database) -> dict[StreamKey, tuple[Position, Position]]:
-    """From which position to which the outbox has events of each stream."""
+    """The first and last position of each stream in the outbox."""
     async with database.connection() as connection:
         rows = await connection.fetch(
             """
@@ -207,7 +210,7 @@ async def _spans(database: Database) -> dict[StreamKey, tuple[Position, Position
 
 
 async def _runs_of(database: Database, records: Sequence[PublishedEvent]) -> set[int]:
-    """The ids of the runs in the outbox that records are of."""
+    """The IDs of the outbox's runs that these records belong to."""
     async with database.connection() as connection:
         rows = await connection.fetch(
             """
@@ -243,5 +246,5 @@ def _restored(record: PublishedEvent) -> DatabaseRestored:
         f"{record.topic} of {record.agency_id} has an event at epoch {epoch}, sequence {sequence} "
         f"({record.topic}[{record.partition}]@{record.offset}), which this database has not assigned: "
         "it was restored; raise its epoch (muster streams epoch raise) before it publishes, "
-        "or pass the record where another program wrote it"
+        "or pass the record if another program wrote it"
     )

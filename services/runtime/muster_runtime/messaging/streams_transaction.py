@@ -1,4 +1,4 @@
-"""One transaction of the consumer: some streams' positions, effects, and events, and the records that park."""
+"""One transaction of the consumer: streams' positions, effects, new events, and parked records."""
 
 from collections.abc import Iterable, Mapping
 
@@ -29,8 +29,8 @@ class StreamsTransaction:
     ) -> None:
         """Apply fresh items, park those that must wait, then replay the streams whose gaps are now filled.
 
-        Raises DatabaseWentBack if the database has not recorded everything before the offsets `known`. With
-        `patience_seconds`, it waits no longer than that for a lock.
+        Raises DatabaseWentBack if the database does not know of everything before the offsets `known`. With
+        `patience_seconds`, it waits at most that long for a lock.
         """
         subscriptions, group = self._subscriptions, self._subscriptions.group
         agencies = sorted({agency_id for _, agency_id in streams})
@@ -45,13 +45,13 @@ class StreamsTransaction:
             await self._replayer.replay(topic, agency_id, subscriptions.context)
 
     async def _apply(self, uow: UnitOfWork, streams: Streams) -> list[StreamKey]:
-        """Apply and park what the streams bring; returns those whose gap is filled now."""
+        """Apply and park the streams' items; returns the streams whose gaps are now filled."""
         subscriptions = self._subscriptions
         applied, is_gap = positions.found(uow)
         plans: dict[StreamKey, Plan] = {}
         for stream, items in streams.items():
             last = applied.get(stream, START)
-            # Parked, and not for missing events: nothing can free it but a replay.
+            # Parked for another reason than missing events: only a replay can free it.
             if is_gap.get(stream) is False:
                 await self._append(uow, (i for i in items if i.position is None or i.position > last))
             else:
@@ -73,11 +73,11 @@ class StreamsTransaction:
         await parking.append(uow, self._subscriptions.group, waiting(items), self._limits)
 
     async def _is_filled(self, uow: UnitOfWork, stream: StreamKey, last: Position) -> bool:
-        """Whether the events before the first waiting record of a stream have all been applied."""
+        """Whether all events before the stream's first waiting record are applied."""
         first = await parked.first_position(uow.connection, self._subscriptions.group, *stream)
         return first is not None and not leaves_gap(first, last, stream[0])
 
 
 def waiting(items: Iterable[Item]) -> list[Waiting]:
-    """The items in the form in which they are parked."""
+    """Convert items for parking."""
     return [Waiting(item.record, item.position) for item in items]

@@ -1,4 +1,4 @@
-"""What a service reads: the records of its consumer group, and the handler of each type of event in them."""
+"""What a service reads: the records of its consumer group, and a handler for each type of event in them."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,12 +17,12 @@ from muster_runtime.messaging.record_reader import Item, Record, RecordReader
 from muster_runtime.observability.telemetry import APPLIED, HANDLER_SECONDS
 from muster_runtime.pacing import Pace
 
-# How many records are read before the event loop may go on: about half a millisecond.
+# How many records to read before yielding to the event loop: about half a millisecond's work.
 READ_AT_ONCE = 50
 
 
 class AgencyAhead(Exception):
-    """A batch of several agencies has an event whose time is ahead of the clock, and would become the time of them all.
+    """A batch of several agencies contains an event whose time is ahead of the clock, and that time would apply to all.
 
     Apply each agency separately, so that a producer with a wrong clock affects the times of its own agency only.
     """
@@ -40,7 +40,7 @@ class Subscriptions:
         self.context = Context(actor=service, correlation_id="")
 
     async def read(self, records: Sequence[Record]) -> list[Item]:
-        """What is in each record, or the defect that keeps it from being applied."""
+        """The event in each record, or the defect that prevents applying it."""
         items: list[Item] = []
         pace = Pace()
         latest = self._reader.latest()
@@ -50,7 +50,7 @@ class Subscriptions:
         return items
 
     async def carry_out(self, uow: UnitOfWork, plans: Mapping[StreamKey, Plan]) -> None:
-        """Call the handlers with what is fresh in each stream, and store the streams' new positions.
+        """Call the handlers with each stream's fresh events, and store the streams' new positions.
 
         Raises AgencyAhead, and whatever a handler raises.
         """
@@ -68,5 +68,5 @@ class Subscriptions:
 
 
 def _logged_as(first: Envelope) -> AbstractContextManager[object]:
-    """Bind a run's origin to its log lines: that of its first event, since most runs share one."""
+    """Bind a run's origin to its log lines: the origin of its first event, since most runs share one."""
     return bound_contextvars(correlation_id=first.correlation_id, causation_id=first.id)

@@ -1,7 +1,7 @@
-"""Which topic it is: one that was made again has another id.
+"""Finds the ID of a topic: a recreated topic has a different ID.
 
-aiokafka does not ask for it. Kafka tells it since version 10 of its answer about metadata (KIP-516), so version 12 of
-that request is written out here; of the answer about one topic, what follows the id is not read.
+aiokafka does not ask for it. Kafka returns it since version 10 of the Metadata response (KIP-516), so version 12 of
+that request is defined here. What follows the ID in the response for a topic is not parsed.
 """
 
 import uuid
@@ -67,7 +67,7 @@ class _Metadata(Request[_MetadataStruct]):
 
 
 async def find_topic_id(client: AIOKafkaClient, topic: str) -> str:
-    """The id of a topic as it is now. Raises KafkaError."""
+    """The current ID of a topic. Raises KafkaError."""
     answer: Any = await client.send(client.get_random_node(), _Metadata(topic))
     [(error_code, _, found)] = answer.topics
     if error_code:

@@ -1,4 +1,4 @@
-"""Topics read raw, from their beginning or near their end to where they end now; of no group, and without a trace."""
+"""Reads topics raw, from their beginning or near their end up to their current end. Joins no group, commits nothing."""
 
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ _BATCH_RECORDS = 2_000
 
 
 class TopicLog:
-    """Some topics, named without their prefix. `consumer` is the client that reads them."""
+    """Some topics, named without a prefix. `consumer` is the client that reads them."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self.consumer = consumer
@@ -23,7 +23,7 @@ class TopicLog:
     @classmethod
     @asynccontextmanager
     async def open(cls, kafka: KafkaConnection, topic_prefix: str, names: Iterable[str]) -> AsyncIterator["TopicLog"]:
-        """Open those of the topics that exist, to be read from their beginning. Raises KafkaError."""
+        """Open those of the topics that exist, positioned at their beginning. Raises KafkaError."""
         consumer = AIOKafkaConsumer(
             *(topic_prefix + name for name in names),
             **kafka.options(),
@@ -38,7 +38,7 @@ class TopicLog:
             await close_consumer(consumer)
 
     async def seek_to_tail(self, partitions: Collection[TopicPartition], records: int) -> None:
-        """Continue from so many offsets before the end of each of these partitions."""
+        """Continue this many offsets before the end of each of these partitions."""
         if not partitions:
             return
         ends = await self.consumer.end_offsets(partitions)
@@ -47,14 +47,14 @@ class TopicLog:
             self.consumer.seek(partition, max(beginnings[partition], end - records))
 
     async def unread(self) -> int:
-        """How many offsets lie between where it was read before and the present end."""
+        """How many offsets lie between the current position and the current end."""
         ends = await self.consumer.end_offsets(self.partitions)
         return sum([ends[partition] - await self.consumer.position(partition) for partition in self.partitions])
 
     async def batches(self, *partitions: TopicPartition) -> AsyncIterator[list[Record]]:
-        """What is there from where it was read before up to the present end, each partition in order.
+        """The records from the current position up to the current end, each partition in order.
 
-        By default of all partitions. Raises KafkaError, and whatever the client raises at bytes that it cannot decode.
+        By default, reads all partitions. Raises KafkaError, or the client's error for bytes that it cannot decode.
         """
         ends = await self.consumer.end_offsets(partitions or self.partitions)
         while left := [partition for partition, end in ends.items() if await self.consumer.position(partition) < end]:

@@ -1,1 +1,1 @@
-"""What operators see: metrics, log lines, and the audit trail."""
+"""What operators see: metrics, logs, and the audit trail."""

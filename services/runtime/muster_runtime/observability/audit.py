@@ -1,4 +1,4 @@
-"""Who changed what, when and why: one row in the transaction that makes the change."""
+"""Records who changed what, when, and why: one row in the transaction that makes the change."""
 
 import json
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ def record(
     after: Mapping[str, Any] | None = None,
     reason: str | None = None,
 ) -> None:
-    """Record a command with the unit of work that carries it out.
+    """Record a command with the unit of work that executes it.
 
-    `command` is its imperative name, `subject` the id of the thing it changed. `before` and `after` hold
-    what changed, never a secret or a person's name or address: the row outlives them and cannot be edited.
+    `command` is its imperative name, and `subject` is the ID of what it changed. `before` and `after` contain what
+    changed, never a secret or a person's name or address: the row outlives them and cannot be edited.
     """
     uow.writes.add_row(
         _RECORD,
@@ -51,7 +51,7 @@ def record(
 
 
 def _with_break_glass(reason: str | None, break_glass: str | None) -> str | None:
-    """The command's own reason, and that of the break-glass token with which it was sent."""
+    """The command's own reason, combined with the reason for using a break-glass token."""
     if break_glass is None:
         return reason
     return f"break-glass: {break_glass}" if reason is None else f"{reason} (break-glass: {break_glass})"

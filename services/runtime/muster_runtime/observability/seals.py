@@ -1,7 +1,7 @@
-"""Seals of the audit: a hash over consecutive rows of an agency, chained to the seal before, and published.
+"""Seals the audit trail: a hash over consecutive rows of an agency, chained to the previous seal and published.
 
-A row is written under its agency's lock, so under the lock no row of the agency is still to come with a lower id than
-one that can be seen: what is above the newest seal's last row is all that is unsealed.
+A row is written under its agency's lock. So under the lock, no row with a lower ID than a visible one can still appear,
+and exactly the rows after the newest seal's last row are unsealed.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from muster_contracts import Event
 from muster_contracts.audit import NO_SEAL, sealed_sha256
 from muster_runtime.database.transactions import Connection, UnitOfWork
 
-# So many rows are read and hashed within some 10 ms: no command of the agency waits longer for its lock.
+# This many rows are read and hashed in about 10 ms, so no command of the agency waits longer for its lock.
 SEAL_ROWS = 1_000
 
 _SEAL = """
@@ -28,8 +28,8 @@ sealed as (
 )
 """
 
-# The first row above each agency's newest seal. It steps from one agency to the next by the index. A row whose date no
-# program can read, and which therefore cannot be sealed, counts as very old: operators learn of it.
+# The first row after each agency's newest seal, stepping through the agencies by index. A row whose date no program can
+# read cannot be sealed. It counts as very old, so that operators notice it.
 _UNSEALED = """
 with recursive agency (agency_id) as (
     (select agency_id from audit order by agency_id limit 1)
@@ -59,7 +59,7 @@ order by unsealed.recorded_at
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """A seal, as it is stored and published."""
+    """A seal as it is stored and published."""
 
     agency_id: str
     number: int
@@ -72,21 +72,21 @@ class Seal:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Its fields by name."""
+        """The seal's fields by name."""
         return asdict(self)
 
 
-# A seal as the event that publishes it.
+# Makes the event that publishes a seal.
 SealEvent = Callable[[Seal], Event]
 
 
 async def unsealed_agencies(connection: Connection) -> dict[str, datetime]:
-    """The agencies with rows that are not sealed, each with when its oldest one was recorded; the oldest first."""
+    """The agencies with unsealed rows, each with the time of its oldest one; oldest first."""
     return {row["agency_id"]: row["recorded_at"] for row in await connection.fetch(_UNSEALED)}
 
 
 async def seal(uow: UnitOfWork, agency_id: str, service: str, event_of: SealEvent) -> Seal | None:
-    """Seal the first SEAL_ROWS rows of an agency that are not sealed, and publish that; None if there is none."""
+    """Seal an agency's first SEAL_ROWS unsealed rows, and publish the seal; None if there are none."""
     newest = await uow.connection.fetchrow(
         "select number, last_id, sha256 from audit_seal where agency_id = $1 order by number desc limit 1", agency_id
     )
@@ -115,7 +115,7 @@ async def seal(uow: UnitOfWork, agency_id: str, service: str, event_of: SealEven
 def make_seal(
     rows: Sequence[asyncpg.Record], service: str, agency_id: str, number: int, previous_sha256: str, sealed_at: datetime
 ) -> Seal:
-    """The seal of audit rows, which are in the order of their ids."""
+    """The seal of audit rows, which are ordered by ID."""
     sha256 = sealed_sha256(
         map(dict, rows),
         service=service,

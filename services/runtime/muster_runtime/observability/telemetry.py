@@ -110,20 +110,20 @@ _SECRET_VALUE = re.compile(
 )
 _REDACTED = "[redacted]"
 
-# Of one value of a log line: characters of a text, items of a list (such as a stack's frames).
+# Limits for one value of a log line: characters of a text, items of a list (such as the frames of a stack).
 MAX_LOGGED_TEXT = 4_000
 MAX_LOGGED_ITEMS = 60
 
-# A library says the same thing once in so many seconds: a client whose broker is away complains 130 times a second.
+# How long a library's repeated line is suppressed: a client whose broker is down logs 130 times per second.
 REPEATED_AFTER_SECONDS = 10
 _REMEMBERED_LINES = 1_000
 
 
 def configure(settings: Settings, service_name: str) -> None:
-    """Send every log line of the process, our own and the libraries', to standard output as JSON.
+    """Send every log line of the process, ours and the libraries', to standard output as JSON.
 
-    Each line carries `time` (UTC), `level`, `event`, `service`, `instance` and whatever is bound in
-    structlog's context variables: request, correlation and causation ids.
+    Each line has `time` (UTC), `level`, `event`, `service`, `instance`, and whatever is bound in structlog's context
+    variables: request, correlation, and causation IDs.
     """
 
     def identify(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -169,9 +169,9 @@ def configure(settings: Settings, service_name: str) -> None:
 
 
 class _OfLibraries(logging.Filter):
-    """Withholds what a library said a moment ago, whatever the figures in it, and all that it says below a warning.
+    """Suppresses a library's recently repeated lines, ignoring their arguments, and everything below a warning.
 
-    There, libraries quote requests, URLs, and records as they are. Our own lines all get through.
+    Below a warning, libraries quote requests, URLs, and records in full. Our own lines all pass.
     """
 
     def __init__(self) -> None:
@@ -179,7 +179,7 @@ class _OfLibraries(logging.Filter):
         self._said_at: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not isinstance(record.msg, str):  # structlog hands in a mapping
+        if not isinstance(record.msg, str):  # structlog passes a mapping
             return True
         if record.levelno < logging.WARNING:
             return False
@@ -212,7 +212,7 @@ def _redact(_logger: object, _method: str, line: MutableMapping[str, Any]) -> Mu
 
 
 def _bound(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Cut what would make a line too long; it says so."""
+    """Cut values that would make a line too long, and mark the cut."""
     bounded = {name: _bound_value(value) for name, value in line.items()}
     if bounded != line:
         LOG_LINES_CUT.inc()

@@ -1,10 +1,10 @@
-"""Tracing: the spans of commands, events, and deadlines, exported over OTLP where the environment asks for it.
+"""Tracing: the spans of commands, events, and deadlines, exported over OTLP if the environment asks for it.
 
-The standard variables of OpenTelemetry decide: OTEL_TRACES_EXPORTER=otlp starts it, with OTEL_EXPORTER_OTLP_ENDPOINT,
-OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and the others of its SDK. Without, the SDK is not even imported.
+OpenTelemetry's standard variables control it: OTEL_TRACES_EXPORTER=otlp turns it on, with OTEL_EXPORTER_OTLP_ENDPOINT,
+OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, and the other variables of its SDK. Without it, the SDK is not even imported.
 
-The names of attributes are those of OpenTelemetry's semantic conventions for HTTP, messaging, and databases, and
-`muster.…` for what they have no name for.
+Attribute names follow OpenTelemetry's semantic conventions for HTTP, messaging, and databases, and `muster.…` where
+those have no name.
 """
 
 import os
@@ -17,7 +17,7 @@ from muster_contracts import Envelope
 from muster_runtime import spans
 from muster_runtime.spans import Span, SpanKind
 
-# How long a process that stops may take to export what it has recorded.
+# How long a stopping process may take to export what it has recorded.
 FLUSH_SECONDS = 2.0
 
 _PROTOCOL = "http/protobuf"
@@ -32,8 +32,8 @@ class InvalidTracing(ValueError):
 def start(service: str, instance: str) -> None:
     """Record and export spans, if the environment says so. Raises InvalidTracing.
 
-    A thread of its own exports: a collector that is away costs neither time nor memory. Of what it cannot take, the
-    queue keeps the latest 2,048 spans (OTEL_BSP_MAX_QUEUE_SIZE).
+    A separate thread exports, so an unreachable collector costs neither time nor unbounded memory: the queue keeps the
+    latest 2,048 spans (OTEL_BSP_MAX_QUEUE_SIZE).
     """
     global _provider
     if not _is_asked_for():
@@ -55,12 +55,12 @@ def start(service: str, instance: str) -> None:
 
 
 def stop() -> None:
-    """Record no more, and export what was recorded, for two seconds at the most."""
+    """Stop recording, and export what was recorded, for at most two seconds."""
     global _provider
     provider, _provider = _provider, None
     spans.record_with(None)
     if provider is not None:
-        # It waits for a collector that is away; a process that stops does not.
+        # It waits for an unreachable collector; a stopping process does not.
         exporting = threading.Thread(target=provider.shutdown, daemon=True)
         exporting.start()
         exporting.join(FLUSH_SECONDS)
@@ -79,7 +79,7 @@ def _is_asked_for() -> bool:
 
 
 def request(traceparent: str | None, ids: Mapping[str, str]) -> AbstractContextManager[Span]:
-    """The span of an HTTP request, in the trace that its caller names. `answered` says what it was."""
+    """The span of an HTTP request, in the trace that its caller names. `answered` adds the request's details."""
     if not spans.is_recording():
         return spans.NOTHING
     attributes = {f"muster.{name}": value for name, value in ids.items()}
@@ -87,7 +87,7 @@ def request(traceparent: str | None, ids: Mapping[str, str]) -> AbstractContextM
 
 
 def answered(span: Span, method: str, route: str, status: int, tenant: str) -> None:
-    """Note a request and its answer. The path is left out: a caller may have put anything there."""
+    """Note a request and its response. The path is omitted: a caller may have put anything there."""
     if not span.is_recording():
         return
     span.set_attribute("http.request.method", "_OTHER" if method == "other" else method)
@@ -111,7 +111,7 @@ def publication(runs: Iterable[Mapping[str, Any]]) -> AbstractContextManager[Spa
 
 
 def application(group: str, envelopes: Iterable[tuple[str, Envelope | None]]) -> AbstractContextManager[Span]:
-    """The span of a consumer's transaction: it applies these events, each with its topic."""
+    """The span of a consumer's transaction that applies these events, each with its topic."""
     if not spans.is_recording():
         return spans.NOTHING
     batch = [(topic, envelope) for topic, envelope in envelopes if envelope is not None]
@@ -122,7 +122,7 @@ def application(group: str, envelopes: Iterable[tuple[str, Envelope | None]]) ->
 
 
 def deadlines(agency_id: str, kinds: Sequence[str]) -> AbstractContextManager[Span]:
-    """The span of deadlines that are handled in one transaction: a new trace begins."""
+    """The span of deadlines handled in one transaction; it starts a new trace."""
     if not spans.is_recording():
         return spans.NOTHING
     attributes: spans.Attributes = {

@@ -1,4 +1,4 @@
-"""The operators' routes, the same in every service: what is parked, positions, gaps, the epoch."""
+"""The operators' routes, the same in every service: parked streams and deadlines, positions, gaps, the epoch."""
 
 from fastapi import APIRouter
 
@@ -12,7 +12,7 @@ from muster_runtime.service import Service
 
 
 def operations_router(service: Service, subscriptions: Subscriptions, database: Database) -> APIRouter:
-    """All routes of the operators. `database` is the worker role's."""
+    """All of the operators' routes. `database` is the worker role's."""
     router = APIRouter(responses=COMMON)
     router.include_router(parked_router(service.name, subscriptions, database))
     router.include_router(deadlines_router(service, database))

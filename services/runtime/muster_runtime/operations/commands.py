@@ -1,4 +1,4 @@
-"""An operator's commands: they run as the worker role, once per Idempotency-Key."""
+"""Operators' commands: they run as the worker role, once per Idempotency-Key."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -18,14 +18,14 @@ from muster_runtime.http.tenancy import Commands, KeyHeader
 
 
 class OperatorCommands(Commands):
-    """The write side of an operator's request, whose route requires a token for all agencies.
+    """The write side of an operator's request. Its route requires a token for all agencies.
 
-    It also changes streams of unknown agencies, which hold the records with an invalid key.
+    It may also change streams of unknown agencies, which contain the records with invalid keys.
     """
 
     @asynccontextmanager
     async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
-        """A unit of work on the agencies' streams. Raises NotFound if no stream can have such a name."""
+        """A unit of work on the agencies' streams. Raises NotFound if no stream can have that name."""
         for agency_id in agencies:
             if not agency_id or not agency_id.isprintable() or "," in agency_id:
                 raise NotFound(f"there is no agency {agency_id[:40]!r}")
@@ -34,12 +34,12 @@ class OperatorCommands(Commands):
 
     @property
     def context(self) -> Context:
-        """The request's caller and its ids."""
+        """The request's caller and IDs."""
         return self._context
 
 
 def operators_commands(database: Database) -> Callable[..., Coroutine[Any, Any, OperatorCommands]]:
-    """The dependency of a route that executes them. `database` is the worker role's, which waits for commits."""
+    """The dependency of a route that executes commands. `database` is the worker role's, which waits for commits."""
 
     async def commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> OperatorCommands:
         if database.commits.standby_gone:

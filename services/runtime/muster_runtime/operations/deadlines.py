@@ -100,7 +100,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
     async def discard_parked_deadline(commands: CommandsDep, body: DiscardDeadline) -> Response:
         """Discard the deadline permanently: it never takes effect.
 
-        One of a kind that goes on by itself, or deletes data, gets 409: retry it once the cause is mended.
+        A deadline whose kind schedules its own successor or deletes data gets 409: fix the cause, then retry it.
         """
 
         async def handler(uow: UnitOfWork) -> None:
@@ -119,14 +119,14 @@ class NotParked(NotFound):
 
 
 class DeadlineRequired(Conflict):
-    """Without the deadline, something would never go on, or stay for ever."""
+    """Without the deadline, recurring work would stop, or data would never be deleted."""
 
     slug = "deadline-required"
     title = "The deadline must take effect"
 
     def __init__(self, kind: str) -> None:
         super().__init__(
-            f"a deadline of the kind {kind!r} cannot be discarded, for the work that it continues would never be done: "
+            f"a deadline of the kind {kind!r} cannot be discarded: the work that it continues would never be done; "
             "fix the cause, then retry it"
         )
 

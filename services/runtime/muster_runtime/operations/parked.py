@@ -28,7 +28,7 @@ from muster_runtime.pagination import Page
 SHOWN_RECORDS = 20
 SHOWN_BYTES = 10_000
 
-# Of a record's key, as the record of a read keeps it.
+# The longest part of a record's key that the record of a read stores.
 _LONGEST_REFERENCE = 200
 
 Topic = Annotated[str, Path(examples=["muster.enrollment.agency"])]
@@ -45,7 +45,7 @@ class ParkedStreamReply(BaseModel):
 
 
 class RecordReply(BaseModel):
-    """A raw record. Bytes that are not UTF-8 are shown escaped. A long value is cut, and says so."""
+    """A raw record. Bytes that are not UTF-8 are escaped. A long value is cut, and the cut is marked."""
 
     partition: int
     offset: int
@@ -69,7 +69,7 @@ class ReplayReply(BaseModel):
 
 
 class Reason(BaseModel):
-    """The reason, which the audit trail keeps."""
+    """The reason, stored in the audit trail."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -147,7 +147,7 @@ def parked_router(service: str, subscriptions: Subscriptions, database: Database
 
 
 def _people(topic: str, records: Sequence[Record]) -> list[str]:
-    """Whose names and addresses are in records: a restricted topic that is keyed by people has them."""
+    """The people whose names and addresses are in the records: only a restricted topic keyed by people has any."""
     described = topics()[topic]
     if described.access == "public" or described.key != "subject_ref":
         return []
@@ -155,7 +155,7 @@ def _people(topic: str, records: Sequence[Record]) -> list[str]:
 
 
 def _reference(key: bytes) -> str:
-    """A key as a text that Postgres keeps, whatever a hostile record has for one."""
+    """A key as text that Postgres can store, even if a hostile record contains anything else."""
     return key.decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST_REFERENCE]
 
 

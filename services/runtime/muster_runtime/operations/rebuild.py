@@ -1,4 +1,4 @@
-"""Rebuilding a service's projection with its worker role, and what the command `rebuild` prints of that."""
+"""Rebuilds a service's projection as the worker role, and prints the result of the command `rebuild`."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +22,7 @@ from muster_runtime.text import count
 
 
 class RebuildFailed(Exception):
-    """A rebuild cannot be done. The message is one line for people."""
+    """A rebuild is impossible. The message is one line for users."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class Outcome:
         }
 
     def show(self) -> None:
-        """Print it for people."""
+        """Print it as text."""
         out = console()
         out.print(f"{count(self.records, 'record')} on the topics; {self.unread:,} could not be read")
         if not self.differences:
@@ -90,9 +90,9 @@ async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:
 
 @asynccontextmanager
 async def opened(service: Service, name: str) -> AsyncIterator[Projection]:
-    """A projection of the service, ready to be rebuilt. Raises RebuildFailed, and what the clients raise.
+    """A projection of the service, ready to be rebuilt. Raises RebuildFailed, and whatever the clients raise.
 
-    A correction gets the time of the newest fact, because a sandbox's time may be years ahead of the machine's.
+    A correction gets the time of the newest fact, because a sandbox's time may be years ahead of the system clock.
     """
     settings = service.settings
     if name not in service.projections:

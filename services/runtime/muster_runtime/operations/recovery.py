@@ -16,7 +16,7 @@ from muster_runtime.observability import audit
 
 
 class RecordName(BaseModel):
-    """A record's partition and offset in Kafka, which no other record of the topic has."""
+    """A record's partition and offset in Kafka, which identify it within its topic."""
 
     partition: int = Field(strict=True, ge=0, le=MAX_EPOCH)
     offset: int = Field(strict=True, ge=0, le=MAX_SEQUENCE)
@@ -26,7 +26,7 @@ class RecordName(BaseModel):
 
 
 class Recovery:
-    """Accepts gaps and discards records in a consumer group's parked streams; their order is that of positions."""
+    """Accepts gaps and discards records in a consumer group's parked streams, in the order of their positions."""
 
     def __init__(self, subscriptions: Subscriptions) -> None:
         self._subscriptions = subscriptions
@@ -44,12 +44,12 @@ class Recovery:
         (item,) = await self._subscriptions.read(records)
         last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
         if item.defect is not None or item.position is None:
-            raise Conflict(f"the stream is not parked for a gap, but for this: {item.defect}")
+            raise Conflict(f"the stream is not parked because of a gap, but because of this: {item.defect}")
         if item.position[1] != waiting:
             raise Conflict(f"the first waiting sequence is {item.position[1]}, not {waiting}: show the stream again")
         if not leaves_gap(item.position, last, topic):
             raise Conflict("there is no gap: the first waiting record is the next one; replay the stream")
-        # In the old epoch, so that the first event of a new one still raises its alarm.
+        # Stay in the old epoch, so that the first event of a new one still raises an alert.
         accepted = (last[0], item.position[1] - 1)
         positions.store(uow, self._group, {(topic, agency_id): accepted})
         audit.record(

@@ -14,7 +14,7 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.observability import audit
 from muster_runtime.service import Service
 
-# How long Kafka may take for it.
+# How long the commit to Kafka may take.
 PATIENCE_SECONDS = 30
 
 

@@ -22,12 +22,12 @@ from muster_runtime.operations.recovery import Recovery
 from muster_runtime.operations.rewind import Rewound, rewind
 from muster_runtime.pagination import Page
 
-# Kafka's highest, so that one more is still a number of its kind.
+# Kafka's highest offset minus one, so that adding one does not overflow.
 MAX_OFFSET = 2**63 - 2
 
 Partition = Annotated[int, Path(ge=0, lt=2**31)]
 
-# Parts topic and agency in a cursor; neither can hold it.
+# Separates topic and agency in a cursor; neither can contain it.
 _SEPARATOR = "/"
 
 
@@ -50,13 +50,13 @@ class PassRequest(Reason):
     """
 
     offset: int = Field(
-        strict=True, ge=0, le=MAX_OFFSET, description="As the readiness names it: topic[partition]@offset."
+        strict=True, ge=0, le=MAX_OFFSET, description="As readiness reports it: topic[partition]@offset."
     )
-    last_offset: int | None = Field(default=None, strict=True, ge=0, le=MAX_OFFSET, description="By default the same.")
+    last_offset: int | None = Field(default=None, strict=True, ge=0, le=MAX_OFFSET, description="Default: `offset`.")
 
 
 class Passed(BaseModel):
-    """The skipped records: the consumer continues behind them, and the relay does not count them as its own events."""
+    """The skipped records. The consumer continues after them, and the relay does not count them as its own events."""
 
     topic: str
     partition: int
@@ -77,7 +77,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
         topic: Annotated[str | None, Query(description="By default every topic.")] = None,
         agency_id: Annotated[str | None, Query(description="By default every agency.")] = None,
     ) -> Page[StreamState]:
-        """The last position that this service has assigned in each stream, and the last that it has applied."""
+        """The last position that this service assigned in each stream, and the last that it applied."""
         after_topic, _, after_agency = (page.after or "").partition(_SEPARATOR)
         async with database.read(EVERY_AGENCY) as connection:
             states = await positions.states(

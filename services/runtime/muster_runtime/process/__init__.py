@@ -1,1 +1,1 @@
-"""The process of a service: what it starts, watches, and stops."""
+"""A service's process: what it starts, watches, and stops."""

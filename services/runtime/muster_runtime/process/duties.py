@@ -6,25 +6,25 @@ from typing import Any
 
 import structlog
 
-# How long the duties may take to end after each of their cancellations: Kafka's client may swallow one. A server that
-# hangs must not keep the process.
+# How long the duties may take to end after each cancellation: Kafka's client may swallow one. A server that hangs must
+# not keep the process alive.
 ROUNDS_SECONDS = (5.0, 1.0)
 
-# How long all of that may take.
+# How long the whole stop may take.
 STOP_SECONDS = sum(ROUNDS_SECONDS)
 
 _log = structlog.get_logger(__name__)
 
 
 class DutyEnded(Exception):
-    """A duty ended by itself, as after a cancellation that Kafka's client raised: nobody does its work any longer."""
+    """A duty ended by itself, for example because Kafka's client raised a cancellation. Its work is no longer done."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the duty {name!r} ended, though nobody stopped it")
 
 
 class Duties:
-    """Tasks that run until the process stops. `failed` completes, with the error, when one of them ends before."""
+    """Tasks that run until the process stops. If one ends before that, `failed` completes with its error."""
 
     def __init__(self) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -47,7 +47,7 @@ class Duties:
                 self.failed.set_exception(error)
 
     async def stop(self) -> None:
-        """Cancel all duties, and wait for their end; cancel again those that go on."""
+        """Cancel all duties and wait for them to end; cancel those that continue again."""
         self._stopping = True
         left = {*self._tasks}
         for seconds in ROUNDS_SECONDS:

@@ -44,7 +44,7 @@ from muster_runtime.service import Runtime
 # How often the metrics are brought up to date, whoever asks for the readiness.
 REFRESH_SECONDS = 10.0
 
-# The same while commits wait for a standby: work goes on as soon as it is seen to be back.
+# The same while commits wait for a standby: work continues as soon as it is seen to be back.
 STANDBY_REFRESH_SECONDS = 1.0
 
 # How long the lag keeps its last value while Kafka does not answer. Then others may have the partitions, and alerts sum
@@ -92,7 +92,7 @@ class Monitor:
         while True:
             try:
                 await self.health()
-            except Exception:  # looking must not end what is looked at
+            except Exception:  # monitoring must not stop the process
                 _log.warning("monitor_failed", exc_info=True)
             gone = self._runtime.database.commits.standby_gone
             await asyncio.sleep(STANDBY_REFRESH_SECONDS if gone else REFRESH_SECONDS)
@@ -135,7 +135,7 @@ class Monitor:
                     if self._runtime.service.warnings is not None:
                         warnings += await self._runtime.service.warnings(connection)
             if not pending and await self._disk_is_full():
-                reasons.append("the disk of Postgres is full")
+                reasons.append("Postgres' disk is full")
         except asyncpg.SyntaxOrAccessError:
             if not reasons:
                 raise
@@ -242,7 +242,7 @@ class Monitor:
 async def _is_pending(schema: Schema, connection: Connection, reasons: list[str], warnings: list[str]) -> bool:
     """Whether the schema lacks what is needed, asked at each look: a restored backup takes it back.
 
-    Also says why it cannot be used. One that is too new is looked at: most of the work goes on with it.
+    Also says why it cannot be used. One that is too new is looked at: most of the work continues with it.
     """
     try:
         compared = await schema.compare(connection)
@@ -250,7 +250,7 @@ async def _is_pending(schema: Schema, connection: Connection, reasons: list[str]
         reasons.append(str(error))
         return True
     if newer := ", ".join(compared.contracted):
-        reasons.append(f"the schema is too new: {newer} changed what this process uses, which knows {schema.head}")
+        reasons.append(f"the schema is too new: {newer} changed what this process uses; it knows up to {schema.head}")
     if needed := compared.needed:
         lacking, there = ", ".join(needed), compared.database or "no version"
         reasons.append(

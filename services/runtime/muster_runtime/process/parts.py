@@ -1,4 +1,4 @@
-"""The parts of a process, built as its service and settings say; `running` starts them."""
+"""Builds the parts of a process from its service and settings; `running` starts them."""
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -26,15 +26,15 @@ from muster_runtime.scheduling.sealer import Sealer
 from muster_runtime.service import Runtime, Service
 from muster_runtime.settings import Settings
 
-# How long a duty waits for one agency before it goes on with the others; a command's sender waits longer.
+# How long a duty waits for one agency's lock before it continues with the others. Commands wait longer.
 WORKER_LOCK_SECONDS = 2
 
-# How long a request's statement may take: a few slow ones hold all connections of the pool.
+# How long a request's statement may take: otherwise, a few slow ones take all connections of the pool.
 STATEMENT_SECONDS = 10
 
 
 async def worker_database(service: Service, clock: Clock, stack: AsyncExitStack) -> Database:
-    """The duties' pool, which `stack` closes."""
+    """The duties' pool; `stack` closes it."""
     settings = service.settings
     database = await Database.connect(
         settings.postgres_worker_dsn,
@@ -49,7 +49,7 @@ async def worker_database(service: Service, clock: Clock, stack: AsyncExitStack)
 
 
 async def api_database(service: Service, clock: Clock, backlog: Backlog, stack: AsyncExitStack) -> Database:
-    """The pool of the routes, whose commands wait for their turn; `stack` closes it."""
+    """The routes' pool, with a gate for their commands; `stack` closes it."""
     settings = service.settings
     database = await Database.connect(
         settings.postgres_api_dsn,
@@ -67,7 +67,7 @@ async def api_database(service: Service, clock: Clock, backlog: Backlog, stack: 
 async def clock_follower(
     settings: Settings, kafka: KafkaConnection, clock: SandboxClock, listener: WakeupListener, stack: AsyncExitStack
 ) -> ClockFollower:
-    """The follower of the sandbox's clock, which has caught up with the other processes; `stack` stops it."""
+    """The follower of the sandbox's clock, caught up with the other processes; `stack` stops it."""
     clock.on_move(listener.wake)
     follower = ClockFollower(kafka, settings.topic_prefix, clock)
     await follower.start()
@@ -76,7 +76,7 @@ async def clock_follower(
 
 
 def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, topics: KafkaTopics) -> Relay:
-    """The relay of the service's topics."""
+    """The relay for the service's topics."""
     settings = runtime.settings
     return Relay(
         runtime.database,
@@ -92,7 +92,7 @@ def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, top
 
 
 def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Scheduler:
-    """The scheduler of the service's deadlines, which wait for the news of the group."""
+    """The scheduler of the service's deadlines, which wait for the group's unread news."""
     service, settings = runtime.service, runtime.settings
     news = News(runtime.database, runtime.clock, group, runtime.kafka, settings.topic_prefix, _topics_read(runtime))
     return Scheduler(
@@ -107,7 +107,7 @@ def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Sc
 
 
 def make_purger(runtime: Runtime, listener: WakeupListener) -> Purger:
-    """The purger of the runtime's and the service's expired rows."""
+    """The purger of expired rows, the runtime's and the service's."""
     service = runtime.service
     settings = runtime.settings
     retentions = [
@@ -130,7 +130,7 @@ def make_sealer(runtime: Runtime, listener: WakeupListener) -> Sealer | None:
 
 
 def make_consumer(runtime: Runtime, subscriptions: Subscriptions) -> Consumer:
-    """The member of the service's consumer group."""
+    """The service's member of its consumer group."""
     settings = runtime.settings
     limits = ParkingLimits(settings.parked_records, settings.parked_streams)
     return Consumer(
@@ -146,5 +146,5 @@ def make_consumer(runtime: Runtime, subscriptions: Subscriptions) -> Consumer:
 
 
 def _topics_read(runtime: Runtime) -> dict[str, int]:
-    """The topics that the service reads, with how many partitions each must have."""
+    """The topics that the service reads, with the number of partitions each must have."""
     return {cls.topic: partitions_of(cls.topic, runtime.settings) for cls in runtime.service.subscriptions}

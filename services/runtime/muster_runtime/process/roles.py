@@ -1,4 +1,4 @@
-"""The parts that a process of a service may run, by name."""
+"""The roles that a process of a service can have."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -15,12 +15,12 @@ class Role(StrEnum):
     CONSUMER = "consumer"
     SCHEDULER = "scheduler"  # deadlines, deletions, and seals
     WORKER = "worker"  # the service's own long-running duties
-    OPERATIONS = "operations"  # only the operators' routes: for work that needs everything else stopped
+    OPERATIONS = "operations"  # only the operators' routes: for work during which everything else is stopped
 
 
 ALL_ROLES = frozenset(Role)
 
 
 def parse_roles(names: Sequence[str]) -> frozenset[Role]:
-    """Roles by name; `all` is every one of them. Raises ValueError for any other name."""
+    """Parse role names; `all` means every role. Raises ValueError for an unknown name."""
     return ALL_ROLES if ALL in names else frozenset(Role(name) for name in names)

@@ -1,4 +1,4 @@
-"""Starts the parts of a process that its roles need, in order, and stops them in the reverse order."""
+"""Starts the parts of a process that its roles need, in order, and stops them in reverse order."""
 
 import asyncio
 import gc
@@ -40,7 +40,7 @@ from muster_runtime.service import Runtime, Service
 
 @dataclass
 class Process:
-    """A running service. `failed` completes, with the error, when one of its duties breaks down."""
+    """A running service. If one of its duties fails, `failed` completes with the error."""
 
     runtime: Runtime
     app: FastAPI
@@ -53,10 +53,10 @@ class Process:
 async def running(
     service: Service, roles: frozenset[Role] = ALL_ROLES, clock: Clock | None = None
 ) -> AsyncIterator[Process]:
-    """Run a service until the block ends; then let the work in hand finish, and close.
+    """Run a service until the block ends, then let the work in hand finish, and close.
 
-    Raises StartRefused when its topics are missing or wrong, when a server that it needs is away or refuses it, and
-    when a setting has changed that must not.
+    Raises StartRefused if its topics are missing or wrong, if a server that it needs is unreachable or refuses it, or
+    if a setting that must never change has changed.
     """
     settings = service.settings
     clock = clock or (SandboxClock() if settings.environment == "sandbox" else SystemClock())
@@ -122,7 +122,7 @@ async def running(
             with_api=Role.API in roles,
         )
         collect_garbage_rarely()
-        if consumer is not None:  # last: no partition waits while start-up blocks the event loop
+        if consumer is not None:  # last, so that no partition waits while startup blocks the event loop
             try:
                 await consumer.start()
             except KafkaError as error:
@@ -161,7 +161,7 @@ async def _require_servers(service: Service, roles: frozenset[Role], kafka: Kafk
 
 
 def collect_garbage_rarely() -> None:
-    """Exclude what start-up made from collections, and collect rarely: it saves a fifth of a consumer's CPU."""
+    """Exclude startup objects from garbage collection, and collect rarely: it saves a fifth of a consumer's CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

@@ -1,4 +1,4 @@
-"""Serves a service over HTTP, beside its duties, until a signal."""
+"""Serves a service over HTTP and runs its duties until a signal."""
 
 import asyncio
 import signal
@@ -28,11 +28,11 @@ _log = structlog.get_logger(__name__)
 
 
 class ServeFailed(Exception):
-    """The process cannot go on; the log says why."""
+    """The process cannot continue; the log says why."""
 
 
 def serve(service: Service, roles: frozenset[Role]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises StartRefused, and ServeFailed."""
+    """Serve until SIGTERM or SIGINT, then drain. Raises StartRefused and ServeFailed."""
     telemetry.configure(service.settings, service.name)
     try:
         tracing.start(service.name, service.settings.instance)
@@ -42,7 +42,7 @@ def serve(service: Service, roles: frozenset[Role]) -> None:
     except StartRefused:
         raise
     except Exception as error:
-        # Python's own report would show the error's message as it is, and that may quote a row or an input.
+        # Python's own traceback would show the error's message in full, and that may quote a row or an input.
         _log.critical("service_failed", exc_info=error)
         raise ServeFailed from None
     finally:
@@ -50,7 +50,10 @@ def serve(service: Service, roles: frozenset[Role]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn raises a signal again once it has served, which would end the process before it has drained."""
+    """Disables uvicorn's signal handling.
+
+    uvicorn would raise the signal again after serving, and end the process before it has drained.
+    """
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -86,12 +89,12 @@ async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> N
 
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, found: dict[str, Any]) -> None:
-    """Log an error that nothing handled. asyncio's own report would quote the error's message."""
+    """Log an unhandled error. asyncio's own report would quote the error's message."""
     _log.error("task_failed", reason=found.get("message"), exc_info=found.get("exception"))
 
 
 async def _until_stopped(server: uvicorn.Server, process: Process, stopped: asyncio.Event) -> None:
-    """Serve until a signal, or until a duty fails: then stop with its error, because only a restart helps."""
+    """Serve until a signal or until a duty fails; a failed duty's error is raised, because only a restart helps."""
     serving = asyncio.ensure_future(server.serve())
     stopping = asyncio.ensure_future(stopped.wait())
     ends: set[asyncio.Future[Any]] = {serving, stopping, process.failed}

@@ -1,4 +1,4 @@
-"""Checks before a process starts: its settings, its topics, and the servers that it needs."""
+"""Checks before a process starts: its settings, its topics, and the servers it needs."""
 
 import asyncpg
 from aiokafka.errors import KafkaError
@@ -18,11 +18,11 @@ from muster_runtime.settings import Settings
 
 
 class StartRefused(Exception):
-    """The process cannot start as it is configured; the message says what to do."""
+    """The process cannot start with its configuration; the message says what to do."""
 
 
 def require_issuer(settings: Settings) -> KeySource:
-    """The source of the issuer's keys. Refuses to start without an issuer."""
+    """The source of the issuer's keys. Raises StartRefused without an issuer."""
     if not settings.oidc_issuer or not settings.oidc_audience:
         raise StartRefused("MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set")
     try:
@@ -32,7 +32,7 @@ def require_issuer(settings: Settings) -> KeySource:
 
 
 def require_roles(settings: Settings) -> Roles:
-    """The roles of callers. Refuses to start with a file of them that is wrong."""
+    """The callers' roles. Raises StartRefused if the roles file is invalid."""
     try:
         return Roles.load(settings.roles_file)
     except RolesRefused as error:
@@ -40,7 +40,7 @@ def require_roles(settings: Settings) -> Roles:
 
 
 async def require_topics(service: Service, kafka: KafkaConnection) -> None:
-    """Refuse to start if a topic is missing or unsafe. Only an operator creates or corrects topics."""
+    """Raise StartRefused if a topic is missing or unsafe. Only an operator creates or corrects topics."""
     if unknown := sorted(service.topics - topics().keys()):
         raise StartRefused(f"there is no contract for the topics {', '.join(unknown)}")
     try:
@@ -56,7 +56,7 @@ async def require_topics(service: Service, kafka: KafkaConnection) -> None:
     finally:
         await there.stop()
     if faults.forbidden:
-        raise StartRefused(f"Kafka does not allow topics to be described: {', '.join(faults.forbidden)}")
+        raise StartRefused(f"Kafka denies Describe on topics: {', '.join(faults.forbidden)}")
     if faults.missing:
         raise StartRefused(f"topics are missing: {', '.join(faults.missing)}; create them with `muster topics apply`")
     if faults.unsafe:
@@ -65,7 +65,7 @@ async def require_topics(service: Service, kafka: KafkaConnection) -> None:
 
 
 async def require_identity(service: Service, database: Database) -> None:
-    """Refuse to start if a setting that must never change has changed since the first start."""
+    """Raise StartRefused if a setting that must never change differs from the first start."""
     if service.identity is None:
         return
     try:
@@ -78,7 +78,7 @@ async def require_identity(service: Service, database: Database) -> None:
 
 
 async def require_sessions(setting: str, dsn: SecretStr) -> None:
-    """Refuse to start if Postgres is unavailable, or a pooler shares a server connection between sessions."""
+    """Raise StartRefused if Postgres is unavailable, or a pooler shares a server connection between sessions."""
     if not dsn.get_secret_value():
         raise StartRefused(f"{setting} is not set")
     try:
@@ -87,10 +87,10 @@ async def require_sessions(setting: str, dsn: SecretStr) -> None:
         reason = str(error).partition("\n")[0] or f"no answer within {WAIT_SECONDS} s"
         how = "refuses" if isinstance(error, REFUSED) else "cannot be reached at"
         raise StartRefused(f"Postgres {how} {setting}: {reason}") from None
-    except ValueError:  # its message may quote a part of the password
+    except ValueError:  # its message may quote part of the password
         raise StartRefused(f"{setting} is {NO_ADDRESS}") from None
     if shared:
         raise StartRefused(
-            f"{setting} leads to a pooler in transaction mode, which does not support LISTEN, prepared statements, "
+            f"{setting} points to a pooler in transaction mode, which does not support LISTEN, prepared statements, "
             "and session settings: set its pool_mode to session, or connect to Postgres directly"
         )

@@ -1,1 +1,1 @@
-"""What must happen later: deadlines, the scheduler that handles them, expired rows, and the sealing of the audit."""
+"""Scheduled work: deadlines and their scheduler, the deletion of expired rows, and the sealing of the audit trail."""

@@ -11,7 +11,7 @@ from muster_runtime.messaging.parking import printable
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """At `due_at` the handler of `kind` is called for `subject` (an id of the service's own)."""
+    """At `due_at`, the handler of `kind` is called for `subject`, an ID that the service defines."""
 
     kind: str
     agency_id: str
@@ -19,7 +19,7 @@ class Deadline:
     due_at: datetime
 
 
-# The last change to a deadline in a transaction wins: an instant, or none.
+# The last change to a deadline in a transaction wins: a new instant, or none.
 _SET = """
 scheduled as (
     merge into deadline as d
@@ -49,14 +49,15 @@ scheduled_earlier as (
 """
 
 
-# Handles what is due of one kind in one agency, by due instant. The rows are gone already: a handler
-# that wants another turn schedules it. `uow.now` is not before any due instant; publish with time=due_at.
+# Handles an agency's due deadlines of one kind, in the order of their instants. Their rows are already deleted: a
+# handler that wants to run again schedules a new deadline. `uow.now` is never before a due instant; publish with
+# time=due_at.
 DeadlineHandler = Callable[[UnitOfWork, Sequence[Deadline]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class ParkedDeadline:
-    """A deadline that could not be handled: since when, and why."""
+    """A deadline that could not be handled, when it was parked, and why."""
 
     kind: str
     agency_id: str
@@ -135,9 +136,9 @@ async def due_first(connection: Connection, agency_id: str, now: datetime) -> li
 async def is_any_due(
     connection: Connection, agency_id: str, kinds: Sequence[str], at: datetime, *, or_parked: bool
 ) -> bool:
-    """Whether a deadline of these kinds in an agency is due by an instant, and is still to be handled.
+    """Whether an agency has an unhandled deadline of these kinds that is due by an instant.
 
-    `or_parked`: also one that waits for an operator.
+    `or_parked` also counts parked deadlines.
     """
     due: bool = await connection.fetchval(
         """
@@ -166,7 +167,7 @@ async def find_due(connection: Connection, agency_id: str, kinds: Sequence[str])
 
 
 async def find_instant(connection: Connection, kind: str, agency_id: str, subject: str) -> datetime | None:
-    """When a deadline is due, also if it is parked; None if there is none."""
+    """When a deadline is due, even if it is parked; None if it does not exist."""
     instant: datetime | None = await connection.fetchval(
         "select due_at from deadline where kind = $1 and agency_id = $2 and subject = $3", kind, agency_id, subject
     )
@@ -193,13 +194,13 @@ async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]
 
 
 async def park(uow: UnitOfWork, deadline: Deadline, reason: str, limit: int) -> None:
-    """Park a deadline until an operator acts. Raises BreakerOpen if `limit` have parked within the breaker's window."""
+    """Park a deadline until an operator acts. Raises BreakerOpen if `limit` were parked within the breaker's window."""
     await breaker.check_deadlines(uow, limit)
     await note_reason(uow, deadline, reason)
 
 
 async def note_reason(uow: UnitOfWork, deadline: Deadline, reason: str) -> None:
-    """Store the reason why a deadline is parked."""
+    """Store why a deadline is parked."""
     await uow.connection.execute(
         """
         update deadline
@@ -216,7 +217,7 @@ async def note_reason(uow: UnitOfWork, deadline: Deadline, reason: str) -> None:
 
 
 async def parked_deadlines(connection: Connection) -> list[ParkedDeadline]:
-    """Every parked deadline of the service."""
+    """All parked deadlines of the service."""
     rows = await connection.fetch(
         """
         select kind, agency_id, subject, due_at, parked_at, reason

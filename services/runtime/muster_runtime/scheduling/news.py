@@ -1,6 +1,6 @@
-"""News before deadlines: after an outage, a service reads the events that arrived before it handles late deadlines.
+"""News before deadlines: after an outage, a service reads earlier events before it handles late deadlines.
 
-Otherwise it would announce, for example, an overdue payment of an agency that has already withdrawn.
+Otherwise, it would announce, for example, an overdue payment of an agency that has already withdrawn.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.offsets import Partition
 from muster_runtime.messaging.producers import partition_of
 
-# A deadline that is handled later than this was missed during an outage: in normal operation, even a second is unusual.
+# A deadline this late was missed during an outage: in normal operation, even a second is unusual.
 LATE = timedelta(seconds=5)
 
-# How long Kafka may take to say where the topics end.
+# How long Kafka may take to return the ends of the topics.
 PATIENCE_SECONDS = 10
 
 
 class News:
-    """Whether the streams of an agency have been read up to an instant, or to the ends that they had after it.
+    """Checks whether an agency's streams have been read up to an instant, or to their ends at a later time.
 
     `partitions` is the number of partitions of each topic that the service reads.
     """
@@ -50,7 +50,7 @@ class News:
         self._ends: dict[Partition, int] = {}
 
     async def unread(self, due: Mapping[str, datetime]) -> dict[str, str]:
-        """The agencies in `due`, each with its due instant, whose deadlines wait for news, and what they wait for."""
+        """The agencies whose deadlines wait for news, and what they wait for. `due` has each agency's due instant."""
         now = self._clock.now()
         late = {agency_id: instant for agency_id, instant in due.items() if now - instant > LATE}
         if not late or not self._partitions:
@@ -75,7 +75,7 @@ class News:
         return reasons
 
     def _of(self, agency_id: str) -> Iterable[Partition]:
-        """The partitions that hold an agency's events: on a compacted topic, all of them."""
+        """The partitions that contain an agency's events: on a compacted topic, all of them."""
         for topic, count in self._partitions.items():
             if topics()[topic].compacted:
                 yield from ((topic, number) for number in range(count))

@@ -1,4 +1,4 @@
-"""Proposals: requests that are stored until a second person decides on them, and that expire."""
+"""Proposals: requests that are stored until a second person decides on them or they expire."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PROPOSAL_EXPIRED = "proposal-expired"
 
 
 class ProposalState(StrEnum):
-    """What has become of a proposal."""
+    """The state of a proposal."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -27,8 +27,8 @@ class ProposalState(StrEnum):
 class Proposal:
     """A request and its decision.
 
-    `route` is the method and the path's template. `revision` is that of what the request changes, when it was proposed.
-    `body` is None once the proposal is decided or has expired.
+    `route` is the method and the path's template. `revision` is the revision of what the request changes, as of the
+    proposal. `body` is None once the proposal is decided or has expired.
     """
 
     proposal_id: str
@@ -87,7 +87,7 @@ async def add_proposal(uow: UnitOfWork, proposal: Proposal) -> None:
 
 
 async def find_proposal(connection: Connection, proposal_id: str) -> Proposal | None:
-    """A proposal that the transaction may see."""
+    """A proposal, if the transaction may see it."""
     row = await connection.fetchrow(f"{_FOUND} where proposal_id = $1", proposal_id)
     return None if row is None else _to_proposal(row)
 
@@ -117,7 +117,7 @@ def _to_proposal(columns: Mapping[str, Any]) -> Proposal:
 async def save_decision(
     uow: UnitOfWork, proposal: Proposal, state: ProposalState, decided_by: str, reason: str | None
 ) -> None:
-    """Decide a pending proposal. Its body goes."""
+    """Store the decision on a pending proposal, and delete its body."""
     await uow.connection.execute(
         """
         update proposal
@@ -134,7 +134,7 @@ async def save_decision(
 
 
 async def on_proposal_expired_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Expire proposals on which nobody has decided."""
+    """Expire proposals that nobody decided on."""
     rows = await uow.connection.fetch(
         """
         update proposal

@@ -1,6 +1,6 @@
-"""Retention: expired rows are deleted in small batches, by the runtime's clock.
+"""Retention: deletes expired rows in small batches, by the runtime's clock.
 
-Each batch is a separate transaction. It takes no agency's lock, so no command waits for it; its own lock lets one
+Each batch is a separate transaction. It takes no agency's lock, so no command waits for it. Its own lock lets one
 process purge at a time.
 """
 
@@ -18,16 +18,16 @@ from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability.telemetry import PURGE_OVERDUE_SECONDS, PURGED
 
-# Rows of one transaction, and the pause after it: at most some 20,000 rows a second.
+# Rows per transaction, and the pause after it: at most about 20,000 rows per second.
 BATCH_ROWS = 1_000
 PAUSE_SECONDS = 0.05
 
-# Rows are purged in rounds, so that a busy table is not asked once a row.
+# The least time between rounds, so that a busy table is not queried for every expiring row.
 ROUND = timedelta(hours=1)
 
 _RETRY_SECONDS = 5.0
 
-# What a batch locks; no agency has this id.
+# The lock of a batch; no agency has this ID.
 _LOCK = "purge"
 
 _log = structlog.get_logger(__name__)
@@ -35,10 +35,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Retention:
-    """Rows of `table` are kept for `keep`.
+    """How long the rows of `table` are kept.
 
-    `oldest` returns since when the oldest row has been kept. `purge` deletes rows kept since an instant or earlier,
-    oldest first and up to a limit, and returns how many it deleted.
+    `oldest` returns the instant from which the oldest row's retention counts. `purge` deletes rows kept since a given
+    instant or earlier, oldest first and up to a limit, and returns how many it deleted.
     """
 
     table: str
@@ -48,14 +48,14 @@ class Retention:
 
 
 def rows_since(table: str, column: str, keep: timedelta) -> Retention:
-    """The retention of rows by an instant in a column, which must have an index."""
+    """The retention of rows by an instant in an indexed column."""
 
     async def oldest(connection: Connection) -> datetime | None:
         instant: datetime | None = await connection.fetchval(f"select min({column}) from {table}")  # noqa: S608
         return instant
 
     async def purge(connection: Connection, before: datetime, limit: int) -> int:
-        # The second condition is for a row whose instant moves meanwhile.
+        # The second condition excludes a row whose instant changes meanwhile.
         purged: int = await connection.fetchval(
             f"""
             with purged as (
@@ -89,7 +89,7 @@ class Purger:
         self._service = service
 
     async def run(self) -> None:
-        """Purge until cancelled."""
+        """Purge until canceled."""
         while True:
             started_at = self._clock.now()
             try:
@@ -99,14 +99,14 @@ class Purger:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             again_at = max(min(due_at), started_at + ROUND)
-            while started_at <= self._clock.now() < again_at:  # a clock may be set back
+            while started_at <= self._clock.now() < again_at:  # the clock may be set back
                 await self._wakeup.wait(again_at)
 
     async def _purge(self, retention: Retention) -> datetime:
         """Delete expired rows. Returns when the next row expires."""
         purged = 0
         due_at = await self._look(retention)
-        while due_at <= self._clock.now():  # else nothing is written: a sandbox where nothing happened has no past
+        while due_at <= self._clock.now():  # otherwise write nothing: a sandbox where nothing happened has no past
             batch = await self._purge_batch(retention)
             purged += batch
             due_at = await self._look(retention)
@@ -121,16 +121,16 @@ class Purger:
         now = self._clock.now()
         context = Context(actor=self._service, correlation_id=new_id("cor", now))
         async with self._database.write(_LOCK, context=context) as uow:
-            # By the clock, and not by uow.now, which stays ahead of a clock that was set back and would purge early.
+            # Uses the clock, not uow.now: after the clock is set back, uow.now stays ahead and would purge early.
             batch = await retention.purge(uow.connection, now - retention.keep, BATCH_ROWS)
         PURGED.labels(self._service, retention.table).inc(batch)
         return batch
 
     async def _look(self, retention: Retention) -> datetime:
-        """When the oldest row expires. Sets the gauge to how overdue that is."""
+        """When the oldest row expires. Also sets the gauge of how overdue that is."""
         async with self._database.connection() as connection:
             oldest = await retention.oldest(connection)
         now = self._clock.now()
-        due_at = min(oldest or now, now) + retention.keep  # the year 9999 has no later one
+        due_at = min(oldest or now, now) + retention.keep  # a row from the year 9999 would overflow
         PURGE_OVERDUE_SECONDS.labels(self._service, retention.table).set(max(0.0, (now - due_at).total_seconds()))
         return due_at

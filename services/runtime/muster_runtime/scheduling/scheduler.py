@@ -11,11 +11,11 @@ from itertools import groupby
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from muster_runtime.errors import describe
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import MISFITS, ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
 from muster_runtime.database.wakeup import Wakeup
+from muster_runtime.errors import describe
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.breaker import BreakerOpen
 from muster_runtime.observability import tracing
@@ -24,17 +24,18 @@ from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
 from muster_runtime.scheduling.news import News
 
-# An agency that is locked elsewhere, or of which no more may park, is tried again after so many seconds.
+# How long to wait before retrying an agency that is locked elsewhere, or whose failing deadline the breaker keeps from
+# being parked.
 RETRY_SECONDS = 5.0
 
-# The same for one whose deadlines wait for news.
+# The same for an agency whose deadlines wait for news.
 NEWS_SECONDS = 0.5
 
 _log = structlog.get_logger(__name__)
 
 
 class Scheduler:
-    """Handles one service's deadlines. `waiting`: each agency whose deadlines wait for news, and what they wait for."""
+    """Handles one service's deadlines. `waiting` maps agencies whose deadlines wait for news to what they wait for."""
 
     def __init__(
         self,
@@ -46,7 +47,10 @@ class Scheduler:
         news: News | None = None,
         parked: int = 50,
     ) -> None:
-        """`parked` is how many deadlines may park within the breaker's window. After that, failing ones are retried."""
+        """`parked` is how many deadlines may be parked within the breaker's window.
+
+        Beyond that, failing ones are retried.
+        """
         self._database = database
         self._wakeup = wakeup
         self._clock = clock
@@ -60,7 +64,7 @@ class Scheduler:
         self.handled = 0
 
     async def run(self) -> None:
-        """Handle what is due until cancelled."""
+        """Handle due deadlines until canceled."""
         while True:
             try:
                 if not await self._handle_due():
@@ -70,7 +74,7 @@ class Scheduler:
                 await asyncio.sleep(0.5)
 
     async def _handle_due(self) -> bool:
-        """Handle each agency's earliest due instant. Returns False if there is none to try."""
+        """Handle each agency's earliest due instant. Returns False if there is nothing to handle."""
         time = asyncio.get_running_loop().time()
         held = [agency_id for agency_id, until in self._held_until.items() if until > time]
         async with self._database.connection() as connection:
@@ -87,7 +91,7 @@ class Scheduler:
         return bool(agencies)
 
     async def _handle_agency(self, agency_id: str) -> None:
-        """Handle all deadlines of an agency's earliest due instant together or, if that fails, one by one."""
+        """Handle all deadlines of an agency's earliest due instant together, or one by one if that fails."""
         try:
             async with self._database.connection() as connection:
                 due = await deadlines.due_first(connection, agency_id, self._clock.now())
@@ -104,7 +108,7 @@ class Scheduler:
             _log.error("deadline_failed", agency_id=agency_id, exc_info=error)
 
     async def _handle_singly(self, agency_id: str, due: Sequence[Deadline]) -> None:
-        """Handle each in its own transaction, and park any that fails, so that it delays no other."""
+        """Handle each deadline in its own transaction, and park any that fails, so that it delays no other."""
         for deadline in due:
             try:
                 async with self._database.blaming_schema():
@@ -124,9 +128,9 @@ class Scheduler:
                 )
 
     async def _handle(self, agency_id: str, due: Sequence[Deadline]) -> None:
-        """Handle deadlines of one agency in one transaction, in the order of the service's kinds, as `due` has them.
+        """Handle deadlines of one agency in one transaction, in the order of `due`: the service's order of kinds.
 
-        Those of a kind are there until its turn: the handlers of the kinds before see what is still to come.
+        The rows of a kind are deleted only at its turn, so the handlers of earlier kinds see what is still to come.
         """
         context = self._context()
         taken: list[Deadline] = []
@@ -134,7 +138,7 @@ class Scheduler:
             async with self._database.write(agency_id, context=context) as uow:
                 with bound_contextvars(correlation_id=context.correlation_id):
                     for _, group in groupby(due, key=lambda deadline: deadline.kind):
-                        found = await deadlines.take(uow, list(group))  # unless another process has handled them
+                        found = await deadlines.take(uow, list(group))  # except those that another process has handled
                         found.sort(key=self._place)
                         await handle(uow, self._handlers, found, self._service)
                         taken += found
@@ -154,7 +158,7 @@ class Scheduler:
 async def handle(
     uow: UnitOfWork, handlers: Mapping[str, DeadlineHandler], due: Sequence[Deadline], service: str
 ) -> None:
-    """Call the handlers of deadlines that were taken, once per kind. Raises LookupError for an unknown kind."""
+    """Call the handlers of taken deadlines, once per kind. Raises LookupError for an unknown kind."""
     for kind, group in groupby(due, key=lambda deadline: deadline.kind):
         if kind not in handlers:
             raise LookupError(f"{service} has no handler for deadlines of the kind {kind!r}")

@@ -1,4 +1,4 @@
-"""The sealer: seals the audit rows of every agency once a minute, so that no command has to.
+"""The sealer: seals every agency's audit rows once a minute, so that no command has to.
 
 Several processes may run it at once: an agency's lock lets one of them seal.
 """
@@ -18,20 +18,21 @@ from muster_runtime.identifiers import new_id
 from muster_runtime.observability import seals
 from muster_runtime.observability.seals import SealEvent
 
-# An agency whose lock is held is passed over, and tried again in the next round; commands wait longer for it.
+# How long to wait for an agency's lock, less than commands do. If it is held longer, the agency is skipped until the
+# next round.
 PATIENCE_SECONDS = 0.1
 
-# After so many seconds there is a further round for those that were passed over.
+# How long to wait before another round for skipped agencies, or after an error.
 _RETRY_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
 
 
 class Sealer:
-    """Seals one service's audit in rounds. `event_of` makes the event that publishes a seal.
+    """Seals one service's audit trail in rounds. `event_of` makes the event that publishes a seal.
 
-    `failed` are the agencies whose rows could not be sealed in the last round, such as one with a date that no program
-    can read: they are tried again in each round.
+    `failed` are the agencies whose rows could not be sealed in the last round, for example because of a date that no
+    program can read. They are tried again in each round.
     """
 
     def __init__(
@@ -55,16 +56,16 @@ class Sealer:
 
     @property
     def due_since(self) -> datetime | None:
-        """The instant of the round that is due or under way; None before it.
+        """The instant of the round that is due or in progress; None if no round is due.
 
-        A sandbox's clock waits for the round, but does not stop for it: that would double its stops.
+        A sandbox's clock waits for the round, but does not stop at it: that would double its stops.
         """
         next_round = self._sealed_at + self._period
         now = self._clock.now()
-        return None if self._sealed_at <= now < next_round else min(now, next_round)  # a clock may be set back
+        return None if self._sealed_at <= now < next_round else min(now, next_round)  # the clock may be set back
 
     async def run(self) -> None:
-        """Seal once in each period until cancelled."""
+        """Seal once in each period until canceled."""
         while True:
             while self.due_since is None:
                 await self._wakeup.wait(self._sealed_at + self._period)
@@ -76,13 +77,13 @@ class Sealer:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             if passed_over:
-                _log.info("seal_put_off", agencies=passed_over)
+                _log.info("seal_postponed", agencies=passed_over)
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self._sealed_at = started_at
 
     async def seal_all(self) -> list[str]:
-        """Seal what is unsealed. Returns the agencies that were passed over because their locks are held."""
+        """Seal all unsealed rows. Returns the agencies that were skipped because their locks are held."""
         async with self._database.connection() as connection:
             agencies = await seals.unsealed_agencies(connection)
         self.failed &= agencies.keys()
@@ -104,7 +105,7 @@ class Sealer:
         return True
 
     async def _seal_rows(self, agency_id: str) -> None:
-        """Seal an agency's rows, in a transaction for each seal."""
+        """Seal an agency's rows, with a transaction for each seal."""
         context = Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
         count = seals.SEAL_ROWS
         while count == seals.SEAL_ROWS:

@@ -1,4 +1,4 @@
-"""The retention of the audit trail and of the records of who read personal data."""
+"""The retention of the audit trail, and of the records of who read personal data."""
 
 from datetime import datetime, timedelta
 
@@ -10,7 +10,7 @@ def of_audit(days: int) -> Retention:
     """The retention of audit rows, in days, at least 365. They are deleted by whole seals."""
 
     async def drop(connection: Connection, _before: datetime, limit: int) -> int:
-        # The worker role may delete no row itself, and the function goes by the server's time.
+        # The worker role may not delete rows itself, and the function uses the server's time.
         dropped: int = await connection.fetchval("select drop_sealed_audit(make_interval(days => $1), $2)", days, limit)
         return dropped
 
@@ -18,7 +18,10 @@ def of_audit(days: int) -> Retention:
 
 
 async def _oldest_seal_to_drop(connection: Connection) -> datetime | None:
-    """When it was made, or long ago if no program can read when. An agency's newest seal is never dropped."""
+    """When the oldest seal that may be dropped was made; 2000-01-01 if no program can read that.
+
+    An agency's newest seal is never dropped.
+    """
     oldest: datetime | None = await connection.fetchval(
         """
         select coalesce(readable_instant(s.sealed_at), '2000-01-01 00:00:00+00')

@@ -1,4 +1,4 @@
-"""A burst of one agency: the other agencies of its service go on, and those of its partition wait for it."""
+"""A burst of one agency: the other agencies of its service continue, and those of its partition wait for it."""
 
 import asyncio
 import os

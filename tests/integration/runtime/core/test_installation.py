@@ -19,4 +19,4 @@ async def test_readiness_tells_of_an_installation_without_migrations(
         transport = httpx.ASGITransport(process.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://probe.test") as client:
             reasons = (await client.get("/health/ready")).json()["reasons"]
-    assert f"{tmp_path} holds no migrations: install the package again" in reasons
+    assert f"{tmp_path} has no migrations: reinstall the package" in reasons

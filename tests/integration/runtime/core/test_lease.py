@@ -155,7 +155,7 @@ async def test_an_expiry_of_a_clock_that_was_ahead_can_be_taken(idle_probe: Runn
 async def test_the_connection_that_wakes_notices_a_server_that_has_vanished(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """Without the kernel's probes it would wait for ever: nothing is ever sent on it."""
+    """Without the kernel's probes it would wait forever: nothing is ever sent on it."""
     probe = await run_service(build, Settings, roles=frozenset({Role.API}))
 
     async def probed() -> bool:

@@ -1,4 +1,4 @@
-"""Where a consumer goes on: where its database says, which may have gone back; and how a gap is filled."""
+"""Where a consumer continues: where its database says, which may have gone back; and how a gap is filled."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -164,7 +164,7 @@ async def test_a_write_that_finds_the_disk_full_is_told_until_there_is_room(
         """
     )
     await probe.publish(seat("NASA", "a"))
-    await eventually(lambda: not_ready(probe, "the disk of Postgres is full"))
+    await eventually(lambda: not_ready(probe, "Postgres' disk is full"))
     await eventually(lambda: not_ready(probe, "the consumer cannot apply: DiskFullError"))
     await probe.admin.execute("drop function no_room cascade")
     await eventually(lambda: seats(probe, "NASA", 1))

@@ -117,7 +117,7 @@ async def test_an_epoch_is_not_raised_while_a_topic_cannot_be_read(
 async def test_what_a_database_gives_out_a_second_time_is_published_in_the_new_epoch_alone(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
-    """Commands went on after the loss, and have reached the topic's last position; nothing of them is lost."""
+    """Commands continued after the loss, and have reached the topic's last position; nothing of them is lost."""
     await write(idle_probe, "NASA", "one", "two")
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))

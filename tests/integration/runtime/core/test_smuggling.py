@@ -81,7 +81,7 @@ async def test_a_request_names_its_host_once(front: Front) -> None:
     for path in ("/health/live", "/v1/agencies"):
         refused = await front.ask(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
         assert statuses(refused) == [400]
-        assert b"a request has exactly one Host header" in refused
+        assert b"a request must have exactly one Host header" in refused
     assert statuses(await front.ask(b"GET /health/live HTTP/1.0\r\n\r\n")) == [200]
 
 

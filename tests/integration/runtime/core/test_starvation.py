@@ -1,6 +1,6 @@
 """No client starves the others: bodies that never come, heads that never end, connections without a word.
 
-A real process of the enrollment service, with few open files, is attacked over sockets; another client goes on.
+A real process of the enrollment service, with few open files, is attacked over sockets; another client continues.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ MEBIBYTE = 1024 * 1024
 # What an attack may cost the process.
 GROWTH_BYTES = 50 * MEBIBYTE
 
-# How often the well-behaved client asks during an attack, and what it sees at worst, but for one in a hundred.
+# How often the well-behaved client asks during an attack, and what it sees at worst, except for one in a hundred.
 REQUESTS = 200
 P99_SECONDS = 0.1
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from prometheus_client import REGISTRY
@@ -17,8 +17,12 @@ from muster_runtime.database.schema import SchemaTooNew
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer import pausing
+from muster_runtime.messaging.events import EventHandler
+from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.messaging.record_reader import Record
 from muster_runtime.messaging.subscriptions import Subscriptions
+from muster_runtime.observability.telemetry import LAG
+from muster_runtime.process import monitor
 from muster_runtime.scheduling import scheduler
 from muster_runtime.scheduling.deadlines import Deadline, schedule
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat, seats
@@ -146,7 +150,7 @@ async def test_what_breaks_a_newer_rule_stops_neither_other_agencies_nor_its_age
 ) -> None:
     """Neither as it arrives nor where it has waited in a parked stream."""
     database = await Database.connect(idle_probe.access.worker_dsn, "probe", idle_probe.clock, migrations=MIGRATIONS)
-    handlers = {SeatAssigned: keep_seats, AgencyWithdrawn: answer_withdrawals}
+    handlers: dict[type[Event], EventHandler] = {SeatAssigned: keep_seats, AgencyWithdrawn: answer_withdrawals}
     applier = Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
     assert await applier.apply([received(seat("NASA", "a"), 1), received(seat("NASA", "c"), 3)]) == []
     assert await parked(idle_probe, "NASA")
@@ -181,6 +185,27 @@ async def test_a_gauge_that_cannot_be_read_keeps_its_value(probe: RunningService
     await eventually(lambda: not_ready(probe, "the schema is too new: "))
     assert REGISTRY.get_sample_value("muster_parked", {"service": "probe"}) == 1
     assert REGISTRY.get_sample_value("muster_parked_records", {"service": "probe"}) == 1
+
+
+async def test_the_lag_keeps_its_value_for_a_while_without_an_answer_of_kafka(
+    probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert must not end because Kafka has answered one look too late."""
+
+    async def time_out(_: KafkaTopics) -> NoReturn:
+        raise TimeoutError
+
+    def lag() -> float | None:
+        return REGISTRY.get_sample_value("muster_lag", {"service": "probe"})
+
+    await eventually(lambda: ready(probe))
+    monkeypatch.setattr(KafkaTopics, "look", time_out)
+    LAG.labels("probe").set(7)
+    await eventually(lambda: not_ready(probe, "Kafka cannot be reached"))
+    assert lag() == 7
+    monkeypatch.setattr(monitor, "LAG_KEPT_SECONDS", 0)
+    await eventually(lambda: not_ready(probe, "Kafka cannot be reached"))
+    assert lag() == 0
 
 
 async def test_a_deadline_that_breaks_a_rule_of_a_newer_schema_waits_for_newer_code(

@@ -134,7 +134,7 @@ async def test_a_topic_that_would_lose_events_is_refused_at_the_start_and_told_o
 async def test_nothing_is_published_to_a_topic_that_would_lose_it_until_it_is_set_back(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """The other topics' events flow; commands go on."""
+    """The other topics' events flow; commands continue."""
     service = await run_service(build_with_directory, Settings, roles=frozenset({Role.RELAY}))
     await eventually(lambda: ready(service))
     await set_otherwise(service, TOPIC, "unclean.leader.election.enable", "true")
@@ -185,7 +185,7 @@ async def applied(process: asyncio.subprocess.Process, probe: RunningService) ->
     assert process.returncode is None
 
 
-async def test_a_consumer_ends_when_its_topic_was_made_again_and_the_next_one_reads_all_of_it(
+async def test_a_consumer_ends_when_its_topic_was_recreated_and_the_next_one_reads_all_of_it(
     idle_probe: RunningService, probe_process: ProbeStarter
 ) -> None:
     await write(idle_probe, "NASA", *BEFORE)
@@ -199,7 +199,7 @@ async def test_a_consumer_ends_when_its_topic_was_made_again_and_the_next_one_re
     await poll(lambda: have(idle_probe, "NASA", *BEFORE, *AFTER), timeout=40)
 
 
-async def test_a_topic_that_was_made_again_between_two_processes_is_read_from_its_beginning(
+async def test_a_topic_that_was_recreated_between_two_processes_is_read_from_its_beginning(
     idle_probe: RunningService, probe_process: ProbeStarter
 ) -> None:
     """It has more records than were read of the topic before."""

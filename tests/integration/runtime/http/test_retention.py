@@ -95,7 +95,7 @@ async def test_a_long_backlog_goes_in_batches_and_what_is_younger_stays(sample: 
 
 
 async def test_neither_waits_for_the_other(sample: Sample) -> None:
-    """A purge goes on while NASA's lock is held, and a command of NASA while a purge is not yet committed."""
+    """A purge continues while NASA's lock is held, and a command of NASA while a purge is not yet committed."""
     await keep_replies(sample, 3, 2 * WEEK)
     database = sample.app.state.runtime.database
     async with database.write("NASA", context=Context("operator", "cor_1")), purging(sample):

@@ -1,4 +1,4 @@
-"""A Postgres that takes connections by TLS alone, and the identity of the probe at a Kafka with closed doors."""
+"""A Postgres that takes connections over TLS only, and the identity of the probe at a Kafka with closed doors."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -117,7 +117,7 @@ async def test_a_client_that_does_not_fit_is_refused_at_its_start_with_the_reaso
         (by_certificate, "Kafka refuses the certificate"),
         (by_certificate | shown, "Kafka refuses the certificate"),
         ({"kafka_ca_file": "/nowhere.pem"}, "the certificate files of Kafka cannot be used: "),
-        ({"topic_prefix": "others."}, "Kafka does not allow topics to be described: others.muster."),
+        ({"topic_prefix": "others."}, "Kafka denies Describe on topics: others.muster."),
     ]
     for change, reason in refused:
         changed = Settings.model_validate({**dict(settings), **given, "kafka_ca_file": own, **change})

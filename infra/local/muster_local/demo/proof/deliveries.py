@@ -1,4 +1,4 @@
-"""Proves what notify promises: every e-mail and every webhook arrives, once."""
+"""Proves what notify promises: every e-mail and webhook arrives once."""
 
 from collections import Counter, defaultdict
 
@@ -14,13 +14,13 @@ def mail_rules(fact: Fact) -> list[Rule]:
     """The rules that send an e-mail about an event."""
     of_type = rules().for_event(fact.envelope.type)
     if not of_type:
-        return []  # among others of an erasure, which has no data
+        return []  # for example for an erasure, which has no data
     event = event_types()[fact.envelope.type].model_validate(fact.data)
     return [rule for rule in of_type if rule.applies_to(event, fact.envelope.time)]
 
 
 def one_delivery_per_intent(evidence: Evidence) -> Line:
-    """Exactly the deliveries that the rules and the subscription call for exist, each once, and all are delivered."""
+    """Exactly the deliveries required by the rules and the subscription exist, each once, and all are delivered."""
     due: Counter[tuple[str, str]] = Counter()
     for fact in first_occurrences(evidence.facts):
         event_id, event_type = fact.envelope.id, fact.envelope.type
@@ -39,7 +39,7 @@ def one_delivery_per_intent(evidence: Evidence) -> Line:
 
 
 def webhooks_verified(evidence: Evidence) -> Line:
-    """The receiver verified every signature and got every message, each stream's in order."""
+    """The receiver verified every signature and got every message, in order within each stream."""
     faults = [f"{message.id} is not verified" for message in evidence.messages if not message.verified]
     sent = {d.id for d in evidence.deliveries if d.channel == "webhook"}
     received = {message.id for message in evidence.messages}

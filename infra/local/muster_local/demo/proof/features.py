@@ -14,7 +14,7 @@ _DAY = timedelta(days=1)
 
 
 def extension_approved(evidence: Evidence) -> Line:
-    """Each extension of a trial was proposed by one person, and made at the instant at which another approved it."""
+    """Each extension of a trial was proposed by one person, and took effect when another person approved it."""
     trials = {data["window_id"] for _, data in named(evidence, "FeatureWindowOpened") if data["mode_after"] != "none"}
     extended = {
         data["window_id"]: fact.envelope.time
@@ -38,7 +38,7 @@ def extension_approved(evidence: Evidence) -> Line:
 
 
 def seat_trials_expired_once(evidence: Evidence) -> Line:
-    """Each seat's trial ended once, so many days after its activation, and its agency was told on the days before."""
+    """Each seat's trial ended once, the right number of days after activation, and its agency got every notice."""
     ends = dict(_seats_ends(evidence))
     due = Counter(dict.fromkeys(ends.items(), 1))
     said = Counter(
@@ -62,7 +62,7 @@ def seat_trials_expired_once(evidence: Evidence) -> Line:
 
 
 def _seats_features(evidence: Evidence) -> Iterator[tuple[dict[str, Any], datetime]]:
-    """The features whose trials are the seats' own, and since when there are any."""
+    """The features with trials per seat, and since when they exist."""
     for fact, data in named(evidence, "FeatureCatalogPublished"):
         for feature in data["features"]:
             if feature["anchor"] == "seat":
@@ -70,7 +70,10 @@ def _seats_features(evidence: Evidence) -> Iterator[tuple[dict[str, Any], dateti
 
 
 def _seats_ends(evidence: Evidence) -> Iterator[tuple[tuple[str, str, str], datetime]]:
-    """When the trial of each seat ends, by feature, agency, and seat; not of those that used it up before."""
+    """When the trial of each seat ends, by feature, agency, and seat.
+
+    Excludes seats whose trial would have ended before the feature existed.
+    """
     for feature, since in _seats_features(evidence):
         agencies = enrolled_at(evidence, since)
         for fact, data in named(evidence, "SeatActivated"):
@@ -80,7 +83,7 @@ def _seats_ends(evidence: Evidence) -> Iterator[tuple[tuple[str, str, str], date
 
 
 def quota_kept(evidence: Evidence) -> Line:
-    """Every use counted once, none that was asked for went above the quota, and none within it was refused."""
+    """Every use is counted once; no request went above the quota, and none within it was refused."""
     limits = {feature: quota["limit"] for feature, quota in _quotas(evidence).items()}
     used: Counter[UsageSum] = Counter()
     faults = []
@@ -106,7 +109,7 @@ def quota_kept(evidence: Evidence) -> Line:
 
 
 def thresholds_mailed_once(evidence: Evidence) -> Line:
-    """Each threshold of an agency's quota that its uses crossed was told once a period, with one e-mail."""
+    """Each crossed threshold of an agency's quota was announced once per period, with one e-mail."""
     quotas = _quotas(evidence)
     due: Counter[tuple[str, str, datetime, int]] = Counter()
     used: Counter[UsageSum] = Counter()
@@ -148,7 +151,7 @@ def _quotas(evidence: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def _sum_of(evidence: Evidence, use: Use) -> UsageSum | None:
-    """The sum in which a use is counted."""
+    """The sum that a use counts toward."""
     return next(
         (
             total
@@ -161,7 +164,7 @@ def _sum_of(evidence: Evidence, use: Use) -> UsageSum | None:
 
 
 def copy_agrees(evidence: Evidence) -> Line:
-    """At every instant at which the clock stopped, the local client gave the same answers as HTTP."""
+    """At every instant when the clock stopped, the local client gave the same answers as HTTP."""
     faults = [
         f"{each.subject_ref} and {each.feature} at {each.at}: {each.local} is not {each.told}"
         for each in evidence.comparisons

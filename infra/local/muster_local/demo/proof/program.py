@@ -78,7 +78,7 @@ def seats_within_cap(evidence: Evidence) -> Line:
 
 
 def trials_expired_once(evidence: Evidence) -> Line:
-    """Each trial has three notices and one expiry, on time and where the clock stopped, until its agency withdraws."""
+    """Each trial has three notices and one expiry, on time and at clock stops, until its agency withdraws."""
     withdrawn = {fact.envelope.agency_id: fact.envelope.time for fact, _ in named(evidence, "AgencyWithdrawn")}
     extended = {data["window_id"]: instant(data["ends_at"]) for _, data in named(evidence, "FeatureWindowExtended")}
     due: Counter[tuple[str, str, datetime]] = Counter()
@@ -114,7 +114,7 @@ def trials_expired_once(evidence: Evidence) -> Line:
 
 
 def catalog_reached_everyone(evidence: Evidence) -> Line:
-    """Each agency that was enrolled when the catalog changed has the new terms and features, and was told once."""
+    """Each agency enrolled when the catalog changed has the new terms and features, and was notified once."""
     due: Counter[tuple[str, str]] = Counter()
     for fact, _ in named(evidence, "FeatureCatalogPublished"):
         due.update(

@@ -8,8 +8,8 @@ from muster_local.demo.evidence import READ, Evidence, Position
 from muster_local.demo.log import Stream
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences, unequal
 
-# The fields by which two events state the same fact, whatever their IDs. In the demo's year, each agency enrolls once,
-# and each person gets a seat once.
+# The fields that tell whether two events state the same fact, whatever their IDs. In the demo's year, each agency
+# enrolls once, and each person gets one seat.
 _SAME_FACT: Mapping[str, tuple[str, ...]] = {
     "AgencyEnrollmentSubmitted": (),
     "AtuRecorded": ("number",),
@@ -73,7 +73,7 @@ def streams_applied(evidence: Evidence) -> Line:
 
 
 def effects_once(evidence: Evidence) -> Line:
-    """No fact occurs twice under different IDs, and each command, however often it was sent, was executed once."""
+    """No fact occurs twice under different IDs, and each command was executed once, however often it was sent."""
     facts = Counter(
         (fact.envelope.agency_id, fact.name, *(data[field] for field in _SAME_FACT[fact.name]))
         for fact in first_occurrences(evidence.facts)

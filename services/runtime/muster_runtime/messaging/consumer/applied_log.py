@@ -1,4 +1,4 @@
-"""The log of applied batches: at once after a quiet second, and otherwise together, once a second."""
+"""Logs applied batches: at once after a quiet second, otherwise as one summary per second."""
 
 import asyncio
 from collections import Counter
@@ -13,9 +13,9 @@ _log = structlog.get_logger(__name__)
 
 
 class AppliedLog:
-    """Logs how many records of each topic were applied, in how many batches.
+    """Logs how many records of each topic were applied, and in how many batches.
 
-    `names` are the contracts' names of the topics by those in Kafka.
+    `names` maps topic names in Kafka to the contracts' names.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -25,14 +25,14 @@ class AppliedLog:
         self._pause: asyncio.TimerHandle | None = None
 
     def note(self, topics: Iterable[str]) -> None:
-        """Take a batch: its records' topics in Kafka, one for each record."""
+        """Note a batch, given the Kafka topic of each of its records."""
         self._records.update(topics)
         self._batches += 1
         if self._pause is None:
             self._write()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Log what is left."""
         if self._batches:
             self._write()
         if self._pause is not None:

@@ -1,4 +1,4 @@
-"""A member of a consumer group: hands Kafka's batches to the applier, and then keeps where it goes on."""
+"""A member of a consumer group: passes Kafka's batches to the applier, then stores the offsets."""
 
 import asyncio
 import time
@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type, wait_exponential_jitter
 
-from muster_runtime.errors import describe
 from muster_runtime.database.transactions import RETRYABLE, Database
+from muster_runtime.errors import describe
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.client_closing import CANCEL_SECONDS, close_consumer
 from muster_runtime.messaging.client_internals import enable_rebootstrap, has_broken_down
@@ -30,16 +30,16 @@ from muster_runtime.messaging.parking import StreamBlocked
 from muster_runtime.messaging.record_reader import Record
 from muster_runtime.observability.telemetry import APPLY_RETRIES
 
-# How long a batch may still take at a shutdown after the member has left the group.
+# At shutdown, how long a batch may take after the member has left the group.
 DRAIN_SECONDS = 7
 
-# How long leaving the group may take: a client that is stuck must not keep the process.
+# How long leaving the group may take, so that a stuck client cannot keep the process alive.
 LEAVE_SECONDS = 3
 
-# How long all of that may take.
+# How long the whole stop may take.
 STOP_SECONDS = HAND_OVER_SECONDS + DRAIN_SECONDS + 2 * (LEAVE_SECONDS + CANCEL_SECONDS)
 
-# How often the consumer is looked after.
+# How often `supervise` checks the consumer.
 SUPERVISE_SECONDS = 5.0
 
 Consumed = Sequence[ConsumerRecord[bytes, bytes]]
@@ -50,8 +50,8 @@ _log = structlog.get_logger(__name__)
 class Consumer:
     """One process's membership in its service's consumer group.
 
-    `topics` are those that it reads, with how many partitions each of them must have. `held` says why the batch in
-    hand is tried again and again, where it is.
+    `topics` maps each topic to read to the number of partitions that it must have. `held` says why the batch in hand is
+    being retried; it is None if it is not.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Consumer:
         self._records = Records(names)
         self._applied_log = AppliedLog(names)
         self._batch = BatchInHand()
-        # Asks where the topics end. On the subscription's own connection the question would wait behind its fetch,
-        # which the broker holds when there is nothing new.
+        # Asks where the topics end. On the subscription's own connection, the request would wait behind a fetch that
+        # the broker holds open while there is nothing new.
         self._ends = AIOKafkaConsumer(**kafka.options(), client_id=client_id, enable_auto_commit=False)
         enable_rebootstrap(self._ends)
         self._topics = SameTopics(database, group, names, self._ends)
@@ -92,22 +92,22 @@ class Consumer:
         self.applied = 0
 
     async def start(self) -> None:
-        """Join the group and begin to apply."""
+        """Join the group and start applying."""
         await self._ends.start()
         try:
             await self._topics.look()
-        except RETRYABLE as error:  # who supervises looks again
+        except RETRYABLE as error:  # `supervise` checks again
             _log.warning("topics_not_compared", error=repr(error))
         await self._subscription.join()
 
     async def stop(self) -> None:
-        """Leave the group, and finish the batch in hand if that can be done in time: within STOP_SECONDS.
+        """Leave the group, and finish the batch in hand if possible, within STOP_SECONDS.
 
-        A slow batch is finished after leaving, so that agencies outside it do not wait for it.
+        A slow batch finishes after the group is left, so that other agencies do not wait for it.
         """
         self._stopping = True
         await self._batch.is_finished(HAND_OVER_SECONDS)
-        self._progress.end()  # from now on the next owner keeps the offsets
+        self._progress.end()  # from now on, the next owner stores the offsets
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._subscription.leave()
@@ -119,20 +119,20 @@ class Consumer:
                 await close_consumer(self._ends)
 
     async def supervise(self) -> None:
-        """Until canceled: resume partitions that need not wait any longer.
+        """Until canceled, resume partitions that no longer have to wait.
 
-        Raises ConsumerStuck when nothing moves, and TopicMadeAgain.
+        Raises ConsumerStuck if the consumer makes no progress, and TopicMadeAgain.
         """
         pause = min(SUPERVISE_SECONDS, self._stuck_seconds / 3)
         while True:
             before = time.monotonic()
             await asyncio.sleep(pause)
             if time.monotonic() - before > 2 * pause:
-                self._progress.restart_watchdog()  # the process itself was paused; that says nothing of its client
+                self._progress.restart_watchdog()  # the whole process was paused; the client is not to blame
             if self._database.commits.standby_gone:
-                self._progress.restart_watchdog()  # nothing can be applied, and readiness says why
+                self._progress.restart_watchdog()  # nothing can be applied; readiness says why
             if not self._stopping and has_broken_down(self._client()):
-                raise ConsumerStuck("the client of Kafka has broken down: the log has its error")
+                raise ConsumerStuck("the Kafka client has failed: see the log for its error")
             try:
                 await self._topics.look()
                 await self._paused.resume()
@@ -140,40 +140,43 @@ class Consumer:
                 await self._progress.check(read, is_applying=self._batch.locked())
                 await self._look_back()
             except KafkaError as error:
-                self._progress.restart_watchdog()  # Kafka is away: nothing is to be expected of the client
+                self._progress.restart_watchdog()  # Kafka is unreachable; the client is not to blame
                 _log.warning("consumer_not_supervised", error=repr(error))
             except RETRYABLE as error:
                 _log.warning("consumer_not_supervised", error=repr(error))
 
     async def _look_back(self) -> None:
-        """Go back where the database has lost what was applied, though no record comes that would show it."""
+        """Go back where the database has lost applied records, even if no new record arrives to reveal it."""
         if self._stopping or self._batch.locked():
-            return  # records that arrive during a stop are not applied, though the client is past them
+            return  # records received during a stop are not applied, though the client's position is past them
         async with self._batch:
             await self._kept.look_back()
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong only if it lasts, for people."""
+        """Human-readable conditions that are a problem only if they last."""
         return self._progress.warnings
 
     @property
     def reasons(self) -> list[str]:
-        """Why the consumer is not ready, for people. How many partitions it has, or that it has none, is no reason."""
+        """Human-readable reasons why the consumer is not ready.
+
+        How many partitions it has, even none, is not a reason.
+        """
         reasons = [*self._paused.reasons, *self._poller.reasons, *self._progress.reasons]
         if self.held is not None:
             reasons.append(f"the consumer cannot apply: {self.held}")
         return reasons
 
     async def lag(self) -> int:
-        """How many records of this process's partitions are not applied yet; 1 while they are being shared out."""
+        """How many records of this process's partitions are not applied yet; 1 during a rebalance."""
         return await self._progress.lag()
 
     def _client(self) -> AIOKafkaConsumer:
         return self._subscription.kafka
 
     async def _on_batch(self, raw: Consumed) -> None:
-        """Apply a batch, then keep its offsets. Never raises: FastStream would continue past an error."""
+        """Apply a batch, then store its offsets. Never raises: FastStream would continue past an error."""
         async with self._batch:
             if self._stopping:
                 return
@@ -193,9 +196,11 @@ class Consumer:
             await self._kept.advance(applied)
 
     async def _apply_known(self, raw: Consumed) -> tuple[Consumed, list[StreamBlocked]]:
-        """Apply the records of partitions that continue where the database knows; returns them, and what `_apply` does.
+        """Apply the records of partitions that this process still reads at a known offset.
 
-        The other partitions were taken away, or are read again because the database has gone back.
+        Returns them and the blocked streams.
+
+        Other partitions were taken away, or are being read again because the database has gone back.
         """
         while True:
             known = self._progress.offsets
@@ -209,9 +214,9 @@ class Consumer:
                 self._kept.go_back(error.partitions)
 
     async def _apply(self, records: Sequence[Record], first: Mapping[Partition, int]) -> list[StreamBlocked]:
-        """Apply records, however often it must be tried; returns the streams that must wait.
+        """Apply records, retrying until it succeeds; returns the streams that must wait.
 
-        The applier parks what an event can be blamed for, so any error that it raises is no event's fault.
+        The applier parks events that cause an error themselves, so no event is to blame for an error that it raises.
         """
         return await AsyncRetrying(
             retry=retry_if_not_exception_type(DatabaseWentBack),
@@ -231,6 +236,6 @@ class Consumer:
         await self._subscription.commit(applied)
 
     def _forget(self) -> None:
-        """The partitions are taken away."""
+        """Forget the partitions: they were taken away."""
         self._paused.clear()
         self._poller.clear()

@@ -1,4 +1,4 @@
-"""Partitions that wait: for a stream of theirs, or because their topic was repartitioned. The others continue."""
+"""Partitions that wait, for one of their streams or because their topic was repartitioned. The others continue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +19,10 @@ Consumed = Sequence[ConsumerRecord[bytes, bytes]]
 
 
 class PausedPartitions:
-    """The partitions of this process that wait, and why. `needed` says how many each topic in Kafka must have."""
+    """This process's paused partitions, and why each is paused.
+
+    `needed` maps topic names in Kafka to the number of partitions that each must have.
+    """
 
     def __init__(
         self, kafka: Callable[[], AIOKafkaConsumer], applier: Applier, records: Records, needed: Mapping[str, int]
@@ -38,24 +41,24 @@ class PausedPartitions:
 
     @property
     def reasons(self) -> list[str]:
-        """Why partitions wait for an operator, for people."""
+        """Human-readable reasons why partitions wait for an operator."""
         wait = (StreamFull, TopicRepartitioned)
         reasons = dict.fromkeys(str(why) for why in self._reasons.values() if isinstance(why, wait))
         return [f"reading waits: {why}" for why in reasons]
 
     def clear(self) -> None:
-        """The partitions are revoked. Their next owner reads them again, and pauses them if it must."""
+        """Forget the partitions: they are revoked. Their next owner reads them again, and pauses them if it must."""
         self._reasons.clear()
 
     def put_repartitioned_aside(self, consumed: Consumed) -> Consumed:
-        """Leave the records of repartitioned topics for later; return the others."""
+        """Put aside the records of repartitioned topics; return the others."""
         wrong = {topic: why for topic in {r.topic for r in consumed} if (why := self._repartitioned(topic))}
         return self._put_aside(
             consumed, {TopicPartition(r.topic, r.partition): wrong[r.topic] for r in consumed if r.topic in wrong}
         )
 
     def put_streams_aside(self, consumed: Consumed, blocked: Sequence[StreamBlocked]) -> Consumed:
-        """Leave the records of partitions with streams that must wait for later; return the others."""
+        """Put aside the records of partitions whose streams must wait; return the others."""
         by_stream = {(why.topic, why.agency_id): why for why in blocked}
         waiting: dict[TopicPartition, StreamBlocked | TopicRepartitioned] = {}
         for each in consumed:
@@ -65,7 +68,7 @@ class PausedPartitions:
         return self._put_aside(consumed, waiting)
 
     async def resume(self) -> None:
-        """Resume the partitions that need not wait any longer."""
+        """Resume the partitions that no longer have to wait."""
         for partition, why in list(self._reasons.items()):
             if await self._may_go_on(partition, why) and self._reasons.get(partition) is why:
                 del self._reasons[partition]
@@ -77,7 +80,7 @@ class PausedPartitions:
     def _put_aside(
         self, consumed: Consumed, waiting: Mapping[TopicPartition, StreamBlocked | TopicRepartitioned]
     ) -> Consumed:
-        """Pause partitions, from the first of their records on; return the records of the others."""
+        """Pause partitions at their first record in the batch; return the records of the others."""
         if not waiting:
             return consumed
         first: dict[TopicPartition, int] = {}
@@ -92,7 +95,7 @@ class PausedPartitions:
                 agency_id=agency_id,
                 reason=str(why),
             )
-            with suppress(IllegalStateError):  # it was revoked meanwhile
+            with suppress(IllegalStateError):  # it may have been revoked
                 self._kafka().pause(partition)
                 self._kafka().seek(partition, first[partition])
                 self._reasons[partition] = why

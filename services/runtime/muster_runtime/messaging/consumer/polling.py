@@ -1,4 +1,4 @@
-"""Polling Kafka: a partition whose records the client cannot read waits, and the others are read."""
+"""Polls Kafka. A partition with records that the client cannot read waits, and the others are read."""
 
 import asyncio
 from collections import defaultdict
@@ -15,27 +15,27 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from muster_runtime.errors import describe
 from muster_runtime.database.transactions import RETRYABLE
+from muster_runtime.errors import describe
 from muster_runtime.messaging.client_internals import has_broken_down
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
 from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.refused import Refused, concerns_group
 from muster_runtime.pacing import Pace
 
-# How long one poll waits; what is new ends the wait. New partitions wait for it, so it is short.
+# How long one poll waits for records. Newly assigned partitions wait for the poll to end, so it is short.
 POLL_MS = 50
 
-# The same for a partition alone, which is polled again and has nothing in the client's memory.
+# The same for a poll of a single partition, when the client has nothing of it in memory.
 ALONE_POLL_MS = 100
 
-# How many records are taken from the client at once: it parses them without letting the event loop go on.
+# How many records to take from the client at once: it parses them without yielding to the event loop.
 TAKE_RECORDS = 200
 
-# Until the database is asked again where reading begins, when it does not answer.
+# How long to wait before asking the database again for the offsets, if it does not answer.
 UNKNOWN_SECONDS = 0.5
 
-# Between polls while nothing but what cannot be read has come.
+# The pause between polls while only unreadable records arrive.
 UNREADABLE_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ Polled = dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]
 
 
 class _Unreadable(NamedTuple):
-    """From which offset on a partition cannot be read, and why."""
+    """The offset from which a partition cannot be read, and why."""
 
     offset: int
     why: str
@@ -53,8 +53,8 @@ class _Unreadable(NamedTuple):
 class Poller:
     """Takes records from the client.
 
-    `begins` returns the offset from which to continue each partition that was read before; `step` the one from which an
-    operator lets reading continue, if any, where the record at an offset cannot be read.
+    `begins` returns the offset to continue from for each partition that was read before. `step` returns the offset to
+    continue from if an operator let the group past the unreadable record at an offset; otherwise None.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Poller:
 
     @property
     def reasons(self) -> list[str]:
-        """What cannot be read, for people."""
+        """Human-readable reasons why partitions cannot be read."""
         unreadable = self._unreadable.items()
         return [
             *self._refused.reasons,
@@ -88,12 +88,15 @@ class Poller:
         ]
 
     def clear(self) -> None:
-        """The partitions are revoked."""
+        """Forget the partitions: they are revoked."""
         self._unreadable.clear()
         self._refused.clear()
 
     async def poll(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
-        """What has come. A partition that cannot be read waits; what the client had taken of others is read again."""
+        """Poll for records.
+
+        A partition that cannot be read waits; the others are read again from what is not applied.
+        """
         if not consumer.assignment() <= self._progress.offsets.keys():
             await self._begin(consumer)
             return ()
@@ -104,14 +107,14 @@ class Poller:
             raise
         except Exception as error:
             if has_broken_down(consumer):
-                await asyncio.sleep(UNREADABLE_SECONDS)  # whoever supervises the consumer ends the process
+                await asyncio.sleep(UNREADABLE_SECONDS)  # the supervisor ends the process
                 return ()
             self._go_back(consumer, consumer.assignment())
             if concerns_group(error):
                 await self._refused.wait_for_group(consumer, error)
-                self._progress.restart_watchdog()  # nothing is to be expected of the client
+                self._progress.restart_watchdog()  # the client is not to blame
                 return ()
-            self._progress.in_hand = True  # of several polls, until the last has answered
+            self._progress.in_hand = True  # until all of several polls have returned
             polled = await self._poll_one_by_one(consumer)
             self._progress.in_hand = bool(polled)
             if not polled:
@@ -123,9 +126,9 @@ class Poller:
         return tuple(chain.from_iterable(polled.values()))
 
     async def _poll_all(self, consumer: AIOKafkaConsumer) -> Polled:
-        """A batch, in equal shares for the partitions that have records.
+        """A batch with equal shares for the partitions that have records.
 
-        The client itself returns all that it holds of one partition before anything of the next.
+        The client on its own returns everything that it has of one partition before the next.
         """
         polled: Polled = defaultdict(list)
         room = self._batch_records
@@ -153,13 +156,16 @@ class Poller:
                 partition
                 for partition in waiting
                 if room
-                and partition in self._progress.offsets  # it may be revoked between two of them
+                and partition in self._progress.offsets  # it may have been revoked since the last poll
                 and await take(partition, most=min(share, room))
             ]
         return polled
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> None:
-        """Continue where the database says, whatever Kafka's committed offsets are: they may count what it has lost."""
+        """Continue from the database's offsets.
+
+        Kafka's committed offsets may include records that the database has lost.
+        """
         try:
             begin = await self._begins()
         except RETRYABLE as error:
@@ -183,12 +189,12 @@ class Poller:
                 raise
             except Exception as error:
                 if concerns_group(error):
-                    raise  # it comes again, with the next poll
+                    raise  # the next poll raises it again
                 if isinstance(error, TopicAuthorizationFailedError):
                     self._refused.put_aside(consumer, partition, error)
                     continue
                 if partition not in consumer.assignment():
-                    continue  # it was revoked meanwhile
+                    continue  # it was revoked
                 self._go_back(consumer, [partition])
                 if before := await self._poll_up_to_unreadable(consumer, partition, limit):
                     polled[partition] = before
@@ -197,7 +203,7 @@ class Poller:
     async def _poll_up_to_unreadable(
         self, consumer: AIOKafkaConsumer, partition: TopicPartition, limit: int
     ) -> list[ConsumerRecord[bytes, bytes]]:
-        """The records before the one that cannot be read: one at a time, for what is read together with it is lost."""
+        """The records before the unreadable one, polled one at a time: a poll that fails loses everything in it."""
         before: list[ConsumerRecord[bytes, bytes]] = []
         while len(before) < limit:
             try:
@@ -214,7 +220,7 @@ class Poller:
         return before
 
     async def _note_unreadable(self, consumer: AIOKafkaConsumer, partition: TopicPartition, error: Exception) -> None:
-        """Have the partition wait where it is, or continue from where an operator has said."""
+        """Make the partition wait where it is, or continue from where an operator said."""
         offset = await consumer.position(partition)
         place = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
         if self._unreadable.get(partition, (None,))[0] != offset:
@@ -232,7 +238,7 @@ class Poller:
                 self._progress.offsets[partition] = onward
 
     def _go_back(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
-        """Read again from what is not applied yet."""
+        """Seek back to the first record that is not applied yet."""
         for partition in partitions:
             if partition not in self._paused:
                 with suppress(IllegalStateError, KeyError):

@@ -1,4 +1,4 @@
-"""Kafka's records as the applier takes them: by the contracts' topics, each with its agency."""
+"""Converts Kafka's records for the applier: with the contracts' topic names, and each with its agency."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -8,22 +8,22 @@ from aiokafka import ConsumerRecord
 from muster_contracts import is_agency_id, topics
 from muster_runtime.messaging.record_reader import Record
 
-# The stream of records that name no agency: worthless keys, however many, make no streams of their own.
+# The one stream for all records without a valid agency, so that invalid keys do not create streams of their own.
 UNKNOWN_AGENCY = "?"
 
-# No agency's id is longer; a key of any length is not kept in memory.
+# The longest agency ID. Longer keys are not decoded or cached.
 AGENCY_BYTES = 20
 
 
 class Records:
-    """Makes records of what was consumed; `names` are the contracts' names of the topics by those in Kafka."""
+    """Converts consumed records. `names` maps topic names in Kafka to the contracts' names."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = names
         self._compacted = {topic for topic in names.values() if topics()[topic].compacted}
 
     def read(self, consumed: "ConsumerRecord[bytes, bytes]") -> Record:
-        """The record as the applier takes it."""
+        """Convert a record for the applier."""
         topic = self._names[consumed.topic]
         return Record(
             topic,
@@ -36,7 +36,7 @@ class Records:
         )
 
     def _agency_of(self, consumed: "ConsumerRecord[bytes, bytes]", topic: str) -> str:
-        """The agency of a record: its key, but on a compacted topic its partitionkey attribute."""
+        """The agency of a record: its key, or on a compacted topic its partitionkey attribute."""
         raw = consumed.key
         if topic in self._compacted:
             raw = dict(consumed.headers).get("ce_partitionkey")

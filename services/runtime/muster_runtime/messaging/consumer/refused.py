@@ -1,4 +1,4 @@
-"""What Kafka does not allow a consumer: it waits, skips nothing, and goes on once it is allowed again."""
+"""What Kafka denies a consumer. The consumer waits without skipping anything, and continues once access is granted."""
 
 import asyncio
 import time
@@ -11,49 +11,49 @@ from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFai
 from muster_runtime.messaging.client_internals import rejoin
 from muster_runtime.messaging.connection import forbidden
 
-# Until Kafka is asked again.
+# How long to wait before asking Kafka again.
 RETRY_SECONDS = 2.0
 
-# How long after its last refusal a group counts as refused: it is asked again, and answers, well within that.
+# How long a group counts as refused after its last refusal: longer than it takes to ask Kafka again and get an answer.
 SHOWN_SECONDS = 3 * RETRY_SECONDS
 
 _log = structlog.get_logger(__name__)
 
 
 def concerns_group(error: Exception) -> bool:
-    """Whether Kafka does not allow what the client does as a member of its group, rather than reading a partition."""
+    """Whether Kafka denies an operation on the group, rather than reading a partition."""
     if isinstance(error, TopicAuthorizationFailedError):
-        return not isinstance(error.args[0], str)  # a set of topics, whose offsets are refused
+        return not isinstance(error.args[0], str)  # a set of topics: their offsets are denied
     return isinstance(error, GroupAuthorizationFailedError)
 
 
 class Refused:
-    """The partitions and the group that Kafka does not allow. The other partitions are read meanwhile."""
+    """The partitions and the group that Kafka denies access to. The other partitions are still read."""
 
     def __init__(self) -> None:
-        self._partitions: dict[TopicPartition, float] = {}  # with when they may be asked for again
-        self._group: tuple[str, float] | None = None  # why it is refused, and when it was
+        self._partitions: dict[TopicPartition, float] = {}  # when to ask again
+        self._group: tuple[str, float] | None = None  # why and when it was refused
 
     @property
     def partitions(self) -> Collection[TopicPartition]:
-        """Those that are not read."""
+        """The partitions that are not read."""
         return self._partitions.keys()
 
     @property
     def reasons(self) -> list[str]:
-        """What is not allowed, for people."""
+        """Human-readable reasons: what Kafka denies."""
         topics = sorted({partition.topic for partition in self._partitions})
-        reasons = [f"Kafka does not allow the topic {topic} to be read" for topic in topics]
+        reasons = [f"Kafka denies Read on the topic {topic}" for topic in topics]
         if self._group is not None and time.monotonic() < self._group[1] + SHOWN_SECONDS:
             reasons.append(self._group[0])
         return reasons
 
     def clear(self) -> None:
-        """The partitions are revoked."""
+        """Forget the partitions: they are revoked."""
         self._partitions.clear()
 
     def put_aside(self, consumer: AIOKafkaConsumer, partition: TopicPartition, error: Exception) -> None:
-        """Do not read a partition for a while."""
+        """Stop reading a partition for a while."""
         if partition not in self._partitions:
             _log.error("partition_refused", topic=partition.topic, partition=partition.partition, error=str(error))
         self._partitions[partition] = time.monotonic() + RETRY_SECONDS
@@ -61,9 +61,9 @@ class Refused:
             consumer.pause(partition)
 
     def try_again(self, consumer: AIOKafkaConsumer, paused: Container[TopicPartition]) -> None:
-        """Ask again for what has waited; one that is `paused` for another reason stays so.
+        """Resume partitions that have waited long enough, except those `paused` for another reason.
 
-        One that is not refused by the time that it would be asked for once more is allowed.
+        A partition that is not refused again within RETRY_SECONDS after that is considered allowed.
         """
         now = time.monotonic()
         for partition, until in list(self._partitions.items()):
@@ -73,7 +73,7 @@ class Refused:
                 consumer.resume(partition)
 
     async def wait_for_group(self, consumer: AIOKafkaConsumer, error: Exception) -> None:
-        """Let the consumer join its group again, after a while."""
+        """Wait, then let the consumer rejoin its group."""
         reason = forbidden(error) or str(error)
         if self._group is None or time.monotonic() >= self._group[1] + SHOWN_SECONDS:
             _log.error("group_refused", error=reason)

@@ -1,4 +1,4 @@
-"""Whether the topics are the same as before: one that was made again has other records at the kept offsets."""
+"""Detects recreated topics: after a topic is recreated, the stored offsets point to other records."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,16 +16,19 @@ _log = structlog.get_logger(__name__)
 
 
 class TopicMadeAgain(Exception):
-    """A topic is another one than at the start: the client may not read it for minutes, and a new one does at once."""
+    """A topic was recreated while the process ran.
+
+    The client may not read it for minutes; a new client reads it at once.
+    """
 
     def __init__(self, topic: str) -> None:
-        super().__init__(f"the topic {topic} was made again: the next process reads it from its beginning")
+        super().__init__(f"the topic {topic} was recreated: the next process reads it from its beginning")
 
 
 class SameTopics:
     """Compares the topics with those that were read before.
 
-    `names` are the contracts' names of the topics by those in Kafka; `kafka` is started, and asks for their IDs.
+    `names` maps topic names in Kafka to the contracts' names. `kafka` is a started client, used to look up topic IDs.
     """
 
     def __init__(self, database: Database, group: str, names: Mapping[str, str], kafka: AIOKafkaConsumer) -> None:
@@ -36,9 +39,9 @@ class SameTopics:
         self._ids: dict[str, str] = {}
 
     async def look(self) -> None:
-        """Have topics that were made again be read from their beginning. What is known is skipped.
+        """Make recreated topics be read from their beginning. Events that were already applied are skipped.
 
-        Raises TopicMadeAgain if it was after the first look.
+        Raises TopicMadeAgain if a topic was recreated after the first look.
         """
         ids = dict(zip(self._names, await asyncio.gather(*map(self._find_id, self._names)), strict=True))
         found = {topic: topic_id for topic, topic_id in ids.items() if topic_id is not None}
@@ -49,10 +52,10 @@ class SameTopics:
         async with self._database.connection() as connection:
             again = await offsets.note_topics(connection, self._group, named)
         for name in again:
-            _log.error("topic_made_again", topic=name, topic_id=named[name])
+            _log.error("topic_recreated", topic=name, topic_id=named[name])
 
     async def _find_id(self, topic: str) -> str | None:
-        """The ID of a topic that is there and may be described; readiness names the others."""
+        """The ID of a topic; None if it does not exist or may not be described, which readiness reports."""
         try:
             return await find_topic_id(client_of(self._kafka), topic)
         except (UnknownTopicOrPartitionError, TopicAuthorizationFailedError):

@@ -1,4 +1,4 @@
-"""Reads topics as a member of a consumer group, by a FastStream batch subscriber."""
+"""Reads topics as a member of a consumer group, with a FastStream batch subscriber."""
 
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
@@ -15,18 +15,18 @@ from muster_runtime.messaging.client_internals import Subscriber, batch_subscrib
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer.polling import Poller
 
-# The client keeps what it has fetched of each partition in memory, decompressed, until it is applied.
+# A limit on memory: the client keeps what it fetched of each partition, decompressed, until it is applied.
 PARTITION_FETCH_BYTES = 160 * 1024
 
-# How long a member that has died keeps its partitions: the shortest of these that the broker allows. A broker refuses
-# less than its group.min.session.timeout.ms, by default 6 s.
+# How long a dead member keeps its partitions: the shortest of these that the broker allows. A broker refuses sessions
+# shorter than its group.min.session.timeout.ms, 6 s by default.
 SESSIONS_MS = (3_000, 6_000, 10_000)
 
-# How often a member reports to the broker, which answers whether others have joined or left. The event loop may be
-# blocked for as long as the session is longer than this.
+# How often a member sends a heartbeat; the response says whether the group is rebalancing. The event loop may be
+# blocked for the session's length minus this.
 HEARTBEAT_MS = 300
 
-# How long the broker holds a fetch that finds nothing new. The first fetch of new partitions waits for it.
+# How long the broker holds a fetch that finds nothing new. The first fetch of newly assigned partitions waits for it.
 FETCH_WAIT_MS = 200
 
 # How long a rebalance waits for a member that does not rejoin.
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Subscription:
-    """A membership in a group. `handle` is called with what the poller takes from the client."""
+    """A membership in a group. `handle` is called with the records that the poller takes from the client."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Subscription:
 
     @property
     def kafka(self) -> AIOKafkaConsumer:
-        """The client. Raises KafkaError before it is started."""
+        """The client. Raises KafkaError if it is not started."""
         if self._subscriber is None or self._subscriber.consumer is None:
             raise KafkaError("the consumer is not started")
         return self._subscriber.consumer
 
     async def join(self) -> None:
-        """Join the group, with the shortest session that the broker allows."""
+        """Join the group with the shortest session that the broker allows."""
         for session_ms in SESSIONS_MS:
             self._broker, self._subscriber = self._build(session_ms)
             try:
@@ -81,7 +81,7 @@ class Subscription:
                     raise
 
     async def leave(self) -> None:
-        """Leave the group and read no further; records in hand are still handled."""
+        """Leave the group and stop reading; records in hand are still handled."""
         self._left = True
         if self._subscriber is not None and self._subscriber.consumer is not None:
             await close_consumer(self._subscriber.consumer)
