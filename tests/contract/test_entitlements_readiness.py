@@ -100,7 +100,7 @@ async def test_what_is_not_published_again_yet_is_asked_of_the_service() -> None
     following.take(AGENCY, record(build(SubjectAccess, agency_id="NIH", subject_ref=STRANGER)))
     client = following.client
     for agency_id in (None, "NIH"):
-        with pytest.raises(NotReady, match="NIH has not come"):
+        with pytest.raises(NotReady, match="NIH has not arrived"):
             client.check(STRANGER, agency_id=agency_id)
         assert await client.check_or_ask(STRANGER, agency_id=agency_id) == told
     assert client.check(SUBJECT, agency_id="DOE").reason == "unknown"  # as the service's, if it never enrolled

@@ -146,7 +146,7 @@ async def test_reconcile(operator: Operator) -> None:
     for difference in (
         r"an enrollment without a term.*EPA",
         r"a term that entitlements sees differently.*NASA",
-        r"a projection that is off.*NASA.*muster rebuild entitlements.seats-in-use",
+        r"a projection that has drifted.*NASA.*muster rebuild entitlements.seats-in-use",
         r"a person who was erased and is still there.*NASA.*sub_away.*muster rebuild notify.directory",
     ):
         assert re.search(difference, str(found.value))
@@ -183,7 +183,7 @@ async def test_parked_stream(operator: Operator, producer: Producer, eventually:
     where = {"PARTITION": partition, "OFFSET": offset}
     said = operator.follow("parked-stream.md", TOPIC=TOPIC, AGENCY="HHS", SERVICE="notify", **where)
     assert "the value does not fit" in said
-    assert f"discarded {partition}@{offset}; no record waits" in said
+    assert f"discarded {partition}@{offset}; none is left" in said
     assert "Nothing is parked." in said
     for service in ("billing", "entitlements"):
         discard = f"muster parked discard {TOPIC} HHS --service {service} --record {partition}@{offset}"
@@ -209,7 +209,7 @@ async def test_gap(operator: Operator, producer: Producer, eventually: Eventuall
     await producer.put(*broken("USDA", 3))
     await parked_everywhere(operator, "USDA", eventually)
     said = operator.follow("gap.md", TOPIC=TOPIC, AGENCY="USDA", SERVICE="notify")
-    assert "sequence 1 was expected and 3 came" in said
+    assert "sequence 1 was expected, but 3 arrived" in said
     assert "a parked stream" in said
     assert "sequence 3 waits; - is applied" in said
     assert "accepted up to 2" in said

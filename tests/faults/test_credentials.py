@@ -142,7 +142,7 @@ async def test_48_a_right_is_revoked_under_load_and_granted_again(
     for process, right, reason in (
         (api, (Kind.TOPIC, topic, Operation.WRITE), f"Kafka denies access to the topic {topic}"),
         (consumer, (Kind.TOPIC, topic, Operation.READ), f"Kafka denies Read on the topic {topic}"),
-        (consumer, (Kind.GROUP, f"{field.prefix}probe", Operation.READ), "Kafka does not allow the group"),
+        (consumer, (Kind.GROUP, f"{field.prefix}probe", Operation.READ), "Kafka denies access to the group"),
     ):
         revoked = [Acl(PRINCIPAL, *right, allow=False)]
         async with field.live_traffic():

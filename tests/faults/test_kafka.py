@@ -25,7 +25,7 @@ KAFKA_AWAY = "Kafka cannot be reached"
 # `make faults-long` lets a broker be away for as long as the catalog of faults says.
 AWAY_SECONDS = float(os.environ.get("FAULT_AWAY_SECONDS", "20"))
 
-# A consumer that has been stuck for so long, and could, ends its process: less than the broker is away.
+# A consumer that does nothing for so long, though it could, ends its process: less than the broker is away.
 STUCK_SECONDS = "10"
 
 # Longer than a producer waits for a request's answer.

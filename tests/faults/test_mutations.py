@@ -48,7 +48,7 @@ SCENARIOS = {
     "offsets_kept_first": Scenario(
         "committing_effects_before_offsets",
         "consumer",
-        r"is parked: gap: sequence \d+ was expected and \d+ came",
+        r"is parked: gap: sequence \d+ was expected, but \d+ arrived",
         dying="consumer",
         point="apply",
         nth=2,

@@ -123,7 +123,7 @@ async def apply(
 
 
 def access(mode: str, feature: dict[str, Any]) -> str:
-    """An access, with the feature's quota if it has one, such as `20 a month per seat`."""
+    """An access; for a quota, its limit, such as `20 a month per seat`."""
     quota = feature["quota"] or {"limit": feature["monthly_quota_after"]}
     if mode != "quota" or quota["limit"] is None:
         return mode

@@ -60,16 +60,18 @@ class SandboxClock:
         self._on_move.append(callback)
 
 
-def skew(sent: datetime, entered: datetime, left: datetime, received: datetime) -> str | None:
+def skew(
+    sent: datetime, entered: datetime, left: datetime, received: datetime, limit: timedelta = MAX_SKEW
+) -> str | None:
     """How a process's clock and its server's disagree, or None if they may agree.
 
     The process reads its clock when it sends a statement (`sent`) and when the response arrives (`received`); the
     server reads its own in between (`entered`, `left`). However long the network takes, `sent` later than `entered`
     proves that the process's clock is ahead, and `left` later than `received` that it is behind.
     """
-    if sent - entered > MAX_SKEW:
+    if sent - entered > limit:
         return _disagreement(sent, entered)
-    if left - received > MAX_SKEW:
+    if left - received > limit:
         return _disagreement(received, left)
     return None
 

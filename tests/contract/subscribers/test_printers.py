@@ -138,7 +138,7 @@ async def test_a_state_of_another_log_is_refused_instead_of_skipping_its_facts(
         async with run(command()) as subscriber, asyncio.timeout(40):
             await subscriber.process.wait()
         assert subscriber.process.returncode == 1
-        assert "holds the places in another log" in subscriber.stderr
+        assert "holds the positions in another log" in subscriber.stderr
         assert subscriber.facts == []
 
     await topic.put(seats("NASA", range(1, 4)))

@@ -140,7 +140,7 @@ async def test_who_would_be_above_a_quota_is_shown_and_lowering_it_is_stated(
 
             own = ["deep-research", "--mode", "quota", "--subject", "person.ada@nasa.gov", "--reason", "pilot"]
             narrow = await muster("grants", "add", "NASA", *own)
-            assert narrow.stderr.endswith("or give --allow-below-use\n"), narrow.stderr
+            assert narrow.stderr.endswith("or pass --allow-below-use\n"), narrow.stderr
             assert (narrow.exit_code, "mode: 'quota' is invalid" in narrow.stderr) == (2, True), narrow.output
             granted = await muster("grants", "add", "NASA", *own, "--allow-below-use")
             assert granted.exit_code == 0, granted.output

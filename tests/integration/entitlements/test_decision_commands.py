@@ -76,7 +76,7 @@ async def _end_and_correct(bob: str) -> None:
     correct = ("windows", "correct", "NASA", "advanced-voice-mode", "--reason", "the contract says so")
     assert "either --starts-on or --starts-at" in said(await muster(*correct), 2)
     both = ("--starts-on", "2025-08-20", "--starts-at", "2025-08-20T00:00:00Z")
-    assert "give --starts-on or --starts-at, not both" in said(await muster(*correct, *both), 2)
+    assert "pass --starts-on or --starts-at, not both" in said(await muster(*correct, *both), 2)
     assert "starts_on" in said(await muster(*correct, "--starts-on", "August"), 2)
     previewed = data(await muster(*correct, "--starts-on", "2025-08-20", "--preview", "--json"))
     starts = previewed["previous_starts_at"], previewed["window"]["starts_at"]

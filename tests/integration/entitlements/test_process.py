@@ -240,7 +240,7 @@ async def test_another_subject_key_than_the_first_is_refused(front: Entitlements
     settings = front.service.runtime.settings
     assert isinstance(settings, EntitlementsSettings)
     changed = settings.model_copy(update={"subject_key": SecretStr("another-subject-key")})
-    with pytest.raises(StartRefused, match="MUSTER_SUBJECT_KEY is not the key of the first start"):
+    with pytest.raises(StartRefused, match="MUSTER_SUBJECT_KEY is not the key from the first start"):
         async with running(build(changed), frozenset()):
             pass
     async with running(build(settings), frozenset()):

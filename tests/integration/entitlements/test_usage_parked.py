@@ -36,7 +36,7 @@ async def test_the_intake_waits_while_as_much_is_parked_as_may_be(
 
     async def one_is_parked() -> bool:
         health = (await service.client.get("/health/ready")).json()
-        return any(each.startswith("1 record of use could not be counted") for each in health["warnings"])
+        return any(each.startswith("1 usage record could not be counted") for each in health["warnings"])
 
     await put(entitlements, b"{")
     await entitlements.eventually(one_is_parked)
@@ -48,7 +48,7 @@ async def test_the_intake_waits_while_as_much_is_parked_as_may_be(
     await put(entitlements, used(1))  # what can be counted, is
     await entitlements.eventually(partial(counts, entitlements, 1))
     await put(entitlements, b"{", used(2))
-    await entitlements.eventually(lambda: len([each for each in waits if "as many as may be" in str(each)]) > 1)
+    await entitlements.eventually(lambda: len([each for each in waits if "limit of parked records" in str(each)]) > 1)
     assert await entitlements.eventually(warned)
     assert await holds(3)
 

@@ -177,12 +177,12 @@ def test_what_is_no_text_is_refused(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["extend", "NASA", "canvas", "--reason", "pilot"], "give either --ends-on or --ends-at"),
+        (["extend", "NASA", "canvas", "--reason", "pilot"], "pass either --ends-on or --ends-at"),
         (["correct", "NASA", "canvas", "--starts-on", "2025-08-20"], "Missing option '--reason'"),
         (["end", "NASA", "--reason", "pilot"], "Missing argument 'feature'"),
         (
             ["extend", "NASA", "canvas", "--reason", "pilot", "--ends-on", "2025-08-20", "--ends-at", "2025-08-20T00Z"],
-            "give --ends-on or --ends-at, not both",
+            "pass --ends-on or --ends-at, not both",
         ),
     ],
 )

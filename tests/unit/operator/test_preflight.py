@@ -57,7 +57,7 @@ async def found(address: str, jwks: str = "") -> list[Finding]:
     ("behind", "status", "said"),
     [
         (timedelta(), Status.OK, "agrees"),
-        (timedelta(seconds=10), Status.WARNING, "s apart"),
+        (timedelta(seconds=10), Status.WARNING, "s off"),
         (timedelta(seconds=-40), Status.FAILED, "tokens would be refused"),
     ],
 )
@@ -78,7 +78,7 @@ async def test_an_issuer_without_keys_has_failed() -> None:
     (unknown,) = await found("muster-sandbox")
     for finding, said in (
         (empty, "no usable key"),
-        (another, "is of the issuer"),
+        (another, "names the issuer"),
         (away, "cannot be read"),
         (unset, "MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set"),
         (unknown, "MUSTER_OIDC_JWKS must be set"),

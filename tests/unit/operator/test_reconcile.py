@@ -112,7 +112,7 @@ def test_accounts_that_agree_show_no_difference() -> None:
         (understood(ended=True), {"a term that entitlements sees differently"}),
         (understood(enrollment_id="enr_2"), {"a term that entitlements sees differently"}),
         (understood(renewed_to=datetime(2027, 8, 6, tzinfo=UTC)), {"a term that entitlements sees differently"}),
-        (pool(in_use=4), {"a projection that is off"}),
+        (pool(in_use=4), {"a projection that has drifted"}),
         (
             lambda books: replace(books, trials=[replace(books.trials[0], scheduled=False)]),
             {"a window without expiry"},

@@ -107,7 +107,7 @@ def test_a_login_that_fails_says_why(
 @pytest.mark.parametrize(
     ("metadata", "says"),
     [
-        ({"issuer": "http://elsewhere.test"}, "is of the issuer 'http://elsewhere.test'"),
+        ({"issuer": "http://elsewhere.test"}, "names the issuer 'http://elsewhere.test'"),
         ({"device_authorization_endpoint": "file:///etc/passwd"}, "not https"),
         ({"token_endpoint": 7}, "no token_endpoint"),
     ],

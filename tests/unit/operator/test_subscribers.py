@@ -34,7 +34,7 @@ FACTS: dict[str, Any] = {
         ({"name": "billing"}, "name: billing is reserved"),
         ({"name": "Dash Board"}, "name: 'Dash Board': must match the pattern"),
         ({"owner": " "}, "owner: ' ': must not be empty"),
-        ({"owner": None}, "owner: None: must be text"),
+        ({"owner": None}, "owner: None: must be a string"),
         ({"review": "soon"}, "review: 'soon': must be a date such as"),
         ({"contcat": "x"}, "contcat: 'x': must be left out"),
         ({"topics": [], "reads": []}, "topics: must name at least one, unless produces does"),
@@ -181,7 +181,7 @@ def test_a_password_is_kept_for_its_owner_alone_and_not_replaced(tmp_path: Path)
     assert (file.stat().st_mode & 0o777, password_for(file)) == (0o600, password)
     assert password_for(None) not in (password, password_for(None))
     file.chmod(0o640)
-    with pytest.raises(BadInput, match="must belong to you alone"):
+    with pytest.raises(BadInput, match="must be accessible only to you"):
         password_for(file)
     link = tmp_path / "link"
     link.symlink_to(file)

@@ -84,7 +84,7 @@ def test_a_client_has_the_options_of_its_protocol() -> None:
     [
         (TopicAuthorizationFailedError("a"), "Kafka denies access to the topic a"),
         (TopicAuthorizationFailedError({"b", "a"}), "Kafka denies access to the topic a b"),
-        (ClusterAuthorizationFailedError(), "Kafka does not allow the cluster"),
+        (ClusterAuthorizationFailedError(), "Kafka denies access to the cluster"),
         (KafkaError(), None),
     ],
 )

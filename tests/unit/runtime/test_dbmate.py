@@ -20,5 +20,5 @@ def test_without_a_services_migrations_nothing_is_migrated(tmp_path: Path) -> No
 def test_without_the_runtimes_migrations_nothing_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "20250806000000_first.sql").touch()
     monkeypatch.setattr(schema, "RUNTIME_MIGRATIONS", tmp_path / "runtime")
-    with pytest.raises(MigrationsMissing, match=f"^{tmp_path}/runtime holds no migrations"):
+    with pytest.raises(MigrationsMissing, match=f"^{tmp_path}/runtime has no migrations"):
         migrate(NOWHERE, "billing", tmp_path)

@@ -194,7 +194,7 @@ async def test_without_keys_a_flood_of_requests_is_refused_in_bounded_time(
         assert [type(answer) for answer in answers] == [RetryableError] * 300
         assert sum("too many" in str(answer) for answer in answers) == 300 - keys.MAX_WAITING
         assert server.asked == 1
-        assert "issuer of tokens" in (await source.reason() or "")
+        assert "token issuer" in (await source.reason() or "")
 
 
 async def test_the_age_of_the_keys_counts_from_when_they_were_last_read(issuer: Issuer, monotonic: Monotonic) -> None:

@@ -35,7 +35,7 @@ def _even(number: int) -> int:
         (Paint, {"color": "green"}, "must be 'red' or 'blue'"),
         (Paint, [], "must be an object"),
         (Literal["csv"], "xml", "must be 'csv'"),
-        (str, 7, "must be text"),
+        (str, 7, "must be a string"),
         (Annotated[str, Field(min_length=2)], "a", "must have at least 2 characters"),
         (Annotated[str, Field(min_length=1)], "", "must not be empty"),
         (Annotated[str, Field(max_length=2)], "abc", "must have at most 2 characters"),

@@ -199,7 +199,7 @@ async def test_the_claim_of_break_glass_has_a_name_of_its_own(own_identity_of: A
         (('holder = "any"\n', ""), "roles.reader.holder: is required"),
         (('["sample:read"]', '["sample"]'), "roles.reader.scopes.0: must match the pattern"),
         (('["sample:read"]', "[]"), "roles.reader.scopes: must not be empty"),
-        (('["officers"]', '"officers"'), "roles.officer: granted_by.groups must be a list of texts"),
+        (('["officers"]', '"officers"'), "roles.officer: granted_by.groups must be a list of strings"),
         (("[roles.clerk]", "[roles.Clerk]"), "roles.Clerk"),
         (('holder = "program"\nscopes = ["sample:mend"]', 'holder = "any"\nscopes = ["sample:mend"]'), "break-glass"),
         (('scopes = ["sample:mend"]', 'scopes = ["sample:mend"]\ngranted_by.groups = ["x"]'), "no granted_by"),

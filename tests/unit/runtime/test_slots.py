@@ -31,7 +31,7 @@ def test_operators_find_room_when_agencies_have_taken_all() -> None:
     for number in range(200):
         fill(slots, f"A{number}")
     assert slots.is_full
-    with pytest.raises(TooManyRequests, match="all 100 places of this process are taken"):
+    with pytest.raises(TooManyRequests, match="all 100 places of this process are in use"):
         slots.take("EPA")
     assert fill(slots, "*", operator=True) >= 5
 
@@ -52,7 +52,7 @@ def test_who_asks_first_learns_whether_they_fit() -> None:
 def test_what_is_given_back_can_be_taken_again() -> None:
     slots = Slots(10, "places")
     taken = fill(slots, "EPA")
-    with pytest.raises(TooManyRequests, match="are yours"):
+    with pytest.raises(TooManyRequests, match="you use"):
         slots.take("EPA")
     for _ in range(taken):
         slots.give_back("EPA")

@@ -127,7 +127,7 @@ class TrailRows:
     def _check_dates(self, rows: Sequence[Row], seal: Row) -> None:
         """Find backdated rows.
 
-        An agency's instants never go back, so an earlier date was written before the row was sealed.
+        An agency's instants never go back, so somebody wrote an earlier date before the row was sealed.
         """
         for row in rows:
             if self._latest is not None and row["recorded_at"] < self._latest:

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 # A count of fewer people than this is not shown: it could reveal who they are.
 SMALLEST_GROUP = 10
 
-# Active people are counted over these numbers of days, up to and including the current one.
+# Active people are counted over these numbers of days, up to and including the day itself.
 SPANS = (1, 7, 28)
 
 # How long a day's counts are kept: 25 months, like the sums of use.

@@ -103,7 +103,7 @@ class Meter:
         period, quota, *_ = self.at(feature, at)
         window = self.windows.get(feature.key)
         if window is not None and window.seat_days is not None:
-            quota = feature.stated_quota  # it limits the seats whose trials are over
+            quota = feature.stated_quota  # it limits some seats, during their trials or after
         shared = quota is not None and quota.per is QuotaScope.AGENCY
         of_each = [grant.monthly_quota for grant in grants if grant.subject_ref is None and grant.holds(at)]
         of_each += [quota.limit] if quota and not shared else []

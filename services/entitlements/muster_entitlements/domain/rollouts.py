@@ -171,7 +171,7 @@ def follow_graces(catalog: Catalog, windows: Mapping[str, Window], now: datetime
 
 
 def _leaves_program(window: Window) -> bool:
-    """Whether a decision has moved the start of a window that is anchored on the program."""
+    """Whether a decision has moved a program's window to a start that a newly opened window would not have."""
     return window.anchor is Anchor.PROGRAM and window.start_corrected
 
 
@@ -181,7 +181,7 @@ def _keeps_end(window: Window, fresh: Window) -> bool:
 
 
 def _ends_at(window: Window, fresh: Window) -> datetime:
-    """The end as the version says. A trial that a decision moved before the program's start has the same length."""
+    """The end as the version says. A trial that a decision moved before the program's start keeps that length."""
     begins_before = window.trial and _leaves_program(window) and window.starts_at < fresh.starts_at
     return fresh.ends_at - (fresh.starts_at - window.starts_at) if begins_before else fresh.ends_at
 

@@ -56,11 +56,11 @@ class Window:
         used: timedelta = timedelta(),
         opens_at: datetime | None = None,
     ) -> "Window":
-        """A new window for a feature of a catalog version, from the start of a pool's term or an instant within it.
+        """A new window for a feature of a catalog version, opened by a pool's term or at an instant within it.
 
         A trial is shorter by what earlier enrollments have `used` of it: a second enrollment starts no second trial. A
-        trial anchored on the program ends at the same instant for all agencies. In an agency with a time zone, any
-        other trial ends at the end of a local day.
+        trial anchored on the program ends at the same instant for all agencies. In an agency with a time zone, a
+        trial anchored on the agency ends at the end of a local day.
         """
         of_seats = feature.anchor is Anchor.SEAT
         opens_at = pool.starts_at if opens_at is None else min(max(opens_at, pool.starts_at), pool.ends_at)
@@ -110,7 +110,7 @@ class Window:
         return self.renewable and not self.trial and catalog.extends(self.feature, of_seats=self.seat_days is not None)
 
     def access(self, now: datetime, began_at: datetime | None = None) -> AccessMode:
-        """The access at an instant of a seat whose trial began at `began_at`; None if it has not begun."""
+        """The access at an instant of a seat whose trial began at `began_at`, which is None if it has not begun."""
         if now < self.starts_at:
             return AccessMode.NONE
         return self.mode if now < self.closes_at(began_at) else self.mode_after

@@ -114,8 +114,8 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
 
     If no version waited, the current one is adopted again, so that its trials follow the windows that end. A version
     that was published after the term began, while the renewal was late, takes effect only now, so that its trials have
-    their full length. If a version with the rule `now` was published before but reached the agency only then, features
-    that the agency did not have open only now.
+    their full length. If one with the rule `now` was published earlier, but reached the agency while the renewal was
+    late, the features that are new to the agency open only now.
     """
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)

@@ -112,17 +112,19 @@ async def require_known(
 ) -> None:
     """Raise InvalidInput for a feature that has no window, is not granted to the pair, and is not in the catalog."""
     known = {agency_id: {*register.windows, None} for agency_id, register in registers.items()}
-    granted = {
-        (grant.agency_id, grant.subject_ref, grant.feature)
-        for register in registers.values()
-        for grant in register.grants
-    }
-    strange = {
-        place: pair.feature
-        for place, pair in enumerate(pairs)
-        if pair.feature not in known[pair.agency_id]
-        and granted.isdisjoint((pair.agency_id, owner, pair.feature) for owner in (None, pair.subject_ref))
-    }
+    granted: set[tuple[str, str | None, str | None]] = set()
+    strange: dict[int, str | None] = {}
+    pace = Pace()
+    for register in registers.values():
+        for grant in register.grants:
+            granted.add((grant.agency_id, grant.subject_ref, grant.feature))
+            await pace.keep()
+    for place, pair in enumerate(pairs):
+        await pace.keep()
+        if pair.feature in known[pair.agency_id]:
+            continue
+        if not any((pair.agency_id, owner, pair.feature) in granted for owner in (None, pair.subject_ref)):
+            strange[place] = pair.feature
     if not strange:
         return
     catalog = await catalogs.find_catalog(connection, now)

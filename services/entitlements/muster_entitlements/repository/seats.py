@@ -25,7 +25,7 @@ _HELD = """
 class SeatColumns:
     """New seats as columns of equal length, without line breaks; a missing name or unit is empty.
 
-    `began` has the starts of earlier trials, by subject. `units` is empty if no seat has one.
+    `began` has the starts of earlier trials, by subject. `units` may be empty if no seat has one.
     """
 
     seat_ids: Sequence[str]
@@ -157,7 +157,7 @@ async def save_invited(connection: Connection, seat: Seat, until: datetime) -> N
 async def save_expired_invitations(
     connection: Connection, agency_id: str, seat_ids: Sequence[str], at: datetime
 ) -> list[Seat]:
-    """Set the seats whose invitation ends at an instant back to reserved; returns them."""
+    """Set those of these seats whose invitation ends at an instant back to reserved; returns them."""
     rows = await connection.fetch(
         """
         update seat set state = 'reserved', invited_until = null

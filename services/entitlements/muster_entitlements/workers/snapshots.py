@@ -119,7 +119,7 @@ class Folded:
         self.revisions[agency_id] = max(self.revisions[agency_id], revision)
 
     def _erase(self, agency_id: str, subject_ref: str, partition: int) -> None:
-        """Forget a person; if the agency has none, those of others in the partition: compaction deletes them too."""
+        """Forget a person, or else other agencies' records under this key in the partition: compaction deletes them."""
         if self.seats[agency_id].pop(subject_ref, None) is None:
             for other, number in self._partitions.items():
                 if number == partition:

@@ -16,7 +16,7 @@ from muster_notify.domain.contacts import PERSON
 class Rule(BaseModel):
     """Sends an e-mail about an event of a type to a role, if fields of its data have the values in `when`.
 
-    `until` names an instant in the data after which an e-mail would be too late.
+    `until` names an instant in the data from which on an e-mail would be too late.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

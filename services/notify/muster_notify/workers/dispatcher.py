@@ -27,10 +27,10 @@ from muster_notify.domain.deliveries import (
 )
 from muster_notify.handlers.disabling import disable_endpoint
 from muster_notify.repository import deliveries
+from muster_notify.workers.trusted_clock import TrustedClock
 from muster_runtime import spans
 from muster_runtime.canceling import is_canceled
 from muster_runtime.context import Context
-from muster_runtime.database.locks import ask_for_skew
 from muster_runtime.database.transactions import EVERY_AGENCY, ONE_AGENCYS, RETRYABLE, Database
 from muster_runtime.errors import ClockSkewed, RetryableError
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
@@ -91,7 +91,7 @@ class Dispatcher:
         self._served: dict[Channel, dict[str, None]] = {channel: {} for channel in senders}
         self._attempts: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
-        self._skewed = True  # until its database has agreed with its clock
+        self._clock = TrustedClock()
 
     async def run(self, runtime: Runtime) -> None:
         """Dispatch until cancelled; then let running attempts finish."""
@@ -126,10 +126,7 @@ class Dispatcher:
     async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
         """Start the lanes that are due, if this process leads; returns when the next ones are due."""
         # A process whose clock is wrong, or whose schema does not fit its code, may be unable to record what it sends.
-        if self._skewed:
-            async with runtime.database.connection() as connection:
-                self._skewed = await ask_for_skew(connection, runtime.clock) is not None
-        leads = not self._skewed and await runtime.database.fits() and await lease.take()
+        leads = await self._clock.is_trusted(runtime) and await runtime.database.fits() and await lease.take()
         now = runtime.clock.now()
         async with lease.renewed() if leads else nullcontext(), runtime.database.connection() as connection:
             for channel, lanes in self._lanes.items():
@@ -179,7 +176,7 @@ class Dispatcher:
         except RETRYABLE as error:
             _log.warning("delivery_not_recorded", delivery_id=delivery.id, error=repr(error))
             if isinstance(error, ClockSkewed):
-                self._skewed = True
+                self._clock.refused()
             await asyncio.sleep(PAUSE_SECONDS)
         await self._senders[delivery.channel].settle(delivery.lane)
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 
-from muster_runtime.clock import Clock, skew
+from muster_runtime.clock import MAX_SKEW, Clock, skew
 from muster_runtime.database.connections import Connection
 from muster_runtime.errors import ClockSkewed
 
@@ -28,13 +28,13 @@ class Lock:
 LOCK = Lock()
 
 
-async def ask_for_skew(connection: Connection, clock: Clock) -> str | None:
+async def ask_for_skew(connection: Connection, clock: Clock, limit: timedelta = MAX_SKEW) -> str | None:
     """How a process's clock and its database's disagree; None where they may agree, or the clock is virtual."""
     if clock.virtual:
         return None
     sent = clock.now()
     server = await connection.fetchval("select clock_timestamp()")
-    return skew(sent, server, server, clock.now())
+    return skew(sent, server, server, clock.now(), limit)
 
 
 async def take(

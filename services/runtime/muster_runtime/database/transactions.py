@@ -18,7 +18,7 @@ from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
-from muster_runtime.database.schema import Compared, MigrationsPending, SchemaTooNew, compare
+from muster_runtime.database.schema import Compared, MigrationsMissing, MigrationsPending, SchemaTooNew, compare
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
 from muster_runtime.errors import RetryableError
@@ -202,7 +202,10 @@ class Database:
         if self._migrations is None or (self._compared is not None and self._compared.fits):
             return True
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            self._compared = await compare(connection, self._migrations)
+            try:
+                self._compared = await compare(connection, self._migrations)
+            except MigrationsMissing:  # readiness says so
+                return False
         return self._compared.fits
 
     async def _blame_schema(self, connection: Connection, error: Exception, before: Compared | None) -> None:

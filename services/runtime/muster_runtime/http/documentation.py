@@ -38,10 +38,10 @@ class DocumentedApi(FastAPI):
     """
 
     def openapi(self) -> dict[str, Any]:
-        """The document; it is made once."""
-        if self.openapi_schema is None:
-            _widen_integers(super().openapi())
-        return super().openapi()
+        """The document."""
+        document = super().openapi()
+        _widen_integers(document)
+        return document
 
 
 def _widen_integers(part: Any) -> None:

@@ -18,7 +18,7 @@ from muster_runtime.secrets import version_of
 
 log = structlog.get_logger(__name__)
 
-# Seconds after which keys are read again; the old ones stay in use until then.
+# Seconds after which keys are read again; the old ones stay in use until new ones have been read.
 MAX_AGE = 600.0
 
 # An attacker can name a new key in every request, so the issuer is asked for unknown keys at most this often.
@@ -70,7 +70,7 @@ class KeySource:
         return self._monotonic() - max(self._read_at, self._started_at)
 
     async def holding(self, kid: str | None) -> KeySet:
-        """The current keys, read again if `kid` is not among them.
+        """The current keys, after another read if `kid` is not among them; it may still be missing.
 
         Raises RetryableError if there are no keys, or if the issuer does not answer in time about an unknown `kid`.
         """

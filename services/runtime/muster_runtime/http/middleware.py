@@ -189,7 +189,7 @@ def _without_cookies(scope: Scope) -> Scope:
 def _check_head(scope: Scope) -> None:
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     if len(headers) > MAX_HEADERS or sum(len(n) + len(v) for n, v in headers) > MAX_HEADER_BYTES:
-        raise HTTPException(431, f"the headers must be at most {MAX_HEADERS}, and {MAX_HEADER_BYTES} bytes in all")
+        raise HTTPException(431, f"there must be at most {MAX_HEADERS} headers, of {MAX_HEADER_BYTES} bytes in all")
     if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
         raise HTTPException(414, f"a URL's path and query must have at most {MAX_TARGET_BYTES} bytes")
     names = [name for name, _ in headers]

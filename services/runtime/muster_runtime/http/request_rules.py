@@ -76,7 +76,7 @@ def check_rules(request: Request) -> None:
 
 
 def _refuse_unknown_or_repeated(request: Request, route: Any) -> None:
-    """Refuse unknown or repeated parameters. With two values, a proxy might use the last, and a service the first."""
+    """Refuse unknown or repeated parameters: no route takes a list, and a proxy might use another of the values."""
     known = sorted(_query_names(route.dependant))
     seen = set()
     for name, value in request.query_params.multi_items():

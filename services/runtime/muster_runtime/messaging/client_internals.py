@@ -1,4 +1,4 @@
-"""The parts of aiokafka and FastStream that we use but that are not public. Only client_closing uses others.
+"""The non-public parts of aiokafka and FastStream that we use. Only client_closing and bounded_decoding use others.
 
 Run tests/faults after every update of either library: it covers each of these.
 """

@@ -47,7 +47,7 @@ class Duties:
                 self.failed.set_exception(error)
 
     async def stop(self) -> None:
-        """Cancel all duties and wait for them to end; cancel those that continue again."""
+        """Cancel all duties and wait for them to end; cancel again those that continue."""
         self._stopping = True
         left = {*self._tasks}
         for seconds in ROUNDS_SECONDS:

@@ -150,7 +150,7 @@ async def test_a_clock_far_from_the_databases_writes_nothing(idle_probe: Running
     clock = ShiftedClock(offset)
     database = await Database.connect(idle_probe.access.api_dsn, "probe", clock)
     try:
-        with pytest.raises(ClockSkewed, match=r"the clock of this process says 20.*and that of Postgres 20"):
+        with pytest.raises(ClockSkewed, match=r"this process's clock reads 20.*and Postgres' reads 20"):
             async with database.write("NASA", context=CONTEXT) as uow:
                 await uow.connection.execute(EFFECT, "NASA")
         assert await idle_probe.admin.fetchval("select count(*) from effect") == 0
@@ -176,7 +176,7 @@ async def test_a_process_whose_clock_is_wrong_is_not_ready_and_waits_until_it_is
     await probe.admin.execute("insert into deadline values ('revoke', 'DOE', 'seat_1', $1)", NOON)
     reasons = await eventually(lambda: complaints(probe, "the consumer"))
     assert any(
-        reason.startswith("the clock of this process says 20") and "that of Postgres 20" in reason for reason in reasons
+        reason.startswith("this process's clock reads 20") and "Postgres' reads 20" in reason for reason in reasons
     )
     assert await probe.admin.fetchval("select count(*) from effect") == 0
     assert await probe.admin.fetchval("select count(*) from outbox") == 0

@@ -54,7 +54,7 @@ async def test_a_gap_parks_the_agency_and_no_other(probe: RunningService, eventu
     await probe.producer.put(at(first, 3), seat("NASA", "c"))
     await probe.publish(seat("DOE", "other"))
     await eventually(lambda: holds(effects(probe, "DOE"), ["other"]))
-    assert "sequence 2 was expected and 3 came" in await eventually(lambda: parked(probe, "NASA"))
+    assert "sequence 2 was expected, but 3 arrived" in await eventually(lambda: parked(probe, "NASA"))
     assert await effects(probe, "NASA") == ["a"]
 
 
@@ -87,7 +87,7 @@ async def test_a_higher_epoch_that_skips_is_a_gap_until_it_is_accepted(
     late = at(first._replace(agency_id="NASA", epoch=epoch), sequence)
     await probe.producer.put(late, seat("NASA", "restored"))
     reason = await eventually(lambda: parked(probe, "NASA"))
-    assert f"sequence {expected} was expected and {sequence} came" in reason
+    assert f"sequence {expected} was expected, but {sequence} arrived" in reason
     gap = {"waiting": sequence, "reason": "lost with the old server"}
     accepted = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=gap)
     assert accepted.status_code == 200

@@ -37,7 +37,7 @@ async def test_an_issuer_that_hangs_is_a_warning_while_there_are_keys(
         async def warned() -> bool:
             status, reasons, warnings = await health(probe)
             assert not any("issuer" in reason for reason in reasons)
-            return status == 200 and any("issuer of tokens cannot be read" in warning for warning in warnings)
+            return status == 200 and any("token issuer's keys cannot be read" in warning for warning in warnings)
 
         await eventually(warned)
         await eventually(lambda: _age_of_keys() > keys.READ_SECONDS)
@@ -57,7 +57,7 @@ async def test_a_process_that_never_had_keys_is_not_ready_and_says_why(
         probe = await run_service(build, Settings, roles=frozenset(), oidc_jwks=issuer.url)
         status, reasons, _ = await health(probe)
         assert status == 503
-        assert any("issuer of tokens" in reason for reason in reasons)
+        assert any("token issuer" in reason for reason in reasons)
         assert (await probe.client.get("/v1/streams")).status_code == 503
         issuer.manner = "answer"
         await eventually(lambda: _is_well(probe))

@@ -70,7 +70,7 @@ async def test_while_all_places_are_taken_readiness_says_so_and_an_operator_is_s
         ready = await client.get("/health/ready")
         assert (ready.status_code, ready.json()["reasons"]) == (
             503,
-            [f"requests are refused: all {SLOTS} places are taken"],
+            [f"requests are refused: all {SLOTS} request slots are in use"],
         )
         assert (await client.get("/health/live")).status_code == 200
         for agency, status in (("NASA", 429), (EVERY_AGENCY, 200)):

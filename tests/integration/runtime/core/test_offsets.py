@@ -179,7 +179,7 @@ async def test_a_stream_that_is_parked_for_a_gap_goes_on_when_the_missing_events
     await probe.producer.put(at(first, 7), seat("NASA", "7"))
     await probe.producer.put(at(first, 3), seat("NASA", "3"))
     await eventually(lambda: have(probe, "NASA", "1", "2", "3", "4", "5"))
-    await eventually(lambda: waits(probe, 1, "gap: sequence 6 was expected and 7 came"))
+    await eventually(lambda: waits(probe, 1, "gap: sequence 6 was expected, but 7 arrived"))
     await probe.producer.put(at(first, 6), seat("NASA", "6"))
     await eventually(lambda: have(probe, "NASA", "1", "2", "3", "4", "5", "6", "7"))
     await eventually(lambda: flows(probe, "NASA"))
@@ -243,7 +243,7 @@ async def test_a_full_stream_takes_the_event_that_fills_its_gap_though_more_foll
     (first,) = await probe.publish(seat("NASA", "1"))
     for sequence in (3, 4, 5):
         await probe.producer.put(at(first, sequence), seat("NASA", f"{sequence}"))
-    await eventually(lambda: waits(probe, 3, "gap: sequence 2 was expected and 3 came"))
+    await eventually(lambda: waits(probe, 3, "gap: sequence 2 was expected, but 3 arrived"))
     async with probe.admin.transaction():
         await probe.admin.execute("select lock_agencies('{NASA}')")  # so that they come in one batch
         for sequence in (2, 6, 8, 7):
@@ -267,7 +267,7 @@ async def test_a_gap_that_an_operators_replay_meets_is_noted_before_the_next_rec
         await eventually(lambda: queues(probe, 1))
         await probe.producer.put(at(first, 4), seat("NASA", "4"))
         await eventually(lambda: queues(probe, 2))
-    assert (await replay).json() == {"parked": True, "reason": "gap: sequence 4 was expected and 5 came"}
+    assert (await replay).json() == {"parked": True, "reason": "gap: sequence 4 was expected, but 5 arrived"}
     await eventually(lambda: have(probe, "NASA", "1", "3", "4", "5"))
     await eventually(lambda: flows(probe, "NASA"))
 

@@ -184,7 +184,7 @@ async def test_to_discard_a_record_does_not_accept_the_gap_before_it(
     await eventually(lambda: waiting(probe, 2))
     await discard(probe, "NASA")
     replayed = (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json()
-    assert "sequence 2 was expected and 8 came" in replayed["reason"]
+    assert "sequence 2 was expected, but 8 arrived" in replayed["reason"]
     audited = await probe.admin.fetchval("select after from audit where command = 'DiscardParkedRecord'")
     assert f'"event_id": "{late.id}"' in audited
 

@@ -82,7 +82,7 @@ async def test_a_database_is_compared_and_waited_for(databases: Databases, newer
             UNREACHABLE,
             "MUSTER_POSTGRES_API_DSN: Postgres cannot be queried: ",
         ),
-        ("postgresql://probe_api:[x@host/muster", BAD_INPUT, "MUSTER_POSTGRES_API_DSN is not an address of Postgres"),
+        ("postgresql://probe_api:[x@host/muster", BAD_INPUT, "MUSTER_POSTGRES_API_DSN is not a valid Postgres DSN"),
     ],
 )
 async def test_why_a_database_cannot_be_compared(newer: Schema, dsn: str, status: int, said: str) -> None:
@@ -124,7 +124,7 @@ async def test_a_schema_that_has_contracted_is_too_new(
     await eventually(lambda: ready(probe))
     await probe.admin.execute(INSERT, CONTRACTING)
     head = Schema("probe", MIGRATIONS).head
-    reason = f"the schema is too new: {CONTRACTING} changed what this process uses, which knows {head}"
+    reason = f"the schema is too new: {CONTRACTING} changed what this process uses; it knows up to {head}"
     await eventually(lambda: not_ready(probe, reason))
     # It still says what waits.
     await write(probe, "GSA", "a")

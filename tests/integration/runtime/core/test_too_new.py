@@ -1,6 +1,6 @@
 """A schema that does not fit the code: no event and no deadline is blamed for an error, and no alert ends."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer import pausing
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.messaging.kafka_topics import KafkaTopics
+from muster_runtime.messaging.parking import StreamBlocked
 from muster_runtime.messaging.record_reader import Record
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.observability.telemetry import LAG
@@ -50,6 +51,18 @@ def paused(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
 def has_waited(paused: CapturingLogger, agency_id: str, excuse: str) -> bool:
     reasons = [call.kwargs["reason"] for call in paused.calls if call.args == ("partition_paused",)]
     return any(f"of {agency_id} waits: {excuse}" in reason for reason in reasons)
+
+
+@pytest.fixture
+async def applier(idle_probe: RunningService) -> AsyncIterator[Applier]:
+    database = await Database.connect(idle_probe.access.worker_dsn, "probe", idle_probe.clock, migrations=MIGRATIONS)
+    handlers: dict[type[Event], EventHandler] = {SeatAssigned: keep_seats, AgencyWithdrawn: answer_withdrawals}
+    yield Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
+    await database.close()
+
+
+def named(blocked: Sequence[StreamBlocked]) -> list[tuple[str, str]]:
+    return [(stream.topic, stream.agency_id) for stream in blocked]
 
 
 def received(event: Event, sequence: int) -> Record:
@@ -146,32 +159,27 @@ async def test_a_worthless_record_that_waits_in_a_stream_waits_for_no_schema(
 
 
 async def test_what_breaks_a_newer_rule_stops_neither_other_agencies_nor_its_agencys_other_topics(
-    idle_probe: RunningService,
+    applier: Applier, idle_probe: RunningService
 ) -> None:
-    """Neither as it arrives nor where it has waited in a parked stream."""
-    database = await Database.connect(idle_probe.access.worker_dsn, "probe", idle_probe.clock, migrations=MIGRATIONS)
-    handlers: dict[type[Event], EventHandler] = {SeatAssigned: keep_seats, AgencyWithdrawn: answer_withdrawals}
-    applier = Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
+    await idle_probe.admin.execute(REMEMBER, CONTRACTING)
+    await idle_probe.admin.execute("alter table effect add constraint newer check (seat_id <> 'd')")
+    withdrawn = AgencyWithdrawn(agency_id="EPA", enrollment_id="enr_1", reason="", withdrawn_at=NOON)
+    records = [received(seat("EPA", "d"), 1), received(withdrawn, 1), received(seat("DOE", "a"), 1)]
+    assert named(await applier.apply(records)) == [(SeatAssigned.topic, "EPA")]
+    assert await effects(idle_probe, "DOE") == ["a"]
+    assert await idle_probe.admin.fetchval("select agency_id from outbox") == "EPA"
+
+
+async def test_what_waited_in_a_parked_stream_and_breaks_a_newer_rule_stops_no_other_agency(
+    applier: Applier, idle_probe: RunningService
+) -> None:
     assert await applier.apply([received(seat("NASA", "a"), 1), received(seat("NASA", "c"), 3)]) == []
     assert await parked(idle_probe, "NASA")
     await idle_probe.admin.execute(REMEMBER, CONTRACTING)
-    await idle_probe.admin.execute("alter table effect add constraint newer check (seat_id not in ('c', 'd'))")
-    withdrawn = AgencyWithdrawn(agency_id="EPA", enrollment_id="enr_1", reason="", withdrawn_at=NOON)
-    blocked = await applier.apply(
-        [
-            received(seat("NASA", "b"), 2),  # what waits for it breaks the rule
-            received(seat("EPA", "d"), 1),
-            received(withdrawn, 1),
-            received(seat("DOE", "a"), 1),
-        ]
-    )
-    await database.close()
-    assert sorted((each.topic, each.agency_id) for each in blocked) == [
-        (SeatAssigned.topic, "EPA"),
-        (SeatAssigned.topic, "NASA"),
-    ]
+    await idle_probe.admin.execute("alter table effect add constraint newer check (seat_id <> 'c')")
+    blocked = await applier.apply([received(seat("NASA", "b"), 2), received(seat("DOE", "a"), 1)])
+    assert named(blocked) == [(SeatAssigned.topic, "NASA")]
     assert await effects(idle_probe, "DOE") == ["a"]
-    assert await idle_probe.admin.fetchval("select agency_id from outbox") == "EPA"
 
 
 async def test_a_gauge_that_cannot_be_read_keeps_its_value(probe: RunningService, eventually: Eventually) -> None:

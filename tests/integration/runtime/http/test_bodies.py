@@ -25,7 +25,7 @@ async def test_a_body_that_comes_too_slowly_is_given_up(sample: Sample, monkeypa
     monkeypatch.setattr(exchange, "BODY_SECONDS", 0.2)
     reply = await sample.client.post(NOTES, content=trickle(3), headers=JSON)
     assert (reply.status_code, reply.json()["title"]) == (408, "The body arrived too slowly")
-    assert "must arrive at 16384 bytes per second" in reply.json()["detail"]
+    assert "must average 16384 bytes per second" in reply.json()["detail"]
 
 
 async def test_one_tenant_cannot_fill_the_memory_with_bodies(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ async def test_readiness_says_that_the_process_is_full(sample: Sample) -> None:
     admission.requests.take("NASA")
     admission.requests.take("DOE")
     admission.note_refused()
-    assert admission.reasons == ["requests are refused: all 2 places are taken"]
+    assert admission.reasons == ["requests are refused: all 2 request slots are in use"]
 
 
 @pytest.mark.parametrize(

@@ -126,15 +126,15 @@ async def test_a_query_parameter_that_is_given_twice_is_refused(sample: Sample) 
 async def test_a_rule_is_told_in_plain_words(sample: Sample) -> None:
     body = {"text": 7, "color": "red", "copies": 10, "author": {}}
     refused = problem(await sample.client.post(NOTES, json=body), 422)
-    assert refused["detail"] == "text: 7 is invalid: must be text (and 3 more)"
+    assert refused["detail"] == "text: 7 is invalid: must be a string (and 3 more)"
     assert {error["field"]: error["rule"] for error in refused["errors"]} == {
-        "text": "must be text",
+        "text": "must be a string",
         "copies": "must be at most 9",
         "author.name": "is required",
         "color": "must be left out: there is no such field",
     }
     listed = problem(await sample.client.post(NOTES, json={"text": ["a", None]}), 422)
-    assert listed["detail"] == 'text: ["a", null] is invalid: must be text'
+    assert listed["detail"] == 'text: ["a", null] is invalid: must be a string'
     assert listed["errors"][0]["value"] == '["a", null]'
     missing = problem(await sample.client.post(NOTES, json={}), 422)
     assert missing["detail"] == "text: is required"

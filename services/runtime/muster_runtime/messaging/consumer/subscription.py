@@ -15,7 +15,7 @@ from muster_runtime.messaging.client_internals import Subscriber, batch_subscrib
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer.polling import Poller
 
-# A limit on memory: the client keeps what it fetched of each partition, decompressed, until it is applied.
+# The most that a fetch takes of a partition, compressed. It stays in memory, decompressed, until it is applied.
 PARTITION_FETCH_BYTES = 160 * 1024
 
 # How long a dead member keeps its partitions: the shortest of these that the broker allows. A broker refuses sessions
