@@ -172,7 +172,7 @@ async def test_one_that_waits_for_its_next_attempt_can_be_hurried(notify: Notify
     behind = next(d for d in await notify.deliveries(channel="webhook") if d["attempts"] == 0)
     client = notify.service.client
     answer = await client.post(f"/v1/agencies/NASA/deliveries/{behind['delivery_id']}/retry")
-    assert (answer.status_code, "waits behind" in answer.json()["detail"]) == (409, True)
+    assert (answer.status_code, "is waiting behind" in answer.json()["detail"]) == (409, True)
     receiver.answer = lambda _: 200
     answer = await client.post(f"/v1/agencies/NASA/deliveries/{waiting['delivery_id']}/retry")
     assert answer.status_code == 200
