@@ -34,6 +34,7 @@ LOOKING = (
     "usage-behind.md",
     "outbox-stuck.md",
     "deadlines-late.md",
+    "deliveries-late.md",
     "audit-finding.md",
     "purge-overdue.md",
     "issuer-silent.md",

@@ -1,6 +1,6 @@
 """Builds entitlements from its parts."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from muster_contracts.entitlements import (
@@ -85,7 +85,7 @@ def make_retentions(settings: EntitlementsSettings) -> list[Retention]:
     ]
 
 
-async def _warnings(connection: Connection) -> list[str]:
+async def _warnings(connection: Connection, _now: datetime) -> list[str]:
     await count_waiting_agencies(connection)
     return await parked_usage.warnings(connection)
 

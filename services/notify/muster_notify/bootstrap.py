@@ -1,7 +1,7 @@
 """Builds notify from its parts."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from muster_contracts.notify import NotifyAuditSealed, WebhookEndpointDisabled
 from muster_notify.adapters.addresses import AddressPolicy
@@ -18,6 +18,7 @@ from muster_notify.settings import NotifySettings
 from muster_notify.subscriptions import SUBSCRIPTIONS
 from muster_notify.workers import replayer
 from muster_notify.workers.dispatcher import Dispatcher
+from muster_notify.workers.overdue import measure_overdue
 from muster_notify.workers.rebuild import Directory
 from muster_notify.workers.resealer import Resealer, nothing_due
 from muster_runtime.database.connections import Connection
@@ -38,8 +39,9 @@ def build(settings: NotifySettings | None = None) -> Service:
     )
     resealer = Resealer(vault)
 
-    async def warnings(connection: Connection) -> Sequence[str]:
-        return [*await disabled_warnings(connection), *resealer.warnings]
+    async def warnings(connection: Connection, now: datetime) -> Sequence[str]:
+        await measure_overdue(connection, now)
+        return [*await disabled_warnings(connection), *resealer.warnings, *dispatcher.clock.warnings]
 
     return Service(
         name=SCHEMA.name,

@@ -79,7 +79,7 @@ def skew(
 def _disagreement(process: datetime, server: datetime) -> str:
     return (
         f"this process's clock reads {_text(process)} and Postgres' reads {_text(server)}; they may differ by "
-        f"{MAX_SKEW.total_seconds():g} s at most, and nothing is written until they agree: synchronize both with NTP"
+        f"at most {MAX_SKEW.total_seconds():g} s, or nothing is written: synchronize both with NTP"
     )
 
 

@@ -70,8 +70,8 @@ class Service:
     retentions: Sequence[Retention] = ()
     projections: Mapping[str, OpenProjection] = field(default_factory=dict)
     """Projections that `rebuild NAME` rebuilds from the topics."""
-    warnings: Callable[[Connection], Awaitable[Sequence[str]]] | None = None
-    """Problems that do not stop the service; readiness and `muster status` show them."""
+    warnings: Callable[[Connection, datetime], Awaitable[Sequence[str]]] | None = None
+    """Problems at an instant that do not stop the service; readiness and `muster status` show them."""
     epoch_raised: Callable[[Connection, int], Awaitable[None]] | None = None
     """Runs in the transaction that raises the epoch: what callers saw of lost commits must not be assigned again."""
     identity: Callable[[Connection], Awaitable[str | None]] | None = None

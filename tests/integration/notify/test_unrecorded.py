@@ -9,6 +9,7 @@ from structlog.testing import CapturingLogger
 from muster_notify.bootstrap import build
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import dispatcher, trusted_clock
+from muster_notify.workers.trusted_clock import TrustedClock
 from muster_runtime.database.locks import ask_for_skew
 from tests.integration.notify.conftest import Notify, reinstated
 from tests.integration.notify.receiver import Receiver, Request
@@ -102,6 +103,7 @@ async def test_a_result_that_one_agency_cannot_record_gives_its_slot_to_others(
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """How the database's clock disagreed each time that notify asked; it asks again without a pause."""
+    monkeypatch.setattr(trusted_clock, "CHECK_SECONDS", 0)
     monkeypatch.setattr(trusted_clock, "REST_SECONDS", 0)
     answers = []
 
@@ -126,11 +128,17 @@ async def test_a_process_whose_clock_goes_wrong_sends_nothing_again_until_it_is_
     receiver.delay = shift
     await notify.service.publish(reinstated(), time=clock.now())
     await eventually(lambda: failures(log))
+    await eventually(lambda: _dispatch_lease_is_free(notify))
     before = len(checks)
     await eventually(lambda: len(checks) > before + 3)
-    await eventually(lambda: _dispatch_lease_is_free(notify))
-    assert all("ClockSkewed" in error for error in failures(log))
+    assert None not in checks[-3:]
+    assert all("ClockSkewed" in error or "LeaseOver" in error for error in failures(log))
     assert len(receiver.requests) == 1
+    health = (await notify.get("/health/ready")).json()
+    assert [warning for warning in health["warnings"] if "no delivery is sent: this process's clock reads" in warning]
+    metrics = (await notify.get("/metrics")).text
+    overdue = next(line for line in metrics.splitlines() if line.startswith("muster_delivery_overdue_seconds{"))
+    assert float(overdue.split()[-1]) > 1
 
     receiver.delay = None
     clock.offset = timedelta()
@@ -138,22 +146,37 @@ async def test_a_process_whose_clock_goes_wrong_sends_nothing_again_until_it_is_
     assert len(receiver.requests) == 2
 
 
-async def test_a_process_that_starts_with_a_wrong_clock_sends_nothing_until_it_is_set_right(
-    run_service: ServiceRunner, receiver: Receiver, checks: list[str | None]
+async def test_a_leader_whose_clock_goes_back_leaves_the_lease_to_others(
+    run_service: ServiceRunner, receiver: Receiver
 ) -> None:
-    """What is due was recorded by another process. Half of the skew that a write may have is too much, too."""
-    clock = ShiftedClock(timedelta(seconds=0.8))
+    """Nothing would seem due to it until the time has passed again."""
+    clock = ShiftedClock(timedelta())
     notify = Notify(await run_service(build, NotifySettings, clock=clock, webhook_allow_private=True))
     await notify.add_webhook(receiver.url)
     await notify.service.publish(reinstated(), time=clock.now())
-    await notify.until(channel="webhook", state="pending")
-    before = len(checks)
-    await eventually(lambda: len(checks) > before + 3)
-    assert receiver.requests == []
-
-    clock.offset = timedelta()
     await notify.until(channel="webhook", state="delivered")
-    assert len(receiver.requests) == 1
+    clock.offset = timedelta(seconds=-60)
+    await eventually(lambda: _dispatch_lease_is_free(notify))
+
+
+async def test_a_clock_that_was_refused_must_agree_better_for_a_while(
+    run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trusted_clock, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(trusted_clock, "REST_SECONDS", 0)
+    clock, trusted = ShiftedClock(timedelta()), TrustedClock()
+    service = await run_service(build, NotifySettings, clock=clock, roles=frozenset())
+
+    async def is_trusted(off_seconds: float) -> bool:
+        clock.offset = timedelta(seconds=off_seconds)
+        return await trusted.is_trusted(service.runtime)
+
+    assert [await is_trusted(off) for off in (5, -5, 0.8, 5)] == [False, False, True, False]
+    trusted.refuse("they disagree")
+    assert [await is_trusted(off) for off in (0.8, -0.8, 0.2)] == [False, False, True]
+    monkeypatch.setattr(trusted_clock, "STRICT_SECONDS", 0)
+    trusted.refuse("they disagree")
+    assert await is_trusted(0.8)
 
 
 async def test_a_refused_process_leaves_the_lease_to_others_even_if_the_clocks_seem_to_agree(

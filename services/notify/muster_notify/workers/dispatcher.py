@@ -33,7 +33,7 @@ from muster_runtime.canceling import is_canceled
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, ONE_AGENCYS, RETRYABLE, Database
 from muster_runtime.errors import ClockSkewed, RetryableError
-from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
+from muster_runtime.messaging.lease import RENEW_SECONDS, WORK_SECONDS, Lease
 from muster_runtime.service import Runtime
 from muster_runtime.slots import Slots
 
@@ -91,7 +91,7 @@ class Dispatcher:
         self._served: dict[Channel, dict[str, None]] = {channel: {} for channel in senders}
         self._attempts: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
-        self._clock = TrustedClock()
+        self.clock = TrustedClock()
 
     async def run(self, runtime: Runtime) -> None:
         """Dispatch until cancelled; then let running attempts finish."""
@@ -101,7 +101,9 @@ class Dispatcher:
             while not is_canceled():
                 self._forget_finished_lanes()
                 try:
-                    await self._rest(runtime, await self._start_lanes(runtime, lease))
+                    async with asyncio.timeout(WORK_SECONDS):
+                        due_at = await self._start_lanes(runtime, lease)
+                    await self._rest(runtime, due_at)
                 except RETRYABLE as error:
                     _log.warning("dispatch_failed", error=repr(error))
                     if not is_canceled():
@@ -118,7 +120,7 @@ class Dispatcher:
         It does not ask the database, which may be what is away.
         """
         while True:
-            await asyncio.sleep(lease.seconds_left or RENEW_SECONDS)
+            await asyncio.sleep(min(lease.seconds_left or RENEW_SECONDS, RENEW_SECONDS))
             if not lease.is_held:
                 for attempt in self._attempts:
                     attempt.cancel()
@@ -126,7 +128,7 @@ class Dispatcher:
     async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
         """Start the lanes that are due, if this process leads; returns when the next ones are due."""
         # A process whose clock is wrong, or whose schema does not fit its code, may be unable to record what it sends.
-        leads = await self._clock.is_trusted(runtime) and await runtime.database.fits() and await lease.take()
+        leads = await self.clock.is_trusted(runtime) and await runtime.database.fits() and await lease.take()
         now = runtime.clock.now()
         async with lease.renewed() if leads else nullcontext(), runtime.database.connection() as connection:
             for channel, lanes in self._lanes.items():
@@ -175,8 +177,6 @@ class Dispatcher:
                 delivery = following
         except RETRYABLE as error:
             _log.warning("delivery_not_recorded", delivery_id=delivery.id, error=repr(error))
-            if isinstance(error, ClockSkewed):
-                self._clock.refused()
             await asyncio.sleep(PAUSE_SECONDS)
         await self._senders[delivery.channel].settle(delivery.lane)
 
@@ -211,8 +211,10 @@ class Dispatcher:
     def _gives_up(self, lease: Lease, state: RetryCallState) -> bool:
         """Whether to record a result no longer: the attempt will be repeated."""
         error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, ClockSkewed):
+            self.clock.refuse(str(error))  # so the lease ends
         is_overdue = isinstance(error, ONE_AGENCYS) and (state.seconds_since_start or 0) > RECORD_SECONDS
-        return is_overdue or isinstance(error, ClockSkewed) or self._stopping or not lease.is_held
+        return is_overdue or self._stopping or not lease.is_held
 
     async def _record(
         self, runtime: Runtime, delivery: Delivery, outcome: Outcome, step: Progress, milliseconds: int

@@ -1,32 +1,48 @@
 """Whether the database will record what this process dates: a delivery that it cannot record is sent again."""
 
 import time
+from collections.abc import Sequence
 
 from muster_runtime.clock import MAX_SKEW
 from muster_runtime.database.locks import ask_for_skew
 from muster_runtime.messaging.lease import LEASE_SECONDS
 from muster_runtime.service import Runtime
 
-# How long after a refusal the clock is checked again: by then, another process has taken the lease.
+# How often the clock is compared with the database's.
+CHECK_SECONDS = LEASE_SECONDS
+
+# How long after a refusal the clock is not compared: by then, another process has taken the lease.
 REST_SECONDS = 2 * LEASE_SECONDS
+
+# How long after a refusal the clocks may differ only half as much: a slow reply hides a part of a skew.
+STRICT_SECONDS = 600.0
 
 
 class TrustedClock:
-    """The process's clock, trusted once the database's agrees with it, until the database refuses a write for it."""
+    """The process's clock, trusted while the database's agrees with it and no write was refused for it."""
 
     def __init__(self) -> None:
-        self._trusted = False
+        self._disagreement: str | None = None
         self._check_at = 0.0
+        self._strict_until = 0.0
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Why nothing is sent, for people."""
+        return [f"no delivery is sent: {self._disagreement}"] if self._disagreement else []
 
     async def is_trusted(self, runtime: Runtime) -> bool:
-        """Whether to send. The check allows half the skew that a write may have, so that whoever passes can write."""
-        if not self._trusted and time.monotonic() >= (check_at := self._check_at):
+        """Whether to send."""
+        now = time.monotonic()
+        if now >= (check_at := self._check_at):
+            limit = MAX_SKEW / 2 if now < self._strict_until else MAX_SKEW
             async with runtime.database.connection() as connection:
-                agrees = await ask_for_skew(connection, runtime.clock, MAX_SKEW / 2) is None
-            self._trusted = agrees and self._check_at == check_at  # a lane may have been refused meanwhile
-        return self._trusted
+                found = await ask_for_skew(connection, runtime.clock, limit)
+            if self._check_at == check_at:  # else a write was refused meanwhile
+                self._disagreement, self._check_at = found, now + CHECK_SECONDS
+        return self._disagreement is None
 
-    def refused(self) -> None:
-        """Note that the database has refused a write for this process's clock."""
-        self._trusted = False
-        self._check_at = time.monotonic() + REST_SECONDS
+    def refuse(self, disagreement: str) -> None:
+        """Trust the clock no longer, because the database has refused a write for it."""
+        now = time.monotonic()
+        self._disagreement, self._check_at, self._strict_until = disagreement, now + REST_SECONDS, now + STRICT_SECONDS

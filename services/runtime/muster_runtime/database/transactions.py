@@ -215,7 +215,10 @@ class Database:
         """
         if self._migrations is None:
             return
-        self._compared = await compare(connection, self._migrations)
+        try:
+            self._compared = await compare(connection, self._migrations)
+        except MigrationsMissing:  # readiness says so
+            return
         for compared in (self._compared, before):
             if compared is not None and (misfit := compared.misfit(error)):
                 raise misfit from error

@@ -10,6 +10,7 @@ import asyncpg
 import structlog
 from aiokafka.errors import KafkaError
 
+from muster_runtime.clock import MAX_SKEW
 from muster_runtime.database.commits import COMMIT_SECONDS, STANDBY_GONE
 from muster_runtime.database.locks import ask_for_skew
 from muster_runtime.database.schema import MigrationsMissing, Schema
@@ -108,8 +109,10 @@ class Monitor:
         try:
             # The pool waits that long again to take the connection back.
             async with asyncio.timeout(PATIENCE_SECONDS), pool.acquire(timeout=PATIENCE_SECONDS) as connection:
-                skewed = await ask_for_skew(connection, self._runtime.clock)
-                reasons += [skewed] if skewed else []
+                if skewed := await ask_for_skew(connection, self._runtime.clock):
+                    reasons.append(skewed)
+                elif skewed := await ask_for_skew(connection, self._runtime.clock, MAX_SKEW / 2):
+                    warnings.append(skewed)
                 pending = await _is_pending(self._schema, connection, reasons, warnings)
                 if not pending:  # else tables and columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
@@ -133,7 +136,7 @@ class Monitor:
                     if deadlines:
                         warnings.append(f"parked deadlines: {deadlines} (muster deadlines list --service {service})")
                     if self._runtime.service.warnings is not None:
-                        warnings += await self._runtime.service.warnings(connection)
+                        warnings += await self._runtime.service.warnings(connection, self._runtime.clock.now())
             if not pending and await self._disk_is_full():
                 reasons.append("Postgres' disk is full")
         except asyncpg.SyntaxOrAccessError:

@@ -184,7 +184,11 @@ async def test_a_process_whose_clock_is_wrong_is_not_ready_and_waits_until_it_is
     clock.offset = timedelta()
     await eventually(lambda: probe.admin.fetchval("select count(*) from effect"))
     await eventually(lambda: answers(probe, 2))
-    assert (await probe.client.get("/health/ready")).status_code == 200
+    health = await probe.client.get("/health/ready")
+    assert (health.status_code, "clock" in str(health.json()["warnings"])) == (200, False)
+    clock.offset = offset / abs(offset.total_seconds()) * 0.8
+    health = await probe.client.get("/health/ready")
+    assert (health.status_code, "clock" in str(health.json()["warnings"])) == (200, True)
 
 
 async def test_a_sandboxs_clock_does_not_follow_a_move_back(probe: RunningService, eventually: Eventually) -> None:
