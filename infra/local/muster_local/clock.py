@@ -56,7 +56,7 @@ def advance(
 ) -> None:
     """Advance the clock, stopping at every instant when something is due, and print each instant.
 
-    Then the clock stays at the last instant, also across restarts, until you advance it again.
+    The clock then stays at the last instant, even across restarts, until you advance it again.
     """
     if to is None and by is None:
         raise BadInput("give either --to or --by")

@@ -38,7 +38,7 @@ def postgres(
         Path | None, typer.Option(envvar="POSTGRES_PASSWORD_FILE", help="The file with the superuser's password.")
     ] = None,
     password: Annotated[
-        str, typer.Option(envvar="POSTGRES_PASSWORD", help="The superuser's password, without a file.")
+        str, typer.Option(envvar="POSTGRES_PASSWORD", help="The superuser's password, if it is not in a file.")
     ] = "",
     certificate: Annotated[
         Path | None, typer.Option(envvar="TLS_CERTIFICATE", help="The server's certificate, PEM.")
@@ -75,7 +75,9 @@ def kafka(
         list[str],
         typer.Option(envvar="KAFKA_VOTERS", metavar="NODE@HOST:PORT", help="A controller of the cluster. Repeatable."),
     ] = [],  # noqa: B006
-    cluster_id: Annotated[str, typer.Option(envvar="KAFKA_CLUSTER_ID", help="The same for all nodes.")] = "",
+    cluster_id: Annotated[
+        str, typer.Option(envvar="KAFKA_CLUSTER_ID", help="The cluster's ID, the same for all nodes.")
+    ] = "",
     heap: Annotated[str, typer.Option(envvar="KAFKA_HEAP", help="Java's -Xmx.")] = "512m",
     keystore: Annotated[
         Path | None, typer.Option(envvar="TLS_KEYSTORE", help="Certificate and key, PEM; the subject is CN=broker.")

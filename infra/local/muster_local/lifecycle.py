@@ -26,7 +26,8 @@ SecureOption = Annotated[
     bool | None,
     typer.Option(
         "--secure/--no-secure",
-        help="Create the stack with or without TLS, passwords, ACLs, and an identity provider. It cannot be changed.",
+        help="Create the stack with or without TLS, passwords, ACLs, and an identity provider. You cannot change it "
+        "later.",
         show_default=False,
     ),
 ]

@@ -29,7 +29,7 @@ _UNTIL = typer.Option(metavar="INSTANT", help="The exclusive end, with a UTC off
 @app.command("list")
 @on_target()
 async def list_(target: Target) -> Answer:
-    """List the agencies of the register."""
+    """List the agencies in the register."""
     async with target.service(_SERVICE, "read") as service:
         items = [item async for item in service.items("/v1/agencies")]
     rows = [
@@ -43,7 +43,7 @@ async def list_(target: Target) -> Answer:
 @app.command()
 @on_target()
 async def show(target: Target, agency: Agency) -> Answer:
-    """Show an agency, its latest enrollment with the conditions that it does not meet, and its authorizations."""
+    """Show an agency, its latest enrollment with any unmet conditions, and its authorizations."""
     async with target.service(_SERVICE, "read") as service:
         found = await service.get(agency_path(agency))
         enrollment = await service.get(f"{agency_path(agency)}/enrollment")
@@ -82,8 +82,8 @@ async def enroll(
         list[str] | None,
         typer.Option(
             metavar="AGENCY",
-            help="An agency that this one continues, as after a split or a merger: what it has used of a trial counts "
-            "as used. Repeat the option for several.",
+            help="An agency that this one continues, as after a split or a merger: the trial time that it has used "
+            "counts as used. Repeatable.",
         ),
     ] = None,
 ) -> Answer:
@@ -109,7 +109,7 @@ async def authorize(
     valid_from: Annotated[str, _FROM],
     valid_until: Annotated[str, _UNTIL],
     issuer: Annotated[str, typer.Option(help="Who issued it.")] = "GSA",
-    product: Annotated[str, typer.Option(help="What it is for.")] = "frontier-assistant",
+    product: Annotated[str, typer.Option(help="The product that it covers.")] = "frontier-assistant",
 ) -> Answer:
     """Record an authorization to use (ATU) that was issued to an agency."""
     body = {

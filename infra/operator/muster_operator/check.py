@@ -55,9 +55,9 @@ async def check(
     ] = 30.0,
     services: ServicesOption = None,
 ) -> Answer:
-    """Compare where every stream ends on Kafka with its producer and with every consumer.
+    """Compare the end of every stream on Kafka with the positions of its producer and of every consumer.
 
-    It reads the topics from the beginning to their current end. The exit status is 1 unless every stream is complete.
+    It reads the topics from the beginning to their current ends. The exit status is 1 unless every stream is complete.
     """
     target.require("admin_dsn", "kafka")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

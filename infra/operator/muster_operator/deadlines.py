@@ -39,7 +39,7 @@ async def list_(target: Target, service: ServiceOption = None) -> Answer:
 @app.command()
 @on_target()
 async def retry(target: Target, kind: Kind, agency: Agency, subject: Subject, service: ServiceOption = None) -> Answer:
-    """Handle a parked deadline now, as of its due instant. The exit status is 1 if it stays parked."""
+    """Handle a parked deadline now, as of its due time. The exit status is 1 if it stays parked."""
     async with target.services(service) as services:
         each, name = await _one(services, kind, agency, subject)
         reply = await each.post(f"{PATH}/retry", name)
@@ -51,7 +51,7 @@ async def retry(target: Target, kind: Kind, agency: Agency, subject: Subject, se
 async def discard(
     target: Target, kind: Kind, agency: Agency, subject: Subject, reason: Reason, service: ServiceOption = None
 ) -> Answer:
-    """Discard a parked deadline, permanently: it never takes effect."""
+    """Permanently discard a parked deadline: it never takes effect."""
     async with target.services(service) as services:
         each, name = await _one(services, kind, agency, subject)
         await each.post(f"{PATH}/discard", {**name, "reason": reason})

@@ -50,7 +50,7 @@ RuleOption = Annotated[
 @on_target()
 async def show(
     target: Target,
-    as_toml: Annotated[bool, typer.Option("--toml", help="Print a file for `plan` and `apply`.")] = False,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print it as a TOML file for `plan` and `apply`.")] = False,
 ) -> Answer:
     """Show the newest published version, and how many agencies do not have it yet."""
     async with target.service(_SERVICE, "read") as service:
@@ -88,7 +88,7 @@ async def draft(target: Target) -> Answer:
 @app.command()
 @on_target()
 async def plan(target: Target, file: File, rule: RuleOption) -> Answer:
-    """Show who would gain, lose, or be above a quota if a file were published now. Change nothing."""
+    """Show who would gain, lose, or be above a quota if a file were published now. It changes nothing."""
     features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate") as service:
         planned = await _plan(service, rule.value, features)
@@ -102,7 +102,7 @@ async def apply(
     file: File,
     rule: RuleOption,
     allow_below_use: Annotated[
-        bool, typer.Option("--allow-below-use", help="Lower quotas at once even below what is used in this period.")
+        bool, typer.Option("--allow-below-use", help="Lower quotas at once, even below the use in the current period.")
     ] = False,
 ) -> Answer:
     """Propose a file as the next version, unless it equals the current one. Another person must approve it."""

@@ -35,7 +35,7 @@ class Mode(StrEnum):
 @app.command("list")
 @on_target()
 async def list_(target: Target, agency: Agency) -> Answer:
-    """List an agency's grants, including those that are over, oldest first."""
+    """List an agency's grants, including past ones, oldest first."""
     async with target.service(_SERVICE, "read") as service:
         items = [item async for item in service.items(_path(agency))]
     rows = [

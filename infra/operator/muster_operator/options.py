@@ -17,7 +17,7 @@ TokenOption = Annotated[
     str | None,
     typer.Option(
         envvar="MUSTER_TOKEN",
-        help="A bearer token. Default: the client's own, the stack's, or muster login's.",
+        help="A bearer token. Default: one for the client's credentials, the stack's, or that of muster login.",
     ),
 ]
 

@@ -95,7 +95,7 @@ async def show(target: Target, topic: Topic, agency: Agency, service: ServiceOpt
 @on_target()
 async def replay(
     target: Target,
-    topic: Annotated[str | None, typer.Argument(help="The stream's topic; also give the agency.")] = None,
+    topic: Annotated[str | None, typer.Argument(help="The stream's topic; pass its agency, too.")] = None,
     agency: Annotated[str | None, typer.Argument(help="The stream's agency.")] = None,
     every_of: Annotated[str | None, typer.Option("--agency", help="Replay every parked stream of this agency.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Replay every parked stream.")] = False,
@@ -103,7 +103,7 @@ async def replay(
 ) -> Answer:
     """Apply the waiting records of one stream, one agency, or all, in order.
 
-    The exit status is 1 if one stays parked.
+    The exit status is 1 if any stream stays parked.
     """
     if sum((topic is not None and agency is not None, every_of is not None, every)) != 1:
         raise BadInput("pass a topic and an agency, --agency, or --all")
@@ -130,7 +130,7 @@ async def discard(
     reason: Reason,
     service: ServiceOption = None,
 ) -> Answer:
-    """Discard the first records of a parked stream, permanently. Then replay the records behind them."""
+    """Permanently discard the first records of a parked stream. Then replay the records behind them."""
     records = [_named(name) for name in record]
     async with target.services(service) as services:
         stream = await one(services, topic, agency)

@@ -70,7 +70,7 @@ async def show(target: Target, proposal: ProposalId, service: ServiceOption = No
 @app.command()
 @on_target()
 async def approve(target: Target, proposal: ProposalId, service: ServiceOption = None) -> Answer:
-    """Approve what another person proposed, which runs it at once."""
+    """Approve another person's proposal, which runs it at once."""
     async with target.services(service, scopes=_scopes(target, "read", "operate")) as services:
         each, found = await _find(services, proposal)
         reply = await each.post(f"{_path(proposal)}/approval")

@@ -20,13 +20,13 @@ from muster_operator.target import Target, on_target
 @on_target(asks=False)
 async def rollback_check(
     target: Target,
-    to: Annotated[str, typer.Option("--to", metavar="VERSION", help="The release to go back to.")],
+    to: Annotated[str, typer.Option("--to", metavar="VERSION", help="The release to roll back to.")],
     services: ServicesOption = None,
 ) -> Answer:
     """Check whether a release's code can run on the current databases. The exit status is 1 if it cannot.
 
     It compares the migrations in each service's schema with those that the release's code needs, and changes nothing.
-    Going back means running the old code: no migration is undone.
+    Rolling back means running the old code: no migration is undone.
     """
     target.require("admin_dsn")
     releases = read_releases()

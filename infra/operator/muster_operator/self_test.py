@@ -38,10 +38,10 @@ Position = tuple[int, int]  # epoch, sequence
 @on_target()
 async def self_test(
     target: Target,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds that the event may take to reach every reader.")] = 30.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for every reader to apply the event.")] = 30.0,
     services: ServicesOption = None,
 ) -> Answer:
-    """Send a harmless command and wait until every reader has applied its event. The exit status is 6 if one has not.
+    """Send a harmless command and wait until every reader has applied its event. The exit status is 6 on a timeout.
 
     It records an authorization for the fictitious agency MUSTER-SELF-TEST, which is never in force, and revokes it.
     """

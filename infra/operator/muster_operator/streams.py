@@ -87,7 +87,7 @@ async def _show(target: Target, topic: str | None, agency: str | None, *, behind
 async def accept_gap(
     target: Target, topic: Topic, agency: Agency, reason: Reason, service: ServiceOption = None
 ) -> Answer:
-    """Accept the missing sequences that a parked stream waits for, and replay it. Their content stays unknown."""
+    """Accept the missing sequences that a parked stream waits for, and replay it. What they contained stays unknown."""
     async with target.services(service) as services:
         stream = await one(services, topic, agency)
         waiting = (await stream.service.get(stream.path))["first_records"][0]["sequence"]
@@ -113,8 +113,8 @@ async def accept_gap(
 async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answer:
     """Continue every stream of a restored service in a new epoch.
 
-    Refused while another process of the service publishes. After a restore, run it with its operator routes only, so
-    that it publishes nothing before.
+    The service refuses while another of its processes publishes. After a restore, run the service with its operator
+    routes only, so that it publishes nothing before this command.
     """
     async with target.services() as services:
         own = {name for name, topic in all_topics().items() if topic.owner == service}
@@ -142,7 +142,7 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
 async def rewind(
     target: Target,
     service: Annotated[
-        str, typer.Argument(metavar="SERVICE", callback=a_service, help="The service that reads its topics again.")
+        str, typer.Argument(metavar="SERVICE", callback=a_service, help="The service that is to read its topics again.")
     ],
     reason: Reason,
 ) -> Answer:
@@ -162,11 +162,13 @@ async def pass_record(
     target: Target,
     service: Annotated[str, typer.Argument(callback=a_service, help="The service that the record blocks.")],
     topic: Topic,
-    partition: Annotated[int, typer.Argument(min=0, help="As readiness shows it: topic[partition]@offset.")],
+    partition: Annotated[
+        int, typer.Argument(min=0, help="The partition, as readiness shows it: topic[partition]@offset.")
+    ],
     offset: Annotated[int, typer.Argument(min=0, help="The offset, as readiness shows it.")],
     reason: Reason,
     through: Annotated[
-        int | None, typer.Option(min=0, help="The last offset, if more than this record is damaged.")
+        int | None, typer.Option(min=0, help="The last offset to skip, if more than one record is damaged.")
     ] = None,
 ) -> Answer:
     """Make a service skip a record that it cannot decode, or that another program wrote to its topic."""

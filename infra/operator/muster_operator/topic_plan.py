@@ -227,7 +227,7 @@ async def apply_plan(
     ] = None,
     acls: AclsOption = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="With --acls: remove unneeded ACLs on Muster's topics.")
+        bool, typer.Option("--prune", help="With --acls, also remove unneeded ACLs on Muster's topics.")
     ] = False,
     subscribers: SubscribersOption = None,
     principal: PrincipalOption = PRINCIPAL,

@@ -30,7 +30,7 @@ EndsOn = Annotated[
 ]
 EndsAt = Annotated[
     str | None,
-    typer.Option(metavar="INSTANT", help="Its exclusive end with the offset, such as 2025-11-04T05:00:00Z."),
+    typer.Option(metavar="INSTANT", help="The trial's exclusive end, with a UTC offset, such as 2025-11-04T05:00:00Z."),
 ]
 StartsOn = Annotated[
     str | None,
@@ -38,7 +38,7 @@ StartsOn = Annotated[
 ]
 StartsAt = Annotated[
     str | None,
-    typer.Option(metavar="INSTANT", help="Its start with the offset, such as 2025-08-20T04:00:00Z."),
+    typer.Option(metavar="INSTANT", help="The trial's start, with a UTC offset, such as 2025-08-20T04:00:00Z."),
 ]
 Preview = Annotated[
     bool, typer.Option("--preview", help="Change nothing; show who would be affected, and what would be published.")
@@ -84,7 +84,7 @@ async def end(
     ends_at: EndsAt = None,
     preview: Preview = False,
 ) -> Answer:
-    """End a trial early, by default now."""
+    """End a trial early; by default, now."""
     body = {"reason": reason, **(_either("ends", ends_on, ends_at) if ends_on or ends_at else {})}
     return await _decide(target, agency, feature, "end", body, preview=preview)
 
@@ -100,7 +100,7 @@ async def correct(
     starts_at: StartsAt = None,
     preview: Preview = False,
 ) -> Answer:
-    """Correct the start of a trial, and keep its length. Another person must approve it."""
+    """Correct the start of a trial and keep its length. Another person must approve it."""
     body = {"reason": reason, **_either("starts", starts_on, starts_at)}
     return await _decide(target, agency, feature, "start", body, preview=preview)
 

@@ -62,7 +62,7 @@ class PaymentRequest(_Request):
 
 
 class DecisionRequest(_Request):
-    """The agency's answer to a renewal offer."""
+    """The agency's decision on a renewal offer."""
 
     decision: RenewalDecision
 
@@ -129,16 +129,16 @@ async def decide_renewal(
 
 @router.get("/reconciliation", summary="Reconcile terms, invoices, and the ledger", dependencies=[OPERATE])
 async def reconcile(reader: ReaderDep) -> ReconciliationReply:
-    """Every list is empty if the books agree. A token for agencies sees only those."""
+    """Every list is empty if the books agree. A token for specific agencies sees only theirs."""
     async with reader.read_own() as connection:
         return await reports.reconcile(connection)
 
 
-@router.get("/forecast", summary="Forecast renewals of a fiscal year", dependencies=[OPERATE])
+@router.get("/forecast", summary="Forecast a fiscal year's renewals", dependencies=[OPERATE])
 async def forecast(
     reader: ReaderDep,
     fiscal_year: Annotated[
-        int, Query(ge=2000, le=9999, description="The federal fiscal year; it starts on October 1 of the year before.")
+        int, Query(ge=2000, le=9999, description="The federal fiscal year; it starts on October 1 of the prior year.")
     ],
 ) -> ForecastReply:
     async with reader.read_own() as connection:

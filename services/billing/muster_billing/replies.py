@@ -24,7 +24,7 @@ class _Reply(BaseModel):
 
 
 class PeriodReply(_Reply):
-    """The days, both inclusive, on which the service is provided."""
+    """The first and the last day on which the service is provided, both inclusive."""
 
     first_day: date
     last_day: date
@@ -131,7 +131,7 @@ class PaymentReply(_Reply):
 
 
 class RenewalReply(_Reply):
-    """The offer of the next term; the agency must decide before `decide_by`."""
+    """An offer of the next term; the agency must decide before `decide_by`."""
 
     renewal_id: str
     agency_id: AgencyId
@@ -161,7 +161,7 @@ class RenewalReply(_Reply):
 
 
 class EntryReply(_Reply):
-    """A debit is positive, a credit negative."""
+    """An entry of a transaction: debits are positive, credits negative."""
 
     account: Account
     amount: Money
@@ -222,7 +222,7 @@ class ForecastLineReply(_Reply):
 
 
 class ForecastReply(_Reply):
-    """The total of renewals that begin in a fiscal year."""
+    """The renewals that begin in a fiscal year, totaled by state."""
 
     fiscal_year: int
     lines: list[ForecastLineReply]

@@ -16,8 +16,8 @@ class BillingSettings(Settings):
     renewal_price_minor: int = Field(default=100, gt=0, description="The price at which a renewal is offered.")
     time_zone: ZoneInfo = Field(
         default=ZoneInfo("America/New_York"),
-        description="The zone of the program's civil days: GSA awards its agreements in Washington, D.C., which is "
-        "in the eastern zone (15 U.S.C. 261 and 263, 49 CFR part 71).",
+        description="The time zone of the program's civil days: GSA awards its agreements in Washington, D.C., which "
+        "is in the eastern zone (15 U.S.C. 261 and 263, 49 CFR part 71).",
     )
 
     @property

@@ -114,15 +114,15 @@ class EnrollmentRequest(_Request):
     contact: PersonRequest
     time_zone: _Text | None = Field(
         default=None,
-        description="The agency's time zone, as the IANA database names it: its dates are days there. null: UTC, and a "
-        "trial lasts exactly its days.",
+        description="The IANA name of the agency's time zone: its dates are days in that zone. null: UTC, and a trial "
+        "lasts exactly its number of days.",
         examples=["America/New_York"],
     )
     continues: list[AgencyId] = Field(
         default_factory=list,
         max_length=10,
-        description="The agencies that this one continues, as after a split or a merger: what they have used of a "
-        "trial counts as its own. The token must act for them.",
+        description="The agencies that this one continues, as after a split or a merger: the trial time that they "
+        "have used counts as its own. The token must act for them.",
         examples=[["DOD"]],
     )
 
@@ -165,7 +165,7 @@ class AcceptanceRequest(_Request):
     },
 )
 async def import_register(request: Request, commands: CommandsDep) -> Response:
-    """Import a register file, CSV or tab-separated. If a value breaks a rule, nothing is imported."""
+    """Imports a register file, CSV or tab-separated. If any value breaks a rule, nothing is imported."""
     entries = parse_register(await request.body(), _DELIMITERS[media_type(request)])
     return await commands.execute(EVERY_AGENCY, lambda uow: register.import_register(uow, ImportRegister(entries)))
 
@@ -187,7 +187,7 @@ async def show_agency(agency_id: AgencyId, reader: ReaderDep) -> AgencyReply:
 async def show_enrollment(
     agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, response: Response
 ) -> EnrollmentReply:
-    """Returns the state and the missing conditions. Once the enrollment is submitted, the answer has an ETag."""
+    """Returns the state and the missing conditions. Once the enrollment is submitted, the response has an ETag."""
     async with reader.read(agency_id) as connection:
         reply, version = await queries.find_enrollment(connection, agency_id, runtime.clock.now())
     if version is not None:
@@ -253,7 +253,7 @@ async def record_atu(agency_id: AgencyId, body: AuthorizationRequest, commands: 
 async def revoke_atu(
     agency_id: AgencyId, authorization_id: AuthorizationId, body: ReasonRequest, commands: CommandsDep
 ) -> Response:
-    """Record that the issuer revoked an authorization. The enrollment is suspended if no other is in force."""
+    """Records that the issuer revoked an authorization. The enrollment is suspended if no other is in force."""
     command = RevokeAtu(agency_id, authorization_id, body.reason)
     return await commands.execute(agency_id, lambda uow: authorizations.revoke_atu(uow, command))
 
@@ -283,6 +283,6 @@ async def accept_data_use_terms(agency_id: AgencyId, body: AcceptanceRequest, co
 async def withdraw_agency(
     agency_id: AgencyId, body: ReasonRequest, commands: CommandsDep, if_match: RequiredIfMatchDep
 ) -> Response:
-    """Send the ETag of the enrollment that you read as `If-Match`."""
+    """In `If-Match`, send the ETag of the enrollment as you read it."""
     command = WithdrawAgency(agency_id, body.reason, expected_version=if_match)
     return await commands.execute(agency_id, lambda uow: enrollments.withdraw_agency(uow, command))

@@ -48,7 +48,7 @@ class AgencyReply(_Reply):
 class EnrollmentReply(_Reply):
     """An agency's latest enrollment. Before the first one is submitted, it is a draft with only `missing` set.
 
-    `missing` names the conditions that are not met now. `starts_at` and `ends_at` are those of the first term.
+    `missing` names the conditions that are currently not met. `starts_at` and `ends_at` are those of the first term.
     """
 
     agency_id: str

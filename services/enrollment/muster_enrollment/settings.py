@@ -11,6 +11,6 @@ class EnrollmentSettings(Settings):
     seats_per_head: float = Field(
         default=1.5,
         gt=0,
-        description="Seats that an agency may request per employee, including sub-agencies. "
-        "More than one, because contractors hold seats too, and agencies grow.",
+        description="How many seats an agency may request per employee, including employees of its sub-agencies. The "
+        "default is more than one because contractors hold seats, too, and agencies grow.",
     )

@@ -16,16 +16,15 @@ class EntitlementsSettings(Settings):
         default=SecretStr(SANDBOX_SUBJECT_KEY),
         validate_default=True,
         description="The key of the subject references. Anyone who has it can identify the person behind a reference. "
-        "It is never rotated: another would give everyone a new reference, so the service refuses to start with it.",
+        "Never rotate it: another key would give everyone a new reference, so the service refuses to start with one.",
     )
 
     history_retention_days: int | None = Field(
         default=None,
         ge=30,
         le=36600,
-        description="Days for which earlier states of pools, windows, and seats are kept, and the events "
-        "behind what is over. "
-        "By default as long as audit rows are.",
+        description="How many days to keep earlier states of pools, windows, and seats, and the IDs of the events "
+        "behind whatever is over. Default: as long as audit rows.",
     )
 
     @field_validator("subject_key")

@@ -64,12 +64,12 @@ class WebhookRequest(BaseModel):
     event_types: list[str] | None = Field(
         default=None,
         max_length=100,
-        description="The event types to send. Default: every public type except those that are only sent on request.",
+        description="The event types to send. Default: every public type except those sent only on request.",
     )
 
 
 class RotationRequest(BaseModel):
-    """How long two secrets sign."""
+    """How long both secrets sign."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +77,7 @@ class RotationRequest(BaseModel):
         default=24,
         ge=0,
         le=72,
-        description="Hours for which the previous secret signs as well. 0 ends it at once, such as after a leak.",
+        description="Hours for which the previous secret also signs. 0 retires it immediately, such as after a leak.",
     )
 
 
@@ -188,7 +188,7 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
     async def replay_webhook(
         agency_id: AgencyOrAll, webhook_id: WebhookId, body: ReplayRequest, commands: CommandsDep
     ) -> Response:
-        """Sends the deliveries that failed since an instant again, in order."""
+        """Resends, in order, the deliveries that failed since an instant."""
         command = ReplayWebhook(agency_id, webhook_id, body.since)
         return await commands.execute(
             agency_id,
@@ -241,7 +241,7 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
     async def retry_delivery(
         agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep, commands: CommandsDep
     ) -> Response:
-        """Attempts a delivery now, if it failed or waits for its next attempt."""
+        """Attempts a delivery now if it failed or is waiting for its next attempt."""
         command = RetryDelivery(agency_id, delivery_id, tenant=reader.tenant(agency_id))
         return await commands.execute(agency_id, partial(deliveries.retry_delivery, command=command))
 

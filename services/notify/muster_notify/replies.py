@@ -15,9 +15,7 @@ class WebhookReply(BaseModel):
     webhook_id: str
     agency_id: str = Field(description="`*` for an operators' endpoint, which receives every agency's events.")
     url: str
-    event_types: list[str] | None = Field(
-        description="null: every public type except those that are only sent on request."
-    )
+    event_types: list[str] | None = Field(description="null: every public type except those sent only on request.")
     state: WebhookState
     state_reason: str | None = None
     disabled_at: Instant | None = Field(
@@ -27,7 +25,7 @@ class WebhookReply(BaseModel):
 
 
 class NewWebhookReply(WebhookReply):
-    """A new endpoint; only this reply has the secret."""
+    """A new endpoint; only this reply contains the secret."""
 
     secret: str | None = Field(
         description="Verifies the signatures (Standard Webhooks). Shown once; null if the request is repeated."
@@ -35,13 +33,13 @@ class NewWebhookReply(WebhookReply):
 
 
 class RotatedSecretReply(BaseModel):
-    """The new secret of an endpoint; only this reply has it."""
+    """The new secret of an endpoint; only this reply contains it."""
 
     model_config = ConfigDict(frozen=True)
 
     webhook_id: str
     previous_secret_until: Instant | None = Field(
-        description="Until then the previous secret signs as well. null: it no longer signs."
+        description="When the previous secret stops signing; null if it no longer signs."
     )
     secret: str | None = Field(
         description="Verifies the signatures (Standard Webhooks). Shown once; null if the request is repeated."
@@ -70,7 +68,7 @@ class DeliveryReply(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     delivery_id: str = Field(description="Also the webhook-id, and the local part of an e-mail's Message-ID.")
-    position: int = Field(description="The order of deliveries; it increases.")
+    position: int = Field(description="The delivery's place in the order of deliveries; it increases.")
     agency_id: str
     event_id: str
     event_type: str
@@ -82,7 +80,7 @@ class DeliveryReply(BaseModel):
     recorded_at: Instant
     first_attempt_at: Instant | None
     next_attempt_at: Instant | None = Field(
-        description="null while it waits behind another delivery, and when it is done."
+        description="null while it waits behind another delivery, and once it is finished."
     )
     finished_at: Instant | None
     last_error: str | None

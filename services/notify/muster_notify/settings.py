@@ -18,17 +18,17 @@ class NotifySettings(Settings):
 
     smtp_host: str = "127.0.0.1"
     smtp_port: int = Field(default=587, ge=1, le=65535)
-    smtp_username: str = Field(default="", description="If empty, no login.")
+    smtp_username: str = Field(default="", description="The user name for the login. If empty, no login.")
     smtp_password: SecretStr = SecretStr("")
     smtp_starttls: bool = Field(default=True, description="Send only over TLS.")
-    smtp_from: str = Field(default=SANDBOX_ADDRESS, description="Address of the sender.")
+    smtp_from: str = Field(default=SANDBOX_ADDRESS, description="The sender's address.")
     operators_email: str = Field(default=SANDBOX_ADDRESS, description="The operators' address.")
 
     delivery_retention_days: int = Field(
         default=90,
         ge=30,
         le=3660,
-        description="Days for which a delivery and its attempts are kept after it was delivered or failed.",
+        description="How many days to keep a delivery and its attempts after it was delivered or failed.",
     )
 
     webhook_allow_private: bool = Field(
@@ -37,8 +37,9 @@ class NotifySettings(Settings):
     webhook_timeout_seconds: float = Field(default=15, gt=0, le=30)
     secret_key: SecretStr = Field(
         default=SecretStr(SANDBOX_SECRET_KEY),
-        description="The keys of the webhooks' secrets, separated by commas or line ends: each 32 bytes in URL-safe "
-        "base64. The first key encrypts, all decrypt; secrets under another key are re-encrypted.",
+        description="The keys that encrypt the webhooks' secrets, separated by commas or line breaks: each is 32 bytes "
+        "in URL-safe base64. The first key encrypts, and all decrypt. Secrets encrypted with another key are "
+        "re-encrypted.",
     )
 
     @field_validator("secret_key")

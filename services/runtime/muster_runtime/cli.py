@@ -38,7 +38,7 @@ def run(bootstrap: str, schema: Schema) -> None:
 
     @app.command()
     def serve(
-        role: Annotated[list[str], typer.Option(help=f"all, or any of {', '.join(Role)}; may be repeated.")] = ["all"],  # noqa: B006
+        role: Annotated[list[str], typer.Option(help=f"all, or any of {', '.join(Role)}. Repeatable.")] = ["all"],  # noqa: B006
     ) -> None:
         """Serve until SIGTERM or SIGINT, then drain."""
         try:
@@ -58,7 +58,7 @@ def run(bootstrap: str, schema: Schema) -> None:
 
     @app.command("migrate")
     def migrate_() -> None:
-        """Apply the pending migrations, as the owner role."""
+        """Apply pending migrations as the owner role."""
         settings = _built(Settings)
         try:
             migrate(settings.postgres_owner_dsn, schema.name, schema.migrations)
@@ -67,11 +67,11 @@ def run(bootstrap: str, schema: Schema) -> None:
 
     @app.command("schema")
     def schema_(
-        database: Annotated[bool, typer.Option("--database", help="Ask the database, too.")] = False,
+        database: Annotated[bool, typer.Option("--database", help="Also query the database.")] = False,
     ) -> None:
-        """Print which versions of the schema this code works with, and with --database which the database has, as JSON.
+        """Print which schema versions this code works with and, with --database, which one the database has, as JSON.
 
-        It connects as the worker, the api, or the owner role, whichever address is set.
+        It connects as the worker, api, or owner role, depending on which address is set.
         """
         with _schema_commands():
             found = asyncio.run(schema_commands.describe(schema, _built(Settings), database=database))
@@ -81,7 +81,7 @@ def run(bootstrap: str, schema: Schema) -> None:
     def wait_for_schema(
         timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait.")] = 300,
     ) -> None:
-        """Wait until the database has the schema that this code needs: exit status 6 if it does not in time."""
+        """Wait until the database has the schema that this code needs. The exit status is 6 if it times out."""
         with _schema_commands():
             tell = partial(typer.echo, err=True)
             typer.echo(asyncio.run(schema_commands.wait(schema, _built(Settings), timeout, tell)))
@@ -100,7 +100,7 @@ def run(bootstrap: str, schema: Schema) -> None:
     ) -> None:
         """Rebuild a projection from the topics and compare it with the live one; --swap replaces the live one.
 
-        The exit status is 1 if they differ and not every difference was swapped.
+        The exit status is 1 if they differ, unless every difference was swapped.
         """
         if swap and not reason:
             raise _refusal("--swap needs a --reason")
@@ -108,7 +108,7 @@ def run(bootstrap: str, schema: Schema) -> None:
 
     @app.command("openapi")
     def openapi_() -> None:
-        """Print the OpenAPI 3.1 document of the service's HTTP side."""
+        """Print the OpenAPI 3.1 document of the service's HTTP API."""
         from muster_runtime.http.application import openapi
 
         typer.echo(json.dumps(openapi(_service(bootstrap)), indent=2))

@@ -17,21 +17,21 @@ class KafkaSettings(BaseSettings):
 
     kafka_bootstrap: str = Field(default="", description="host:port of every broker, separated by commas.")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL"] = Field(
-        default="PLAINTEXT", description="SSL identifies the client by its certificate, if it has one."
+        default="PLAINTEXT", description="With SSL, the client's certificate, if it has one, identifies it."
     )
     kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "OAUTHBEARER"] = "SCRAM-SHA-512"
     kafka_username: SecretStr = Field(default=SecretStr(""), description="For SCRAM-SHA-512.")
     kafka_password: SecretStr = Field(default=SecretStr(""), description="For SCRAM-SHA-512.")
     kafka_ca_file: str = Field(
         default="",
-        description="PEM file of the CAs that issued the brokers' certificates; default: the system's.",
+        description="PEM file of the CAs that issued the brokers' certificates. Default: the system's CAs.",
     )
-    kafka_certificate_file: str = Field(default="", description="PEM file of the client's certificate and its chain.")
-    kafka_key_file: str = Field(default="", description="PEM file of the certificate's private key.")
-    kafka_token_url: str = Field(default="", description="For OAUTHBEARER: where client credentials get a token.")
+    kafka_certificate_file: str = Field(default="", description="PEM file with the client's certificate and its chain.")
+    kafka_key_file: str = Field(default="", description="PEM file with the certificate's private key.")
+    kafka_token_url: str = Field(default="", description="For OAUTHBEARER: the token endpoint (client credentials).")
     kafka_client_id: str = Field(default="", description="For OAUTHBEARER.")
     kafka_client_secret: SecretStr = Field(default=SecretStr(""), description="For OAUTHBEARER.")
-    kafka_scope: str = Field(default="", description="For OAUTHBEARER, if the token needs one.")
+    kafka_scope: str = Field(default="", description="For OAUTHBEARER: the scope to request, if any.")
 
     @classmethod
     def settings_customise_sources(

@@ -21,107 +21,118 @@ class Settings(KafkaSettings):
     instance: str = Field(
         default="",
         validate_default=True,
-        description="This process's name in leases and logs; by default host, process id and a random part.",
+        description="This process's name in leases and logs. Default: host name, process ID, and a random part.",
     )
 
     postgres_api_dsn: SecretStr = Field(
-        default=SecretStr(""), description="The API role's address. A PgBouncer there must be in session mode."
+        default=SecretStr(""), description="The API role's DSN, of Postgres or of a PgBouncer in session mode."
     )
     postgres_worker_dsn: SecretStr = Field(
-        default=SecretStr(""), description="The worker role's address. A PgBouncer there must be in session mode."
+        default=SecretStr(""), description="The worker role's DSN, of Postgres or of a PgBouncer in session mode."
     )
     postgres_owner_dsn: SecretStr = Field(
-        default=SecretStr(""), description="The owner role's address, for migrations: Postgres itself, not PgBouncer."
+        default=SecretStr(""), description="The owner role's DSN, for migrations: of Postgres itself, not of PgBouncer."
     )
     postgres_pool_size: int = Field(default=10, ge=2, le=100)
 
     allow_plaintext: bool = Field(
         default=False,
-        description="Allow connections without TLS in production: only where the network itself encrypts, as a service "
-        "mesh does.",
+        description="Allow connections without TLS in production. Set it only if the network itself encrypts, as a "
+        "service mesh does.",
     )
-    topic_prefix: str = Field(default="", description="Put before each topic's and group's name.")
+    topic_prefix: str = Field(
+        default="", description="The prefix of the names of topics, groups, and transactional IDs."
+    )
 
     topic_partitions: int | None = Field(
         default=None,
         ge=1,
-        description="The most partitions of a topic in a sandbox whose topics have fewer than the contracts say.",
+        description="The maximum number of partitions of a topic, for a sandbox with fewer than the contracts specify.",
     )
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535)
     http_concurrency: int = Field(
-        default=500, ge=1, description="Requests in progress at once, shared by tenants; one more gets 429."
+        default=500, ge=1, description="Maximum requests in progress, shared by all tenants; any more get 429."
     )
     http_body_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=4 * 1024 * 1024, description="Bytes of request bodies in memory at once."
+        default=64 * 1024 * 1024, ge=4 * 1024 * 1024, description="Maximum bytes of request bodies in memory."
     )
     http_connections: int = Field(
-        default=4_000, ge=1, description="Open connections; at the limit the longest idle one is closed."
+        default=4_000, ge=1, description="Maximum open connections. At the limit, the longest-idle one is closed."
     )
     http_connections_per_address: int = Field(
-        default=1_000, ge=1, description="The same for one address. Behind a proxy, set it to the total limit."
+        default=1_000,
+        ge=1,
+        description="Maximum open connections from one address. Behind a proxy, set it to the total limit.",
     )
     http_token_rate: int = Field(
-        default=300, ge=1, description="Requests per second of one client: a token's subject and agency."
+        default=300, ge=1, description="Maximum requests per second of one client: a token's subject and agencies."
     )
     http_agency_rate: int = Field(
-        default=600, ge=1, description="Requests per second of all clients that act for one agency."
+        default=600, ge=1, description="Maximum requests per second of all clients of one agency."
     )
     http_behind_tls: bool = Field(
-        default=False, description="Whether a proxy in front terminates TLS: browsers then keep using TLS (HSTS)."
+        default=False, description="Whether a proxy in front terminates TLS. Browsers are then told to use it (HSTS)."
     )
     agency_queue: int = Field(
-        default=250, ge=1, description="Commands of one agency in progress or waiting; one more gets 429."
+        default=250, ge=1, description="Maximum commands of one agency in progress or waiting; any more get 429."
     )
 
-    outbox_rows: int = Field(default=1_000_000, ge=1, description="Rows of the outbox; at the limit, commands get 429.")
+    outbox_rows: int = Field(
+        default=1_000_000, ge=1, description="Maximum rows in the outbox. At the limit, commands get 429."
+    )
 
     idempotency_retention_days: int = Field(
         default=7,
         ge=1,
         le=3660,
-        description="Days for which the reply to a command is kept under its Idempotency-Key. "
-        "The same key is carried out again after that.",
+        description="How many days the reply to a command is kept under its Idempotency-Key. After that, a request "
+        "with the same key is executed again.",
     )
 
     audit_seal_seconds: float = Field(
         default=60,
         gt=0,
         le=240,
-        description="Seconds after which new audit rows are sealed; a change before goes unseen.",
+        description="Seconds until new audit rows are sealed. A change to a row before then goes undetected.",
     )
 
     audit_retention_days: int | None = Field(
         default=None,
         ge=365,
         le=36600,
-        description="Days after which audit rows are deleted, by whole seals. By default they are kept.",
+        description="Days after which audit rows are deleted, by whole seals. By default, they are kept.",
     )
     personal_read_retention_days: int = Field(
-        default=365, ge=1, le=3660, description="Days for which records of who read whose name or address are kept."
+        default=365, ge=1, le=3660, description="How many days to keep records of who read whose name or address."
     )
 
-    consumer_batch_records: int = Field(default=1_000, ge=1, le=10_000, description="Records in one transaction.")
+    consumer_batch_records: int = Field(
+        default=1_000, ge=1, le=10_000, description="Maximum records in one transaction."
+    )
     consumer_stuck_seconds: float = Field(
-        default=60, gt=0, description="A consumer that is behind and does nothing for so long ends its process."
+        default=60, gt=0, description="Seconds without progress after which a consumer that is behind ends its process."
     )
     parked_records: int = Field(
-        default=100_000, ge=1, description="Records that one parked stream holds; then its partition waits."
+        default=100_000, ge=1, description="Maximum records in a parked stream. At the limit, its partition is paused."
     )
     parked_streams: int = Field(
-        default=50, ge=1, description="Streams that may park within ten minutes; then the consumer is paused."
+        default=50,
+        ge=1,
+        description="How many streams, and how many deadlines, may be parked within ten minutes because a handler "
+        "refused them. At the limit, no more are parked: they are retried.",
     )
 
     oidc_issuer: str = ""
     oidc_audience: str = "muster"
     oidc_jwks: str = Field(
         default="",
-        description="URL, or path of a file, of the issuer's keys. By default what the issuer's metadata names, "
-        "if the issuer is a URL.",
+        description="The URL or the file path of the issuer's keys. Default: the URL in the issuer's metadata, if the "
+        "issuer is a URL.",
     )
     roles_file: str = Field(
-        default="", description="A TOML file of roles, read at start. By default that of the runtime's package."
+        default="", description="A TOML file of roles, read at startup. Default: the file in the runtime's package."
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -49,18 +49,20 @@ async def verify_trails(
     ] = None,
     accept_epoch: Annotated[
         list[int] | None,
-        typer.Option(help="An epoch raised after a known restore: seals lost in it are not findings."),
+        typer.Option(
+            help="An epoch raised after a known restore: seals lost in the restore are not findings. Repeatable."
+        ),
     ] = None,
     settle: Annotated[
         float,
         typer.Option(
-            min=0, help="Seconds until a second check of rows that seem late, for a sandbox whose clock was moved."
+            min=0, help="Seconds until rows that seem late are checked again, for a sandbox whose clock was moved."
         ),
     ] = 0.0,
 ) -> Answer:
     """Compare the audit rows with their seals, and the seals with the topics. The exit status is 1 if they differ.
 
-    It cannot detect a change to a row before it was sealed, which takes about a minute.
+    It cannot detect a change made to a row before the row was sealed, which takes about a minute.
     """
     target.require("admin_dsn", "kafka")
     async with clients_of_servers(target.kafka):
@@ -83,7 +85,7 @@ async def verify_trails(
 @app.command("reads")
 @on_target()
 async def list_reads(target: Target, service: ServiceOption = None, agency: _AgencyOption = None) -> Answer:
-    """List the requests whose replies had people's names or addresses: who read whose, oldest first."""
+    """List the requests whose responses contained people's names or addresses, oldest first."""
     query = {} if agency is None else {"agency_id": agency}
     async with target.services(service) as services:
         found = await every_item(services, "/v1/personal-reads", **query)
@@ -111,7 +113,7 @@ async def export_trail(
     out: Annotated[Path, typer.Option(help="The file; with CSV, the seals go to FILE.seals.csv beside it.")],
     form: Annotated[Literal["csv", "json"], typer.Option("--format", help="The file's format.")] = "json",
 ) -> Answer:
-    """Export an agency's audit rows of a period, with all rows of the seals that cover them, for verification."""
+    """Export an agency's audit rows for a period, with all rows of the seals that cover them, for verification."""
     target.require("admin_dsn")
     if start >= end:
         raise BadInput(f"--from {start.isoformat()}: must be before --to {end.isoformat()}")

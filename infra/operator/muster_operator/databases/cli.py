@@ -71,9 +71,9 @@ async def apply_plan(
 ) -> Answer:
     """Create what is missing: roles, databases, rights, and schemas.
 
-    A new role gets its password from the folder, or a new one, which the command writes there with mode 0600. An
-    existing role gets its password from the folder if it cannot log in with it. You can repeat the command, and run it
-    several times at once.
+    A new role gets the password in its file or, without a file, a new one, which the command writes there with mode
+    0600. An existing role that cannot log in with the password in its file gets that password. You can repeat the
+    command, and run it several times at once.
     """
     wanted = _wanted(database, services)
     done = await _steps(target, wanted, passwords, partial(make_passwords, passwords), provisioning.apply)

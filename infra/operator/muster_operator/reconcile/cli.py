@@ -25,7 +25,7 @@ from muster_runtime.text import count
 async def reconcile(
     target: Target,
     settle: Annotated[
-        float, typer.Option(min=0, help="Seconds between the two checks, so that work in progress is not a difference.")
+        float, typer.Option(min=0, help="Seconds between two checks, so that work in progress does not count.")
     ] = 5.0,
 ) -> Answer:
     """Compare the services with each other and with the topics. The exit status is 1 if there is a difference."""

@@ -25,7 +25,7 @@ app = group("Register the programs that read Muster's topics: who owns them, wha
 # The time until the next review, unless a day is given.
 REVIEWED_AFTER = timedelta(days=365)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The subscriber, such as treasury-dashboard.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The subscriber's name, such as treasury-dashboard.")]
 FileOption = Annotated[Path, typer.Option("--file", help="The subscribers' file, in TOML.")]
 
 
@@ -48,12 +48,13 @@ async def list_(
     target: Target,
     file: FileOption = DEFAULT_FILE,
     overdue: Annotated[
-        bool, typer.Option("--overdue", help="Only those whose review is overdue; exit status 1 if there is one.")
+        bool, typer.Option("--overdue", help="Only those whose review is overdue; the exit status is 1 if any is.")
     ] = False,
 ) -> Answer:
     """List the subscribers: owner, topics, review, lag, and the deprecated events that they read.
 
-    The lag is that of the subscriber's consumer groups. It needs a running stack or MUSTER_KAFKA_BOOTSTRAP.
+    The lag is that of the subscriber's consumer groups. To show it, the command needs a running stack or
+    MUSTER_KAFKA_BOOTSTRAP.
     """
     registry = Registry.read(file)
     shown = [each for each in registry.subscribers.values() if not overdue or _is_overdue(each)]
@@ -110,11 +111,11 @@ async def add(
         list[str] | None, typer.Option(help="A topic that it writes to, such as muster.entitlements.usage. Repeatable.")
     ] = None,
     classification: Annotated[
-        str | None, typer.Option(help="restricted, if it reads a restricted topic. Default: public.")
+        str | None, typer.Option(help="Set it to restricted if it reads a restricted topic. Default: public.")
     ] = None,
     review: DayOption = None,
     password_file: Annotated[
-        Path | None, typer.Option(help="The file for its password, mode 0600. Default: print it, once.")
+        Path | None, typer.Option(help="The file to write its password to, with mode 0600. Default: print it once.")
     ] = None,
     new_password: Annotated[bool, typer.Option("--new-password", help="Replace its current password.")] = False,
     no_password: Annotated[

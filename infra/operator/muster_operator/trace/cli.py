@@ -28,14 +28,14 @@ async def trace(
         str,
         typer.Argument(
             metavar="ID",
-            help="An event, a correlation or request ID, a seat, an invoice, a delivery, or anything else with an ID.",
+            help="The ID of an event, a request, a correlation, a seat, an invoice, a delivery, or anything else.",
         ),
     ],
     quiet: Annotated[
         float,
-        typer.Option(min=0, help="Stop reading the topics after this many seconds without an event of the path."),
+        typer.Option(min=0, help="Stop reading the topics after this many seconds without another event of the path."),
     ] = 60.0,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most this many paths, the latest ones.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many paths, the latest.")] = 10,
 ) -> Answer:
     """Show the path of a change through all services: its commit, its events, their effects, and deliveries."""
     if not id_.strip():

@@ -53,7 +53,7 @@ class CatalogRequest(BaseModel):
 
 
 class CatalogPublicationRequest(BaseModel):
-    """What may happen with the publication of a catalog."""
+    """Options for publishing a catalog."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +61,7 @@ class CatalogPublicationRequest(BaseModel):
         default=False,
         strict=True,
         description=(
-            "Publish it even if it immediately lowers a quota below the use in the current period: anyone above it is "
+            "Publish even if this immediately lowers a quota below the use in the current period: anyone above it is "
             "refused further use."
         ),
     )
@@ -115,7 +115,7 @@ async def read_draft(reader: ReaderDep, response: Response) -> CatalogVersionRep
 )
 @body_limit(MEBIBYTE, keys=CATALOG_KEYS)
 async def save_draft(body: CatalogRequest, commands: CommandsDep, if_match: IfMatchDep) -> Response:
-    """Replaces the whole draft of the next version; with the optional `If-Match`, only the draft that it names.
+    """Replaces the whole draft of the next version; with the optional `If-Match`, only if the draft has that ETag.
 
     Nothing changes for anyone until the draft is published.
     """
@@ -147,10 +147,9 @@ async def save_draft(body: CatalogRequest, commands: CommandsDep, if_match: IfMa
 async def publish_draft(
     commands: CommandsDep, if_match: RequiredIfMatchDep, body: CatalogPublicationRequest | None = None
 ) -> Response:
-    """Publishes the draft that `If-Match` names. Enrolled agencies get it by its rule, one after the other.
+    """Publishes the draft whose ETag is in `If-Match`. Enrolled agencies get it by its rule, one after another.
 
-    A quota that would immediately be lower than the use in the current period is refused, unless `allow_below_use` is
-    true.
+    A quota that would immediately fall below the use in the current period is refused unless `allow_below_use` is true.
     """
     command = PublishCatalog(if_match, allow_below_use=body is not None and body.allow_below_use)
     return await commands.execute(
@@ -161,7 +160,7 @@ async def publish_draft(
 @router.post("/plan", summary="Plan a catalog", dependencies=[OPERATE])
 @body_limit(MEBIBYTE, keys=CATALOG_KEYS)
 async def plan_catalog(body: CatalogRequest, reader: ReaderDep, runtime: RuntimeDep) -> CatalogPlanReply:
-    """Shows who would gain, who would lose, and who would be above a quota, if this catalog were published now.
+    """Shows who would gain, who would lose, and who would be above a quota if this catalog were published now.
 
     It changes nothing.
     """

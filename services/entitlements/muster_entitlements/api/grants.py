@@ -23,7 +23,7 @@ from muster_runtime.pagination import Page
 GrantId = Annotated[str, Path(pattern=r"^grt_[0-9a-f]{32}$")]
 
 _Reason = Annotated[
-    ReasonLine, Field(description="Every subscriber receives it, so it must not name a person; it has no @.")
+    ReasonLine, Field(description="Every subscriber receives it, so it must not name a person or contain an @.")
 ]
 
 
@@ -45,7 +45,7 @@ class GrantRequest(BaseModel):
     allow_below_use: bool = Field(
         default=False,
         strict=True,
-        description="Grant a quota even if use in its first period exceeds it: anyone above is refused further use.",
+        description="Grant a quota even if it is below the use in its first period: anyone above it is refused more.",
     )
 
 
@@ -118,7 +118,7 @@ def make_router(directory: Directory) -> APIRouter:
     async def revoke_grant(
         agency_id: AgencyId, grant_id: GrantId, body: GrantRevocationRequest, commands: CommandsDep
     ) -> Response:
-        """Repeating it changes nothing."""
+        """Repeating the revocation changes nothing."""
         command = RevokeGrant(agency_id, grant_id, body.reason)
         return await commands.execute(agency_id, partial(grants.revoke_grant, command=command))
 

@@ -41,7 +41,7 @@ class PersonRequest(BaseModel):
 
 
 class SeatRequest(PersonRequest):
-    """The person who gets a seat, and its first state: reserved and invited seats are kept until activation."""
+    """The person who gets a seat, and its initial state: reserved and invited seats are kept until activation."""
 
     state: Literal["reserved", "invited", "assigned"] = "assigned"
     unit: str | None = Field(

@@ -33,19 +33,19 @@ def make_router(directory: Directory) -> APIRouter:
         page: PageDep,
         as_of: AtDep,
         address: Annotated[
-            str | None, Query(max_length=LONGEST_SUBJECT, description="Seats of the person with this e-mail address.")
+            str | None, Query(max_length=LONGEST_SUBJECT, description="Only the seats of the person with this address.")
         ] = None,
         subject: Annotated[str | None, _SUBJECT] = None,
-        state: Annotated[SeatState | None, Query(description="Seats in this state.")] = None,
+        state: Annotated[SeatState | None, Query(description="Only seats in this state.")] = None,
         unused_since: Annotated[
             WrittenDay | None,
-            Query(description="Held seats that have not been used on or after this day (UTC)."),
+            Query(description="Only held seats that have not been used on or after this day (UTC)."),
         ] = None,
-        unit: Annotated[str | None, Query(description="Seats of this unit, case-insensitively.")] = None,
+        unit: Annotated[str | None, Query(description="Only seats of this unit; case-insensitive.")] = None,
     ) -> Page[SeatReply]:
-        """Shows seats that meet every condition, held and revoked, oldest first.
+        """Lists the seats that match every filter, held and revoked, oldest first.
 
-        At a past instant, it shows all seats that existed, without addresses and names.
+        For a past instant, it lists all seats that existed, without addresses and names.
         """
         search = SeatSearch(
             address_ref=None if address is None else _address_ref(directory, agency_id, address),
@@ -70,7 +70,7 @@ def make_router(directory: Directory) -> APIRouter:
         responses=problem_responses(NotFound, SeatUnknown),
     )
     async def read_seat(agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep, as_of: AtDep) -> SeatReply:
-        """For a past instant, the reply has no address and no name."""
+        """For a past instant, the reply contains no address or name."""
         if as_of is not None:
             async with reader.read(agency_id, of_one_state=True) as connection:
                 return await queries.find_past_seat(connection, agency_id, seat_id, as_of)
@@ -96,7 +96,7 @@ def make_router(directory: Directory) -> APIRouter:
     async def list_seat_history(
         agency_id: AgencyId, seat_id: SeatId, reader: ReaderDep, page: PageDep
     ) -> Page[SeatVersionReply]:
-        """Shows who held the seat in which state, oldest first, as far as that is kept."""
+        """Shows who held the seat and in which state, oldest first, as far back as the history is kept."""
         async with reader.read(agency_id) as connection:
             return await queries.list_seat_versions(connection, agency_id, seat_id, page)
 
@@ -104,7 +104,7 @@ def make_router(directory: Directory) -> APIRouter:
     async def list_person_history(
         agency_id: AgencyId, reader: ReaderDep, page: PageDep, subject: Annotated[str, _SUBJECT]
     ) -> Page[SeatVersionReply]:
-        """Shows which seats the person held in which states, oldest first, as far as that is kept."""
+        """Shows which seats the person held and in which states, oldest first, as far back as the history is kept."""
         subject_ref = directory.subject_ref(agency_id, subject)
         async with reader.read(agency_id) as connection:
             return await queries.list_person_versions(connection, agency_id, subject_ref, page)

@@ -42,7 +42,7 @@ class RevocationRequest(BaseModel):
     responses=problem_responses(NotFound, PoolUnknown, SeatUnknown, PoolNotOpen, SeatRevokedAlready, SeatStateRefused),
 )
 async def invite_to_seat(agency_id: AgencyId, seat_id: SeatId, commands: CommandsDep) -> Response:
-    """Invites the person for whom the seat is reserved. Repeating it restarts the invitation's time."""
+    """Invites the person for whom the seat is reserved. Repeating it restarts the invitation period."""
     command = InviteToSeat(agency_id, seat_id)
     return await commands.execute(agency_id, partial(seats.invite_to_seat, command=command))
 

@@ -94,7 +94,7 @@ class QuotaGrantRequest(BaseModel):
     amount: int = Field(strict=True, ge=1, le=2**53)
     priority: int = Field(default=0, strict=True, ge=-1000, le=1000, description="The lowest is spent first.")
     starts_at: WrittenInstant | None = Field(default=None, description="Default: now.")
-    ends_at: WrittenInstant | None = Field(default=None, description="Exclusive. Default: it has no end.")
+    ends_at: WrittenInstant | None = Field(default=None, description="Exclusive. Default: no end.")
     reason: WrittenReason
 
 
@@ -114,7 +114,7 @@ def make_router(directory: Directory) -> APIRouter:
     ) -> Response:
         """Checks and counts uses, all or none. Concurrent requests cannot exceed a hard quota.
 
-        The reply to an Idempotency-Key is kept for a day.
+        The reply is kept under its Idempotency-Key for a day.
         """
         subject_ref = directory.subject_ref(agency_id, body.subject)
         command = ConsumeFeature(agency_id, subject_ref, body.feature, body.amount)
@@ -126,10 +126,10 @@ def make_router(directory: Directory) -> APIRouter:
     @router.post("/v1/usage", summary="Report usage", dependencies=[WRITE_ALL], openapi_extra=_BATCH)
     @body_limit(BATCH_LIMIT, keys=BATCH_KEYS)
     async def report_usage(request: Request, reader: ReaderDep, commands: CommandsDep) -> UsageReply:
-        """Counts up to 10,000 CloudEvents, each once by its source and ID, so that a batch can be sent again.
+        """Counts up to 10,000 CloudEvents, each once by its source and ID, so a batch can be sent again.
 
-        An invalid event is named in the reply, and the others count. A transaction counts up to 2,000 events of one
-        agency: after an error, send the batch again.
+        The reply names invalid events; the others are counted. Each transaction counts up to 2,000 events of one
+        agency, so after an error, send the whole batch again.
         """
         return await usage.report_usage(_batch(await request.body()), read=reader.read_own, write=commands.write)
 
@@ -146,7 +146,7 @@ def make_router(directory: Directory) -> APIRouter:
         runtime: RuntimeDep,
         page: PageDep,
     ) -> Page[UsageSumReply]:
-        """Shows the use of a feature in the current period: of all people together, then of each person."""
+        """Shows the use of a feature in the current period: first of all people together, then of each person."""
         async with reader.read(agency_id) as connection:
             return await queries.list_usage(connection, agency_id, feature, page, runtime.clock.now())
 

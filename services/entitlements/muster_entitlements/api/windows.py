@@ -63,7 +63,7 @@ class ExtensionRequest(_Decision):
 
 
 class WindowEndRequest(_Decision):
-    """The new end: an instant, or the last day in the agency's time zone. Without either: now."""
+    """The new end: an instant, or the last day in the agency's time zone. If neither is set, it ends now."""
 
     ends_at: WrittenInstant | None = None
     ends_on: WrittenDay | None = Field(default=None, examples=["2025-09-15"])
@@ -76,7 +76,7 @@ class WindowEndRequest(_Decision):
 
 
 class WindowStartRequest(_Decision):
-    """The right start: an instant, or the first day in the agency's time zone. The window keeps its length."""
+    """The correct start: an instant, or the first day in the agency's time zone. The window keeps its length."""
 
     starts_at: WrittenInstant | None = None
     starts_on: WrittenDay | None = Field(default=None, examples=["2025-08-13"])
@@ -97,7 +97,7 @@ class WindowStartRequest(_Decision):
 async def list_windows(
     agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep
 ) -> Page[WindowReply]:
-    """With `at`, the windows of a past instant, with the starts and ends that are known now."""
+    """With `at`, lists the windows of a past instant, with their starts and ends as known now."""
     async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
         if as_of is not None:
             return await queries.list_past_windows(connection, agency_id, as_of)
@@ -134,7 +134,7 @@ async def extend_window(
 async def end_window(
     agency_id: AgencyId, window_id: WindowId, body: WindowEndRequest, commands: CommandsDep
 ) -> Response:
-    """From then on, the access that the catalog states for the time after the trial applies."""
+    """From then on, the access that the catalog defines for after the trial applies."""
     command = EndWindow(agency_id, window_id, End(body.ends_at, body.ends_on), body.reason)
     return await commands.execute(agency_id, partial(windows.end_window, command=command))
 

@@ -80,15 +80,15 @@ class Quota(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: int = Field(strict=True, ge=0, le=MOST_EXACT, description="Uses in a period.")
+    limit: int = Field(strict=True, ge=0, le=MOST_EXACT, description="Maximum uses in a period.")
     per: QuotaScope = QuotaScope.SEAT
-    hard: bool = Field(default=True, description="Uses above the limit are refused; otherwise only reported.")
+    hard: bool = Field(default=True, description="Whether uses above the limit are refused, and not only reported.")
     report_only: bool = Field(
-        default=False, description="A hard quota is not enforced yet: who would be refused is reported."
+        default=False, description="Whether a hard quota is not enforced yet, but only reports who would be refused."
     )
     period: QuotaPeriod = QuotaPeriod.MONTH
     thresholds: tuple[Annotated[int, Field(strict=True, ge=1, le=100)], ...] = Field(
-        default=(50, 80, 100), max_length=20, description="The shares of the limit that are reported, in percent."
+        default=(50, 80, 100), max_length=20, description="The percentages of the limit at which use is reported."
     )
 
     @model_validator(mode="after")
@@ -127,16 +127,18 @@ class Feature(BaseModel):
         le=MOST_SEAT_USES,
         description="Uses per seat and calendar month after the window: the short form of a hard quota.",
     )
-    value: _Value = Field(default=None, description="What a static feature gives, such as a context size.")
+    value: _Value = Field(default=None, description="The value of a static feature, such as a context size.")
     anchor: Anchor = Anchor.AGENCY
-    anchor_at: _Anchored | None = Field(default=None, description="The program's instant, with that anchor only.")
+    anchor_at: _Anchored | None = Field(
+        default=None, description="When the window begins for the whole program; only with the anchor `program`."
+    )
     ends_soon_days: tuple[Days, ...] = Field(
-        default=(14, 7, 1), max_length=20, description="How many days before the end of a trial a notice is sent."
+        default=(14, 7, 1), max_length=20, description="How many days before the end of a trial a notice is published."
     )
     grace_days: Days | None = Field(
-        default=None, description="How long the access of the window lasts after a trial, before `mode_after` holds."
+        default=None, description="How many days `mode` continues after a trial, before `mode_after` applies."
     )
-    quota: Quota | None = Field(default=None, description="What a quota in `mode` or `mode_after` means.")
+    quota: Quota | None = Field(default=None, description="The quota, if `mode` or `mode_after` is `quota`.")
 
     @model_validator(mode="after")
     def _quota_is_stated(self) -> "Feature":

@@ -40,7 +40,7 @@ class SeatReply(BaseModel):
     revoked_at: Instant | None = None
     reason: str | None = Field(default=None, description="Why the seat is suspended or revoked: a public keyword.")
     unused_since: date | None = Field(
-        default=None, description="The day, UTC, of the last use; for an unused seat, of its assignment."
+        default=None, description="The day (UTC) of the last use; for a seat that was never used, of its assignment."
     )
     unit: str | None = Field(default=None, description="The part of the agency that the seat is for.")
     email: str | None = None
@@ -74,8 +74,8 @@ class PoolReply(BaseModel):
     )
     starts_at: Instant
     ends_at: Instant
-    time_zone: str | None = Field(description="The agency's time zone, by the IANA database; null for UTC.")
-    revision: int = Field(description="Increases with every change of the agency's entitlements.")
+    time_zone: str | None = Field(description="The IANA name of the agency's time zone; null for UTC.")
+    revision: int = Field(description="Increases with every change to the agency's entitlements.")
 
     @classmethod
     def of(cls, pool: Pool, now: datetime) -> "PoolReply":
@@ -107,20 +107,20 @@ class WindowReply(BaseModel):
     monthly_quota_after: int | None
     anchor: Anchor
     seat_days: int | None = Field(
-        description="Days for which each seat has `mode` after its first activation, if the anchor is `seat`."
+        description="How many days each seat has `mode` from its first activation, if the anchor is `seat`."
     )
-    ends_soon_days: list[int] = Field(description="The days before the end on which a notice is published.")
+    ends_soon_days: list[int] = Field(description="How many days before the end a notice is published.")
     grace_ends_at: Instant | None = Field(
-        description="The exclusive end of the grace after a trial, for which `mode` continues."
+        description="The exclusive end of the grace period after a trial, during which `mode` continues."
     )
     extended: bool
-    catalog_number: int = Field(description="The version of the catalog whose terms it has, such as its quota.")
+    catalog_number: int = Field(description="The version of the catalog whose terms it follows, such as the quota.")
     access: AccessMode = Field(
-        description="What the window allows now, or at the instant asked about; with the anchor `seat`, to a seat "
-        "that is not activated yet."
+        description="What the window allows now, or at the requested instant; with the anchor `seat`, what it allows a "
+        "seat that is not activated yet."
     )
     revision: int = Field(
-        description="Increases whenever the window is moved, or a version changes its access or its grace."
+        description="Increases whenever the window is moved, or a version changes its access or its grace period."
     )
 
     @classmethod
@@ -175,18 +175,18 @@ class CheckReply(BaseModel):
     verdict: Verdict
     reason: Reason
     valid_until: Instant | None = Field(
-        description="null: until the revision increases. What is left of a quota changes with each use."
+        description="null: until the revision increases. What remains of a quota changes with each use."
     )
     revision: int
-    monthly_quota: int | None = Field(default=None, description="Uses per month, if the reason is `quota`.")
-    limit: int | None = Field(default=None, description="Uses in a period, if a quota limits the feature now.")
+    monthly_quota: int | None = Field(default=None, description="Maximum uses per month, if the reason is `quota`.")
+    limit: int | None = Field(default=None, description="Maximum uses in a period, if a quota limits the feature now.")
     used: int | None = Field(
         default=None,
         description="Uses in the period: the person's, or the whole agency's if the quota is per agency. "
-        "Counted use has no history: null at a past instant.",
+        "Counted use has no history, so this is null at a past instant.",
     )
     remaining: int | None = Field(
-        default=None, description="Uses that are left, including quota grants; null at a past instant."
+        default=None, description="Uses left, including those of quota grants; null at a past instant."
     )
     resets_at: Instant | None = Field(default=None, description="When the period of the quota ends.")
 
@@ -218,7 +218,7 @@ class SeatPolicyReply(BaseModel):
 
     idle_days: int | None = Field(description="Days without use after which a seat is idle; null: never.")
     warning_days: int = Field(description="Days from the warning until an idle seat is revoked.")
-    invitation_days: int = Field(description="Days for which an invitation is valid.")
+    invitation_days: int = Field(description="How many days an invitation is valid.")
     version: int = Field(description="Increases with each change; the ETag.")
 
     @classmethod
@@ -231,7 +231,7 @@ class UseReply(BaseModel):
     """A recorded use."""
 
     subject_ref: str
-    used_on: date = Field(description="The day, UTC.")
+    used_on: date = Field(description="The day (UTC).")
 
 
 class OperationReply(BaseModel):
@@ -240,7 +240,7 @@ class OperationReply(BaseModel):
     operation_id: str
     kind: SeatBatchKind
     state: OperationState
-    dry_run: bool = Field(description="Nothing is changed; the totals show what would change.")
+    dry_run: bool = Field(description="If true, nothing is changed; the totals show what would change.")
     on_limit: OnLimit
     rows: int = Field(description="Rows read so far.")
     assigned: int = Field(description="Rows that assigned a seat.")

@@ -8,7 +8,7 @@ from muster_entitlements.domain.adoption import Adoption
 
 
 class AdoptionDayReply(BaseModel):
-    """How many people used a feature on a day in the agency's time zone, and within 7 and 28 days up to it.
+    """How many people used a feature on a day in the agency's time zone, and within the 7 and 28 days up to it.
 
     A number from 1 to 9 is null.
     """
@@ -28,7 +28,7 @@ class AdoptionDayReply(BaseModel):
 
 
 class FeatureAdoptionReply(AdoptionDayReply):
-    """The same for today, and how many seat holders have never used the feature."""
+    """How many people use a feature today, and how many seat holders have never used it."""
 
     never_used: int | None = Field(description="Seat holders who have never used it; also null if 1 to 9 have used it.")
 

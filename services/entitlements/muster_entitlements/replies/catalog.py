@@ -23,7 +23,7 @@ class CatalogVersionReply(BaseModel):
     revision: int = Field(description="Increases with each edit of a draft; the draft's ETag.")
     published_at: Instant | None = Field(description="null for a draft, and for version 1, which is packaged.")
     agencies_left: int | None = Field(
-        description="How many agencies do not have it yet, of those that the caller acts for; null for a draft."
+        description="How many of the agencies that the caller acts for do not have it yet; null for a draft."
     )
 
     @classmethod
@@ -44,7 +44,9 @@ class FeaturePlanReply(BaseModel):
     """What a catalog would change for one feature. An agency can gain in one way and lose in another."""
 
     feature: str
-    changed: list[str] = Field(description="The fields that differ from the current catalog; for a new feature, all.")
+    changed: list[str] = Field(
+        description="The fields that differ from the current catalog; for a new feature, from the defaults."
+    )
     removed: bool
     gaining: list[str] = Field(description="Agencies whose people could use the feature more, or for longer.")
     gaining_seats: int
@@ -53,8 +55,8 @@ class FeaturePlanReply(BaseModel):
     above: list[str] = Field(
         description="Agencies whose use in the current period exceeds an enforced quota that this immediately lowers."
     )
-    above_people: int = Field(description="Their people who have used more; 0 with a quota of the whole agency.")
-    most_used: int = Field(description="The lowest limit with which nobody would be above; 0 if nobody is.")
+    above_people: int = Field(description="How many of their people have used more; 0 for a quota of the whole agency.")
+    most_used: int = Field(description="The lowest limit at which nobody would be above it; 0 if nobody is.")
 
 
 class CatalogPlanReply(BaseModel):
@@ -63,7 +65,7 @@ class CatalogPlanReply(BaseModel):
     number: int = Field(description="The number that the version would have.")
     rule: CatalogRule
     agencies: int = Field(description="Agencies that are enrolled now.")
-    features: list[FeaturePlanReply] = Field(description="Features that change.")
+    features: list[FeaturePlanReply] = Field(description="The features that would change.")
 
     @classmethod
     def of(

@@ -42,7 +42,7 @@ class ExplainedTerm(BaseModel):
 
     term_id: str
     renewed_to: Instant | None = Field(description="The term's new end after an accepted renewal.")
-    ended: bool = Field(description="It was completed and not renewed.")
+    ended: bool = Field(description="Whether it was completed and not renewed.")
     events: list[FactEventReply]
 
 
@@ -53,15 +53,15 @@ class ExplainedSeat(BaseModel):
     state: SeatState
     reason: str | None
     recorded_from: Instant = Field(description="When this state began; a repeated invitation counts as a change, too.")
-    trial_began_at: Instant | None = Field(description="When the trials that are anchored on seats began.")
+    trial_began_at: Instant | None = Field(description="When the trials that are anchored on this seat began.")
 
 
 class ExplainedCatalog(BaseModel):
     """The version of the catalog that applies to the agency, and its terms for the feature."""
 
     number: int
-    feature: Feature | None = Field(description="null: the feature was removed, and only a grant is left.")
-    events: list[FactEventReply] = Field(description="None for version 1, which is packaged.")
+    feature: Feature | None = Field(description="null if the feature was removed and only a grant is left.")
+    events: list[FactEventReply] = Field(description="Empty for version 1, which is packaged.")
 
 
 class ExplainedWindow(WindowReply):
@@ -90,7 +90,7 @@ class ExplainedWindow(WindowReply):
 class ExplainedGrant(GrantReply):
     """A grant of the feature to the person or the agency."""
 
-    decides: bool = Field(description="It replaces the window.")
+    decides: bool = Field(description="Whether this grant, instead of the window, decides.")
     events: list[FactEventReply]
 
     @classmethod
@@ -110,12 +110,12 @@ class ExplainedQuota(BaseModel):
     resets_at: Instant
     used: int
     granted: int = Field(
-        description="How much of `used` is covered by grants or a seat's trial. Of an agency's quota, also by grants "
-        "to others, which are not listed."
+        description="How much of `used` is covered by grants or a seat's trial. For a quota of the whole agency, "
+        "this includes grants to others, which are not listed."
     )
     excess: int = Field(description="How much of `used` is covered by neither the quota nor a grant.")
     grants: list[QuotaGrantReply] = Field(
-        description="In the order in which they are spent, with those that ended within the current period."
+        description="In the order in which they are spent, including those that ended in the current period."
     )
 
     @classmethod
@@ -149,7 +149,7 @@ class ExplanationReply(BaseModel):
     window: ExplainedWindow | None = None
     grants: list[ExplainedGrant] = Field(
         default=[],
-        description="Present and future grants; then, if a quota limits the feature now, those that were in force in "
+        description="Current and future grants; then, if a quota limits the feature now, those that were in force in "
         "its current period.",
     )
-    quota: ExplainedQuota | None = Field(default=None, description="If a quota limits the feature now.")
+    quota: ExplainedQuota | None = Field(default=None, description="The quota that limits the feature now, if any.")

@@ -26,4 +26,4 @@ class SeatVersionReply(BaseModel):
     reason: str | None = Field(description="Why it was suspended or revoked: a public keyword.")
     unit: str | None = Field(description="The part of the agency that the seat is for.")
     recorded_from: Instant
-    recorded_until: Instant | None = Field(description="null: until now.")
+    recorded_until: Instant | None = Field(description="null: still current.")

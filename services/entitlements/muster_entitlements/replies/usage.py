@@ -30,16 +30,18 @@ class ConsumptionReply(BaseModel):
     )
     limit: int | None = None
     remaining: int | None = Field(
-        default=None, description="Uses left of the quota and of quota grants, as in a check."
+        default=None, description="Uses left in the quota and in quota grants, as in a check."
     )
     resets_at: Instant = Field(description="When the period ends.")
-    would_refuse: bool = Field(default=False, description="The quota is not enforced yet, and would have refused this.")
+    would_refuse: bool = Field(
+        default=False, description="Whether the quota, which is not enforced yet, would have refused this."
+    )
 
 
 class RefusedUseReply(BaseModel):
     """An event of a batch that was not counted, and why."""
 
-    index: int = Field(description="Its place in the batch, from 0.")
+    index: int = Field(description="Its index in the batch, starting at 0.")
     id: str | None
     field: str
     value: str
@@ -50,12 +52,12 @@ class UsageReply(BaseModel):
     """The result of a batch of reported uses."""
 
     counted: int
-    repeated: int = Field(description="Events that had been counted before.")
+    repeated: int = Field(description="Events that had already been counted.")
     refused: list[RefusedUseReply]
 
 
 class ParkedUsageReply(BaseModel):
-    """A record that could not be counted, and why. Bytes that are not UTF-8 are shown escaped, long values cut."""
+    """A record that could not be counted, and why. Bytes that are not UTF-8 are escaped; long values are cut."""
 
     id: int
     partition: int
@@ -92,7 +94,7 @@ class QuotaGrantReply(BaseModel):
     subject_ref: str | None = Field(description="null: all people of the agency.")
     amount: int
     spent: int
-    priority: int = Field(description="The lowest is spent first; then the one that ends first.")
+    priority: int = Field(description="The lowest is spent first; if equal, the grant that ends first.")
     starts_at: Instant
     ends_at: Instant | None
 
@@ -105,7 +107,7 @@ class QuotaGrantReply(BaseModel):
 
 
 class UsageSumReply(BaseModel):
-    """How much a person used of a feature in a period [starts_at, ends_at)."""
+    """A person's use of a feature in a period [starts_at, ends_at)."""
 
     feature: str
     subject_ref: str | None = Field(description="null: all people of the agency.")

@@ -18,8 +18,8 @@ RETRY_SECONDS = 2.0
 
 WAITING_AGENCIES = Gauge(
     "muster_catalog_waiting_agencies",
-    "Agencies waiting for a catalog version that applies to them; seconds after a publication, none except "
-    "those whose deadlines wait.",
+    "Agencies waiting for a catalog version that applies to them; a few seconds after a publication, only those "
+    "whose deadlines wait.",
     ["service"],
 )
 

@@ -49,7 +49,9 @@ STANDBY_SECONDS = 0.5
 LOOK_SECONDS = 5.0
 
 USAGE_LAG = Gauge(
-    "muster_usage_lag", "Records in this process's lanes of the usage topic that it has not read.", ["service", "lane"]
+    "muster_usage_lag",
+    "Records in this process's lanes of the usage topic that it has not read yet.",
+    ["service", "lane"],
 )
 
 _DUTY = "usage-intake"

@@ -60,7 +60,7 @@ def approval_router(service: str) -> APIRouter:
     async def list_proposals(
         reader: ReaderDep, page: PageDep, state: Annotated[ProposalState | None, Query()] = None
     ) -> Page[ProposalReply]:
-        """The proposals of every agency that the token may see, oldest first."""
+        """Lists the proposals of every agency that the token acts for, oldest first."""
         async with reader.read_own() as connection:
             found = await proposals.list_proposals(connection, state, page.after, page.rows)
         return page.make([ProposalReply.of(proposal) for proposal in found], key=lambda reply: reply.proposal_id)
@@ -80,7 +80,7 @@ def approval_router(service: str) -> APIRouter:
     async def approve_proposal(
         proposal_id: ProposalId, request: Request, reader: ReaderDep, identity: IdentityDep, _key: KeyHeader = None
     ) -> Response:
-        """Runs the proposed request and returns its answer. Repeating the approval returns the same answer."""
+        """Runs the proposed request and returns its response. Repeating the approval returns the same response."""
         proposal = await _known(reader, proposal_id)
         if proposal.state is ProposalState.APPROVED:
             check_access(request, identity, proposal.route)
@@ -105,7 +105,7 @@ def approval_router(service: str) -> APIRouter:
         commands: CommandsDep,
         identity: IdentityDep,
     ) -> ProposalReply:
-        """The proposer can reject it, too. Repeating the rejection changes nothing."""
+        """The proposer can also reject it. Repeating the rejection changes nothing."""
         proposal = await _known(reader, proposal_id)
         if proposal.state is ProposalState.REJECTED:
             return ProposalReply.of(proposal)

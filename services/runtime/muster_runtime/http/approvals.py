@@ -55,14 +55,14 @@ class ProposalOutdated(Conflict):
 
 
 class ProposalReply(BaseModel):
-    """A request that waits for a second person, or has been decided or has expired."""
+    """A request that is waiting for a second person, was decided, or has expired."""
 
     proposal_id: str
     agency_id: str
     state: ProposalState
     route: str = Field(examples=["POST /v1/agencies/{agency_id}/windows/{window_id}/extension"])
     path: str
-    revision: int = Field(description="The revision of what the request changes, when it was proposed.")
+    revision: int = Field(description="The revision of the resource to change, when the request was proposed.")
     proposed_by: str
     proposed_at: Instant
     expires_at: Instant
@@ -78,7 +78,7 @@ class ProposalReply(BaseModel):
 
 # The response of a route that needs approval, for its OpenAPI.
 PROPOSED: dict[int | str, dict[str, Any]] = {
-    202: {"model": ProposalReply, "description": "Proposed: it runs when another person approves it."}
+    202: {"model": ProposalReply, "description": "Proposed: the request runs when another person approves it."}
 }
 
 

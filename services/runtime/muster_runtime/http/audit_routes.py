@@ -17,14 +17,14 @@ from muster_runtime.http.tenancy import Reader, ReaderDep
 from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.pagination import Page, Pagination
 
-AgencyQuery = Annotated[str | None, Query(description="By default every agency the token may see.")]
+AgencyQuery = Annotated[str | None, Query(description="Default: every agency that the token acts for.")]
 
 
 class AuditEntry(BaseModel):
-    """A command that was carried out."""
+    """A command that was executed."""
 
     id: int
-    recorded_at: Instant | None = Field(description="Null if it has a date that no program can read.")
+    recorded_at: Instant | None = Field(description="null if the stored date is not in the years 2000 to 9999.")
     agency_id: str
     actor: str
     command: str
@@ -37,14 +37,14 @@ class AuditEntry(BaseModel):
 
 
 class PersonalReadEntry(BaseModel):
-    """A request whose reply had names or addresses of people."""
+    """A request whose response contained people's names or addresses."""
 
     id: int
-    read_at: Instant | None = Field(description="Null if it has a date that no program can read.")
+    read_at: Instant | None = Field(description="null if the stored date is not in the years 2000 to 9999.")
     agency_id: str
     actor: str
     route: str = Field(examples=["GET /v1/agencies/{agency_id}/seats"])
-    subject_refs: list[str] = Field(description="Whose they were.")
+    subject_refs: list[str] = Field(description="The people whose names or addresses it contained.")
     request_id: str | None
 
 

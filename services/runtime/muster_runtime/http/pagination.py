@@ -20,8 +20,8 @@ def _decode(cursor: str) -> str:
 
 
 def _pagination(
-    limit: Annotated[int, Query(ge=1, le=200, description="Items on a page, at most.")] = 50,
-    after: Annotated[str | None, Query(max_length=1000, description="`next` of the previous page.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="Maximum number of items on the page.")] = 50,
+    after: Annotated[str | None, Query(max_length=1000, description="The `next` of the previous page.")] = None,
 ) -> Pagination:
     return Pagination(limit, None if after is None else _decode(after))
 

@@ -35,7 +35,7 @@ COMMON = {
     400: _response(
         400,
         {
-            "bad-request": "A header is repeated or missing, or the body is not of the form that a service reads",
+            "bad-request": "A header is repeated or missing, or the body is not in a form that a service accepts",
             "malformed-json": "The body is not JSON",
             InvalidIdempotencyKey.slug: InvalidIdempotencyKey.title,
         },

@@ -200,7 +200,7 @@ async def _reader(request: Request, identity: IdentityDep) -> Reader:
 KeyHeader = Annotated[
     str | None,
     Header(
-        description="1 to 255 printable ASCII characters. A request repeated with the same key is carried out once.",
+        description="1 to 255 printable ASCII characters. A request repeated with the same key is executed once.",
         json_schema_extra={"pattern": "^[ -~]{1,255}$"},
     ),
 ]
@@ -223,7 +223,7 @@ def _version(if_match: str) -> int:
 
 async def _if_match(
     if_match: Annotated[
-        str | None, Header(description="The ETag as it was read.", json_schema_extra=_ETAG_SCHEMA)
+        str | None, Header(description="The ETag of the version that you read.", json_schema_extra=_ETAG_SCHEMA)
     ] = None,
 ) -> int | None:
     return None if if_match is None else _version(if_match)
@@ -233,7 +233,8 @@ async def _required_if_match(
     if_match: Annotated[
         str,
         Header(
-            description="The ETag as it was read. A request without it is answered 428.", json_schema_extra=_ETAG_SCHEMA
+            description="The ETag of the version that you read. A request without it gets 428.",
+            json_schema_extra=_ETAG_SCHEMA,
         ),
     ],
 ) -> int:

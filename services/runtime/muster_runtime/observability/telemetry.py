@@ -15,31 +15,37 @@ from prometheus_client import Counter, Gauge, Histogram
 from muster_runtime.errors import describe
 from muster_runtime.settings import Settings
 
-OUTBOX_ROWS = Gauge("muster_outbox_rows", "Rows (runs of events) that Kafka has not acknowledged.", ["service"])
-OUTBOX_OLDEST_SECONDS = Gauge("muster_outbox_oldest_seconds", "Age of the oldest row of the outbox.", ["service"])
+OUTBOX_ROWS = Gauge(
+    "muster_outbox_rows", "Rows in the outbox (runs of events) that Kafka has not acknowledged.", ["service"]
+)
+OUTBOX_OLDEST_SECONDS = Gauge("muster_outbox_oldest_seconds", "Age of the oldest row in the outbox.", ["service"])
 OLDEST_SNAPSHOT_SECONDS = Gauge(
     "muster_oldest_snapshot_seconds",
-    "How long the oldest snapshot of the database has been held: deleted rows stay until it ends.",
+    "How long the oldest snapshot of the database has been held. Until it is released, vacuum keeps deleted rows.",
     ["service"],
 )
 RELAYED = Counter("muster_relayed", "Events that Kafka has acknowledged.", ["service", "topic"])
 APPLIED = Counter("muster_applied", "Events applied by a handler.", ["service", "topic"])
-DUPLICATES = Counter("muster_duplicates", "Events skipped because they had been applied.", ["service", "topic"])
-GAPS = Counter("muster_gaps", "Streams whose next sequence was missing. It must stay zero.", ["service", "topic"])
+DUPLICATES = Counter("muster_duplicates", "Events skipped because they were already applied.", ["service", "topic"])
+GAPS = Counter("muster_gaps", "Streams whose next sequence was missing. Must stay at zero.", ["service", "topic"])
 NEW_EPOCHS = Counter("muster_new_epochs", "Streams that continued in a higher epoch.", ["service", "topic"])
 PARKED = Gauge("muster_parked", "Streams that are parked because an event could not be applied.", ["service"])
-LAG = Gauge("muster_lag", "Records of this process's partitions that it has not yet applied.", ["service"])
-READY = Gauge("muster_ready", "1 where the process is ready, 0 where its readiness says why not.", ["service"])
-PARKED_RECORDS = Gauge("muster_parked_records", "Records that wait in parked streams.", ["service"])
-PARKED_DEADLINES = Gauge("muster_parked_deadlines", "Deadlines that could not be handled.", ["service"])
-PAUSED_PARTITIONS = Gauge("muster_paused_partitions", "Partitions that wait for one agency.", ["service"])
-APPLY_RETRIES = Counter("muster_apply_retries", "Batches that were retried.", ["service"])
+LAG = Gauge("muster_lag", "Records in this process's partitions that it has not applied yet.", ["service"])
+READY = Gauge("muster_ready", "1 if the process is ready; if it is 0, /health/ready says why.", ["service"])
+PARKED_RECORDS = Gauge("muster_parked_records", "Records waiting in parked streams.", ["service"])
+PARKED_DEADLINES = Gauge("muster_parked_deadlines", "Deadlines parked because they could not be handled.", ["service"])
+PAUSED_PARTITIONS = Gauge(
+    "muster_paused_partitions",
+    "Partitions paused for one agency, or because their topic has the wrong number of partitions.",
+    ["service"],
+)
+APPLY_RETRIES = Counter("muster_apply_retries", "Batches retried after a failure.", ["service"])
 UNKNOWN_TYPES = Counter(
-    "muster_unknown_types", "Events of a type that the service does not know, acknowledged.", ["service", "topic"]
+    "muster_unknown_types", "Events skipped because the service does not know their type.", ["service", "topic"]
 )
 DEADLINE_LATENESS_SECONDS = Histogram(
     "muster_deadline_lateness_seconds",
-    "Seconds from a deadline's due instant until it was handled.",
+    "Seconds from when a deadline was due until it was handled.",
     ["service", "kind"],
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600),
 )
@@ -48,7 +54,7 @@ DEADLINE_OVERDUE_SECONDS = Gauge(
 )
 HANDLER_SECONDS = Histogram(
     "muster_handler_seconds",
-    "Time that a handler of events or deadlines took for one run.",
+    "Time that a handler of events or deadlines took to process one run.",
     ["service", "handler"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
 )
@@ -72,7 +78,9 @@ HTTP_REFUSED = Counter(
     "muster_http_refused", "Requests refused because the process, or the tenant's share of it, was full.", ["service"]
 )
 HTTP_RATE_LIMITED = Counter(
-    "muster_http_rate_limited", "Requests beyond a quota of requests per second: token, agency.", ["service", "quota"]
+    "muster_http_rate_limited",
+    "Requests refused because they exceeded a quota of requests per second: token, agency.",
+    ["service", "quota"],
 )
 HTTP_CONNECTIONS = Gauge("muster_http_connections", "Open connections of HTTP clients.", ["service"])
 HTTP_CONNECTIONS_CLOSED = Counter(
@@ -81,11 +89,13 @@ HTTP_CONNECTIONS_CLOSED = Counter(
     ["service", "reason"],
 )
 POOL_IN_USE = Gauge("muster_pool_in_use", "Connections to Postgres in use.", ["service", "role"])
-LOG_LINES_CUT = Counter("muster_log_lines_cut", "Log lines that were longer than the limit.")
-LOG_LINES_WITHHELD = Counter("muster_log_lines_withheld", "Log lines of libraries that repeated a recent one.")
+LOG_LINES_CUT = Counter("muster_log_lines_cut", "Log lines cut because they exceeded a limit.")
+LOG_LINES_WITHHELD = Counter(
+    "muster_log_lines_withheld", "Libraries' log lines suppressed because they repeated a recent one."
+)
 HTTP_REQUEST_SECONDS = Histogram(
     "muster_http_request_seconds",
-    "Time from a request's arrival to the end of its answer, by route template.",
+    "Time from a request's arrival to the end of its response, by route template.",
     ["service", "method", "route", "status"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
 )

@@ -73,7 +73,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
     @router.post("/retry", response_model=ReplayReply)
     async def retry_parked_deadline(commands: CommandsDep, body: DeadlineName) -> Response:
-        """Handle the deadline now, as of its own instant. If that fails again, the deadline stays parked.
+        """Handle the deadline now, as of its due time. If that fails again, the deadline stays parked.
 
         With an Idempotency-Key, only the reply to a success is stored, so a failed retry can be repeated.
         """
@@ -100,7 +100,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
     async def discard_parked_deadline(commands: CommandsDep, body: DiscardDeadline) -> Response:
         """Discard the deadline permanently: it never takes effect.
 
-        A deadline whose kind schedules its own successor or deletes data gets 409: fix the cause, then retry it.
+        A deadline of a kind that schedules its own successor or deletes data gets 409: fix the cause, then retry it.
         """
 
         async def handler(uow: UnitOfWork) -> None:

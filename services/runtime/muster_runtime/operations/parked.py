@@ -45,11 +45,11 @@ class ParkedStreamReply(BaseModel):
 
 
 class RecordReply(BaseModel):
-    """A raw record. Bytes that are not UTF-8 are escaped. A long value is cut, and the cut is marked."""
+    """A raw record. Bytes that are not UTF-8 are escaped. Long values are cut, and the cut is marked."""
 
     partition: int
     offset: int
-    sequence: int | None = Field(description="Its place in the stream; null where it has none.")
+    sequence: int | None = Field(description="Its position in the stream; null if it has none.")
     key: str | None
     headers: dict[str, str]
     value: str | None

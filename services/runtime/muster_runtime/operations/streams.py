@@ -32,9 +32,9 @@ _SEPARATOR = "/"
 
 
 class GapRequest(Reason):
-    """The gap to accept, named by the record that waits behind it, and the reason."""
+    """The gap to accept, identified by the record that waits behind it, and the reason."""
 
-    waiting: int = Field(strict=True, ge=1, le=MAX_SEQUENCE, description="The sequence of the first record that waits.")
+    waiting: int = Field(strict=True, ge=1, le=MAX_SEQUENCE, description="The sequence of the first waiting record.")
 
 
 class EpochRequest(Reason):
@@ -50,7 +50,7 @@ class PassRequest(Reason):
     """
 
     offset: int = Field(
-        strict=True, ge=0, le=MAX_OFFSET, description="As readiness reports it: topic[partition]@offset."
+        strict=True, ge=0, le=MAX_OFFSET, description="The offset, as readiness reports it: topic[partition]@offset."
     )
     last_offset: int | None = Field(default=None, strict=True, ge=0, le=MAX_OFFSET, description="Default: `offset`.")
 
@@ -74,8 +74,8 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
     @router.get("/streams")
     async def list_streams(
         page: PageDep,
-        topic: Annotated[str | None, Query(description="By default every topic.")] = None,
-        agency_id: Annotated[str | None, Query(description="By default every agency.")] = None,
+        topic: Annotated[str | None, Query(description="Default: every topic.")] = None,
+        agency_id: Annotated[str | None, Query(description="Default: every agency.")] = None,
     ) -> Page[StreamState]:
         """The last position that this service assigned in each stream, and the last that it applied."""
         after_topic, _, after_agency = (page.after or "").partition(_SEPARATOR)
@@ -92,7 +92,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
 
     @router.post("/streams/{topic}/{agency_id}/gap", response_model=StreamState, responses=problem_responses(Conflict))
     async def accept_gap(commands: CommandsDep, topic: Topic, agency_id: str, body: GapRequest) -> Response:
-        """Accept that the missing sequences of a parked stream never arrive. Then replay the stream.
+        """Accept that the missing sequences of a parked stream will never arrive. Then replay the stream.
 
         The request names the record behind the gap, so sending it again accepts no later gap.
         """
@@ -107,7 +107,10 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
 
     @router.post("/epoch", response_model=epochs.RaisedEpoch, responses=problem_responses(Conflict))
     async def raise_epoch(commands: CommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
-        """Do this after a restore, before the service publishes again, so that no position is assigned twice."""
+        """Raise the epoch of the service's streams.
+
+        Do this after a restore, before the service publishes again, so that no position is assigned twice.
+        """
         settings = runtime.settings
         since = await epochs.database_now(database)
         published = await published_runs(database, runtime.kafka, settings.topic_prefix)
