@@ -87,7 +87,7 @@ async def test_a_request_names_its_host_once(front: Front) -> None:
 
 async def test_a_packed_body_is_not_unpacked(front: Front) -> None:
     """A gigabyte of zeros is a megabyte when it is packed: here it is refused, and takes no more than it is."""
-    packed = gzip.compress(b"0" * 64_000_000)
+    packed = gzip.compress(b"0" * 6_400_000)  # in one segment: what arrives after the answer would reset it
     for coding in ("gzip", "deflate", "br", "gzip, gzip"):
         head = (
             f"{HEAD}{front.bearer('*', 'enrollment:authorize')}Content-Type: application/json\r\n"
