@@ -218,7 +218,7 @@ async def test_the_end_of_a_seats_trial_is_told_once_after_a_completed_term(enti
 
 
 async def test_the_trials_of_a_removed_feature_end_with_its_window_at_the_latest(entitlements: Entitlements) -> None:
-    """Though the term is renewed: nobody is told of a trial after that, and no later one begins."""
+    """Though the term is renewed: nobody hears of a trial after that, and no later one begins."""
     await publish(entitlements, [CANVAS], "new-agencies")
     await entitlements.enroll(cap=5)
     first = await activate(entitlements, "ada", END - 35 * DAY)

@@ -249,7 +249,7 @@ async def test_a_rebuild_publishes_what_differs_and_goes_on_where_it_was_killed(
         assert client.check("sub_stray").reason == "no_seat"
 
 
-async def test_a_client_starts_anew_on_a_topic_that_was_recreated(entitlements: Entitlements) -> None:
+async def test_a_client_starts_over_on_a_topic_that_was_recreated(entitlements: Entitlements) -> None:
     service = entitlements.service
     settings = service.runtime.settings
     await entitlements.enroll(cap=10)

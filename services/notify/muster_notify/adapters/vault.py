@@ -31,7 +31,7 @@ class Vault:
         """Open a sealed secret. Raises cryptography's InvalidToken if an unknown key sealed it."""
         return self._fernet().decrypt(sealed).decode()
 
-    def seal_anew(self, sealed: bytes) -> bytes | None:
+    def reseal(self, sealed: bytes) -> bytes | None:
         """The secret sealed with the first key; None if it already is. Raises InvalidToken, like `open`."""
         try:
             Fernet(self.keys[0]).decrypt(sealed)

@@ -64,7 +64,7 @@ class Resealer:
                 found = await endpoints.list_with_secrets(connection, place, STEP)
             for endpoint in found:
                 try:
-                    if self._sealed_anew(endpoint) is not None:
+                    if self._resealed(endpoint) is not None:
                         sealed += await self._seal(runtime, endpoint)
                 except InvalidToken:
                     unreadable += 1
@@ -81,21 +81,21 @@ class Resealer:
         context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
         async with runtime.database.write(endpoint.agency_id, context=context) as uow:
             locked = await endpoints.find_endpoint(uow.connection, endpoint.id)
-            secrets = self._sealed_anew(locked)
+            secrets = self._resealed(locked)
             if secrets is None:
                 return False
             await endpoints.save_seals(uow.connection, locked.id, *secrets)
         return True
 
-    def _sealed_anew(self, endpoint: Endpoint) -> tuple[bytes, bytes | None] | None:
+    def _resealed(self, endpoint: Endpoint) -> tuple[bytes, bytes | None] | None:
         """Both secrets sealed with the first key; None if they already are, or there is no secret.
 
         Raises InvalidToken.
         """
         if endpoint.sealed_secret is None:
             return None
-        secret = self._vault.seal_anew(endpoint.sealed_secret)
-        previous = endpoint.previous_secret and self._vault.seal_anew(endpoint.previous_secret)
+        secret = self._vault.reseal(endpoint.sealed_secret)
+        previous = endpoint.previous_secret and self._vault.reseal(endpoint.previous_secret)
         if secret is None and previous is None:
             return None
         return secret or endpoint.sealed_secret, previous or endpoint.previous_secret

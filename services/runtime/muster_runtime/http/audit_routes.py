@@ -17,6 +17,12 @@ from muster_runtime.http.tenancy import Reader, ReaderDep
 from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.pagination import Page, Pagination
 
+_AUDIT = """
+    id, readable_instant(recorded_at) as recorded_at, agency_id, actor, command, subject, reason, before, after,
+    request_id, correlation_id
+"""
+_PERSONAL_READ = "id, readable_instant(read_at) as read_at, agency_id, actor, route, subject_refs, request_id"
+
 AgencyQuery = Annotated[str | None, Query(description="Default: every agency that the token acts for.")]
 
 
@@ -74,75 +80,40 @@ def audit_router(service: str) -> APIRouter:
 
 async def find_audit(connection: Connection, agencies: frozenset[str], page: Pagination) -> list[asyncpg.Record]:
     """A page of the agencies' audit."""
-    if EVERY_AGENCY in agencies:
-        return await connection.fetch(
-            """
-            select
-                id, readable_instant(recorded_at) as recorded_at, agency_id, actor, command, subject, reason,
-                before, after, request_id, correlation_id
-            from audit
-            where id > $1
-            order by id
-            limit $2
-            """,
-            page.after_id or 0,
-            page.rows,
-        )
-    # Each agency's own index gives its part of the page: a list by ID would pass every other agency's rows.
-    return await connection.fetch(
-        """
-        select entry.*
-        from unnest($3::text []) as own (agency_id)
-        cross join lateral (
-            select
-                a.id, readable_instant(a.recorded_at) as recorded_at, a.agency_id, a.actor, a.command, a.subject,
-                a.reason, a.before, a.after, a.request_id, a.correlation_id
-            from audit as a
-            where a.agency_id = own.agency_id and a.id > $1
-            order by a.id
-            limit $2
-        ) as entry
-        order by entry.id
-        limit $2
-        """,
-        page.after_id or 0,
-        page.rows,
-        sorted(agencies),
-    )
+    return await _find_page(connection, "audit", _AUDIT, agencies, page)
 
 
 async def find_personal_reads(
     connection: Connection, agencies: frozenset[str], page: Pagination
 ) -> list[asyncpg.Record]:
-    """A page of the reads of the agencies' people, found as the audit is."""
+    """A page of the reads of the agencies' people."""
+    return await _find_page(connection, "personal_read", _PERSONAL_READ, agencies, page)
+
+
+async def _find_page(
+    connection: Connection, table: str, columns: str, agencies: frozenset[str], page: Pagination
+) -> list[asyncpg.Record]:
     if EVERY_AGENCY in agencies:
         return await connection.fetch(
-            """
-            select id, readable_instant(read_at) as read_at, agency_id, actor, route, subject_refs, request_id
-            from personal_read
-            where id > $1
-            order by id
-            limit $2
-            """,
+            f"select {columns} from {table} where id > $1 order by id limit $2",  # noqa: S608
             page.after_id or 0,
             page.rows,
         )
+    # Each agency's own index gives its part of the page: a list by ID would pass every other agency's rows.
     return await connection.fetch(
-        """
+        f"""
         select entry.*
         from unnest($3::text []) as own (agency_id)
         cross join lateral (
-            select
-                r.id, readable_instant(r.read_at) as read_at, r.agency_id, r.actor, r.route, r.subject_refs,
-                r.request_id
-            from personal_read as r
-            where r.agency_id = own.agency_id and r.id > $1
-            order by r.id
+            select {columns}
+            from {table}
+            where {table}.agency_id = own.agency_id and id > $1
+            order by id
             limit $2
         ) as entry
         order by entry.id
         limit $2
-        """,
+        """,  # noqa: S608
         page.after_id or 0,
         page.rows,
         sorted(agencies),

@@ -109,10 +109,9 @@ class Monitor:
         try:
             # The pool waits that long again to take the connection back.
             async with asyncio.timeout(PATIENCE_SECONDS), pool.acquire(timeout=PATIENCE_SECONDS) as connection:
-                if skewed := await ask_for_skew(connection, self._runtime.clock):
-                    reasons.append(skewed)
-                elif skewed := await ask_for_skew(connection, self._runtime.clock, MAX_SKEW / 2):
-                    warnings.append(skewed)
+                if early := await ask_for_skew(connection, self._runtime.clock, MAX_SKEW / 2):
+                    late = await ask_for_skew(connection, self._runtime.clock)
+                    (reasons if late else warnings).append(late or early)
                 pending = await _is_pending(self._schema, connection, reasons, warnings)
                 if not pending:  # else tables and columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS

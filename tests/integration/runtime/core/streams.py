@@ -1,9 +1,12 @@
 """What the tests of the consumer look at: the effects of a stream of seats, and whether it is parked."""
 
 from collections.abc import Awaitable
+from datetime import datetime
 from typing import Any
 
-from muster_contracts import Envelope
+from muster_contracts import Envelope, Event
+from muster_contracts.testing import record
+from muster_runtime.messaging.record_reader import Record
 from tests.support.services import RunningService
 
 TOPIC = "muster.entitlements.seat"
@@ -27,6 +30,12 @@ async def last_sequence(probe: RunningService, agency_id: str) -> int | None:
 async def readiness(probe: RunningService) -> list[str]:
     reasons: list[str] = (await probe.client.get("/health/ready")).json()["reasons"]
     return reasons
+
+
+def consumed(event: Event, sequence: int, time: datetime) -> Record:
+    """An event as the consumer reads it, at the offset of its sequence."""
+    made = record(event, sequence=sequence, time=time)
+    return Record(made.topic, event.agency_id, 0, sequence, made.key, made.value, made.headers)
 
 
 def at(envelope: Envelope, sequence: int) -> Envelope:

@@ -9,16 +9,15 @@ import pytest
 from muster_contracts import ClockMoved, Envelope
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
-from muster_contracts.testing import record
 from muster_runtime.clock import SandboxClock
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.errors import ClockSkewed
 from muster_runtime.messaging.applier import Applier
-from muster_runtime.messaging.record_reader import Record
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build, build_answering
+from tests.integration.runtime.core.streams import consumed
 from tests.support.clocks import ShiftedClock
 from tests.support.services import RunningService, ServiceRunner
 
@@ -59,11 +58,6 @@ async def instant(database: Database, *agencies: str, causes: dict[str, Envelope
 
 def withdrawn(agency_id: str) -> AgencyWithdrawn:
     return AgencyWithdrawn(agency_id=agency_id, enrollment_id="enr_1", reason="", withdrawn_at=NOON)
-
-
-def received(agency_id: str, sequence: int, time: datetime) -> Record:
-    made = record(withdrawn(agency_id), sequence=sequence, time=time)
-    return Record(made.topic, agency_id, 0, sequence, made.key, made.value, made.headers)
 
 
 async def answers(probe: RunningService, count: int) -> dict[str, list[datetime]] | None:
@@ -122,8 +116,13 @@ async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_effects(run_s
     database, handlers = probe.runtime.database, probe.runtime.service.subscriptions
     applier = Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
     ahead = clock.now() + timedelta(seconds=50)
-    assert await applier.apply([received("NASA", 1, ahead), received("DOE", 1, clock.now())]) == []
-    assert await applier.apply([received("NASA", 2, clock.now()), received("EPA", 1, clock.now())]) == []
+    assert (
+        await applier.apply([consumed(withdrawn("NASA"), 1, ahead), consumed(withdrawn("DOE"), 1, clock.now())]) == []
+    )
+    assert (
+        await applier.apply([consumed(withdrawn("NASA"), 2, clock.now()), consumed(withdrawn("EPA"), 1, clock.now())])
+        == []
+    )
     outbox = await probe.admin.fetch("select agency_id, time from outbox order by id")
     assert [row["time"] for row in outbox if row["agency_id"] == "NASA"] == [ahead, ahead]
     assert [row["time"] < ahead for row in outbox if row["agency_id"] != "NASA"] == [True, True]

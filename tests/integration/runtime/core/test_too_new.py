@@ -11,7 +11,6 @@ from structlog.testing import CapturingLogger
 from muster_contracts import Event, write_headers
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
-from muster_contracts.testing import record
 from muster_runtime.context import Context
 from muster_runtime.database.schema import SchemaTooNew
 from muster_runtime.database.transactions import Database
@@ -20,7 +19,6 @@ from muster_runtime.messaging.consumer import pausing
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.messaging.parking import StreamBlocked
-from muster_runtime.messaging.record_reader import Record
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.observability.telemetry import LAG
 from muster_runtime.process import monitor
@@ -28,7 +26,7 @@ from muster_runtime.scheduling import scheduler
 from muster_runtime.scheduling.deadlines import Deadline, schedule
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat, seats
 from tests.integration.runtime.core.probe.service import MIGRATIONS, answer_withdrawals, keep_seats
-from tests.integration.runtime.core.streams import at, effects, holds, parked
+from tests.integration.runtime.core.streams import at, consumed, effects, holds, parked
 from tests.support.services import RunningService
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -63,11 +61,6 @@ async def applier(idle_probe: RunningService) -> AsyncIterator[Applier]:
 
 def named(blocked: Sequence[StreamBlocked]) -> list[tuple[str, str]]:
     return [(stream.topic, stream.agency_id) for stream in blocked]
-
-
-def received(event: Event, sequence: int) -> Record:
-    made = record(event, sequence=sequence, time=NOON)
-    return Record(made.topic, event.agency_id, 0, sequence, made.key, made.value, made.headers)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +157,7 @@ async def test_what_breaks_a_newer_rule_stops_neither_other_agencies_nor_its_age
     await idle_probe.admin.execute(REMEMBER, CONTRACTING)
     await idle_probe.admin.execute("alter table effect add constraint newer check (seat_id <> 'd')")
     withdrawn = AgencyWithdrawn(agency_id="EPA", enrollment_id="enr_1", reason="", withdrawn_at=NOON)
-    records = [received(seat("EPA", "d"), 1), received(withdrawn, 1), received(seat("DOE", "a"), 1)]
+    records = [consumed(seat("EPA", "d"), 1, NOON), consumed(withdrawn, 1, NOON), consumed(seat("DOE", "a"), 1, NOON)]
     assert named(await applier.apply(records)) == [(SeatAssigned.topic, "EPA")]
     assert await effects(idle_probe, "DOE") == ["a"]
     assert await idle_probe.admin.fetchval("select agency_id from outbox") == "EPA"
@@ -173,11 +166,11 @@ async def test_what_breaks_a_newer_rule_stops_neither_other_agencies_nor_its_age
 async def test_what_waited_in_a_parked_stream_and_breaks_a_newer_rule_stops_no_other_agency(
     applier: Applier, idle_probe: RunningService
 ) -> None:
-    assert await applier.apply([received(seat("NASA", "a"), 1), received(seat("NASA", "c"), 3)]) == []
+    assert await applier.apply([consumed(seat("NASA", "a"), 1, NOON), consumed(seat("NASA", "c"), 3, NOON)]) == []
     assert await parked(idle_probe, "NASA")
     await idle_probe.admin.execute(REMEMBER, CONTRACTING)
     await idle_probe.admin.execute("alter table effect add constraint newer check (seat_id <> 'c')")
-    blocked = await applier.apply([received(seat("NASA", "b"), 2), received(seat("DOE", "a"), 1)])
+    blocked = await applier.apply([consumed(seat("NASA", "b"), 2, NOON), consumed(seat("DOE", "a"), 1, NOON)])
     assert named(blocked) == [(SeatAssigned.topic, "NASA")]
     assert await effects(idle_probe, "DOE") == ["a"]
 
