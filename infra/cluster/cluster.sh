@@ -5,7 +5,7 @@
 #   cluster.sh build            compile the components, unless they are up to date
 #   cluster.sh up               install Debian's packages, build, start the cluster, and wait until it is ready
 #   cluster.sh down             stop everything and delete the cluster's state
-#   cluster.sh load-image FILE  import a `docker save` or OCI archive on every node
+#   cluster.sh load-image FILE  import a `docker save` or OCI archive on every node, or on the nodes given after FILE
 #   cluster.sh definitions      download other operators' custom resource definitions into CLUSTER_HOME/definitions
 #   cluster.sh keda             compile KEDA; write its images and resources into CLUSTER_HOME/keda
 #   cluster.sh run COMMAND…     run a command in the cluster's network, with the cluster's DNS
@@ -117,10 +117,16 @@ down() {
 }
 
 load_image() {
-  local n
-  [ -f "$1" ] || die "there is no $1"
+  local file=$1 n imports=()
+  shift
+  [ -f "$file" ] || die "there is no $file"
   alive || die "the cluster is not up"
-  for ((n = 1; n <= NODES; n++)); do node_ctr $n images import - <"$1"; done
+  [ $# -gt 0 ] || set -- $(seq "$NODES")
+  for n; do
+    node_ctr "$n" images import - <"$file" &
+    imports+=($!)
+  done
+  for n in "${imports[@]}"; do wait "$n"; done
 }
 
 start_node() {
@@ -142,7 +148,7 @@ up)
   up
   ;;
 down) down ;;
-load-image) [ $# = 2 ] || die "load-image FILE"; enter "$@"; load_image "$2" ;;
+load-image) [ $# -ge 2 ] || die "load-image FILE [N…]"; enter "$@"; load_image "${@:2}" ;;
 kill-node)
   [ $# = 2 ] || die "kill-node N"
   end "node$2"

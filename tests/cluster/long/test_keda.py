@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
+import yaml
 
 from muster_contracts import SERVICES, topics
 from muster_operator.access.acls import Acl, Kind, Operation, principal_of
@@ -39,7 +40,7 @@ async def test_a_consumer_is_added_while_its_records_wait_and_removed_afterward(
     kube: Kube, installed: Ready, traffic: Traffic
 ) -> None:
     servers, release = installed.servers, Release(kube)
-    await kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(RESOURCES))
+    await kube.apply(_resources())
     await kube.rolled_out("keda")
     await kube.kubectl("wait", "--for=condition=Available", "--timeout=60s", METRICS)
     await _admit_keda(kube, servers)
@@ -61,6 +62,15 @@ async def test_a_consumer_is_added_while_its_records_wait_and_removed_afterward(
     await release.upgrade(values(servers))
     await kube.kubectl("-n", MUSTER, "delete", "triggerauthentication", AUTHENTICATION)  # while KEDA can let go of it
     await kube.kubectl("delete", "-f", str(RESOURCES), "--ignore-not-found")
+
+
+def _resources() -> list[Thing]:
+    """KEDA's objects; its pods run where its images are."""
+    objects: list[Thing] = list(yaml.safe_load_all(RESOURCES.read_text("utf-8")))
+    for each in objects:
+        if each["kind"] == "Deployment":
+            each["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/hostname"] = "node1"
+    return objects
 
 
 async def _admit_keda(kube: Kube, servers: Servers) -> None:

@@ -28,7 +28,7 @@ from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers.usage_batches import BATCH_LOCK, BATCH_RECORDS, Batch, count_or_park, writing
 from muster_entitlements.workers.usage_deferred import Deferred
 from muster_entitlements.workers.usage_places import ALL, Lane, Places
-from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS, PartitionsChanged, Poller
+from muster_entitlements.workers.usage_polling import IDLE_POLL_MS, PartitionsChanged, Poller
 from muster_runtime.canceling import is_canceled, run_together
 from muster_runtime.clock import MAX_SKEW
 from muster_runtime.database import locks
@@ -136,8 +136,7 @@ class UsageIntake:
             enable_auto_commit=False,
             auto_offset_reset="none",  # lost records must be noticed
             isolation_level="read_committed",  # a producer may use transactions, and abort them
-            fetch_max_wait_ms=POLL_MS,
-            fetch_min_bytes=FETCH_MIN_BYTES,
+            fetch_max_wait_ms=IDLE_POLL_MS,
             metadata_max_age_ms=int(LOOK_SECONDS * 1000),  # only metadata shows new partitions
         )
         try:
@@ -193,6 +192,6 @@ class UsageIntake:
 
 async def _fetch(poller: Poller, *, wait: bool = True) -> Batch:
     """The next batch. It is empty if no records arrive in time or, without `wait`, if none are there already."""
-    parts = await poller.poll(BATCH_RECORDS, POLL_MS if wait else 0)
+    parts = await poller.poll(BATCH_RECORDS, wait=wait)
     after = {partition: part[-1].offset + 1 for partition, part in parts.items()}
     return await Batch.read([record for part in parts.values() for record in part], after)

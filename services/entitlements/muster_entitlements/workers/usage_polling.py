@@ -17,20 +17,23 @@ from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import RetryableError, describe
 from muster_runtime.messaging import passing
 from muster_runtime.messaging.bounded_decoding import decompressing_at_most
-from muster_runtime.messaging.client_internals import assignment_of, has_broken_down
+from muster_runtime.messaging.client_internals import assignment_of, has_broken_down, hold_fetches
 from muster_runtime.service import Runtime
-
-POLL_MS = 100
 
 # How much the broker collects, for up to POLL_MS, before it answers: a transaction for every few records would cost
 # more than counting them.
 FETCH_MIN_BYTES = 256 * 1024
+POLL_MS = 100
+
+# How long it waits for the first record after a pause. It answers at once when that arrives.
+IDLE_POLL_MS = 500
 
 # The most that one poll decompresses, and about the size of one batch. The topic's producers keep to no bound.
 MOST_BYTES = 16 * 1024 * 1024
 
-# How long one partition is polled alone: the answers to the previous request and to this one may each take POLL_MS.
-ALONE_POLL_MS = 5 * POLL_MS
+# How long one partition is polled alone: the answer to the previous request may take IDLE_POLL_MS, and the answer to
+# this one POLL_MS.
+ALONE_POLL_MS = IDLE_POLL_MS + 5 * POLL_MS
 
 # How long until a waiting partition is tried again.
 WAIT_SECONDS = 2.0
@@ -61,13 +64,17 @@ class Poller:
         self._following = dict(begins)
         self._waiting: dict[TopicPartition, float] = {}  # until when
 
-    async def poll(self, limit: int, wait_ms: int = POLL_MS) -> Polled:
-        """The next records. Raises what is retryable."""
+    async def poll(self, limit: int, *, wait: bool = True) -> Polled:
+        """The next records, without `wait` only those that are there already. Raises what is retryable."""
         if has_broken_down(self._consumer):
             raise ClientBrokenDown("the client of the usage topic has broken down")
-        polled = await self._poll(limit, wait_ms)
+        polled = await self._poll(limit, IDLE_POLL_MS if wait else 0)
         if assignment_of(self._consumer) is not self._assigned:
             raise PartitionsChanged
+        if polled:
+            hold_fetches(self._consumer, POLL_MS, FETCH_MIN_BYTES)
+        else:
+            hold_fetches(self._consumer, IDLE_POLL_MS)
         self._following |= {partition: records[-1].offset + 1 for partition, records in polled.items()}
         return polled
 
@@ -83,6 +90,7 @@ class Poller:
         except Exception as error:
             if _is_retryable(error):
                 raise
+        hold_fetches(self._consumer, POLL_MS)
         for partition in partitions:  # the error discarded what the client had taken of any of them
             self._consumer.seek(partition, self._following[partition])
         polled = {}

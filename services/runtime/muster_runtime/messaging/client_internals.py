@@ -193,6 +193,15 @@ def has_broken_down(consumer: AIOKafkaConsumer) -> bool:
     return any(task.done() for task in (coordination, fetcher._fetch_task))
 
 
+def hold_fetches(consumer: AIOKafkaConsumer, wait_ms: int, min_bytes: int = 1) -> None:
+    """Let the broker hold the consumer's next fetches for `wait_ms` while they find less than `min_bytes`.
+
+    In aiokafka, these are options of a new client.
+    """
+    fetcher: Any = consumer._fetcher
+    fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = wait_ms, min_bytes
+
+
 def rejoin(consumer: AIOKafkaConsumer) -> None:
     """Let a consumer rejoin its group after Kafka denied it access to the group.
 

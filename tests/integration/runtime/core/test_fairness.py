@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.fetch import FetchRequest
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
-from muster_runtime.messaging.consumer.polling import Poller
+from muster_runtime.messaging.consumer.polling import FETCH_WAIT_MS, IDLE_FETCH_WAIT_MS, Poller
 from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.records import Records
 from muster_runtime.messaging.consumer.subscription import PARTITION_FETCH_BYTES
@@ -58,6 +60,29 @@ async def test_a_batch_has_something_of_every_partition_that_the_client_holds(
         batches = [[(record.key or b"").decode() for record in await poller.poll(kafka)] for _ in range(6)]
     assert quiet in batches[0]
     assert [len(batch) for batch in batches] == [10, 10, 10, 10, 10, 1]
+
+
+async def test_the_broker_holds_fetches_longer_while_no_records_arrive(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A held fetch delays the next one, which matters while there are records; without records, it saves CPU."""
+    held: list[int] = []
+    send: Callable[..., Awaitable[Any]] = AIOKafkaClient.send
+
+    async def noting(client: AIOKafkaClient, node: int, request: Any, **options: Any) -> Any:
+        if isinstance(request, FetchRequest):
+            held.append(request._max_wait_ms)
+        return await send(client, node, request, **options)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", noting)
+    await idle_probe.publish(seat("A0", "first"))
+    async with polling(idle_probe, batch_records=10) as (poller, kafka):
+        await eventually(lambda: poller.poll(kafka))
+        held.clear()
+        await eventually(lambda: held)
+        assert {*held} == {FETCH_WAIT_MS}
+        assert await poller.poll(kafka) == ()
+        await eventually(lambda: held[-1] == IDLE_FETCH_WAIT_MS)
 
 
 async def test_one_fetch_returns_a_burst_of_every_partition(idle_probe: RunningService, eventually: Eventually) -> None:

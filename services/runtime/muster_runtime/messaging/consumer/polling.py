@@ -17,17 +17,21 @@ from aiokafka.errors import (
 
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import describe
-from muster_runtime.messaging.client_internals import has_broken_down
+from muster_runtime.messaging.client_internals import has_broken_down, hold_fetches
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
 from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.refused import Refused, concerns_group
 from muster_runtime.pacing import Pace
 
 # How long one poll waits for records. Newly assigned partitions wait for the poll to end, so it is short.
-POLL_MS = 50
+POLL_MS = 100
 
-# The same for a poll of a single partition, when the client has nothing of it in memory.
-ALONE_POLL_MS = 100
+# How long the broker holds a fetch that finds nothing new. The next fetch must wait for it: for more records of a
+# partition that has many, or for the first of newly assigned partitions.
+FETCH_WAIT_MS = 200
+
+# The same while no records arrive: the fetches of idle consumers would keep the broker busy.
+IDLE_FETCH_WAIT_MS = 500
 
 # How many records to take from the client at once: it parses them without yielding to the event loop.
 TAKE_RECORDS = 200
@@ -123,6 +127,7 @@ class Poller:
             known = self._unreadable.get(partition)
             if known is not None and records[-1].offset >= known.offset:
                 del self._unreadable[partition]
+        hold_fetches(consumer, FETCH_WAIT_MS if polled else IDLE_FETCH_WAIT_MS)
         return tuple(chain.from_iterable(polled.values()))
 
     async def _poll_all(self, consumer: AIOKafkaConsumer) -> Polled:
@@ -184,7 +189,7 @@ class Poller:
         for partition in partitions:
             limit = self._batch_records // len(partitions) + 1
             try:
-                polled |= await consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=limit)
+                polled |= await consumer.getmany(partition, timeout_ms=POLL_MS, max_records=limit)
             except ConsumerStoppedError:
                 raise
             except Exception as error:
@@ -207,7 +212,7 @@ class Poller:
         before: list[ConsumerRecord[bytes, bytes]] = []
         while len(before) < limit:
             try:
-                one = await consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=1)
+                one = await consumer.getmany(partition, timeout_ms=POLL_MS, max_records=1)
             except ConsumerStoppedError:
                 raise
             except Exception as error:

@@ -13,7 +13,7 @@ from faststream.kafka import KafkaBroker
 from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.client_internals import Subscriber, batch_subscriber, enable_rebootstrap
 from muster_runtime.messaging.connection import KafkaConnection
-from muster_runtime.messaging.consumer.polling import Poller
+from muster_runtime.messaging.consumer.polling import IDLE_FETCH_WAIT_MS, Poller
 
 # The most that a fetch takes of a partition, compressed. It stays in memory, decompressed, until it is applied.
 PARTITION_FETCH_BYTES = 160 * 1024
@@ -25,9 +25,6 @@ SESSIONS_MS = (3_000, 6_000, 10_000)
 # How often a member sends a heartbeat; the response says whether the group is rebalancing. The event loop may be
 # blocked for the session's length minus this.
 HEARTBEAT_MS = 300
-
-# How long the broker holds a fetch that finds nothing new. The first fetch of newly assigned partitions waits for it.
-FETCH_WAIT_MS = 200
 
 # How long a rebalance waits for a member that does not rejoin.
 REBALANCE_MS = 60_000
@@ -111,7 +108,7 @@ class Subscription:
             self._poller.poll,
             self._handle,
             group_id=self._group,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_wait_ms=IDLE_FETCH_WAIT_MS,
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
