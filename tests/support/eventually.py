@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+# The pause between two checks is a tenth of the time waited so far, within these limits: a long wait leaves the CPU to
+# what it waits for.
 _PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.25
 
 
 async def eventually(check: Callable[[], Any], timeout: float = 15.0) -> Any:
@@ -14,7 +17,7 @@ async def eventually(check: Callable[[], Any], timeout: float = 15.0) -> Any:
 
     After `timeout` seconds, raises the last AssertionError, or one that shows the last value.
     """
-    deadline = time.monotonic() + timeout
+    started = time.monotonic()
     while True:
         try:
             answer = check()
@@ -25,6 +28,7 @@ async def eventually(check: Callable[[], Any], timeout: float = 15.0) -> Any:
             failure = AssertionError(f"not so after {timeout} s; the last answer was {answer!r}")
         except AssertionError as error:
             failure = error
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - started
+        if waited > timeout:
             raise failure
-        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(min(max(waited / 10, _PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS))
