@@ -117,7 +117,7 @@ down() {
 }
 
 load_image() {
-  local file=$1 n imports=()
+  local file=$1 n imports=() failed=0
   shift
   [ -f "$file" ] || die "there is no $file"
   alive || die "the cluster is not up"
@@ -126,7 +126,8 @@ load_image() {
     node_ctr "$n" images import - <"$file" &
     imports+=($!)
   done
-  for n in "${imports[@]}"; do wait "$n"; done
+  for n in "${imports[@]}"; do wait "$n" || failed=1; done
+  return $failed
 }
 
 start_node() {

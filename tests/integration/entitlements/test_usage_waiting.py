@@ -1,5 +1,6 @@
 """Use that waits: for an enrollment that is still to be read, for its agency's own turn, or for many locks at once."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -14,17 +15,19 @@ from muster_contracts.testing import record
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers.usage import UsageIntake
-from muster_entitlements.workers.usage_polling import PartitionsChanged, Poller
+from muster_entitlements.workers.usage_polling import ALONE_SECONDS, PartitionsChanged, Poller
 from muster_runtime.context import Context
 from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.record_reader import Record
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import count_all, counts, put
+from tests.integration.runtime.core.conftest import put_unreadable
 from tests.support.clocks import ShiftedClock
-from tests.support.services import ServiceRunner
+from tests.support.services import PARTITIONS, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -119,6 +122,24 @@ async def test_a_client_that_begins_the_same_partitions_anew_is_replaced(front: 
         subscription.assign_from_subscribed(partitions)
         with pytest.raises((PartitionsChanged, NoOffsetForPartitionError)):
             await poller.poll(2)
+
+
+async def test_a_record_now_and_then_keeps_no_lane_polling_one_partition_alone(front: Entitlements) -> None:
+    """A record of another partition cannot be decoded, so the partitions are polled one by one."""
+    damaged = partition_of(b"NASA", PARTITIONS)
+    intake = UsageIntake(front.service.runtime)
+    async with intake._opened() as consumer:
+        poller = Poller(intake._runtime, consumer, intake._places.next)
+        await put_unreadable(front.service, "NASA", FeatureUsed.topic)
+        polling = asyncio.create_task(poller.poll(1_000))
+        sent = 0
+        while not polling.done():
+            await front.service.producer.put_raw(
+                FeatureUsed.topic, key=None, value=b"{}", headers=[], partition=(damaged + 1) % PARTITIONS
+            )
+            sent += 1
+            assert sent < 100
+            await asyncio.wait([polling], timeout=ALONE_SECONDS / 2)
 
 
 async def test_each_partition_gets_an_equal_share_of_a_batch(front: Entitlements) -> None:

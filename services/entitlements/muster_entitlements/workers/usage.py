@@ -28,7 +28,7 @@ from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers.usage_batches import BATCH_LOCK, BATCH_RECORDS, Batch, count_or_park, writing
 from muster_entitlements.workers.usage_deferred import Deferred
 from muster_entitlements.workers.usage_places import ALL, Lane, Places
-from muster_entitlements.workers.usage_polling import IDLE_POLL_MS, PartitionsChanged, Poller
+from muster_entitlements.workers.usage_polling import IDLE_POLL_MS, POLL_MS, PartitionsChanged, Poller
 from muster_runtime.canceling import is_canceled, run_together
 from muster_runtime.clock import MAX_SKEW
 from muster_runtime.database import locks
@@ -109,21 +109,27 @@ class UsageIntake:
             look_at = 0.0
             async with self._lease.renewed():
                 more = await self.deferred.count()  # a batch that cannot be deferred may wait for this
-            following = asyncio.create_task(_fetch(poller, wait=not more))
+            following = asyncio.create_task(_fetch(poller, self._patience(more)))
             try:
                 while await self._lease.take():
-                    if time.monotonic() > look_at:  # if no records arrive, Kafka may be unreachable
-                        self._lag.set(await self._places.look(self._runtime.database, consumer, self._topic))
-                        look_at = time.monotonic() + LOOK_SECONDS
-                    batch = await following
-                    following = asyncio.create_task(_fetch(poller, wait=not more))
                     async with self._lease.renewed():
+                        if time.monotonic() > look_at:  # if no records arrive, Kafka may be unreachable
+                            self._lag.set(await self._places.look(self._runtime.database, consumer, self._topic))
+                            look_at = time.monotonic() + LOOK_SECONDS
+                        batch = await following
+                        following = asyncio.create_task(_fetch(poller, self._patience(more)))
                         if batch.records:
                             await self.count(batch)
                         more = await self.deferred.count()
             finally:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
+
+    def _patience(self, more: bool) -> int:
+        """How many milliseconds to wait for records, if `more` or other deferred ones are to be counted meanwhile."""
+        if more:
+            return 0
+        return POLL_MS if self.deferred.agencies else IDLE_POLL_MS
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[AIOKafkaConsumer]:
@@ -190,8 +196,8 @@ class UsageIntake:
         self._places.next |= batch.after
 
 
-async def _fetch(poller: Poller, *, wait: bool = True) -> Batch:
-    """The next batch. It is empty if no records arrive in time or, without `wait`, if none are there already."""
-    parts = await poller.poll(BATCH_RECORDS, wait=wait)
+async def _fetch(poller: Poller, wait_ms: int = IDLE_POLL_MS) -> Batch:
+    """The next batch; it is empty if no records arrive in time."""
+    parts = await poller.poll(BATCH_RECORDS, wait_ms)
     after = {partition: part[-1].offset + 1 for partition, part in parts.items()}
     return await Batch.read([record for part in parts.values() for record in part], after)

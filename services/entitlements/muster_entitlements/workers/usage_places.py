@@ -109,5 +109,8 @@ async def _ask(
     without = leaderless(consumer)
     led = [partition for partition in partitions if partition not in without]
     async with asyncio.timeout(KAFKA_SECONDS):
+        # Each request waits for a fetch that a broker holds. The ID is asked for first: if the topic is recreated
+        # meanwhile, it is the earlier one, and the next look notices.
         topic_id = await find_topic_id(client_of(consumer), topic)
-        return topic_id, await consumer.beginning_offsets(led), await consumer.end_offsets(led)
+        begins, ends = await asyncio.gather(consumer.beginning_offsets(led), consumer.end_offsets(led))
+    return topic_id, begins, ends

@@ -31,9 +31,9 @@ IDLE_POLL_MS = 500
 # The most that one poll decompresses, and about the size of one batch. The topic's producers keep to no bound.
 MOST_BYTES = 16 * 1024 * 1024
 
-# How long one partition is polled alone: the answer to the previous request may take IDLE_POLL_MS, and the answer to
-# this one POLL_MS.
-ALONE_POLL_MS = IDLE_POLL_MS + 5 * POLL_MS
+# How long the partitions are polled one by one, together: one request brings records of all that a broker leads. The
+# answer to the previous request may take IDLE_POLL_MS, and the answer to this one POLL_MS.
+ALONE_SECONDS = (IDLE_POLL_MS + 5 * POLL_MS) / 1000
 
 # How long until a waiting partition is tried again.
 WAIT_SECONDS = 2.0
@@ -64,16 +64,16 @@ class Poller:
         self._following = dict(begins)
         self._waiting: dict[TopicPartition, float] = {}  # until when
 
-    async def poll(self, limit: int, *, wait: bool = True) -> Polled:
-        """The next records, without `wait` only those that are there already. Raises what is retryable."""
+    async def poll(self, limit: int, wait_ms: int = IDLE_POLL_MS) -> Polled:
+        """The next records. Raises what is retryable."""
         if has_broken_down(self._consumer):
             raise ClientBrokenDown("the client of the usage topic has broken down")
-        polled = await self._poll(limit, IDLE_POLL_MS if wait else 0)
+        polled = await self._poll(limit, wait_ms)
         if assignment_of(self._consumer) is not self._assigned:
             raise PartitionsChanged
         if polled:
             hold_fetches(self._consumer, POLL_MS, FETCH_MIN_BYTES)
-        else:
+        elif wait_ms:
             hold_fetches(self._consumer, IDLE_POLL_MS)
         self._following |= {partition: records[-1].offset + 1 for partition, records in polled.items()}
         return polled
@@ -94,9 +94,10 @@ class Poller:
         for partition in partitions:  # the error discarded what the client had taken of any of them
             self._consumer.seek(partition, self._following[partition])
         polled = {}
+        until = time.monotonic() + ALONE_SECONDS
         for partition in partitions:
             share = limit // len(partitions) + 1, MOST_BYTES // len(partitions)
-            if records := await self._poll_alone(partition, *share):
+            if records := await self._poll_alone(partition, *share, until):
                 polled[partition] = records
         return polled
 
@@ -126,14 +127,18 @@ class Poller:
         return polled
 
     async def _poll_alone(
-        self, partition: TopicPartition, limit: int, most_bytes: int
+        self, partition: TopicPartition, limit: int, most_bytes: int, until: float
     ) -> list[ConsumerRecord[bytes, bytes]]:
-        """The records before the one that cannot be decoded, one at a time: records decoded with it would be lost."""
+        """The records before the one that cannot be decoded, one at a time: records decoded with it would be lost.
+
+        Waits for the first one until a time of the monotonic clock.
+        """
         records: list[ConsumerRecord[bytes, bytes]] = []
         while len(records) < limit and most_bytes > 0:
+            wait_ms = 0 if records else max(0, int(1000 * (until - time.monotonic())))
             try:
                 with decompressing_at_most(MOST_BYTES):
-                    one = await self._consumer.getmany(partition, timeout_ms=ALONE_POLL_MS, max_records=1)
+                    one = await self._consumer.getmany(partition, timeout_ms=wait_ms, max_records=1)
             except Exception as error:
                 if _is_retryable(error):
                     raise

@@ -1,5 +1,7 @@
 """One agency's many events hold up no other: what goes before another's event is counted, and not timed."""
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -7,19 +9,24 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest
 
 from muster_contracts.entitlements import SeatAssigned
+from muster_operator.topics import connect
 from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.consumer import polling as polling_module
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
-from muster_runtime.messaging.consumer.polling import FETCH_WAIT_MS, IDLE_FETCH_WAIT_MS, Poller
+from muster_runtime.messaging.consumer.polling import FETCH_WAIT_MS, IDLE_FETCH_WAIT_MS, Polled, Poller
 from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.records import Records
 from muster_runtime.messaging.consumer.subscription import PARTITION_FETCH_BYTES
 from muster_runtime.messaging.lane import READ_EVENTS
+from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.record_reader import Item, Record, RecordReader
 from muster_runtime.messaging.subscriptions import Subscriptions
+from tests.integration.runtime.core.conftest import put_unreadable
 from tests.integration.runtime.core.probe.service import keep_seats
 from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relaying, seat, write
 from tests.support.services import PARTITIONS, RunningService
@@ -85,6 +92,47 @@ async def test_the_broker_holds_fetches_longer_while_no_records_arrive(
         await eventually(lambda: held[-1] == IDLE_FETCH_WAIT_MS)
 
 
+async def test_an_unreadable_record_is_found_among_many_partitions_and_delays_none_of_them(
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each partition is polled alone for a moment. The broker must not hold the fetch of the others for longer."""
+    partitions = 12
+    monkeypatch.setattr(polling_module, "UNREADABLE_SECONDS", 0.0)
+    rounds = 0
+    poll_one_by_one = Poller._poll_one_by_one
+
+    async def counting(poller: Poller, consumer: AIOKafkaConsumer) -> Polled:
+        nonlocal rounds
+        rounds += 1
+        return await poll_one_by_one(poller, consumer)
+
+    monkeypatch.setattr(Poller, "_poll_one_by_one", counting)
+    async with (
+        wide_topic(idle_probe, partitions) as wide,
+        polling(idle_probe, 100, wide, partitions) as (poller, consumer),
+    ):
+
+        async def polled() -> list[bytes | None]:
+            """The keys of the next poll that returns records, or polls the partitions one by one."""
+            before = rounds
+            async with asyncio.timeout(30):
+                while not (records := await poller.poll(consumer)) and rounds == before:
+                    pass
+            return [record.key for record in records]
+
+        def agency_of(place: TopicPartition) -> str:
+            names = (f"A{number}" for number in itertools.count())
+            return next(name for name in names if partition_of(name.encode(), partitions) == place.partition)
+
+        assert await poller.poll(consumer) == ()
+        first, _, third, *_ = consumer.assignment() - consumer.paused()
+        await put_unreadable(idle_probe, agency_of(third), wide, partitions)
+        assert await polled() == []
+        assert poller.unreadable == {third}
+        await idle_probe.producer.put_raw(wide, key=agency_of(first).encode(), value=b"{}", headers=[])
+        assert await polled() == [agency_of(first).encode()]
+
+
 async def test_one_fetch_returns_a_burst_of_every_partition(idle_probe: RunningService, eventually: Eventually) -> None:
     agencies = ["A0", next(name for name in AGENCIES if partition(name) != partition("A0"))]
     for agency_id in agencies:
@@ -135,11 +183,23 @@ async def test_a_large_batch_lets_the_event_loop_go_on(
 
 
 @asynccontextmanager
-async def polling(probe: RunningService, batch_records: int) -> AsyncIterator[tuple[Poller, AIOKafkaConsumer]]:
-    """What polls a client of Kafka that is assigned all partitions of seats, from their beginning; and the client."""
+async def wide_topic(probe: RunningService, partitions: int) -> AsyncIterator[str]:
+    """A topic with so many partitions; its name, without the prefix."""
+    name = f"{probe.topic_prefix}wide"
+    async with connect(probe.runtime.kafka) as admin:
+        await admin.create_topics([NewTopic(name, partitions, 1)])
+        yield "wide"
+        await admin.delete_topics([name])
+
+
+@asynccontextmanager
+async def polling(
+    probe: RunningService, batch_records: int, topic: str = SeatAssigned.topic, partitions: int = PARTITIONS
+) -> AsyncIterator[tuple[Poller, AIOKafkaConsumer]]:
+    """A poller, and its client of Kafka, which is assigned all partitions of a topic from their beginning."""
     kafka = AIOKafkaConsumer(bootstrap_servers=probe.runtime.settings.kafka_bootstrap, auto_offset_reset="earliest")
     await kafka.start()
-    kafka.assign([TopicPartition(probe.topic_prefix + SeatAssigned.topic, number) for number in range(PARTITIONS)])
+    kafka.assign([TopicPartition(probe.topic_prefix + topic, number) for number in range(partitions)])
     progress = Progress(lambda: kafka, kafka, stuck_seconds=60)
     progress.begin(dict.fromkeys(kafka.assignment(), 0))
     database = probe.runtime.database

@@ -33,6 +33,9 @@ FETCH_WAIT_MS = 200
 # The same while no records arrive: the fetches of idle consumers would keep the broker busy.
 IDLE_FETCH_WAIT_MS = 500
 
+# The same while partitions are polled one by one, each for POLL_MS: a fetch of the others must end meanwhile.
+ALONE_FETCH_WAIT_MS = POLL_MS // 2
+
 # How many records to take from the client at once: it parses them without yielding to the event loop.
 TAKE_RECORDS = 200
 
@@ -113,6 +116,7 @@ class Poller:
             if has_broken_down(consumer):
                 await asyncio.sleep(UNREADABLE_SECONDS)  # the supervisor ends the process
                 return ()
+            hold_fetches(consumer, ALONE_FETCH_WAIT_MS)
             self._go_back(consumer, consumer.assignment())
             if concerns_group(error):
                 await self._refused.wait_for_group(consumer, error)
@@ -127,7 +131,8 @@ class Poller:
             known = self._unreadable.get(partition)
             if known is not None and records[-1].offset >= known.offset:
                 del self._unreadable[partition]
-        hold_fetches(consumer, FETCH_WAIT_MS if polled else IDLE_FETCH_WAIT_MS)
+        if not self._unreadable:
+            hold_fetches(consumer, FETCH_WAIT_MS if polled else IDLE_FETCH_WAIT_MS)
         return tuple(chain.from_iterable(polled.values()))
 
     async def _poll_all(self, consumer: AIOKafkaConsumer) -> Polled:
