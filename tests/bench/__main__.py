@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark on one pair of servers. `--quick` runs all of it small, to see that it runs."""
+"""`make bench`: every benchmark on one pair of servers. `--quick` runs each at a small size, to see that it works."""
 
 import asyncio
 import logging

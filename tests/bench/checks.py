@@ -1,4 +1,4 @@
-"""Checks over HTTP with as many seats as the program has, beside a primary-key read through the same server."""
+"""Checks over HTTP with the program's number of seats, compared with primary-key reads through the same server."""
 
 import asyncio
 import hashlib
@@ -17,10 +17,10 @@ from tests.bench.usage import report_uses
 # Enough to keep one process busy.
 CONNECTIONS = 32
 
-# So many different people: none of what they need is in a processor's cache.
+# Enough different people that a processor's cache does not hold their data.
 ASKED = 20_000
 
-# The use that is counted beside checks, a second, and how many people it is of.
+# The uses per second that are counted during the checks, and the number of people who make them.
 USES = 2_000
 USERS = 4_000
 
@@ -44,7 +44,7 @@ join entitlements.seat as s
 
 
 async def measure(seats: int, seconds: float) -> list[Measurement]:
-    """Saturate the server with checks, and then ask for half as many; the same with seats by their ids."""
+    """Saturate the server with checks, and then ask for half as many; the same with reads of seats by ID."""
     async with stage(seats) as own:
         await _fill(own)
         checks, reads = _paths(own)
@@ -67,7 +67,7 @@ async def measure(seats: int, seconds: float) -> list[Measurement]:
 
 
 async def _fill(own: Stage) -> None:
-    """Seats for the agencies, past the routes: two million are there within a minute."""
+    """Insert the agencies' seats without the routes: two million take less than a minute."""
     for agency in own.agencies:
         await own.admin.execute(_SEATS, agency.id, agency.seats)
     await own.admin.execute("update entitlements.pool set in_use = cap")
@@ -77,7 +77,7 @@ async def _fill(own: Stage) -> None:
 
 
 def _paths(own: Stage) -> tuple[list[str], list[str]]:
-    """Checks of random people, and reads of random seats."""
+    """The paths of checks of random people, and of reads of random seats."""
     chance = random.Random(1)
     agencies = chance.choices(own.agencies, [agency.seats for agency in own.agencies], k=ASKED)
     people = [(agency.id, chance.randrange(agency.seats)) for agency in agencies]
@@ -112,7 +112,7 @@ async def _get(
 async def _get_beside_uses(
     own: Stage, paths: Sequence[str], seconds: float, per_second: float
 ) -> tuple[Outcome, float]:
-    """The same while the server counts use from Kafka, of people who have used the feature before."""
+    """The same while the server counts use from Kafka by people who have used the feature before."""
     share = USERS // len(own.agencies)
     users = [(a.id, _subject(a.id, number)) for number in range(share) for a in own.agencies if number < a.seats]
     first, number = range(len(users)), int(USES * seconds)
@@ -121,7 +121,7 @@ async def _get_beside_uses(
     await report_uses(own.stack.kafka, own.stack.topic_prefix, users, first)
     await _counted(own, first.stop)
     await own.settle()  # first uses activate seats
-    await report_uses(own.stack.kafka, own.stack.topic_prefix, users, warm, USES)  # the broker compiles meanwhile
+    await report_uses(own.stack.kafka, own.stack.topic_prefix, users, warm, USES)  # the broker's JVM compiles meanwhile
     await _counted(own, warm.stop)
     async with asyncio.TaskGroup() as group:
         group.create_task(report_uses(own.stack.kafka, own.stack.topic_prefix, users, then, USES))
@@ -137,7 +137,7 @@ async def _counted(own: Stage, uses: int) -> None:
 
 
 async def _bulk(own: Stage) -> tuple[float, float]:
-    """Medians of bulk checks of the largest agency, and of an indexed join of as many people, in milliseconds."""
+    """Medians, in milliseconds, of bulk checks of the largest agency and of an indexed join of as many people."""
     largest = max(own.agencies, key=lambda agency: agency.seats)
     chance = random.Random(2)
     subjects = [_subject(largest.id, chance.randrange(largest.seats)) for _ in range(PAIRS)]

@@ -1,6 +1,6 @@
-"""Consuming and applying, a row an event, beside its limits: getmany, validate_json and one statement a batch.
+"""Consuming and applying, one row per event, with its limits: getmany, validate_json, and one statement per batch.
 
-One limit reads no header, the other what no consumer that applies each event once can do without.
+One limit reads no headers; the other reads those that any consumer needs to apply each event once.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ select * from unnest($1::text[], $2::text[], $3::text[])
 
 
 async def measure(events: int) -> list[Measurement]:
-    """Consume so many events of a topic, from assignment on, into one row each."""
+    """Consume this many events of a topic into one row each, measured from the assignment on."""
     async with setting() as own:
         await make_table(own)
         await fill(own, events)
@@ -63,7 +63,7 @@ async def measure(events: int) -> list[Measurement]:
 
 
 async def make_table(own: Setting) -> None:
-    """A table for a row an event."""
+    """Create a table for one row per event."""
     connection = await asyncpg.connect(own.access.owner_dsn, server_settings={"search_path": "entitlements"})
     await connection.execute("create table effect (agency_id text, seat_id text, subject_ref text)")
     await connection.execute("select protect('effect', api => '', worker => 'select, insert')")
@@ -87,7 +87,7 @@ class Counter:
 
 
 async def consume(own: Setting, events: int) -> Span:
-    """Apply so many events of the topic, by a row each. Measures from the assignment on."""
+    """Apply this many events of the topic with one row each. Measures from the assignment on."""
     counter = Counter()
     group = own.topic_prefix + "bench"
     subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
@@ -110,7 +110,7 @@ async def consume(own: Setting, events: int) -> Span:
 
 
 def _compare(batch: Sequence[Mapping[str, bytes]]) -> None:
-    """Whether each event of a known type follows the last one of its agency."""
+    """Check that each event has a known type and follows its agency's last one."""
     known: dict[bytes, tuple[int, int]] = {}
     for headers in batch:
         agency_id, position = headers["ce_partitionkey"], (int(headers["ce_epoch"]), int(headers["ce_sequence"]))
@@ -121,7 +121,7 @@ def _compare(batch: Sequence[Mapping[str, bytes]]) -> None:
 
 
 async def bare(own: Setting, events: int, *, reads_headers: bool = False) -> Span:
-    """What no consumer can do without: fetch, validate, insert, commit; with headers, compare each event's position."""
+    """What every consumer must do: fetch, validate, insert, commit; with headers, compare each event's position."""
     consumer = AIOKafkaConsumer(
         own.topic_prefix + SEAT_TOPIC,
         **own.kafka.options(),

@@ -1,6 +1,6 @@
-"""Consuming over HTTP, beside a bare `update ... returning` through the same server and with the same token.
+"""Consuming over HTTP, compared with a bare `update ... returning` through the same server with the same token.
 
-`python -m tests.bench.consumption serve` is that server: the service, with a route that makes the update.
+`python -m tests.bench.consumption serve` is that server: the service, with a route for the update.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ from tests.bench.setting import Setting
 ISSUER = "https://issuer.bench"
 HOST = "127.0.0.1"
 
-# Enough to keep one process busy; each agency's requests wait for one another.
+# Enough to keep one process busy: each agency's requests wait for one another.
 CONNECTIONS = 16
 
-# How often the two are measured in turn.
+# How many times the two are measured, in turn.
 ROUNDS = 4
 
 _START_SECONDS = 60
@@ -62,7 +62,7 @@ async def update(agency_id: AgencyId, body: ConsumptionRequest, request: Request
 
 
 async def measure(own: Setting, subjects: Sequence[tuple[str, str]], feature: str, seconds: float) -> Measurement:
-    """Consume uses of these people, by agency and reference, for so many seconds in all, in turn with the limit."""
+    """Consume uses of these people, by agency and reference, in turn with the limit, for this many seconds in total."""
     bodies = [json.dumps({"subject": subject_ref, "feature": feature}) for _, subject_ref in subjects]
     rates: dict[str, list[float]] = {"bare-update": [], "usage/consume": []}
     cpu = dict.fromkeys(rates, 0.0)
@@ -132,7 +132,7 @@ async def _answers(url: str) -> None:
 
 
 def build() -> Service:
-    """The service, with the route that makes the update."""
+    """The service, with the route for the update."""
     service = bootstrap.build()
     return replace(service, routers=[*service.routers, router])
 

@@ -1,4 +1,4 @@
-"""Encoding and decoding of an event, beside pydantic alone doing the same data as one JSON document."""
+"""Encoding and decoding an event, compared with pydantic alone on the same data as one JSON document."""
 
 from collections.abc import Callable
 from time import process_time
@@ -15,12 +15,12 @@ from tests.bench.report import Measurement
 
 REPEATS = 5
 
-# Events of one transaction and type, as the outbox keeps them together.
+# Events of one transaction and type, which the outbox stores together.
 RUN = 100
 
 
 def measure(events: int) -> list[Measurement]:
-    """CPU time an event: the best of some repeats, as what disturbs only ever adds."""
+    """CPU time per event: the best of several repeats, since disturbances only add."""
     return [line for event_class in (SeatAssigned, TermStarted) for line in _measure(event_class, events)]
 
 

@@ -1,4 +1,4 @@
-"""Deadlines that are all due in one instant: each publishes an event. Beside it a set-based update of as many rows."""
+"""Deadlines all due at one instant, each publishing an event, compared with a set-based update of as many rows."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,12 +20,12 @@ from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
 
 KIND = "bench"
 
-# Until the instant, so that all is in place when it comes.
+# Time until the instant, so that everything is in place when it comes.
 AHEAD = timedelta(seconds=10)
 
 
 async def measure(deadlines: int) -> list[Measurement]:
-    """From the instant at which so many deadlines of 44 agencies are due to their events' acknowledgment by Kafka."""
+    """The time from when this many deadlines of 44 agencies are due until Kafka acknowledges their events."""
     clock = SystemClock()
     async with setting() as own:
         await _fill(own, deadlines, clock.now() + timedelta(days=1))
@@ -67,7 +67,7 @@ async def _fill(own: Setting, deadlines: int, due_at: datetime) -> None:
 
 
 async def _move(own: Setting, due_at: datetime) -> float:
-    """Set the instant; seconds of a set-based update of all these rows."""
+    """Set the instant; return the seconds of a set-based update of all these rows."""
     connection = await asyncpg.connect(own.access.admin_dsn, server_settings={"search_path": "entitlements"})
     with span() as update:
         await connection.execute("update deadline set due_at = $1", due_at)
@@ -106,7 +106,7 @@ async def publications(
 
 @asynccontextmanager
 async def _reader(own: Setting, topic: str = SEAT_TOPIC) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer of the whole topic, from its beginning: without a group it has every partition."""
+    """A consumer of the whole topic from its beginning; without a group, it has every partition."""
     consumer = AIOKafkaConsumer(own.topic_prefix + topic, **own.kafka.options(), auto_offset_reset="earliest")
     await consumer.start()
     yield consumer
@@ -118,7 +118,7 @@ async def _published(consumer: AIOKafkaConsumer) -> int:
 
 
 async def _earliest(own: Setting, deadlines: int) -> float:
-    """The least time that a record bears: when the relay put it into a batch, in seconds since 1970."""
+    """The earliest time in a record: when the relay put it into a batch, in seconds since 1970."""
     earliest, seen = float("inf"), 0
     async with _reader(own) as consumer:
         while seen < deadlines:

@@ -11,14 +11,14 @@ from muster_local.demo.cast import Agency
 from muster_local.scopes import SCOPES
 from tests.bench.stage import Stage
 
-# The largest file waits for the work on those before it.
+# The largest file waits for the files before it.
 _PATIENCE_SECONDS = 600
 
 _LOOK_SECONDS = 0.1
 
 
 def seat_file(agency: Agency, people: range | None = None) -> bytes:
-    """An agency's people by their numbers: by default all."""
+    """A file with an agency's people by number, by default all of them."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["email", "name"])
@@ -27,7 +27,7 @@ def seat_file(agency: Agency, people: range | None = None) -> bytes:
 
 
 async def import_files(own: Stage, files: Mapping[str, bytes]) -> None:
-    """Send the files, the large ones first, and wait until they are worked through."""
+    """Send the files, largest first, and wait until they are processed."""
     url = own.stack.service_url("entitlements")
     headers = {"authorization": f"Bearer {own.stack.token(*SCOPES)}", "content-type": "text/csv"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=_PATIENCE_SECONDS, trust_env=False) as http:

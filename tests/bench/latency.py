@@ -35,7 +35,7 @@ async def measure(events: int, per_second: float) -> list[Measurement]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which so many per cent of them lie."""
+    """The value below which this percentage of them lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 

@@ -1,6 +1,6 @@
-"""Load on an HTTP server, from a process of its own: `python -m tests.bench.load`, a Load as JSON on its input.
+"""Load on an HTTP server, from its own process: `python -m tests.bench.load`, with a Load as JSON on its input.
 
-A client that does a request in some ten microseconds, so that what is measured is the server.
+The client needs about ten microseconds per request, so that the measurement is of the server.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ import uvloop
 
 @dataclass(frozen=True)
 class Load:
-    """GETs of the paths in turn, for so many seconds; with bodies, POSTs of each to its path.
+    """GETs of the paths in turn, for this many seconds; with bodies, POSTs of each to its path.
 
-    Without a rate each connection sends its next request when it has its answer. With one, requests
-    come at their instants, whatever became of those before, and their time counts from the instant.
+    Without a rate, each connection sends its next request when it has its answer. With one, requests
+    have fixed instants, whatever became of earlier ones, and their time counts from those instants.
     """
 
     host: str
@@ -35,14 +35,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Answers a second, and how long each took, in milliseconds."""
+    """Answers per second, and how long each took in milliseconds."""
 
     rate: float
     milliseconds: Sequence[float]
 
 
 async def put_on(load: Load) -> Outcome:
-    """Put the load on by a process of its own. Raises RuntimeError when an answer was not 200."""
+    """Generate the load in a separate process. Raises RuntimeError if an answer was not 200."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.bench.load", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )

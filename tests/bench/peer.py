@@ -1,6 +1,6 @@
-"""The relay beside faststream-outbox, an outbox for FastStream, as fast as it can be set.
+"""The relay compared with faststream-outbox, an outbox for FastStream, at its fastest settings.
 
-That is: many workers, which give the order of events up, deletes in batches, bodies handed on undecoded. Both
+These are many workers, which give up the order of events, deletes in batches, and undecoded bodies. Both
 relay events of 350 bytes to the same topic, from the same Postgres.
 """
 
@@ -20,7 +20,7 @@ from tests.bench.relay import SUBJECT, drain, fill
 from tests.bench.report import Measurement
 from tests.bench.setting import SEAT_TOPIC, Setting, setting
 
-# Tried from 5 to 100: fewer wait for Kafka, more get into each other's way.
+# The best of 5 to 100: fewer wait for Kafka, more get in each other's way.
 WORKERS = 20
 FETCHED = 2000
 DELETED_TOGETHER = 500
@@ -29,7 +29,7 @@ QUEUE = "seats"
 
 
 async def measure(peers_events: int, events: int) -> list[Measurement]:
-    """Relay so many events by the peer, and so many by ours: each for some seconds."""
+    """Relay these numbers of events with the peer and with ours; each takes some seconds."""
     async with setting() as own:
         limit = await _peer(own, peers_events)
         await fill(own, events)

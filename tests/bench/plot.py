@@ -1,4 +1,4 @@
-"""A line plot as SVG, written by hand: it has to be small and to read well in a page."""
+"""A line plot as SVG, written by hand so that it is small and reads well in a page."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 208, 28, 48
 
 _TEXT = 'font-family="sans-serif" font-size="12" fill="#333333"'
 
-# Told apart by people who do not see all colors (Okabe and Ito, 2008).
+# Distinguishable by people with color blindness (Okabe and Ito, 2008).
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
@@ -60,7 +60,7 @@ def draw(lines: Sequence[Line], *, x_title: str, y_title: str) -> str:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 4, 5, 8 or 10 times a power of ten: quarters of it are short to write."""
+    """The next of 1, 2, 4, 5, 8, or 10 times a power of ten, whose quarters are short numbers."""
     power: float = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
     return next(step * power for step in (1, 2, 4, 5, 8, 10) if step * power >= value)
 

@@ -1,4 +1,4 @@
-"""Another agency beside the bulk work: its people are given a seat now and then, and each is timed."""
+"""Another agency during the bulk work: its people get a seat now and then, and each assignment is timed."""
 
 import asyncio
 import time
@@ -10,21 +10,21 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_local.demo.cast import START, Agency
 from tests.bench.stage import Stage
 
-# Not one of the 44: part of a department, with an enrollment of its own.
+# Not one of the 44: it is part of a department, with its own enrollment.
 OTHER = Agency("ANL", "Argonne National Laboratory", "anl.gov", 10_000, START, ())
 
 PROBES_PER_SECOND = 3
 
-# How often a process is asked whether it lives: one whose event loop is blocked answers late.
+# How often a process's liveness is checked: one whose event loop is blocked answers late.
 BEATS_PER_SECOND = 20
 
 _LOOK_SECONDS = 0.003
 
 
 class Probe:
-    """Gives people of the other agency a seat, one at a time, and times each: in milliseconds.
+    """Gives people of the other agency a seat, one at a time, and times each in milliseconds.
 
-    `answers` are from the command to its answer, `delays` from the answer until notify has applied the event.
+    `answers` count from the command to its answer, `delays` from the answer until notify has applied the event.
     """
 
     def __init__(self, own: Stage) -> None:
@@ -39,7 +39,7 @@ class Probe:
             await self.once()
 
     async def once(self) -> None:
-        """Give one seat; then the rest of the probe's turn is waited for."""
+        """Give one seat, and wait for the rest of the probe's turn."""
         began = time.perf_counter()
         person = OTHER.person(self._number)
         self._number += 1
@@ -62,7 +62,7 @@ class Probe:
 
 
 async def beat(urls: Mapping[str, str], beats: Mapping[str, list[float]]) -> None:
-    """Until cancelled: ask each process whether it lives, and keep how many milliseconds it took to answer."""
+    """Until canceled, check each process's liveness, and record how many milliseconds its answer took."""
     async with httpx.AsyncClient(timeout=60, trust_env=False) as http, asyncio.TaskGroup() as group:
 
         async def ask(service: str) -> None:

@@ -1,4 +1,4 @@
-"""What processes use: CPU seconds and memory, of this one and of others on the machine."""
+"""CPU seconds and memory of this process and of others on the machine."""
 
 import ctypes
 import gc
@@ -36,7 +36,7 @@ def span() -> Iterator[Span]:
 
 
 def _give_back_memory() -> None:
-    """What the block before has used must not count as this one's."""
+    """Keep an earlier block's use from counting as this one's."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
 
@@ -51,7 +51,7 @@ def listener(address: str) -> psutil.Process:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """CPU seconds of a process, of its children, and of those of them that have ended."""
+    """CPU seconds of a process and its children, including children that have ended."""
     own = process.cpu_times()
     seconds: float = own.user + own.system + own.children_user + own.children_system
     for child in process.children(recursive=True):
@@ -62,12 +62,12 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def begin_peak(pid: int) -> None:
-    """Let the peak of a process's memory begin again."""
+    """Reset the peak of a process's memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", "ascii")
 
 
 def peak_mebibytes(pid: int) -> float:
-    """The most memory that a process has had resident since it started, or since its peak was reset."""
+    """A process's peak resident memory since it started, or since its peak was reset."""
     for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

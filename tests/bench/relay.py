@@ -1,4 +1,4 @@
-"""The relay over a full outbox, beside its limits: the same rows by COPY, then send_batch, without and with headers."""
+"""The relay on a full outbox, with its limits: the same rows by COPY and send_batch, without and with headers."""
 
 import asyncio
 from collections import defaultdict
@@ -20,15 +20,15 @@ from tests.bench.processes import Span, span
 from tests.bench.report import Measurement
 from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
 
-# With its field names an event's data is then 350 bytes long.
+# With this and its field names, an event's data is 350 bytes long.
 SUBJECT = "sub_" + "0" * 232
 
-# Of the length that the relay writes, made once; by other names, for the relay would take them for lost commits.
+# As long as the relay's, made once; under other names, since the relay would take them for lost commits.
 HEADERS = [(name.replace("ce_", "xx_"), value) for name, value in record(build(SeatAssigned)).headers]
 
 
 async def measure(events: int) -> list[Measurement]:
-    """Relay a full outbox of so many events of 350 bytes, in 44 agencies."""
+    """Relay a full outbox of this many events of 350 bytes, from 44 agencies."""
     async with setting() as own:
         await fill(own, events)
         bare = await copy_and_send(own, [])
@@ -53,7 +53,7 @@ async def measure(events: int) -> list[Measurement]:
 
 
 async def fill(own: Setting, events: int, subject: str = SUBJECT) -> None:
-    """Fill the outbox with runs of full length, the agencies in turn."""
+    """Fill the outbox with full-length runs, the agencies in turn."""
     context = Context(actor="bench", correlation_id="cor_0")
     for number in range(0, events, RUN_LENGTH):
         agency = AGENCIES[(number // RUN_LENGTH) % len(AGENCIES)]
@@ -63,9 +63,9 @@ async def fill(own: Setting, events: int, subject: str = SUBJECT) -> None:
 
 
 async def drain(own: Setting, events: int) -> tuple[Span, int]:
-    """Let the relay publish so many events, which are in the outbox.
+    """Let the relay publish this many events from the outbox.
 
-    Measures those after the first batch, without the start, and answers how many they are.
+    Measures those after the first batch, without the start, and returns their number.
     """
     relay = own.relay(lambda: Wakeup(SystemClock()))
     task = asyncio.create_task(relay.run())
@@ -81,7 +81,7 @@ async def drain(own: Setting, events: int) -> tuple[Span, int]:
 
 
 async def copy_and_send(own: Setting, headers: Headers) -> Span:
-    """What no relay can do without, and the outbox is still full after it. Every event gets the same headers."""
+    """What every relay must do; the outbox stays full. Every event gets the same headers."""
     connection = await asyncpg.connect(own.access.worker_dsn, server_settings={"search_path": "entitlements"})
     producer = AIOKafkaProducer(
         **own.kafka.options(),

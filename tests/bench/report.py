@@ -22,9 +22,9 @@ HEADER = ("benchmark", "ours", "limit", "ratio", "unit", "aim", "CPU s", "limit'
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line: ours beside the limit, in `unit`; `aim` says what ratio or figure is wanted.
+    """One line: ours and the limit, in `unit`; `aim` says which ratio or figure is the goal.
 
-    `points` are ours over something that was varied, which `over` names: a line of the benchmark's plot.
+    `points` are ours for each value of what `over` names: a line in the benchmark's plot.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Measurement:
 
     @property
     def ratio(self) -> float | None:
-        """Ours over the limit."""
+        """Ours divided by the limit."""
         return self.ours / self.limit if self.limit else None
 
     @property
@@ -56,7 +56,7 @@ Results = Mapping[str, Sequence[Measurement]]
 
 
 def say(progress: str) -> None:
-    """Tell how far the benchmarks are."""
+    """Report the benchmarks' progress."""
     print(progress, file=sys.stderr, flush=True)
 
 
@@ -71,7 +71,7 @@ def show(results: Results) -> None:
 
 
 def write_json(results: Results, file: Path) -> None:
-    """Write the figures, with what they were measured on."""
+    """Write the figures and the machine that they were measured on."""
     lines = [
         {"benchmark": name, **asdict(m), "ratio": m.ratio}
         for name, measurements in results.items()
@@ -81,7 +81,7 @@ def write_json(results: Results, file: Path) -> None:
 
 
 def write_page(results: Results, page: Path) -> None:
-    """Put the figures between the page's markers, and the plots into a folder of its name beside it.
+    """Write the figures between the page's markers, and the plots to a folder with its name beside it.
 
     The figures of a benchmark that was not measured stay as they are.
     """
@@ -106,7 +106,7 @@ def write_page(results: Results, page: Path) -> None:
 
 
 def _plots(measurements: Sequence[Measurement]) -> list[str]:
-    """A plot for each unit of the measurements that were varied."""
+    """A plot for each unit of the varied measurements."""
     varied = [m for m in measurements if m.points]
     axes = dict.fromkeys((m.unit, m.over) for m in varied)
     return [
@@ -126,7 +126,7 @@ def _machine() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name, as Linux knows it."""
+    """The processor's name according to Linux."""
     names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
     return names[0] if names else "unknown"
 

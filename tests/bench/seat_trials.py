@@ -1,4 +1,4 @@
-"""Trials of seats that all end in one instant, an event each. Beside it a set-based update of as many rows."""
+"""Seats' trials that all end at one instant, one event each, compared with a set-based update of as many rows."""
 
 from datetime import datetime, timedelta
 
@@ -50,7 +50,7 @@ from generate_series(0, $2::int - 1) as s (n)
 
 
 async def measure(seats: int) -> list[Measurement]:
-    """From the instant at which the trials of so many seats of 44 agencies end to their events' acknowledgment."""
+    """The time from when the trials of this many seats of 44 agencies end until their events are acknowledged."""
     clock = SystemClock()
     async with setting() as own:
         await create_topics(own.kafka, own.topic_prefix, [TOPIC])
@@ -85,7 +85,7 @@ async def _fill(own: Setting, seats: int) -> None:
 
 
 async def _move(own: Setting, due_at: datetime) -> float:
-    """Let the trials end at an instant; seconds of a set-based update of all these seats."""
+    """Let the trials end at an instant; return the seconds of a set-based update of all these seats."""
     connection = await asyncpg.connect(own.access.admin_dsn, server_settings={"search_path": "entitlements"})
     with span() as update:
         await connection.execute("update seat set trial_began_at = $1", due_at - timedelta(days=TRIAL_DAYS))

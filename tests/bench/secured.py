@@ -1,4 +1,4 @@
-"""What TLS and SASL cost: the relay, the consumer and an import on a secured stack, beside the same on a plain one."""
+"""The cost of TLS and SASL: the relay, the consumer, and an import on a secured stack and on a plain one."""
 
 import shutil
 import tempfile
@@ -25,11 +25,11 @@ class Import:
 
 
 async def measure(events: int, seats: int, rounds: int) -> list[Measurement]:
-    """Relay and consume so many events, and import so many seats, on secured servers and on plain ones.
+    """Relay and consume this many events, and import this many seats, on secured servers and on plain ones.
 
-    All are new, and do the same work before it is measured: until then Java compiles. Of the imports, made in turn,
-    the fastest counts: whatever else the machine does only slows it down. The secured Postgres is 17,
-    the plain one 18: of the wheels, only the one with 17 has TLS.
+    All servers are new, and do the same work before the measurement, while Java compiles. Of the imports, made in turn,
+    the fastest counts, since whatever else the machine does only slows it down. The secured Postgres is 17,
+    the plain one 18: only the wheel with 17 has TLS.
     """
     plain = await _relay_and_consume(events, rounds, secure=False)
     secured = await _relay_and_consume(events, rounds, secure=True)

@@ -1,4 +1,4 @@
-"""A service's schema and topics on real servers, for the length of one benchmark."""
+"""A service's schema and topics on real servers, for the duration of one benchmark."""
 
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +24,7 @@ AGENCIES = [f"AG{number:02}" for number in range(44)]
 
 @dataclass(frozen=True)
 class Setting:
-    """The entitlements service's schema as its worker role sees it, and topics of this benchmark's own."""
+    """The entitlements service's schema as its worker role sees it, and this benchmark's own topics."""
 
     access: Access
     database: Database
@@ -32,7 +32,7 @@ class Setting:
     topic_prefix: str
 
     def relay(self, wakeups: Callable[[], Wakeup], topic: str = SEAT_TOPIC) -> Relay:
-        """The relay of the schema's outbox, in which are events of one topic."""
+        """The relay of the schema's outbox, which holds events of one topic."""
         return Relay(
             self.database,
             wakeups,
@@ -47,7 +47,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a superuser reaches Postgres and Kafka."""
+    """The addresses of Postgres, as a superuser, and Kafka."""
 
     postgres_dsn: str
     kafka: KafkaConnection
@@ -61,7 +61,7 @@ def plain() -> Addresses:
 
 @asynccontextmanager
 async def setting(addresses: Addresses | None = None) -> AsyncIterator[Setting]:
-    """Make them, by default on the servers that most benchmarks share, and remove them at the end."""
+    """Create them, by default on the servers that most benchmarks share, and remove them at the end."""
     addresses = addresses or plain()
     prefix = f"bench-{secrets.token_hex(4)}."
     databases = Databases(addresses.postgres_dsn)

@@ -1,4 +1,4 @@
-"""A collector that throws everything away: `python -m tests.bench.sink`; its first line is its address."""
+"""A collector that discards everything: `python -m tests.bench.sink`; its first line is its address."""
 
 from http.server import BaseHTTPRequestHandler, HTTPServer
 

@@ -1,6 +1,6 @@
-"""A client that holds a copy of who may use what: from an empty copy to every person, and the checks that it answers.
+"""A client with a copy of who may use what: filling the empty copy with every person, and answering checks.
 
-The client is a process of its own, so that its memory is its own: `python -m tests.bench.snapshots BOOTSTRAP PREFIX`.
+The client is a separate process with its own memory: `python -m tests.bench.snapshots BOOTSTRAP PREFIX`.
 """
 
 import asyncio
@@ -48,14 +48,14 @@ BEFORE = 90 * DAY
 AFTER = 275 * DAY
 TRIAL_DAYS = 60
 
-# Seats of one transaction of an import.
+# Seats per transaction of an import.
 CHUNK = 5_000
 
 CHECKS = 200_000
 
 
 async def measure(people: int) -> list[Measurement]:
-    """Fill the topic as imports and use do, then start a client on it."""
+    """Fill the topic like imports and use, then start a client on it."""
     async with setting() as own:
         await create_topics(own.kafka, own.topic_prefix, [TOPIC])
         try:
@@ -100,7 +100,7 @@ async def _fill(own: Setting, people: int) -> None:
 
 
 def _agency(agency_id: str, now: datetime) -> AgencyAccess:
-    """An agency with a feature of which it has used the trial, and one of which each seat has a trial of its own."""
+    """An agency with a feature whose trial is used up, and one for which each seat has its own trial."""
     starts_at, ends_at = now - BEFORE, now + AFTER
     quota = QuotaTerms(limit=LIMIT, enforced=True)
 
@@ -115,9 +115,9 @@ def _agency(agency_id: str, now: datetime) -> AgencyAccess:
 
 
 def _people(pool: Pool, number: int, chance: random.Random) -> Iterator[tuple[str, bytes | None]]:
-    """Their records: a fifth of the seats are as the import made them, the others are in use.
+    """Their records: a fifth of the seats are as the import created them, the others are in use.
 
-    Each of these was published alone, when its trials began at an instant of its own; and a tenth of them again, when
+    Each of the others was published alone, when its trial began at its own instant, and a tenth of them again, when
     a threshold of a quota was crossed.
     """
     microseconds = BEFORE // timedelta(microseconds=1)
@@ -186,7 +186,7 @@ async def _hold(bootstrap: str, prefix: str) -> dict[str, float]:
 
 
 def _check(client: EntitlementsClient, subject_refs: Sequence[str], feature: str) -> float:
-    """Microseconds of a check of one of these people."""
+    """The microseconds of a check of one of these people."""
     started = time.perf_counter()
     for subject_ref in subject_refs:
         client.check(subject_ref, feature)

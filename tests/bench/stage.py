@@ -1,4 +1,4 @@
-"""A real stack with agencies that have enrolled through its routes, for the length of one benchmark."""
+"""A real stack with agencies that have enrolled through its routes, for the duration of one benchmark."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,7 @@ _LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Stage:
-    """The stack, the agencies with their numbers of seats, and what one speaks with it by."""
+    """The stack, the agencies with their numbers of seats, and clients to talk to the stack."""
 
     stack: Stack
     agencies: Sequence[Agency]
@@ -49,9 +49,9 @@ class Stage:
         return {**services, "Postgres": listener(self.stack.admin_dsn), "Kafka": listener(self.stack.bootstrap)}
 
     async def settle(self) -> None:
-        """Wait until every outbox is empty and every event applied, in two looks one after the other.
+        """Wait until every outbox is empty and every event is applied, twice in a row.
 
-        What one service applies may make it publish what another has been asked about already.
+        A service that applies an event may publish one to a service that was already checked.
         """
         quiet = 0
         while quiet < 2:
@@ -63,16 +63,16 @@ class Stage:
 
 @asynccontextmanager
 async def stage(seats: int, more: Sequence[Agency] = (), *, secure: bool | None = None) -> AsyncIterator[Stage]:
-    """Start the four services; let 44 agencies enroll, with so many seats by headcount, and those that are named.
+    """Start the four services; enroll 44 agencies, with this many seats in proportion to headcount, and the named ones.
 
-    The stack uses the servers that most benchmarks share, or, where it is said whether it is secured, new ones.
+    The stack uses the servers that most benchmarks share, or new ones if `secure` is given.
     """
     addresses = servers.start(durable=True)
     home = Path(tempfile.mkdtemp(prefix="muster-bench-"))
     stack = await Stack.start(home) if secure is None else await start_alone(home, secure=secure)
     admin_dsn, prefix = stack.admin_dsn, stack.topic_prefix
     urls = {service: stack.service_url(service) for service in SERVICES}
-    # The triggers of what a benchmark fills name their tables without a schema.
+    # The triggers on the tables that a benchmark fills name tables without a schema.
     admin = await asyncpg.create_pool(
         admin_dsn, min_size=1, max_size=3, server_settings={"search_path": "entitlements"}
     )

@@ -1,6 +1,6 @@
-"""The relay while others write: its CPU an event must stay what it was, even while a snapshot is held open.
+"""The relay while others write: its CPU per event must stay the same, even while a snapshot is held open.
 
-An old snapshot keeps deleted rows from being vacuumed. An outbox of a row an event then gets slower with
+An old snapshot keeps deleted rows from being vacuumed. An outbox with a row per event then gets slower with
 every event.
 """
 
@@ -28,7 +28,7 @@ STEPS = 20
 
 
 async def measure(events: int) -> list[Measurement]:
-    """Relay so many events as they are written, without and with a snapshot held open throughout."""
+    """Relay this many events as they are written, without and with a snapshot held open throughout."""
     measurements = []
     for held in (False, True):
         async with setting() as own, _snapshot(own, held):
@@ -51,7 +51,7 @@ async def measure(events: int) -> list[Measurement]:
 
 @asynccontextmanager
 async def _snapshot(own: Setting, held: bool) -> AsyncIterator[None]:
-    """A transaction of somebody else's that has begun to read, and does not end."""
+    """Somebody else's transaction that has begun to read, and does not end."""
     connection = await asyncpg.connect(own.access.admin_dsn)
     if held:
         await connection.execute("begin isolation level repeatable read")
@@ -84,7 +84,7 @@ class _Cpu:
 
 
 async def _relay_steadily(own: Setting, events: int, per_second: int, run: int) -> list[tuple[float, float]]:
-    """Events relayed so far, and the CPU microseconds of each since the point before: a point each twentieth."""
+    """Events relayed so far, and the CPU microseconds per event since the previous point: one point per twentieth."""
     listener = WakeupListener(own.access.worker_dsn, "entitlements", SystemClock())
     relay = own.relay(listener.wakeup)
     duties = [asyncio.create_task(listener.run()), asyncio.create_task(relay.run())]

@@ -1,4 +1,4 @@
-"""What tracing costs: the CPU of an event from its command to its effect, with it off and at three sampling rates."""
+"""The cost of tracing: an event's CPU from its command to its effect, with tracing off and at three sampling rates."""
 
 import asyncio
 import os
@@ -28,12 +28,12 @@ SHARES = (None, 0.0, 0.05, 1.0)
 
 AIMS = {0.0: "1.05 × off", 0.05: "1.1 × off", 1.0: ""}
 
-# How often each is measured, in turn. The lowest counts: whatever else the machine does only adds to it.
+# How many times each is measured, in turn. The lowest counts, since whatever else the machine does only adds to it.
 ROUNDS = 3
 
 
 async def measure(commands: int, events: int) -> list[Measurement]:
-    """Commands with an event each, then events in runs of 500: in microseconds of this process's CPU an event."""
+    """Commands with an event each, then events in runs of 500, in microseconds of this process's CPU per event."""
     measurements = []
     async with setting() as own, _consumer(own) as counter:
         with _collector() as address:
@@ -55,7 +55,7 @@ async def measure(commands: int, events: int) -> list[Measurement]:
 
 @asynccontextmanager
 async def _consumer(own: Setting) -> AsyncIterator[Counter]:
-    """A consumer that keeps a row an event."""
+    """A consumer that stores one row per event."""
     await make_table(own)
     counter = Counter()
     group = own.topic_prefix + "bench"
@@ -92,7 +92,7 @@ async def _relay(own: Setting) -> AsyncIterator[None]:
 async def _cost(own: Setting, counter: Counter, share: float | None, address: str, events: int, run: int) -> float:
     """Write events in transactions of `run`, then publish and apply them, and export all spans.
 
-    The relay starts when all is written: how many events it and the consumer find at once would change the cost more.
+    The relay starts when everything is written; otherwise, batch sizes would change the cost more than tracing does.
     """
     wanted = counter.seen + events
     _start_tracing(share, address)
@@ -113,7 +113,7 @@ async def _cost(own: Setting, counter: Counter, share: float | None, address: st
 
 
 def _start_tracing(share: float | None, address: str) -> None:
-    """Export spans of that share of traces."""
+    """Export the spans of this share of traces."""
     variables = {} if share is None else {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER_ARG": str(share)}
     variables |= {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
     with patch.dict(os.environ, variables):
@@ -122,7 +122,7 @@ def _start_tracing(share: float | None, address: str) -> None:
 
 @contextmanager
 def _collector() -> Iterator[str]:
-    """The address of a collector in a process of its own."""
+    """The address of a collector in a separate process."""
     with subprocess.Popen([sys.executable, "-m", "tests.bench.sink"], stdout=subprocess.PIPE, text=True) as sink:
         assert sink.stdout is not None
         try:

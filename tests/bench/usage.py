@@ -1,4 +1,4 @@
-"""Use from Kafka beside one aggregate statement a batch, in turn; then consuming."""
+"""Use from Kafka compared with one aggregate statement per batch, in turn; then consuming."""
 
 import asyncio
 import gc
@@ -30,10 +30,10 @@ from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
 
 FEATURE = "deep-research"
 
-# Of each agency: so many that nobody comes near the monthly quota, whose thresholds would be told.
+# Per agency: enough that nobody comes near the monthly quota, whose thresholds would be published.
 PEOPLE = 1_250
 
-# The parts of the events, each of which both count, one after the other.
+# The events are split into this many parts; the two count each part, one after the other.
 PARTS = 5
 
 _AGENCIES = """
@@ -71,7 +71,7 @@ on conflict (agency_id, feature, subject_ref) do update set used = e.used + excl
 
 
 async def measure(events: int, seconds: float) -> list[Measurement]:
-    """Count so many events from the topic; then consume for so many seconds."""
+    """Count this many events from the topic; then consume for this many seconds."""
     async with setting() as own:
         used = build(EntitlementsSettings(environment="sandbox")).topics | {ClockMoved.topic}
         others = sorted(used - {SEAT_TOPIC})
@@ -109,17 +109,17 @@ async def measure(events: int, seconds: float) -> list[Measurement]:
 
 
 def growth(peaks: Sequence[float]) -> Measurement:
-    """The peak memory of the last part beside that of the first: flat, if it does not grow with what was counted."""
+    """The peak memory of the last part and of the first: flat unless it grows with the number of counted events."""
     return Measurement("memory of the last part beside the first", peaks[-1], peaks[0], "MiB", "at most 1.2 of it")
 
 
 async def _both(own: Setting, events: int, through: int) -> tuple[Span, Span]:
-    """The limit and ours, each from its start to the last of so many events."""
+    """The limit and ours, each from its start to the last of this many events."""
     return await _aggregate(own, events), await _count(own, through)
 
 
 async def _fill(own: Setting) -> list[tuple[str, str]]:
-    """Agencies in their quota, and people with seats; each agency and subject, agencies in turn."""
+    """Insert agencies in their quota, and people with seats; return each agency and subject, agencies in turn."""
     admin = await asyncpg.connect(own.access.admin_dsn, server_settings={"search_path": "entitlements"})
     await admin.execute(_AGENCIES, AGENCIES, PEOPLE, FEATURE)
     await admin.execute(
@@ -143,7 +143,7 @@ async def report_uses(
     numbers: range,
     per_second: float | None = None,
 ) -> None:
-    """Put uses of people on the topic, in turn, at once or so many a second; `numbers` are the IDs."""
+    """Publish uses of these people in turn, at once or at this rate per second; `numbers` are the IDs."""
     now = datetime.now(UTC).isoformat()
     producer = AIOKafkaProducer(**kafka.options(), acks="all", linger_ms=20, max_batch_size=1_000_000)
     await producer.start()
@@ -197,7 +197,7 @@ async def _aggregate(own: Setting, events: int) -> Span:
 
 
 async def _count(own: Setting, through: int) -> Span:
-    """Ours, until so many have been counted since the first."""
+    """Ours, until this many have been counted since the first."""
     settings = EntitlementsSettings(environment="sandbox", topic_prefix=own.topic_prefix, instance="bench")
     clock = SystemClock()
     runtime = Runtime(build(settings), settings, clock, own.database, Wakeup(clock), own.kafka)

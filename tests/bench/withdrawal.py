@@ -1,6 +1,6 @@
-"""The largest agency leaves: a real stack, from the withdrawal until every service knows that each seat is revoked.
+"""The largest agency withdraws: on a real stack, the time until every service knows that each seat is revoked.
 
-Beside it a person of another agency is given a seat now and then, and every process is asked whether it lives.
+Meanwhile, a person of another agency gets a seat now and then, and every process's liveness is checked.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _LOOK_SECONDS = 0.1
 
 
 async def measure(workforce: int, probes: int) -> list[Measurement]:
-    """Withdraw the largest agency of a workforce of so many: the Department of Defense has a third of it."""
+    """Withdraw the largest agency of a workforce of this size: the Department of Defense has a third of it."""
     async with stage(workforce, [OTHER]) as own:
         leaving = max((agency for agency in own.agencies if agency is not OTHER), key=lambda agency: agency.seats)
         await import_files(own, {leaving.id: seat_file(leaving)})
@@ -74,7 +74,7 @@ async def _withdraw(own: Stage, agency_id: str) -> None:
 
 
 async def _prove(own: Stage, agency_id: str, seats: int) -> None:
-    """A fast withdrawal that leaves a seat, or an event, is none."""
+    """Check that the withdrawal left no seat held and no event unapplied: otherwise, its speed means nothing."""
     held = await own.admin.fetchval(
         "select count(*) from entitlements.seat where agency_id = $1 and state <> 'revoked'", agency_id
     )

@@ -1,6 +1,6 @@
-"""The federal workforce from files to everywhere: a real stack, a file for each of 44 agencies, until all is quiet.
+"""The federal workforce from files to every service: a real stack, a file for each of 44 agencies, until all is quiet.
 
-Beside it a person of another agency is given a seat now and then, before and during the import.
+A person of another agency gets a seat now and then, before and during the import.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.bench.report import Measurement, say
 from tests.bench.setting import AGENCIES, Setting, setting
 from tests.bench.stage import Stage, stage
 
-# Rows in a statement of the import's limit.
+# Rows per statement of the import's limit.
 CHUNK = 5_000
 
 
@@ -43,14 +43,14 @@ class Run:
 
 
 async def measure(sizes: Sequence[int], probes: int) -> list[Measurement]:
-    """Import so many seats, each size on a stack of its own; every CPU and memory beside those at the second size."""
+    """Import these numbers of seats, each on its own stack; compare CPU and memory with those at the second size."""
     limit = await _limit(min(sizes[-1], 200_000))
     runs = [await _run(size, probes) for size in sizes]
     return [*_times(runs, limit), *_costs(runs), *_memory(runs), *_delays(runs[-1])]
 
 
 async def _limit(seats: int) -> Span:
-    """Seconds a seat of what nobody can do without, one after the other: rows, COPY and send_batch, a consumer."""
+    """Seconds per seat of what every import must do, step by step: rows, COPY and send_batch, a consumer."""
     async with setting() as own:
         await consuming.make_table(own)
         with span() as rows:
@@ -63,7 +63,7 @@ async def _limit(seats: int) -> Span:
 
 
 async def _add_rows(own: Setting, seats: int) -> None:
-    """Seats as the import keeps them, a statement for each chunk."""
+    """Insert seats as the import stores them, with one statement per chunk."""
     connection = await asyncpg.connect(own.access.admin_dsn, server_settings={"search_path": "entitlements"})
     now = SystemClock().now()
     for number in range(0, seats, CHUNK):
@@ -100,7 +100,7 @@ async def _run(seats: int, probes: int) -> Run:
 
 
 async def prove(own: Stage, seats: int) -> None:
-    """A fast import that loses a seat or an event is none."""
+    """Check that the import lost no seat and no event: otherwise, its speed means nothing."""
     held = await own.admin.fetchval("select sum(in_use) from entitlements.pool where agency_id <> $1", OTHER.id)
     lost = await own.admin.fetch(
         """
@@ -138,7 +138,7 @@ def _times(runs: Sequence[Run], limit: Span) -> list[Measurement]:
 
 
 def _costs(runs: Sequence[Run]) -> list[Measurement]:
-    """CPU a seat, of all processes together and of each."""
+    """CPU per seat, of all processes together and of each."""
     measurements = []
     for name in ("all", *runs[0].cpu):
         totals = [sum(run.cpu.values()) if name == "all" else run.cpu[name] for run in runs]

@@ -1,4 +1,4 @@
-"""What the dashboards ask of Prometheus. As a program, it prints that as rules, whose syntax promtool checks."""
+"""The dashboards' Prometheus queries. As a program, it prints them as rules, whose syntax promtool checks."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def panels(file: Path) -> list[dict[str, Any]]:
 
 
 def expressions(file: Path) -> Iterator[str]:
-    """What the panels ask, with a value in each variable's place."""
+    """The panels' queries, with a value in place of each variable."""
     for panel in panels(file):
         for target in panel["targets"]:
             yield target["expr"].replace("$service", ".*").replace("$__rate_interval", "5m")

@@ -1,4 +1,4 @@
-"""Renders each example with Helm 3 and Helm 4, both built with Go, and compares: `make chart-helm`, in minutes."""
+"""Renders each example with Helm 3 and Helm 4, both built with Go, and compares; `make chart-helm` takes minutes."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ VERSIONS = ("helm.sh/helm/v3/cmd/helm@v3.22.0", "helm.sh/helm/v4/cmd/helm@v4.3.1
 
 
 def main(folder: Path) -> None:
-    """Build both in a folder, if they are not there, and name each object that one renders otherwise than the other."""
+    """Build both in a folder unless they are there, and name each object that they render differently."""
     different = []
     for version in VERSIONS:
         helm = built(folder, version)
@@ -30,12 +30,12 @@ def main(folder: Path) -> None:
 
 
 def program_of(folder: Path, version: str) -> Path:
-    """Where the program of a version of Helm is."""
+    """The path of the program of a Helm version."""
     return folder.resolve() / version.split("/")[2] / "helm"
 
 
 def built(folder: Path, version: str) -> Path:
-    """The program of a version of Helm, which is there already or built."""
+    """The program of a Helm version; it is built unless it is already there."""
     program = program_of(folder, version)
     if not program.exists():
         go = shutil.which("go")

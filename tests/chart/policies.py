@@ -1,7 +1,7 @@
 """What a pod must not be, as small functions: each yields what is wrong with a pod. They need no policy engine.
 
 Sources: Kubernetes' Pod Security Standards, "restricted", of 1.37; NSA and CISA, "Kubernetes Hardening Guide" 1.2;
-the Kyverno policies of Big Bang (Platform One), as far as they are about what a chart renders.
+the Kyverno policies of Big Bang (Platform One) that apply to what a chart renders.
 """
 
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def _restricted_container(container: Object, context: Object) -> Iterator[str]:
 
 
 def hardened(pod: Object) -> Iterator[str]:
-    """NSA and CISA: what a pod can do beyond the restricted standard."""
+    """NSA and CISA: what their guide requires beyond the restricted standard."""
     spec = pod["spec"]
     if spec.get("automountServiceAccountToken") is not False:
         yield "automountServiceAccountToken"
@@ -77,7 +77,7 @@ def _sources(volume: Object) -> list[Object]:
 
 
 def big_bang(pod: Object) -> Iterator[str]:
-    """Big Bang: its policies that are about pods, for any values."""
+    """Big Bang: its policies about pods, for any values."""
     labels, spec = pod["metadata"].get("labels", {}), pod["spec"]
     for label in ("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version"):
         if not labels.get(label):
@@ -93,7 +93,7 @@ def big_bang(pod: Object) -> Iterator[str]:
 
 
 def big_bang_strict(pod: Object) -> Iterator[str]:
-    """Big Bang: its policies that need values of a site."""
+    """Big Bang: its policies that need a site's values."""
     context = pod["spec"].get("securityContext", {})
     yield from (f"{name} is not above 0" for name in ("runAsUser", "runAsGroup", "fsGroup") if not context.get(name))
     for container in containers(pod):

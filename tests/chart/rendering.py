@@ -1,4 +1,4 @@
-"""The chart as Helm renders it, once for each set of values, and what a test asks of the objects."""
+"""The chart as Helm renders it, once for each set of values, and helpers for the rendered objects."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ Values = Mapping[str, Any]
 RELEASE = NAMESPACE = "muster"
 EXAMPLES = {file.stem: file for file in sorted((CHART.parent / "examples").glob("*.yaml"))}
 
-# The least that renders: what no default can say, and the profile with the fewest objects.
+# The minimal values that render: those without a default, and the profile with the fewest objects.
 LEAST: Values = {
     "profile": "small",
     "kafka": {"bootstrap": "kafka.example.gov:9093"},
@@ -31,12 +31,12 @@ class Refused(Exception):
 
 
 def example(name: str) -> tuple[Object, ...]:
-    """The objects of an example's values."""
+    """The objects rendered from an example's values."""
     return _rendered(EXAMPLES[name].read_text("utf-8"))
 
 
 def render(values: Values, **more: Any) -> tuple[Object, ...]:
-    """The objects of the least values and these. Raises Refused."""
+    """The objects rendered from the minimal values merged with these. Raises Refused."""
     return _rendered(json.dumps(merged(LEAST, values)), **more)
 
 
@@ -58,7 +58,7 @@ def _chart() -> helm_python.Chart:
 
 
 def merged(below: Values, above: Values) -> dict[str, Any]:
-    """Values with others over them, as Helm merges them."""
+    """Values overridden by others, as Helm merges them."""
     both = deepcopy(dict(below))
     for key, value in above.items():
         under = both.get(key)
@@ -73,7 +73,7 @@ def of_kind(objects: tuple[Object, ...], kind: str) -> dict[str, Object]:
 
 
 def pods(objects: tuple[Object, ...]) -> Iterator[tuple[str, Object]]:
-    """The name and the pod (metadata and spec) of everything that runs."""
+    """The name and the pod (metadata and spec) of each object that runs one."""
     for found in objects:
         match found["kind"]:
             case "Deployment" | "Job":
@@ -83,7 +83,7 @@ def pods(objects: tuple[Object, ...]) -> Iterator[tuple[str, Object]]:
 
 
 def containers(pod: Object) -> list[Object]:
-    """All containers of a pod, those that run before it too."""
+    """All containers of a pod, including init containers."""
     return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
 
 
@@ -97,9 +97,9 @@ def leaves(found: Any) -> Iterator[Any]:
 
 
 def environment(container: Object) -> dict[str, str]:
-    """The variables of a container."""
+    """A container's environment variables."""
     return {each["name"]: each["value"] for each in container["env"]}
 
 
-# A thousand objects are read for each run.
+# Each run reads a thousand objects.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

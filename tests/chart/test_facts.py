@@ -1,4 +1,4 @@
-"""What the chart says of the code is what the code says."""
+"""What the chart states about the code matches the code."""
 
 import os
 import re
@@ -69,7 +69,7 @@ def test_the_settings_of_a_pod_are_settings_of_its_service() -> None:
             assert ours - known == {"MUSTER_SECRETS_DIR"}, name
 
 
-def test_a_setting_is_as_it_was_written() -> None:
+def test_a_setting_keeps_its_written_form() -> None:
     written = {"MUSTER_OUTBOX_ROWS": 2_000_000, "MUSTER_CONSUMER_STUCK_SECONDS": 0.5, "MUSTER_ALLOW_PLAINTEXT": True}
     (pod,) = (
         pod
@@ -102,7 +102,7 @@ def test_kedas_scaler_finds_a_broker_by_ipv6() -> None:
         assert {trigger["metadata"]["bootstrapServers"] for trigger in scaled["spec"]["triggers"]} == {bootstrap}
 
 
-def test_an_operators_job_gets_what_all_share_of_kafka_and_its_own() -> None:
+def test_an_operators_job_gets_the_common_kafka_settings_and_its_own() -> None:
     values = {
         "settings": {"MUSTER_KAFKA_TOKEN_URL": "https://login.example.gov/token", "MUSTER_LOG_LEVEL": "debug"},
         "operations": {"settings": {"MUSTER_KAFKA_CLIENT_ID": "muster-admin"}},
@@ -117,7 +117,7 @@ def test_an_operators_job_gets_what_all_share_of_kafka_and_its_own() -> None:
             assert "MUSTER_LOG_LEVEL" not in variables
 
 
-def test_a_migration_may_do_without_tls_if_its_service_may() -> None:
+def test_a_migration_may_omit_tls_if_its_service_may() -> None:
     values = {"services": {"billing": {"settings": {"MUSTER_ALLOW_PLAINTEXT": "true"}}}}
     allowed = {
         name
@@ -128,7 +128,7 @@ def test_a_migration_may_do_without_tls_if_its_service_may() -> None:
 
 
 def test_a_migration_needs_no_more_than_its_pod_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of production are complete with the owner's address alone."""
+    """In production, the owner's address completes the settings."""
     for name in [name for name in os.environ if name.startswith("MUSTER_")]:
         monkeypatch.delenv(name)  # those of the tests' own servers
     (pod,) = (pod for name, pod in pods(example("standard")) if name == "muster-notify-migrate")
@@ -141,7 +141,7 @@ def test_a_migration_needs_no_more_than_its_pod_has(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_strimzis_topics_are_those_of_the_operators_plan(replicas: int) -> None:
+def test_strimzis_topics_match_the_operators_plan(replicas: int) -> None:
     found = of_kind(
         render({"strimzi": {**STRIMZI["strimzi"], "replicas": replicas}, "kafka": {"topicPrefix": "p."}}), "KafkaTopic"
     )
@@ -152,7 +152,7 @@ def test_strimzis_topics_are_those_of_the_operators_plan(replicas: int) -> None:
 
 
 @pytest.mark.parametrize("environment_name", ["production", "sandbox"])
-def test_strimzis_users_may_do_what_the_operators_list_says(environment_name: str) -> None:
+def test_strimzis_users_have_the_rights_in_the_operators_list(environment_name: str) -> None:
     values = {**STRIMZI, "environment": environment_name, "kafka": {"topicPrefix": "p."}}
     rules = {
         Acl(f"User:{name}", Kind(_kind(acl["resource"]["type"])), acl["resource"]["name"], Operation(operation))
@@ -161,7 +161,7 @@ def test_strimzis_users_may_do_what_the_operators_list_says(environment_name: st
         for operation in acl["operations"]
     }
     of_services = acls_of_services(topics().values(), prefix="p.", sandbox=environment_name == "sandbox")
-    # The command that moves the sandbox's clock is no service.
+    # The command that moves the sandbox's clock is not a service.
     assert rules == {acl for acl in of_services if acl.principal != "User:sandbox"}
 
 

@@ -1,4 +1,4 @@
-"""How pods start, are replaced, and end; and which Jobs run when."""
+"""How pods start, are replaced, and end, and which Jobs run when."""
 
 import re
 from collections.abc import Iterator
@@ -34,13 +34,13 @@ def test_a_consumer_is_replaced_before_another_starts_and_requests_always_find_a
         assert spec["progressDeadlineSeconds"] > spec["minReadySeconds"] + 120
 
 
-def test_the_probes_ask_what_they_must_not_confuse() -> None:
+def test_the_probes_distinguish_liveness_from_readiness() -> None:
     for deployment in _deployments("standard"):
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         paths = {
             probe: container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")
         }
-        # A server that is away makes a pod unready, and restarts none.
+        # An unreachable server makes a pod unready, but restarts none.
         assert paths == {
             "startupProbe": "/health/live",
             "readinessProbe": "/health/ready",
@@ -58,7 +58,7 @@ def test_a_budget_can_be_met(name: str) -> None:
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
-def test_every_pod_waits_for_its_schema_as_it_is_and_none_migrates() -> None:
+def test_every_pod_waits_for_its_schema_and_none_migrates() -> None:
     for deployment in _deployments("standard"):
         spec = deployment["spec"]["template"]["spec"]
         (waiting,), (serving,) = spec["initContainers"], spec["containers"]
@@ -81,7 +81,7 @@ def test_a_hook_provisions_before_it_migrates() -> None:
     ]
 
 
-def test_what_does_not_run_is_neither_provisioned_nor_tested_nor_looked_for() -> None:
+def test_a_disabled_service_is_neither_provisioned_nor_tested_nor_addressed() -> None:
     values = {
         "services": {"notify": {"enabled": False}},
         "provisioning": {"mode": "job"},
@@ -109,7 +109,7 @@ def test_a_sandbox_lets_the_services_read_its_clock() -> None:
     assert topics["args"] == ["muster_operator", "topics", "apply", "--acls", "--sandbox"]
 
 
-def test_a_look_comes_between_with_the_secrets_of_each_service_in_a_folder_of_its_name() -> None:
+def test_preflight_runs_in_between_with_each_services_secrets_in_a_folder_of_its_name() -> None:
     mapped = [{"name": "other", "items": [{"key": "password", "path": "MUSTER_KAFKA_PASSWORD"}]}]
     objects = render({"preflight": {"mode": "hook"}, "services": {"billing": {"secrets": mapped}}})
     job = of_kind(objects, "Job")["muster-preflight"]
@@ -122,7 +122,7 @@ def test_a_look_comes_between_with_the_secrets_of_each_service_in_a_folder_of_it
     assert not any("OWNER" in path for path in paths)
 
 
-def test_a_look_is_at_the_services_that_run_with_the_certificate_of_each() -> None:
+def test_preflight_checks_the_services_that_run_with_each_ones_certificate() -> None:
     files = {"MUSTER_KAFKA_CERTIFICATE_FILE": "/etc/muster/secrets/tls.crt", "MUSTER_KAFKA_KEY_FILE": "/x/tls.key"}
     objects = render(
         {
@@ -141,14 +141,14 @@ def test_a_look_is_at_the_services_that_run_with_the_certificate_of_each() -> No
     assert {"billing/tls.crt", "billing/tls.key", "billing/MUSTER_POSTGRES_API_DSN"} <= paths
 
 
-def test_pods_that_wait_for_a_migration_job_have_as_long_as_it() -> None:
+def test_pods_wait_longer_than_the_migration_job_may_take() -> None:
     deployment = of_kind(render({"migrations": {"mode": "job", "timeoutSeconds": 3600}}), "Deployment")[
         "muster-billing-all"
     ]
     assert deployment["spec"]["progressDeadlineSeconds"] > 3600
 
 
-def test_how_long_a_finished_job_stays() -> None:
+def test_a_finished_job_stays_for_its_ttl() -> None:
     def seconds(ttl: int | None) -> set[int | None]:
         jobs = of_kind(render({"migrations": {"ttlSeconds": ttl}}), "Job").values()
         return {job["spec"].get("ttlSecondsAfterFinished") for job in jobs}
@@ -162,15 +162,15 @@ def test_an_operators_job_stays_until_it_is_deleted_so_that_no_upgrade_repeats_i
     assert not {"ttlSecondsAfterFinished", "activeDeadlineSeconds"} & job["spec"].keys()
 
 
-def test_pods_are_spread_over_the_nodes_that_take_some() -> None:
-    """A drained node would count as an empty one, and a pod that must go there would wait."""
+def test_pods_are_spread_over_the_nodes_that_accept_pods() -> None:
+    """Otherwise, a drained node would count as an empty one, and a pod that had to go there would wait."""
     for deployment in _deployments("large"):
         constraints = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
         keys = [constraint["topologyKey"] for constraint in constraints]
         assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
         for constraint in constraints:
             assert constraint["nodeTaintsPolicy"] == "Honor"
-            # Without it, the pods that an upgrade replaces would count too.
+            # Without it, pods that an upgrade replaces would count too.
             assert constraint["matchLabelKeys"] == ["pod-template-hash"]
             assert constraint["labelSelector"] == deployment["spec"]["selector"]
             assert (constraint["maxSkew"], constraint["whenUnsatisfiable"]) == (1, "DoNotSchedule")
@@ -182,7 +182,7 @@ def test_a_plan_changes_nothing() -> None:
     assert [container["args"][2] for container in containers(pod)] == ["plan", "plan"]
 
 
-def test_a_job_beside_the_pods_has_a_name_for_each_version() -> None:
+def test_a_job_that_is_not_a_hook_has_another_name_for_each_version() -> None:
     def names(tag: str) -> set[str]:
         return set(of_kind(render({"migrations": {"mode": "job"}, "image": {"operator": {"tag": tag}}}), "Job"))
 
@@ -206,7 +206,7 @@ def test_a_service_may_be_upgraded_before_the_others(common: Values, own: Values
     assert pod["spec"]["initContainers"][0]["image"] == reference(own)
 
 
-def test_somebody_else_may_migrate() -> None:
+def test_migrations_may_be_left_to_somebody_else() -> None:
     assert of_kind(render({"migrations": {"mode": "external"}}), "Job") == {}
 
 
@@ -251,7 +251,7 @@ def test_an_operators_command_has_the_service_to_itself() -> None:
     assert [names & {"secrets", "billing-secrets"} for names in mounted] == [{"billing-secrets"}, {"secrets"}]
 
 
-def test_an_operators_command_finds_each_of_the_services_that_are_stopped() -> None:
+def test_an_operators_command_reaches_each_stopped_service() -> None:
     operations = {"args": ["muster_operator", "streams"], "service": "billing", "stopped": ["notify", "billing"]}
     (pod,) = (pod for name, pod in pods(render({"operations": operations})) if "-operation-" in name)
     ports = {}

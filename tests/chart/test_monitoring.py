@@ -1,4 +1,4 @@
-"""What Prometheus and Grafana get: every metric that they ask for exists, and every alert leads to its runbook."""
+"""What Prometheus and Grafana get: every metric that they query exists, and every alert leads to its runbook."""
 
 import re
 from pathlib import Path
@@ -15,12 +15,12 @@ from tests.support.metrics_page import samples
 
 @pytest.fixture(scope="module")
 def known() -> set[str]:
-    """The samples of the real pages, and what the rules record."""
+    """The samples of the real metrics pages, and the series that the rules record."""
     return samples() | {rule["record"] for rule in _rules() if "record" in rule}
 
 
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
-def test_a_panel_asks_for_metrics_that_there_are(file: Path, known: set[str]) -> None:
+def test_a_panel_queries_metrics_that_exist(file: Path, known: set[str]) -> None:
     asked = [set(re.findall(r"\bmuster[_:][\w:]+", expression)) for expression in expressions(file)]
     assert all(asked)
     assert {metric for each in asked for metric in each} - known == set()
@@ -36,7 +36,7 @@ def test_the_dashboards_are_the_six_and_their_panels_do_not_overlap() -> None:
         assert len({panel["id"] for panel in panels(file)}) == len(places)
 
 
-def test_grafana_gets_each_dashboard_as_it_is() -> None:
+def test_grafana_gets_each_dashboard_unchanged() -> None:
     maps = of_kind(example("standard"), "ConfigMap")
     assert {name.rpartition("-")[2] for name in maps} == {file.stem for file in DASHBOARDS}
     for file in DASHBOARDS:
@@ -66,7 +66,7 @@ def test_a_runbook_may_be_elsewhere() -> None:
     assert all(url.startswith("https://wiki.example.gov/muster/") and "//" not in url[8:] for url in urls)
 
 
-def test_prometheus_reads_every_pod_that_serves_as_the_job_that_the_alerts_know() -> None:
+def test_prometheus_scrapes_every_serving_pod_under_the_job_name_in_the_alerts() -> None:
     (monitor,) = of_kind(example("standard"), "PodMonitor").values()
     label = monitor["spec"]["jobLabel"]
     roles = set(monitor["spec"]["selector"]["matchExpressions"][0]["values"])

@@ -1,4 +1,4 @@
-"""Which flows the policies allow, read as a network's controller reads them: a pod with a policy has no other flow."""
+"""Which flows the policies allow, read like a network controller: a pod with a policy has no other flows."""
 
 import random
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -27,10 +27,10 @@ SERVERS = {
 _SERVING = {"postgres", "issuer"}
 _READING = _SERVING | {"kafka"}
 
-# What notify's deliveries reach besides.
+# What notify's deliveries reach in addition.
 DELIVERIES = {"smtp", "a receiver", "a receiver, IPv6"}
 
-# The example `standard`, and the same site as others may install it.
+# The example `standard`, and variants of the same site.
 _SITE: Values = yaml.safe_load(EXAMPLES["standard"].read_text("utf-8"))
 SITES: dict[str, Values] = {
     "standard": {},
@@ -64,7 +64,7 @@ CALLING = {"preflight", "provision", "operations", "self-test"}
 
 
 class Peer(NamedTuple):
-    """Who is at the other end: a pod, by its own and its namespace's labels, or an address."""
+    """The other end of a flow: a pod, by its own and its namespace's labels, or an address."""
 
     labels: dict[str, str]
     namespace: dict[str, str]
@@ -97,7 +97,7 @@ def test_a_pod_reaches_what_it_needs_and_nothing_else(site: str) -> None:
 
 
 def test_the_preflight_of_the_next_upgrade_reaches_the_mail_server() -> None:
-    """It runs under the policies of the release before, which may have had none."""
+    """It runs under the policies of the previous release, which may have had no preflight."""
     objects = example("standard")
     (policy,) = (each for each in _policies(objects) if each["metadata"]["name"] == "muster-to-smtp-before")
     pod = {"metadata": {"labels": {"app.kubernetes.io/name": "muster", "muster/role": "preflight"}}}
@@ -106,7 +106,7 @@ def test_the_preflight_of_the_next_upgrade_reaches_the_mail_server() -> None:
     assert _egress(objects, pod, Peer({}, {}, ip_address(SERVERS["smtp"][0])), SERVERS["smtp"][1])
 
 
-def test_names_are_asked_of_the_clusters_resolver_alone() -> None:
+def test_only_the_clusters_resolver_is_asked_for_names() -> None:
     for name, resolver, port in (("standard", "kube-system", 53), ("openshift", "openshift-dns", 5353)):
         objects = example(name)
         _, pod = next(pods(objects))
@@ -116,7 +116,7 @@ def test_names_are_asked_of_the_clusters_resolver_alone() -> None:
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_clients_reach_what_answers_requests_and_prometheus_every_pod(site: str) -> None:
+def test_clients_reach_pods_that_answer_requests_and_prometheus_every_serving_pod(site: str) -> None:
     objects = _objects(site)
     for name, pod in pods(objects):
         assert _ingress(objects, pod, _in("gateways")) == (_role(pod) in ("api", "all")), name
@@ -135,7 +135,7 @@ def test_the_releases_own_jobs_call_its_services_and_its_pods_do_not(site: str) 
 
 
 def test_no_webhook_reaches_an_address_that_is_not_public() -> None:
-    """The service refuses such an address; the policy is a second door, and never a wider one."""
+    """The service refuses such an address; the policy is a second barrier, and never a wider opening."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     drawn = random.Random(seed)
@@ -206,7 +206,7 @@ def _matches(allowed: Object, peer: Peer) -> bool:
         return False
     if "namespaceSelector" in allowed and not _selects(allowed["namespaceSelector"], peer.namespace):
         return False
-    # Without a selector of namespaces, it is about the release's own.
+    # Without a namespace selector, it applies to the release's own namespace.
     own = "namespaceSelector" in allowed or not peer.namespace
     return own and _selects(allowed.get("podSelector", {}), peer.labels)
 

@@ -1,4 +1,4 @@
-"""The pages about Kubernetes name values, objects, and labels that there are."""
+"""The pages about Kubernetes name values, objects, and labels that exist."""
 
 import re
 
@@ -11,7 +11,7 @@ from tests.chart.rendering import EXAMPLES, Values, example, of_kind, pods, rend
 from tests.cluster.runbooks import PAGES, blocks_of
 
 
-def test_the_pages_are_those_of_the_operations() -> None:
+def test_the_pages_cover_the_operations() -> None:
     assert set(PAGES) == {
         "chart/README.md",
         *(
@@ -22,7 +22,7 @@ def test_the_pages_are_those_of_the_operations() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_names_what_there_is(name: str) -> None:
+def test_a_page_names_only_what_exists(name: str) -> None:
     known = {value.path for value in values_of((CHART / "values.yaml").read_text("utf-8"))}
     script = "\n".join(PAGES[name]).replace("$SERVICE", "billing").replace("$ROLE", "api")
     for path in re.findall(r"--set \"?([\w.]+)=", script):
@@ -80,7 +80,7 @@ def test_the_page_on_scale_counts_every_profiles_connections() -> None:
 
 
 def _words(script: str) -> list[str]:
-    """A script's words, whatever its lines."""
+    """A script's words, without line breaks."""
     return script.replace(";", " ").split()
 
 

@@ -1,4 +1,4 @@
-"""What a site says of all pods reaches each of them, Jobs and tests too."""
+"""A site's settings for all pods reach each of them, including Jobs and tests."""
 
 from tests.chart.rendering import Object, Values, containers, environment, pods, render
 
@@ -11,7 +11,7 @@ EVERY_JOB: Values = {
 }
 
 
-def test_what_a_site_says_of_pods_reaches_every_pod() -> None:
+def test_a_sites_settings_for_pods_reach_every_pod() -> None:
     rack = [{"key": "rack", "operator": "Exists"}]
     affinity: Object = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
     site: Values = {
@@ -41,7 +41,7 @@ def test_what_a_site_says_of_pods_reaches_every_pod() -> None:
 
 
 def test_no_pod_gets_variables_of_the_clusters_services() -> None:
-    """Kubernetes would set MUSTER_BILLING_PORT and more, which look like settings."""
+    """Otherwise, Kubernetes would set MUSTER_BILLING_PORT and more, which look like settings."""
     assert [name for name, pod in pods(render(EVERY_JOB)) if pod["spec"]["enableServiceLinks"] is not False] == []
 
 
@@ -80,12 +80,12 @@ def test_every_service_is_traced_if_the_site_has_a_collector() -> None:
 
 
 def _calling(pod: Object) -> list[Object]:
-    """The containers that call more than Postgres, whose authorities are in a DSN."""
+    """The containers that call more than Postgres, whose authority is in a DSN."""
     return [] if pod["metadata"]["labels"]["muster/role"] == "migrate" else containers(pod)
 
 
 def test_a_hook_starts_without_its_secrets_and_says_what_is_missing() -> None:
-    """It would stand at ContainerCreating until its deadline, and Helm would name only that."""
+    """Otherwise, it would stay in ContainerCreating until its deadline, and Helm would report only that."""
     hooks = {
         "preflight": {"mode": "hook"},
         "provisioning": {"mode": "hook"},

@@ -1,4 +1,4 @@
-"""Every pod that the chart renders, Jobs and tests too, keeps the policies; and each policy can fail."""
+"""Every pod that the chart renders, including Jobs and tests, meets the policies; and each policy can fail."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -11,7 +11,7 @@ from tests.chart.rendering import EXAMPLES, Object, containers, example, of_kind
 
 Policy = Callable[[Object], Iterator[str]]
 
-# What a cluster refuses to run, or an auditor to accept: a path in the pod, what stands there, and the policy's words.
+# What a cluster refuses to run, or an auditor to accept: a path in the pod, the value there, and the policy's words.
 BROKEN: list[tuple[Policy, str, Any, str]] = [
     (restricted, "spec.hostNetwork", True, "hostNetwork"),
     (restricted, "spec.volumes.0.hostPath", {"path": "/"}, "volume tmp"),
@@ -52,7 +52,7 @@ def test_every_pod_keeps_the_policies(name: str) -> None:
     assert found == {}
 
 
-def test_the_pods_that_no_example_has_keep_the_policies() -> None:
+def test_pods_that_no_example_has_meet_the_policies() -> None:
     operations = {"args": ["muster_operator", "streams"], "service": "billing"}
     found = dict(pods(render({"operations": operations, "preflight": {"mode": "hook"}})))
     (command,) = (pod for name, pod in found.items() if "-operation-" in name)
@@ -71,7 +71,7 @@ def test_a_pod_that_breaks_a_policy_is_found(policy: Policy, path: str, value: A
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_chart_makes_no_right_no_account_and_no_secret(name: str) -> None:
+def test_the_chart_creates_no_rights_no_accounts_and_no_secrets(name: str) -> None:
     kinds = {found["kind"] for found in example(name)}
     assert kinds & {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "ServiceAccount", "Secret"} == set()
     services = of_kind(example(name), "Service").values()
@@ -97,7 +97,7 @@ def _is_operators(pod: Object) -> bool:
 
 
 def _set(found: Any, path: str, value: Any) -> None:
-    """Put a value at a path; None takes away what is there."""
+    """Set the value at a path; None deletes it."""
     *way, last = (int(key) if key.isdigit() else key for key in path.replace("app.kubernetes.io", "app").split("."))
     for key in way:
         found = found[key]

@@ -1,4 +1,4 @@
-"""Each example renders, for every version of Kubernetes that the chart supports, what that version's API accepts."""
+"""Each example renders objects that the API of every supported Kubernetes version accepts."""
 
 import json
 import os
@@ -21,14 +21,14 @@ from tests.chart.rendering import EXAMPLES, Object, containers, environment, exa
 
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 
-# Half a second for each version: `make chart-test` tries them all, and `make test` the oldest and the newest.
+# Each version takes half a second: `make chart-test` tries them all, and `make test` the oldest and the newest.
 EVERY = os.environ.get("MUSTER_CHART_VERSIONS") == "all"
 TRIED = VERSIONS if EVERY else [VERSIONS[0], VERSIONS[-1]]
 LINTED = VERSIONS if EVERY else VERSIONS[-1:]
 
 MONITORING = {name: {"enabled": True} for name in ("podMonitor", "rules", "dashboards")}
 
-# What other projects' operators read. A real cluster checks these against their definitions.
+# Objects for other projects' operators. A real cluster checks these against their definitions.
 OTHERS = {
     ("gateway.networking.k8s.io/v1", "HTTPRoute"),
     ("keda.sh/v1alpha1", "ScaledObject"),
@@ -54,21 +54,21 @@ def test_a_wrong_object_is_rejected() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_lint_has_nothing_to_say(name: str) -> None:
+def test_lint_finds_nothing_in_the_examples(name: str) -> None:
     values = yaml.safe_load(EXAMPLES[name].read_text("utf-8"))
     for version in LINTED:
         assert _findings(values, version) == []
 
 
-def test_lint_has_nothing_to_say_of_the_defaults() -> None:
+def test_lint_finds_nothing_in_the_defaults() -> None:
     assert _findings({}, VERSIONS[-1]) == []
 
 
-def test_no_template_asks_which_version_it_is_for() -> None:
-    """So that what is rendered for one version is what is rendered for each."""
+def test_no_template_asks_for_the_kubernetes_version() -> None:
+    """So the chart renders the same objects for every version."""
     for template in (CHART / "templates").rglob("*.*"):
         assert ".Capabilities" not in template.read_text("utf-8"), template
-        assert "lookup " not in template.read_text("utf-8"), template  # which answers nothing in a dry run
+        assert "lookup " not in template.read_text("utf-8"), template  # which returns nothing in a dry run
 
 
 def test_an_older_version_is_refused() -> None:
@@ -122,7 +122,7 @@ def test_a_name_of_digits_stays_text() -> None:
     assert year not in leaves(secret)
 
 
-def test_a_name_that_yaml_reads_as_a_truth_stays_text() -> None:
+def test_a_name_that_yaml_reads_as_a_boolean_stays_text() -> None:
     objects = render({"monitoring": MONITORING}, name="true")
     assert [found["kind"] for found in objects if not isinstance(found["metadata"]["name"], str)] == []
 
@@ -152,7 +152,7 @@ def test_an_example_with_a_proxy_says_so_to_the_services(name: str) -> None:
 
 
 def test_an_ingress_has_only_prefixes_without_metrics_and_health() -> None:
-    """OpenShift makes no Route of a path whose type is Exact."""
+    """OpenShift creates no Route for a path of type Exact."""
     for ingress in of_kind(example("openshift"), "Ingress").values():
         (rule,) = ingress["spec"]["rules"]
         paths = [(each["path"], each["pathType"]) for each in rule["http"]["paths"]]
@@ -184,7 +184,7 @@ def test_the_package_renders_what_the_folder_does(tmp_path: Path) -> None:
         assert {each["name"] for each in package.files} >= {"facts.yaml", "rules/slo.rules.yml"}
 
 
-def test_what_is_generated_is_up_to_date() -> None:
+def test_generated_files_are_up_to_date() -> None:
     old = [str(file) for file, text in documents().items() if file.read_text("utf-8") != text]
     assert old == [], "make chart"
 
@@ -206,7 +206,7 @@ def _rejected(objects: tuple[Object, ...], version: str) -> Iterator[str]:
 
 @cache
 def _schema(api_version: str, kind: str, version: str) -> Any:
-    """The strict schema of a kind: a key that the API does not know is an error."""
+    """The strict schema of a kind: an unknown key is an error."""
     group, _, name = api_version.rpartition("/")
     file = "-".join(filter(None, (kind.lower(), group.partition(".")[0], name)))
     schema = json.loads(_folder(version).joinpath(f"{file}.json").read_text("utf-8"))

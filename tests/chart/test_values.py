@@ -11,7 +11,7 @@ STANDARD: Values = {"profile": "standard"}
 DIGEST = f"sha256:{0:064}"
 BOTH = {"tag": "0.1.0", "digest": DIGEST}
 
-# Values that the schema refuses, and the words that say where and why.
+# Values that the schema refuses, and the words of the refusal that say where and why.
 WRONG: list[tuple[Values, str]] = [
     ({"profile": "huge"}, r"at '/profile'.*'small', 'standard', 'large'"),
     ({"environment": "test"}, "at '/environment'"),
@@ -46,7 +46,7 @@ WRONG: list[tuple[Values, str]] = [
     ({"networkPolicy": {"webhooks": {"except6": ["2000::/3"]}}}, "at '/networkPolicy/webhooks/except6/0'"),
 ]
 
-# Values of the right form that cannot work.
+# Well-formed values that cannot work.
 HOPELESS: list[tuple[Values, str]] = [
     ({"kafka": {"bootstrap": ""}}, "kafka.bootstrap is not set: name every broker"),
     (
@@ -205,7 +205,7 @@ HOPELESS: list[tuple[Values, str]] = [
     ),
 ]
 
-# What is no fault, although a rule is near.
+# Values that are right, although they come close to breaking a rule.
 RIGHT: list[Values] = [
     {"global": {"imageRegistry": "registry.example.gov"}},  # a parent chart's
     {"image": {"services": {"digest": DIGEST}}, "services": {"notify": {"tag": "0.2.0"}}},
@@ -260,7 +260,7 @@ def test_bad_values_are_refused_with_the_reason(values: Values, words: str) -> N
 
 
 @pytest.mark.parametrize("values", RIGHT, ids=lambda each: re.sub(r"\W+", "-", str(each))[:50])
-def test_good_values_are_not(values: dict[str, Any]) -> None:
+def test_good_values_are_accepted(values: dict[str, Any]) -> None:
     assert render(values)
 
 

@@ -1,6 +1,6 @@
 """Images of a next release: this release's, with a layer that adds an expanding migration to every service.
 
-The layer also has what the operator's command knows of the releases, with the next one.
+The layer also has the operator's table of releases, with the next one.
 """
 
 import hashlib

@@ -47,9 +47,9 @@ def values(servers: Servers, **more: Any) -> dict[str, Any]:
         },
         "settings": {"MUSTER_ALLOW_PLAINTEXT": "true"},  # the issuer's keys, and no login of the mail server
         "trustedCA": {"configMap": "ca", "https": False},
-        # Nothing listens there but in the test of tracing, and only its own requests are traced.
+        # Only the tracing test listens there, and only its own requests are traced.
         "tracing": {"endpoint": f"http://{MACHINE}:{COLLECTOR_PORT}", "ratio": 0},
-        # Each node takes the machine's two cores for its own: the pods of a lost one must fit on the others.
+        # Each node counts the machine's two cores as its own; a lost node's pods must fit on the others.
         "roles": {role: {"resources": {"requests": {"cpu": "50m"}}} for role in ROLES},
         "networkPolicy": {
             "postgres": {"to": SERVERS_ALONE},

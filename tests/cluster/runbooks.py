@@ -1,4 +1,4 @@
-"""The runbooks' commands for Kubernetes, run as they stand there, with Helm's and Kubernetes' own commands."""
+"""The runbooks' commands for Kubernetes, run verbatim with Helm's and Kubernetes' own commands."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _BLOCK = re.compile(r"^ *```sh kubernetes\n(.*?)^ *```", flags=re.M | re.S)
 
 
 def blocks_of(page: Path) -> Sequence[str]:
-    """The page's blocks of commands for Kubernetes, in their order."""
+    """The page's blocks of commands for Kubernetes, in order."""
     return _BLOCK.findall(page.read_text("utf-8"))
 
 
@@ -31,7 +31,7 @@ PAGES: Mapping[str, Sequence[str]] = {
     if (blocks := blocks_of(page))
 }
 
-# What an install, an upgrade, and a rollback end with.
+# The command that ends an install, an upgrade, and a rollback.
 TEST = PAGES["runbooks/upgrade.md"][-1].strip()
 
 

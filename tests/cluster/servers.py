@@ -143,7 +143,7 @@ class Servers:
         }
 
     async def add_users(self, user: str) -> None:
-        """Create each service's user of Kafka, whose name has the service's in place of {service}."""
+        """Create each service's Kafka user; its name has the service's name in place of {service}."""
         administrator = Administrator(self.kafka.librdkafka_options())
         await asyncio.gather(
             *(administrator.set_password(user.format(service=each), self.password(each)) for each in SERVICES)

@@ -1,6 +1,6 @@
 """The golden cases of checks: `python -m tests.contract.golden_checks` writes them as the service's own rules answer.
 
-The file holds the records of the snapshot topic, and checks with the answer that whoever has read them must give.
+The file holds the records of the snapshot topic, and checks with the answer that any reader of them must give.
 """
 
 import json
@@ -43,10 +43,10 @@ from tests.contract.golden_facts import (
     windows_of,
 )
 
-# Who held a seat of the first agency and was erased, by that agency.
+# A person who held a seat of the first agency, and whom that agency erased.
 GONE = subject(len(HELD) + 1)
 
-# The end of a period of which copies know nothing.
+# The end of a period that copies do not know.
 FAR = datetime.max.replace(tzinfo=UTC)
 
 FILE = Path(__file__).parents[2] / "contracts/client/golden_checks.json"
@@ -54,7 +54,7 @@ FILE = Path(__file__).parents[2] / "contracts/client/golden_checks.json"
 
 @dataclass(frozen=True)
 class Case:
-    """A check: of whom, and the facts that the service has of them."""
+    """A check: its subject, and what the service knows about them."""
 
     pool: Pool | None
     agency_id: str
@@ -81,7 +81,7 @@ class Case:
         }
 
     def counted(self, answer: Answer) -> Answer:
-        """The answer with what is used of a quota, so far as copies know it: as of its last threshold in the period."""
+        """The answer with the use of a quota as far as copies know it: as of its last threshold in the period."""
         if answer.reason is not Reason.QUOTA or self.pool is None:
             return answer
         granted = holding([grant for grant in self.grants if self.concerns(grant)], self.now)
@@ -111,17 +111,17 @@ class Case:
         return replace(found, used=None, remaining=None, resets_at=None, valid_until=until)
 
     def concerns(self, grant: Grant) -> bool:
-        """Whether a grant is to this person, or to their agency, and of the feature."""
+        """Whether a grant is for this feature, and to this person or their agency."""
         return grant.feature == self.feature and grant.subject_ref in (None, self.subject_ref)
 
 
 def text(instant: datetime) -> str:
-    """An instant as a record has it."""
+    """An instant as records write it."""
     return instant.isoformat().replace("+00:00", "Z")
 
 
 def records() -> tuple[list[str], list[str]]:
-    """The data of the records of agencies and of people, as the service publishes them before it erases some."""
+    """The data of the agencies' and people's records, as the service publishes them before it erases some."""
     agencies, people = [], []
     for place, pool in enumerate(POOLS):
         shared = [grant for grant in grants_of(pool) if grant.subject_ref is None]
@@ -140,7 +140,7 @@ def records() -> tuple[list[str], list[str]]:
 
 
 def erased() -> list[str]:
-    """The tombstones that follow: of an agency's own person, and of another agency's, who keeps their seat."""
+    """The tombstones that follow: for an agency's own person, and for another agency's, who keeps their seat."""
     of_others = [(pool.agency_id, subject(HELD.index(GRANTED))) for pool in POOLS if pool is not OPEN]
     return [
         json.dumps({"agency_id": agency_id, "subject_ref": subject_ref})
@@ -181,7 +181,7 @@ def cases() -> Iterator[Case]:
         for feature in (None, "frontier-models", "advanced-voice-mode", "by-seat"):
             yield case(OPEN, state, feature, TRIAL_END)
     nobody = replace(case(OPEN, GRANTED, "frontier-models", TRIAL_END), seat=None)
-    yield replace(nobody, subject_ref=subject(len(HELD)))  # of an earlier generation
+    yield replace(nobody, subject_ref=subject(len(HELD)))  # from an earlier generation
     yield replace(nobody, subject_ref=subject(16 + HELD.index(GRANTED)))  # another agency's
     yield replace(nobody, subject_ref=GONE)
     yield replace(nobody, subject_ref="no-reference")
@@ -189,13 +189,13 @@ def cases() -> Iterator[Case]:
 
 
 def case(pool: Pool, state: SeatState, feature: str | None, now: datetime) -> Case:
-    """A check of the person of an agency whose seat has this state."""
+    """A check of the agency's person whose seat is in this state."""
     person = subject(POOLS.index(pool) * 16 + HELD.index(state))
     return Case(pool, pool.agency_id, person, state, feature, now, grants_of(pool))
 
 
 def golden() -> str:
-    """The file: one record or case a line."""
+    """The file: one record or case per line."""
     agencies, people = records()
     checks = [json.dumps(case.to_json()) for case in cases()]
     parts = {"agencies": agencies, "subjects": people, "erased": erased(), "checks": checks}

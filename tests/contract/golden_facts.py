@@ -1,4 +1,4 @@
-"""The facts of the golden checks: agencies and people in every state, and what they have."""
+"""The facts behind the golden checks: agencies and people in every state, and what they have."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,11 +44,11 @@ POOLS = (
     replace(OPEN, agency_id="DOD-USAF", withdrawn_at=TRIAL_END, suspended=True, ended=True),
 )
 
-# Granted to each agency, and to one person of it whose seat is of a state that allows use.
+# Grants go to each agency, and to one of its people, whose seat is in a state that allows use.
 GRANTED = SeatState.ACTIVE
 SOON, LATER = START + timedelta(days=30), START + timedelta(days=90)
 
-# What the catalog says of the features whose access is a quota.
+# The catalog's quotas of the features whose access is a quota.
 QUOTAS: Mapping[str, Quota] = {
     "deep-research": Quota(limit=25),
     "by-seat": Quota(limit=3),
@@ -57,7 +57,7 @@ QUOTAS: Mapping[str, Quota] = {
     "soft": Quota(limit=5, hard=False, per=QuotaScope.AGENCY),
 }
 
-# The seats of these states have been used, and their trials have begun.
+# The seats in these states have been used, and their trials have begun.
 BEGAN_AT = START + timedelta(days=14, hours=3, microseconds=1)
 BEGUN = {SeatState.ACTIVE: BEGAN_AT, SeatState.SUSPENDED: START - timedelta(days=100)}
 
@@ -87,7 +87,7 @@ def grants_of(pool: Pool) -> tuple[Grant, ...]:
 
 
 def uses_of(pool: Pool) -> tuple[PublishedUse, ...]:
-    """What a person has used of their quotas, and what all of the agency have."""
+    """What a person has used of their quotas, and what the whole agency has."""
     own = granted_to(pool)
 
     def use(subject_ref: str, feature: str, used: int, charged: int, ends_at: datetime, days: int = 27) -> PublishedUse:
@@ -104,7 +104,7 @@ def uses_of(pool: Pool) -> tuple[PublishedUse, ...]:
 
 
 def further_of(pool: Pool) -> tuple[tuple[str, FurtherUse], ...]:
-    """Uses that are granted beyond quotas: to whom, and which."""
+    """Uses granted beyond quotas: to whom, and which."""
     week = timedelta(days=7)
     return (
         (granted_to(pool), FurtherUse("deep-research", TRIAL_END + week, TRIAL_END + 2 * week)),
@@ -114,7 +114,7 @@ def further_of(pool: Pool) -> tuple[tuple[str, FurtherUse], ...]:
 
 
 def granted_to(pool: Pool) -> str:
-    """The person of an agency who has something of their own."""
+    """The agency's person with personal grants and uses."""
     return subject(POOLS.index(pool) * 16 + HELD.index(GRANTED))
 
 
@@ -160,6 +160,6 @@ def subject(number: int) -> str:
 
 
 def own_of(pool: Pool, subject_ref: str, grants: Sequence[Grant]) -> Own:
-    """What a person has, or all of an agency together."""
+    """What a person has, or the whole agency."""
     uses = tuple(use for use in uses_of(pool) if use.subject_ref == subject_ref)
     return Own(tuple(grants), uses, tuple(each for whose, each in further_of(pool) if whose == subject_ref))

@@ -1,4 +1,4 @@
-"""Changes of an event, each with its verdict: what the compatibility gate refuses, and what it takes for harmless."""
+"""Changes to an event, each with its verdict: what the compatibility gate refuses, and what it considers harmless."""
 
 import json
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Who may use which route: docs/access.md says what the routes declare, and each route does what it declares.
+"""Who may use which route: docs/access.md matches what the routes declare, and each route enforces it.
 
-The roles that come with the runtime leave no scope without a holder, and give no agency what is the program's.
+The roles that come with the runtime leave no scope without a holder, and give no agency a scope of the program.
 """
 
 import re
@@ -23,7 +23,7 @@ BREAK_GLASS = "break-glass"
 
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 
-# The operators' routes are the runtime's: the same in every service, with a scope of each.
+# The operators' routes belong to the runtime: they are the same in every service, each service with its own scope.
 OPERATORS = (
     "/v1/audit",
     "/v1/personal-reads",
@@ -43,7 +43,7 @@ PROGRAMS = [(name, access) for name, access in GUARDED if access.program_only]
 
 ROLES = Roles.load("").roles
 
-# A scope of which every route is the program's alone.
+# Scopes whose routes are all for the program only.
 PROGRAMS_SCOPES = {scope for _, access in GUARDED for scope in access.scopes} - {
     scope for _, access in GUARDED if not access.program_only for scope in access.scopes
 }
@@ -96,7 +96,7 @@ async def client_of(app: FastAPI, token: str) -> AsyncIterator[httpx.AsyncClient
 
 
 async def asked(tokens: TokenIssuer, name: str, access: Access, *scopes: str, agency: str) -> httpx.Response:
-    """The answer to a request of NASA's route, with nothing in it that the route needs."""
+    """The answer to a request for NASA's route, without anything else that the route needs."""
     path = re.sub(r"\{\w+\}", "x", access.path.replace("{agency_id}", "NASA"))
     async with client_of(served(name, tokens.jwks), tokens.token(*scopes, agency=agency)) as client:
         return await client.request(access.method, path)
@@ -107,7 +107,7 @@ def test_the_page_says_what_the_routes_declare() -> None:
     assert written == table(), "docs/access.md must have these rows:\n" + "\n".join(table())
 
 
-def test_the_scopes_that_a_token_may_have_are_those_that_routes_ask_for() -> None:
+def test_the_scopes_that_a_token_may_have_are_those_that_routes_require() -> None:
     assert set(SCOPES) == {scope for _, access in GUARDED for scope in access.scopes}
 
 
@@ -124,7 +124,7 @@ def _mark(role: str, scope: str) -> str:
 
 
 def test_every_scope_is_granted_by_a_role_and_no_other_scope_is() -> None:
-    """Without break-glass, which is no role of anybody's day."""
+    """Break-glass is excluded: it is not a role for daily work."""
     granted = {scope for name, role in ROLES.items() if name != BREAK_GLASS for scope in role.scopes}
     assert granted <= set(SCOPES) <= with_implied(granted)
     assert set(ROLES[BREAK_GLASS].scopes) < set(SCOPES)
@@ -154,6 +154,6 @@ async def test_a_program_officers_route_is_closed_to_an_agency(tokens: TokenIssu
 
 @each(AGENCYS)
 async def test_an_agencys_route_is_closed_to_another_agency(tokens: TokenIssuer, name: str, access: Access) -> None:
-    """Before anything else is looked at: whatever is sent, it is as if the agency were not there."""
+    """This is checked before anything else: whatever is sent, the agency seems not to exist."""
     reply = await asked(tokens, name, access, *SCOPES, agency="DOE")
     assert (reply.status_code, reply.json()["type"]) == (404, "urn:muster:problem:not-found")

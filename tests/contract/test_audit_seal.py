@@ -1,4 +1,4 @@
-"""The hash of a seal: of exactly the bytes that docs/audit.md describes, and of every column."""
+"""The hash of a seal covers exactly the bytes that docs/audit.md describes, and every column."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta, timezone
@@ -65,7 +65,7 @@ def test_every_column_counts(name: str) -> None:
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_all_that_a_seal_says_counts(other: dict[str, Any]) -> None:
+def test_every_field_of_a_seal_counts(other: dict[str, Any]) -> None:
     assert sealed_sha256([ROW], **(SEAL | other)) != sealed_sha256([ROW], **SEAL)
 
 

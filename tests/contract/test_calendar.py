@@ -1,4 +1,4 @@
-"""A year, as every service counts it."""
+"""How every service counts a year."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -23,7 +23,7 @@ def test_a_year_is_a_calendar_year(start: datetime, end: datetime) -> None:
     assert one_year_after(start) == end
 
 
-def test_a_year_after_a_day_is_a_day() -> None:
+def test_a_year_after_a_date_is_a_date() -> None:
     assert one_year_after(date(2028, 2, 29)) == date(2029, 2, 28)
 
 

@@ -1,4 +1,4 @@
-"""The catalog as a whole: types, topics, owners, readers, and the mark of what is emitted."""
+"""The catalog as a whole: types, topics, owners, readers, and the `emitted` flag."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ TOPICS = [pytest.param(topic, id=topic) for topic in topics()]
 
 
 @pytest.mark.parametrize("event_class", EVENTS)
-def test_type_is_written_out_and_of_its_topics_owner(event_class: type[Event]) -> None:
+def test_a_type_is_written_out_and_names_its_topics_owner(event_class: type[Event]) -> None:
     module = ROOT / "contracts" / (event_class.__module__.replace(".", "/") + ".py")
     assert f'event_type: ClassVar[str] = "{event_class.event_type}"' in module.read_text("utf-8")
     owner = topics()[event_class.topic].owner
@@ -32,15 +32,15 @@ def test_type_is_written_out_and_of_its_topics_owner(event_class: type[Event]) -
 
 @pytest.mark.parametrize("name", TOPICS)
 def test_every_topic_has_events(name: str) -> None:
-    """The sandbox's clock is no event: it is of no agency."""
+    """The sandbox's clock is not an event, because it belongs to no agency."""
     assert topics()[name].events or name == ClockMoved.topic
 
 
 @pytest.mark.parametrize("name", TOPICS)
-def test_topic_is_named_for_its_file_and_read_by_others_than_its_owner(name: str) -> None:
+def test_a_topic_is_named_after_its_file_and_read_by_services_other_than_its_owner(name: str) -> None:
     topic = topics()[name]
     assert (ROOT / f"contracts/muster_contracts/topics/{name}.toml").exists()
-    # Notify's rules lead from its own facts to e-mails and webhooks as from any other's.
+    # Notify's rules turn its own facts into e-mails and webhooks like any other's.
     assert topic.owner not in topic.readers or topic.name == "muster.notify.delivery"
     assert set(topic.readers) <= set(SERVICES)
     assert len(set(topic.readers)) == len(topic.readers)
@@ -50,7 +50,7 @@ def test_topic_is_named_for_its_file_and_read_by_others_than_its_owner(name: str
 def test_a_service_reads_exactly_the_topics_that_name_it_as_a_reader(
     service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Production wants secrets that are of no matter here.
+    # Production requires secrets, which do not matter here.
     monkeypatch.setenv("MUSTER_ENVIRONMENT", "sandbox")
     described = import_module(f"muster_{service}.bootstrap").build()
     named = {topic.name for topic in topics().values() if service in topic.readers}
@@ -71,10 +71,10 @@ def test_a_service_publishes_the_seals_of_its_audit(service: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", TOPICS)
-def test_facts_are_kept_for_ever_and_tombstones_only_where_compaction_heeds_them(name: str) -> None:
+def test_facts_are_kept_forever_and_only_compacted_topics_have_tombstones(name: str) -> None:
     topic = topics()[name]
     erasures = [cls for cls in event_types().values() if cls.topic == name and issubclass(cls, Erasure)]
-    # What others report is kept until it is counted.
+    # Records from outside producers are kept until they are counted.
     assert topic.retention_ms == (-1 if topic.producers == "owner" else 7 * 86_400_000)
     assert topic.compacted or not erasures
     assert topic.compacted == (topic.key in {"subject_ref", "scope_ref", "catalog_id"})
@@ -82,16 +82,16 @@ def test_facts_are_kept_for_ever_and_tombstones_only_where_compaction_heeds_them
 
 @pytest.mark.parametrize("name", [name for name, topic in topics().items() if topic.compacted])
 def test_a_tombstone_outlasts_a_reader_that_is_away_for_years(name: str) -> None:
-    """Kafka's default is a day: who was away for longer, or was restored, would keep who was erased."""
+    """Kafka's default is a day: a reader that was away longer, or was restored, would keep erased people."""
     five_years = timedelta(days=5 * 365 + 1)
     assert topics()[name].settings["delete.retention.ms"] == str(int(five_years.total_seconds() * 1000))
 
 
-def test_nothing_is_dropped_for_its_size() -> None:
+def test_nothing_is_deleted_because_of_its_size() -> None:
     assert {topic.settings["retention.bytes"] for topic in topics().values()} == {"-1"}
 
 
-def test_personal_data_has_restricted_topics_of_its_own() -> None:
+def test_personal_data_has_its_own_restricted_topics() -> None:
     audits = {f"muster.{service}.audit" for service in SERVICES}
     restricted = {topic.name for topic in topics().values() if topic.access == "restricted"}
     directories = {"muster.enrollment.directory", "muster.entitlements.directory"}

@@ -17,7 +17,7 @@ from tests.contract.schema_changes import ACCEPTED, REFUSED, TOPIC, TYPE, Cat, C
 
 RELEASED = Path(__file__).parents[2] / "contracts/released"
 
-# That of today's models once they are released.
+# The version of today's models once they are released.
 VERSION = __version__.removesuffix(".dev")
 
 
@@ -61,7 +61,7 @@ def test_something_is_released() -> None:
 
 
 @pytest.mark.parametrize("path", RELEASES)
-def test_todays_models_live_with_every_release_both_ways(path: Path) -> None:
+def test_todays_models_and_every_release_can_read_each_other(path: Path) -> None:
     released = json.loads(path.read_text("utf-8"))
     today = current()
     assert refusals(released, today) == []
@@ -83,7 +83,7 @@ def seat_record(today: Release) -> dict[str, Any]:
     return next(record for record in today["records"] if "SeatAssigned" in str(record["headers"]))
 
 
-def test_a_released_record_that_is_no_longer_read_is_told() -> None:
+def test_a_released_record_that_can_no_longer_be_read_is_reported() -> None:
     released = current()
     seat = seat_record(released)
     seat["value"] = seat["value"].replace("seat_id", "chair_id")
@@ -92,8 +92,8 @@ def test_a_released_record_that_is_no_longer_read_is_told() -> None:
     assert "seat_id: Field required" in refusal.rule
 
 
-def test_a_released_record_whose_value_becomes_another_is_told() -> None:
-    """As with a validator that transforms, and with a field that is read by another name."""
+def test_a_released_record_whose_value_changes_is_reported() -> None:
+    """As with a validator that transforms a value, or a field that is read under another name."""
     released = current()
     seat = seat_record(released)
     seat["value"] = seat["value"].replace('{"agency_id"', '{"lost":"value","agency_id"')
@@ -101,7 +101,7 @@ def test_a_released_record_whose_value_becomes_another_is_told() -> None:
     assert (refusal.field, refusal.rule) == ("lost", 'a released record\'s "value" becomes nothing')
 
 
-def test_a_header_that_becomes_another_is_told() -> None:
+def test_a_header_that_changes_is_reported() -> None:
     released = current()
     seat = seat_record(released)
     seat["headers"] = [[name, "7" if name == "ce_epoch" else text] for name, text in seat["headers"]]
@@ -110,13 +110,13 @@ def test_a_header_that_becomes_another_is_told() -> None:
     assert (refusal.field, refusal.rule) == ("ce_new", "the header of a released record becomes None")
 
 
-def test_nulls_that_are_left_out_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_omitted_nulls_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     released = current()
     monkeypatch.setattr(compatibility, "encode", lambda event: event.model_dump_json(exclude_none=True).encode())
     assert {refusal.rule for refusal in misread(released, current())} >= {"a released record's null becomes nothing"}
 
 
-def test_a_record_that_a_released_reader_refuses_is_told() -> None:
+def test_a_record_that_a_released_reader_refuses_is_reported() -> None:
     today = current()
     seat = seat_record(today)
     seat["value"] = seat["value"].replace('"agency_id":"', '"agency_id":"a lower case ')
@@ -179,7 +179,7 @@ class Strict(Sampled):
 
 
 @pytest.mark.parametrize("later", [Narrowed, Transformed, Aliased], ids=lambda later: later.__name__)
-def test_a_change_that_no_schema_shows_is_told(later: type[Plain], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_no_schema_shows_is_reported(later: type[Plain], monkeypatch: pytest.MonkeyPatch) -> None:
     released = release() | {"schemas": {TYPE: schema_of(Plain)}, "samples": {TYPE: samples_of(Plain)}}
     assert refusals(released, released | {"schemas": {TYPE: schema_of(later)}}) == []
     monkeypatch.setattr(compatibility, "event_types", lambda: {TYPE: Plain})
@@ -251,7 +251,7 @@ CAT = {"kind": "cat", "lives": 9}
         ),
     ],
 )
-def test_a_validator_is_told_wherever_it_is(
+def test_a_changed_validator_is_reported_wherever_it_is(
     before: Any, later: Any, example: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = release() | {"schemas": {}, "samples": {TYPE: samples_of(holding(before, example))}}
@@ -261,12 +261,12 @@ def test_a_validator_is_told_wherever_it_is(
     assert {refusal.subject for refusal in misread(released, released)} == {TYPE}
 
 
-def test_the_samples_of_a_model_within_itself_end() -> None:
+def test_the_samples_of_a_recursive_model_are_finite() -> None:
     assert 0 < len(samples_of(holding(Node, {"name": "a", "below": []}))) < 100
 
 
 def test_todays_samples_are_shown_to_the_released_readers() -> None:
-    """What no golden record holds: a bound of an optional thing that is wider now."""
+    """No golden record shows this: an optional field's bound that is wider now."""
     today = release() | {"samples": {TYPE: samples_of(Plain)}}
     schema = schema_of(Plain)
     schema["properties"]["count"]["maximum"] = 3
@@ -280,13 +280,13 @@ def test_an_optional_header_may_be_missing_whichever_record_was_released_last() 
     assert misread(released, current()) == []
 
 
-def test_a_nested_model_that_forbids_what_it_does_not_know_is_told() -> None:
+def test_a_nested_model_that_forbids_unknown_fields_is_reported() -> None:
     today = release()
     today["schemas"][TYPE] = schema_of(Strict)
     assert "additionalProperties changed from True to False" in [found.rule for found in refusals(release(), today)]
 
 
-def test_a_default_that_a_factory_makes_is_a_default() -> None:
+def test_a_default_from_a_factory_is_a_default() -> None:
     class Later(Sampled):
         """A later model with optional fields."""
 

@@ -14,7 +14,7 @@ from muster_contracts.generate import documents
 DEPRECATION = Deprecation(date(2027, 1, 15), date(2028, 1, 15), TermStarted.event_type)
 
 
-def test_what_is_deprecated_is_replaced_by_an_event_that_is_not() -> None:
+def test_a_deprecated_event_is_replaced_by_one_that_is_not() -> None:
     for cls in event_types().values():
         if cls.deprecation is not None:
             assert event_types()[cls.deprecation.replaced_by].deprecation is None
@@ -27,7 +27,7 @@ def test_nothing_is_deprecated_and_the_calendar_says_so() -> None:
     assert "<p>No event is deprecated.</p>" in made["catalog.html"]
 
 
-def test_every_document_says_what_is_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_document_shows_deprecations(monkeypatch: pytest.MonkeyPatch) -> None:
     before, released = documents(), current()
     monkeypatch.setattr(InvoiceIssued, "deprecation", DEPRECATION)
     made = documents()
@@ -47,7 +47,7 @@ def test_every_document_says_what_is_deprecated(monkeypatch: pytest.MonkeyPatch)
     message = asyncapi["messages"][name]
     assert message["x-sunset"] == "2028-01-15"
     assert message["description"].endswith(f"emitted until 2028-01-15: read {new} instead.")
-    # Of the examples and of what the compatibility check compares, nothing changes.
+    # Neither the examples nor what the compatibility check compares changes.
     assert {path for path in made if made[path] != before[path]} == {
         *("CATALOG.md", "catalog.html", "asyncapi.json"),
         f"schemas/{name}.json",
@@ -68,6 +68,6 @@ def test_nobody_waits_for_an_event_that_was_replaced_before_it_was_emitted() -> 
     assert (message["x-replaced-by"], f"Never emitted: read {new} instead." in message["description"]) == (new, True)
 
 
-def test_a_reader_has_time_until_the_sunset() -> None:
+def test_a_sunset_comes_after_the_deprecation() -> None:
     with pytest.raises(ValueError, match="sunset 2027-01-15 must be after since 2027-01-15"):
         Deprecation(date(2027, 1, 15), date(2027, 1, 15), TermStarted.event_type)

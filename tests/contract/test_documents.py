@@ -1,4 +1,4 @@
-"""The generated documents: in step with the models, valid, and free of personal data."""
+"""The generated documents match the models, are valid, and are free of personal data."""
 
 import json
 import re
@@ -28,15 +28,15 @@ def schema_of(event_type: str) -> dict[str, Any]:
     return schema
 
 
-def test_committed_documents_are_what_the_models_say(capsys: pytest.CaptureFixture[str]) -> None:
+def test_committed_documents_match_the_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(CONTRACTS) == 0, capsys.readouterr().err
 
 
-def test_documents_are_the_same_whenever_they_are_made() -> None:
+def test_documents_are_the_same_whenever_they_are_generated() -> None:
     assert documents() == documents()
 
 
-def test_drift_is_named_and_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drift_is_named_and_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(CONTRACTS / "schemas", tmp_path / "schemas")
     changed = tmp_path / "schemas/muster.billing.TermStarted.v1.json"
     changed.write_text(changed.read_text("utf-8").replace("integer", "string"), encoding="utf-8")
@@ -105,7 +105,7 @@ def test_every_field_has_a_meaning_and_examples(event_class: type[Event]) -> Non
             assert field.get("description"), name
             assert field.get("examples"), name
             if field.get("format") == "date-time":
-                assert "UTC" in field["description"], f"{name} does not tell its unit"
+                assert "UTC" in field["description"], f"{name} does not name its time zone"
 
 
 PERSONAL = ("name", "email", "e-mail", "address", "phone")
@@ -127,12 +127,12 @@ def test_no_personal_data_on_a_public_topic(event_type: str) -> None:
     assert personal_fields(schema_of(event_type)) == []
 
 
-def test_personal_data_is_recognized_where_it_may_be() -> None:
+def test_personal_data_is_recognized_where_it_is_allowed() -> None:
     assert personal_fields(schema_of("muster.enrollment.ContactRecorded.v1")) == ["name", "email"]
 
 
 @pytest.mark.parametrize("event_type", PUBLIC_TYPES)
-def test_people_appear_as_references_alone(event_type: str) -> None:
+def test_people_appear_only_as_references(event_type: str) -> None:
     properties = schema_of(event_type).get("properties", {})  # a tombstone has none
     people = [name for name in properties if re.search("person|user|subject|signer|holder|contact", name)]
     assert all(name.endswith("_ref") for name in people), people

@@ -24,7 +24,7 @@ NEWER = [(name, value.replace(b".v1", b".v2")) for name, value in record(build(S
 
 
 def snapshot() -> list[Record]:
-    """The records of the golden cases, people first: compaction leaves an agency's record behind theirs."""
+    """The records of the golden cases, people first, since compaction leaves an agency's record after theirs."""
     people = [record(SubjectAccess.model_validate(data)) for data in GOLDEN["subjects"]]
     people += [record(SubjectAccessErased.model_validate(data)) for data in GOLDEN["erased"]]
     return people + [record(AgencyAccess.model_validate(data)) for data in GOLDEN["agencies"]]
@@ -88,7 +88,7 @@ def test_nobody_is_allowed_past_the_end_of_an_answer() -> None:
     assert answer.verdict == "refused"
 
 
-def test_a_tombstone_and_a_later_record_take_the_place_of_what_was_known() -> None:
+def test_a_tombstone_or_a_later_record_replaces_an_earlier_record() -> None:
     access = build(SubjectAccess)
     copy = copy_of([record(build(AgencyAccess)), record(access)])
     suspended = access.model_copy(update={"seat": "suspended", "revision": 43})
@@ -96,17 +96,17 @@ def test_a_tombstone_and_a_later_record_take_the_place_of_what_was_known() -> No
     assert (copy.check(SUBJECT, None, NOW).reason, copy.check(SUBJECT, None, NOW).revision) == ("seat_suspended", 43)
     copy_takes(copy, record(build(SubjectAccessErased, subject_ref=SUBJECT)))
     assert (len(copy), copy.check(SUBJECT, None, NOW, "NASA").reason) == (0, "no_seat")
-    # Next to the same record for another person, whose form it remembers.
+    # Beside an identical record for another person, whose content the copy shares.
     copy_takes(copy, record(access))
     copy_takes(copy, record(access.model_copy(update={"subject_ref": "another form"})))
     assert (len(copy), copy.check("another form", None, NOW).reason) == (2, "seat_assigned")
-    # A state that it does not know allows nothing.
+    # A state that the copy does not know allows nothing.
     copy_takes(copy, record(access.model_copy(update={"seat": "on_leave"})))
     assert copy.check(SUBJECT, None, NOW)[:2] == ("refused", "seat_on_leave")
 
 
 def test_the_rows_of_people_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(people, "_TOGETHER", 0)  # all lie together
+    monkeypatch.setattr(people, "_TOGETHER", 0)  # all are stored together
     zeros, spaced = "sub_" + "0" * 32, "sub_" + "0 " * 32
     refs = [zeros, spaced, "sub_" + "A" * 32, "sub_" + "a" * 32, "sub_", "", "another form"]
     refs += [f"sub_{number << 8 * number:032x}" for number in range(1, 16)]  # they look like parts of other rows
@@ -125,7 +125,7 @@ def test_the_rows_of_people_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {ref: rows.find(ref) for ref in refs} == {ref: model.get(ref) for ref in refs}
 
 
-def test_what_many_records_say_alike_is_kept_once_and_as_long_as_anybody_has_it() -> None:
+def test_content_that_records_share_is_stored_once_and_as_long_as_a_person_has_it() -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -140,7 +140,7 @@ def test_what_many_records_say_alike_is_kept_once_and_as_long_as_anybody_has_it(
         came = spelled(some_access(subject_ref, chance), chance)
         copy_takes(copy, came)
         last[subject_ref] = came
-        if number % 40 == 0:  # what is remembered of one answer holds for another's
+        if number % 40 == 0:  # a cached answer is right for other people too
             for at in (NOW, NOW + timedelta(days=30), NOW + timedelta(days=60)):
                 for ref, feature in itertools.product(last, ("deep-research", "voice", None)):
                     fresh = copy_of([agency, last[ref]]).check(ref, feature, at)
@@ -172,7 +172,7 @@ def agency_with_trials() -> AgencyAccess:
 
 
 def some_access(subject_ref: str, chance: random.Random) -> SubjectAccess:
-    """What a person has, which a few others have too except for the revision and the instant."""
+    """A person's access, which a few others share except for the revision and the instant."""
     typical = build(SubjectAccess)
     began_at = NOW - timedelta(days=chance.choice([3, 40]), microseconds=chance.choice([0, 1, 10**6]))
     return typical.model_copy(
@@ -187,7 +187,7 @@ def some_access(subject_ref: str, chance: random.Random) -> SubjectAccess:
 
 
 def spelled(access: SubjectAccess, chance: random.Random) -> Record:
-    """Its record, as Muster writes it or in another spelling of the same."""
+    """Its record, as Muster writes it or in another spelling of the same data."""
     came = record(access)
     data = json.loads(came.value or b"")
     if data["trial_began_at"] and chance.random() < 0.5:
@@ -208,7 +208,7 @@ def copy_takes(copy: AccessCopy, item: Record) -> None:
         ({"headers": NEWER}, "needs a newer"),
     ],
 )
-def test_a_record_that_it_cannot_read_is_refused_also_by_the_twin(changes: dict[str, Any], rule: str) -> None:
+def test_a_record_that_the_client_cannot_read_is_refused_by_the_twin_too(changes: dict[str, Any], rule: str) -> None:
     good = record(build(SubjectAccess))
     bad = replace(good, **changes)
     with pytest.raises(Unreadable, match=rule):
@@ -225,13 +225,13 @@ def test_a_record_that_it_cannot_read_is_refused_also_by_the_twin(changes: dict[
     assert in_javascript(program, [bad]) is True
 
 
-def test_what_is_of_another_kind_is_passed_over() -> None:
+def test_records_of_other_types_are_skipped() -> None:
     copy = copy_of([record(build(SeatAssigned)), record(build(SubjectAccess))])
     assert len(copy) == 1
     assert copy.check("sub_" + "0" * 32, None, NOW).reason == "no_seat"
 
 
-async def test_a_redirect_does_not_lead_the_token_away() -> None:
+async def test_a_redirect_does_not_leak_the_token() -> None:
     asked: list[str] = []
 
     async def lead_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -22,12 +22,12 @@ PARTITION = TopicPartition("muster.entitlements.snapshot", 0)
 PERSON, AGENCY = record(build(SubjectAccess)), record(build(AgencyAccess))
 STRANGER, COLLEAGUE = "sub_" + "0" * 32, "sub_" + "1" * 32
 
-# More than one fetch brings.
+# More than one fetch returns.
 MANY = 10_000
 
 
 class Log:
-    """A consumer of records that are all fetched already: as aiokafka's, it then brings them without a pause."""
+    """A consumer whose records are all fetched already: like aiokafka's, it then returns them without a pause."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.brought = 0
@@ -49,7 +49,7 @@ def _consumed(item: Record, offset: int) -> ConsumerRecord[Any, Any]:
 
 
 class Following:
-    """A client that follows a log of its own."""
+    """A client that follows its own log."""
 
     def __init__(self, **options: Any) -> None:
         self.client = EntitlementsClient({"bootstrap_servers": "127.0.0.1:1"}, now=lambda: NOW, **options)
@@ -87,8 +87,8 @@ async def test_a_client_is_ready_again_only_when_its_new_copy_is_complete(monkey
         assert client.check(SUBJECT, "deep-research").reason == "window_open"
 
 
-async def test_what_is_not_published_again_yet_is_asked_of_the_service() -> None:
-    """A rebuild publishes one agency after the other, and of each the people first."""
+async def test_the_service_is_asked_about_agencies_that_are_not_republished_yet() -> None:
+    """A rebuild publishes one agency after another, and each agency's people first."""
     told = Answer(Verdict.ALLOWED, "window_open", None, 42)
     asked: list[str] = []
 
@@ -103,7 +103,7 @@ async def test_what_is_not_published_again_yet_is_asked_of_the_service() -> None
         with pytest.raises(NotReady, match="NIH has not arrived"):
             client.check(STRANGER, agency_id=agency_id)
         assert await client.check_or_ask(STRANGER, agency_id=agency_id) == told
-    assert client.check(SUBJECT, agency_id="DOE").reason == "unknown"  # as the service's, if it never enrolled
+    assert client.check(SUBJECT, agency_id="DOE").reason == "unknown"  # like the service's answer, if it never enrolled
     assert await client.check_or_ask(SUBJECT, agency_id="DOE") == told
     assert asked == ["NIH", "NIH", "DOE"]
     following.take(AT_NASA)
@@ -113,7 +113,7 @@ async def test_what_is_not_published_again_yet_is_asked_of_the_service() -> None
     assert (await alone.client.check_or_ask(SUBJECT, agency_id="DOE")).reason == "unknown"
 
 
-# Of NASA, a command has published the agency's own record; its people come, go, and move to NIH.
+# A command has published NASA's own record; its people come, go, and move to NIH.
 AT_NASA = record(build(SubjectAccess, subject_ref=COLLEAGUE))
 AT_NIH = record(build(SubjectAccess, agency_id="NIH", subject_ref=COLLEAGUE))
 PUBLISHED = [
@@ -126,7 +126,7 @@ PUBLISHED = [
 ASKED = ["asked NASA", "no_seat", "asked NASA", "no_seat", "asked NASA"]
 
 
-async def test_an_agency_of_which_nobody_is_published_yet_is_asked_of_the_service() -> None:
+async def test_the_service_is_asked_about_an_agency_without_published_people() -> None:
     async def ask(agency_id: str, *_: str | None) -> Answer:
         return Answer(Verdict.ALLOWED, f"asked {agency_id}", None, 42)
 
@@ -161,7 +161,7 @@ def test_the_twin_asks_the_service_as_the_client_does() -> None:
     assert found == ["asked NASA", True, *ASKED, "asked DOE", "no_seat", "seat_assigned"]
 
 
-async def test_other_tasks_have_their_turns_while_the_topic_is_read() -> None:
+async def test_other_tasks_run_while_the_topic_is_read() -> None:
     log = Log([replace(PERSON, key=ref.encode(), value=_of(ref)) for ref in map("sub_{:032x}".format, range(MANY))])
     seen = []
 
@@ -179,11 +179,11 @@ async def test_other_tasks_have_their_turns_while_the_topic_is_read() -> None:
     assert max(later - before for before, later in itertools.pairwise(turns)) <= 1_000
 
 
-async def test_a_log_that_ends_before_what_was_taken_is_another_one() -> None:
-    """Its last records are gone, and it may grow past them before the next fetch."""
+async def test_a_log_that_ends_before_what_was_read_is_another_one() -> None:
+    """Its last records are gone, and it may grow past their offsets before the next fetch."""
     follower, log = Follower({}, ""), Log([AGENCY, PERSON])
     await follower._read_to(log, {PARTITION: 1})  # type: ignore[arg-type]
-    assert log.brought == 2  # more than was asked for is no loss
+    assert log.brought == 2  # reading more than requested is no loss
     await follower._read_to(log, {PARTITION: 2})  # type: ignore[arg-type]
     with pytest.raises(_AnotherLog, match=r"the partitions \[0\] are gone"):
         await follower._read_to(log, {PARTITION: 1})  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ def _of(subject_ref: str) -> bytes:
     return (PERSON.value or b"").replace(SUBJECT.encode(), subject_ref.encode())
 
 
-def test_a_person_whose_agency_has_not_come_is_not_answered_by_either() -> None:
+def test_neither_answers_about_a_person_whose_agency_has_not_arrived() -> None:
     copy = copy_of([PERSON])
     assert not copy.knows_agencies
     for agency_id in (None, "NASA"):
@@ -250,7 +250,7 @@ def test_the_twin_answers_once_it_has_reached_the_ends_and_no_longer_after_what_
     assert found == [True, True, True, "seat_assigned", True, "seat_assigned", True, True, "no_seat"]
 
 
-def test_an_address_is_refused_by_both_where_no_seat_would_be_wrong() -> None:
+def test_both_refuse_an_address_since_no_seat_would_be_wrong() -> None:
     with pytest.raises(ValueError, match="knows references only"):
         copy_of([AGENCY, PERSON]).check("ada@nasa.gov", None, NOW, "NASA")
     program = """

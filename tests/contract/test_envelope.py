@@ -20,11 +20,11 @@ from muster_contracts import (
 
 OFFSETS = st.integers(min_value=-14 * 60, max_value=14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
-# Within a day of either end an offset can lead out of what a datetime can hold.
+# Within a day of either end, an offset can lead outside a datetime's range.
 EARLIEST = datetime(1, 1, 2, tzinfo=UTC).replace(tzinfo=None)
 LATEST = datetime(9999, 12, 30, tzinfo=UTC).replace(tzinfo=None)
 
-# What an attribute may hold: printable, and not empty.
+# An attribute's value: printable, and not empty.
 TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=1, max_size=60)
 
 ENVELOPES = st.builds(
@@ -54,14 +54,14 @@ EXAMPLE = Envelope(
 
 
 @given(ENVELOPES)
-def test_an_envelope_survives_its_headers(envelope: Envelope) -> None:
+def test_an_envelope_survives_the_round_trip_through_headers(envelope: Envelope) -> None:
     read = read_headers(write_headers(envelope))
     assert read == envelope
     assert read.time.tzinfo is UTC
 
 
 @given(st.lists(st.integers(min_value=1, max_value=2**63 - 1), min_size=2))
-def test_sequences_sort_as_text_like_the_numbers_that_they_are(sequences: list[int]) -> None:
+def test_sequences_sort_as_text_in_numeric_order(sequences: list[int]) -> None:
     ids = {sequence: event_id("muster.billing.term", "NASA", 1, sequence) for sequence in sequences}
     assert sorted(ids, key=lambda sequence: ids[sequence]) == sorted(ids)
 
@@ -82,7 +82,7 @@ def test_the_headers_of_an_event_are_cloudevents_in_kafkas_binary_mode() -> None
 
 
 @given(ENVELOPES, st.integers(min_value=0, max_value=50))
-def test_a_runs_headers_are_those_of_its_events_one_by_one(envelope: Envelope, count: int) -> None:
+def test_a_runs_headers_are_the_same_as_event_by_event(envelope: Envelope, count: int) -> None:
     topic = "muster.entitlements.seat"
     envelope = envelope._replace(sequence=min(envelope.sequence, 2**63 - 50))
     runs = [read_headers(headers) for headers in write_run_headers(envelope, topic, count)]
@@ -96,7 +96,7 @@ def test_a_runs_headers_are_those_of_its_events_one_by_one(envelope: Envelope, c
 
 
 def replaced(name: str, value: bytes | None) -> Sequence[tuple[str, bytes]]:
-    """The example's headers with one of them replaced, or left out."""
+    """The example's headers with one of them replaced or omitted."""
     kept = [header for header in write_headers(EXAMPLE) if header[0] != name]
     return kept if value is None else [*kept, (name, value)]
 
@@ -158,14 +158,14 @@ def test_a_malformed_header_is_refused_by_name_and_rule(name: str, value: bytes,
 
 @pytest.mark.parametrize("name", ["ce_sequence", "ce_partitionkey", "ce_traceparent"])
 def test_a_header_that_is_given_twice_is_refused(name: str) -> None:
-    """Of two values, one reader would take the first and another the last."""
+    """One reader would use the first value, and another the last."""
     with pytest.raises(MalformedRecord, match=f"header {name} appears 2 times"):
         read_headers([(name, b"1"), *replaced(name, b"1")])
     assert read_headers([*write_headers(EXAMPLE), ("trace", b"1"), ("trace", b"2")]) == EXAMPLE
 
 
 @pytest.mark.parametrize("name", [name for name, _ in write_headers(EXAMPLE) if name != "content-type"])
-def test_a_refusal_shows_the_beginning_of_a_value_escaped(name: str) -> None:
+def test_a_refusal_shows_the_escaped_beginning_of_a_value(name: str) -> None:
     with pytest.raises(MalformedRecord) as refused:
         read_headers(replaced(name, b"\x1b[31m\n\xff" * 100_000))
     assert "700,000 in all" in str(refused.value)
@@ -174,6 +174,6 @@ def test_a_refusal_shows_the_beginning_of_a_value_escaped(name: str) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([name for name, _ in write_headers(EXAMPLE)]), st.none() | st.binary())))
-def test_whatever_the_headers_hold_only_one_error_comes(headers: list[tuple[str, bytes]]) -> None:
+def test_whatever_the_headers_hold_only_malformed_record_is_raised(headers: list[tuple[str, bytes]]) -> None:
     with suppress(MalformedRecord):
         read_headers([*write_headers(EXAMPLE), *headers])

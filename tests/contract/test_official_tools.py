@@ -1,4 +1,4 @@
-"""The documents and records, as the official tools of AsyncAPI and CloudEvents read them."""
+"""The official tools of AsyncAPI and CloudEvents read the documents and records."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def test_the_asyncapi_parser_accepts_the_document_without_a_warning() -> None:
     assert set(read["channels"]) == {topic.name for topic in topics().values() if topic.owner != "sandbox"}
 
 
-def test_the_asyncapi_parser_would_tell_of_a_fault(tmp_path: Path) -> None:
+def test_the_asyncapi_parser_would_report_a_fault(tmp_path: Path) -> None:
     document = json.loads((CONTRACTS / "asyncapi.json").read_text("utf-8"))
     del document["operations"]["publish.muster.billing.term"]["action"]
     faulty = tmp_path / "asyncapi.json"
@@ -44,7 +44,7 @@ def test_the_asyncapi_parser_would_tell_of_a_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize("golden", GOLDEN)
 def test_the_python_sdk_reads_every_golden_record(golden: GoldenRecord) -> None:
     record, envelope = golden.record, golden.envelope
-    # The SDK reads text: it has no place for a tombstone's missing value.
+    # The SDK reads text: it cannot represent a tombstone's missing value.
     event = from_binary_event(KafkaMessage(headers=dict(record.headers), key=record.key, value=record.value or b"null"))
     assert event.get_id() == envelope.id
     assert event.get_source() == envelope.source
@@ -68,7 +68,7 @@ def test_the_javascript_sdk_reads_every_golden_record() -> None:
         assert event["type"] == golden.envelope.type
         assert event["source"] == golden.envelope.source
         assert event["sequence"] == f"{golden.envelope.sequence:020d}"
-        # The SDK takes the record's key for it, which on a compacted topic is not the agency.
+        # The SDK uses the record's key for this, which on a compacted topic is not the agency.
         assert event["partitionkey"] == golden.event.record_key
         assert event["data"]["agency_id"] == golden.envelope.agency_id
         assert event["data"] == json.loads(golden.record.value or b"null")

@@ -1,4 +1,4 @@
-"""The four OpenAPI documents: valid, complete for a reader, and with plain regular expressions alone."""
+"""The four OpenAPI documents: valid, complete for a reader, and with plain regular expressions only."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from muster_local.node import NODE, installed
 from muster_runtime.http.application import openapi
 from tests.support.applications import BUILDERS, whole_application
 
-# A class of Unicode, an inline flag, a look around, a possessive or lazy trick: not plain, or not the same everywhere.
+# A Unicode class, inline flag, lookaround, possessive or lazy quantifier: not plain, or not the same everywhere.
 NOT_PLAIN = re.compile(r"\\[pPAzZGQEK]|\(\?|\[\[|&&|[*+?}]\+")
 
 # A summary is an imperative: "Assign a seat".
@@ -43,7 +43,7 @@ def documents() -> dict[str, dict[str, Any]]:
 
 
 def linted(folder: Path, documents: Mapping[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """What Redocly has against documents: the document and the rule."""
+    """Redocly's findings: for each, the document and the rule."""
     for name, document in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(document), "utf-8")
     project = installed(Path(__file__).parent / "redocly")
@@ -102,13 +102,13 @@ def test_the_documents_are_valid(name: str) -> None:
         assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 
-def test_redocly_has_nothing_against_the_documents_and_would_tell_of_a_fault(tmp_path: Path) -> None:
+def test_redocly_finds_nothing_in_the_documents_and_would_report_a_fault(tmp_path: Path) -> None:
     faulty = json.loads(json.dumps(printed("billing")))
     del faulty["paths"]["/v1/agencies/{agency_id}/terms"]["get"]["parameters"][0]
     assert set(linted(tmp_path, documents() | {"faulty": faulty})) == {("faulty", "path-parameters-defined")}
 
 
-def test_a_header_without_which_a_request_is_refused_is_required() -> None:
+def test_a_header_is_marked_required_if_a_request_without_it_is_refused() -> None:
     found = {
         name: parameter["required"]
         for name, operation in operations()

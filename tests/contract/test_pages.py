@@ -1,4 +1,4 @@
-"""The pages for people: their Python runs, and what they point to exists."""
+"""The pages for people: their Python runs, and their links and paths exist."""
 
 import re
 from pathlib import Path
@@ -56,6 +56,6 @@ def test_every_path_of_the_contributors_page_exists() -> None:
 
 def _exists(path: str) -> bool:
     pattern = path.replace("SERVICE", "*").rstrip("/")
-    forms = (pattern, pattern.removesuffix(".py"))  # a package of the same name takes a file's place
+    forms = (pattern, pattern.removesuffix(".py"))  # a package of the same name may replace a file
     folders = (".", "services/*/muster_*")
     return any(next(ROOT.glob(f"{folder}/{form}"), None) for folder in folders for form in forms)

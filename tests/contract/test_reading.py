@@ -1,4 +1,4 @@
-"""Decoding: what a reader tolerates, what it hands back as a value, and what it refuses."""
+"""Decoding: what a reader tolerates, what it returns as a value, and what it refuses."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ def with_type(original: Record, event_type: str) -> list[tuple[str, bytes]]:
 
 
 def read_value(original: Record, **changes: Any) -> Event:
-    """The event of a record some fields of whose value are changed."""
+    """The event of a record with some fields of its value changed."""
     decoded = decode(original.headers, json.dumps(json.loads(original.value or b"{}") | changes).encode())
     assert isinstance(decoded, Decoded)
     return decoded.event
@@ -47,7 +47,7 @@ def test_unknown_fields_are_ignored(event_class: type[Event]) -> None:
     assert read_value(record(event), added_later={"deep": [1]}) == event
 
 
-def test_an_enum_is_read_as_such_and_a_value_of_later_is_kept() -> None:
+def test_an_enum_is_read_as_an_enum_and_a_later_value_is_kept() -> None:
     suspended = record(build(enrollment.AgencySuspended))
     known = read_value(suspended, reason="atu_lapsed")
     later = read_value(suspended, reason="terms_outdated")
@@ -57,7 +57,7 @@ def test_an_enum_is_read_as_such_and_a_value_of_later_is_kept() -> None:
     assert later.reason == "terms_outdated"
 
 
-def test_every_closed_list_tolerates_a_value_of_later() -> None:
+def test_every_closed_list_tolerates_a_later_value() -> None:
     seen = 0
     for event_class in event_types().values():
         schema = event_class.model_json_schema(mode="serialization")
@@ -91,7 +91,7 @@ def test_an_unknown_type_is_a_value_not_an_error() -> None:
         "muster.",
     ],
 )
-def test_a_type_that_only_begins_as_one_of_ours_is_refused(wire_type: str) -> None:
+def test_a_type_that_only_begins_like_one_of_ours_is_refused(wire_type: str) -> None:
     original = record(build(billing.TermStarted))
     with pytest.raises(MalformedRecord, match="header ce_type is") as refused:
         decode(with_type(original, wire_type), original.value)

@@ -1,4 +1,4 @@
-"""The gate as a command: how a release is made and kept, and what is missed when one is gone."""
+"""The gate as a command: how a release is created and kept, and how a missing one is noticed."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ from muster_contracts.releases import HASHES, GateError, read_releases
 
 RELEASED = Path(__file__).parents[2] / "contracts/released"
 
-# That of today's models once they are released.
+# The version of today's models once they are released.
 VERSION = __version__.removesuffix(".dev")
 
 
 NEWEST = read_releases(RELEASED)[-1]["version"]
 
 
-def test_what_is_not_released_is_refused() -> None:
+def test_a_schema_that_is_not_released_is_refused() -> None:
     today = current() | {"version": VERSION}
     assert unreleased(today, today) == []
     assert unreleased(today, today | {"version": "9.0.0.dev", "schemas": {}}) == []
@@ -35,7 +35,7 @@ def test_a_version_that_is_the_newest_release_or_may_follow_it_is_accepted(versi
 
 
 @pytest.mark.parametrize("version", ["1.2.2", "1.2.4", "2.0.0", "1.2.2.dev", "1.2.5.dev", "1.4.0.dev", "3.0.0.dev"])
-def test_a_version_that_the_newest_release_is_not_the_one_before_is_refused(version: str) -> None:
+def test_a_version_that_does_not_follow_the_newest_release_is_refused(version: str) -> None:
     (refusal,) = misnumbered([{"version": "1.2.3"}], version)
     assert f"the version is {version}, and the newest release is 1.2.3" in refusal.rule
 
@@ -47,7 +47,7 @@ def gate(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def kept(directory: Path, *, without: str = "") -> Path:
-    """A copy of the releases; one may be left out, with its line in the list."""
+    """A copy of the releases; one may be omitted, with its line in the list."""
     for path in RELEASED.glob("*.json"):
         if path.stem != without:
             (directory / path.name).write_bytes(path.read_bytes())
@@ -57,7 +57,7 @@ def kept(directory: Path, *, without: str = "") -> Path:
 
 
 def step(version: str) -> str:
-    """The minor version that follows one."""
+    """The minor version that follows a version."""
     major, minor, _ = version.split(".")
     return f"{major}.{int(minor) + 1}.0"
 
@@ -93,7 +93,7 @@ def test_the_gate_keeps_a_release_that_follows_the_newest_and_refuses_a_planted_
 
 @pytest.mark.parametrize("options", [[], ["--release", "0.1.0"]])
 @pytest.mark.parametrize("listed", [True, False])
-def test_without_a_release_nothing_passes_and_none_is_made(tmp_path: Path, options: list[str], listed: bool) -> None:
+def test_without_a_release_nothing_passes_and_none_is_created(tmp_path: Path, options: list[str], listed: bool) -> None:
     if listed:
         (tmp_path / HASHES).write_bytes((RELEASED / HASHES).read_bytes())
     refused = gate(tmp_path, *options)
@@ -103,23 +103,23 @@ def test_without_a_release_nothing_passes_and_none_is_made(tmp_path: Path, optio
 
 
 @pytest.mark.parametrize("version", [path.stem for path in sorted(RELEASED.glob("*.json")) if path.stem != NEWEST])
-def test_a_release_that_is_gone_with_its_line_is_missed_by_those_about_it(tmp_path: Path, version: str) -> None:
+def test_a_release_that_is_gone_with_its_line_is_noticed_by_its_neighbors(tmp_path: Path, version: str) -> None:
     with pytest.raises(GateError, match=r"there is no release between .*: one is gone"):
         read_releases(kept(tmp_path, without=version))
 
 
-def test_the_newest_release_gone_with_its_line_is_missed_by_the_version(tmp_path: Path) -> None:
+def test_the_newest_release_gone_with_its_line_is_noticed_by_the_version(tmp_path: Path) -> None:
     refused = gate(kept(tmp_path, without=NEWEST), "--release", NEWEST)
     assert refused.returncode == 1, refused.stdout
     assert "and the newest release is" in refused.stderr
 
 
-def test_the_tree_is_what_was_released_under_its_version() -> None:
+def test_the_tree_matches_the_release_of_its_version() -> None:
     passed = gate(RELEASED)
     assert passed.returncode == 0, passed.stderr
 
 
-def test_a_release_that_is_gone_is_missed(tmp_path: Path) -> None:
+def test_a_missing_release_is_noticed(tmp_path: Path) -> None:
     assert read_releases(kept(tmp_path))
     (tmp_path / "0.1.0.json").rename(tmp_path / "0.1.9.json")
     with pytest.raises(GateError, match=r"0\.1\.0\.json is listed in SHA256SUMS but is missing"):

@@ -1,4 +1,4 @@
-"""What each release says about its schemas is true, and none breaks the code of the release before it."""
+"""What each release says about its schemas is true, and none breaks the code of the previous release."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from muster_operator.releases import LAST_UNTAGGED, Window, read_releases
 from muster_runtime.database.schema import OPTIONAL, Schema, contracts, files_of, tags_of
 from tests.support.databases import SOURCES
 
-# The version in development, of all packages.
+# The version in development, the same for all packages.
 CURRENT = version("muster-runtime")
 
 STEMS = ("2026010100000", "2026020100000")
@@ -26,7 +26,7 @@ def written(folder: Path, stem: str, tags: str) -> tuple[str, Path]:
 
 
 def faults(files: Mapping[str, Path], before: str) -> Iterator[str]:
-    """What is wrong with the tags of a service's migrations; `before` is the last one of the release before."""
+    """What is wrong with the tags of a service's migrations; `before` is the last migration of the previous release."""
     kinds: dict[str, list[str]] = {"expand": [], "contract": []}
     for number, file in sorted(files.items()):
         tags = tags_of(file)
@@ -75,7 +75,7 @@ def test_a_wrong_tag_is_named(tmp_path: Path, tags: list[str], fault: str) -> No
     assert (len(found), (found or [""])[0].startswith(fault)) == (1 if fault else 0, True), found
 
 
-def test_what_was_released_before_may_have_been_the_other_kind(tmp_path: Path) -> None:
+def test_migrations_of_an_earlier_release_may_be_of_the_other_kind(tmp_path: Path) -> None:
     files = dict(written(tmp_path, stem, tag) for stem, tag in zip(STEMS, ("expand", "contract"), strict=True))
     assert list(faults(files, min(files))) == []
 

@@ -1,4 +1,4 @@
-"""docs/security.md: each door is named once, and the tests that hold it exist."""
+"""docs/security.md: each door is named once, and the tests that guard it exist."""
 
 import ast
 import re
@@ -26,13 +26,13 @@ def test_every_door_has_its_row() -> None:
     assert list(DOORS) == list(range(1, 31))
 
 
-def test_the_files_that_hold_other_doors_exist() -> None:
+def test_the_files_that_guard_other_doors_exist() -> None:
     cited = set(re.findall(r"`(tests/[\w/]+\.py)`", PAGE))
     assert [file for file in cited if not (ROOT / file).exists()] == []
 
 
 @pytest.mark.parametrize("number", DOORS)
-def test_the_tests_that_hold_a_door_exist(number: int) -> None:
+def test_the_tests_that_guard_a_door_exist(number: int) -> None:
     cited = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DOORS[number])
     assert cited
     for file, name in cited:

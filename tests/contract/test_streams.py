@@ -1,4 +1,4 @@
-"""The stream tracker: new, duplicate, gap, new epoch, whatever order and repetition events come in."""
+"""The stream tracker recognizes new events, duplicates, gaps, and new epochs in any order and with repetition."""
 
 import random
 
@@ -37,7 +37,7 @@ def test_an_event_is_judged(last: tuple[int, int] | None, seen: tuple[int, int],
     assert judge(Position(*last) if last else None, Position(*seen)) == sighting
 
 
-def test_a_compacted_topic_leaves_numbers_out_and_repeats_none() -> None:
+def test_a_compacted_topic_skips_numbers_and_repeats_none() -> None:
     tracker = StreamTracker()
     assert tracker.see(SNAPSHOTS, "NASA", 1, 40) == New()
     assert tracker.see(SNAPSHOTS, "NASA", 1, 44) == New()
@@ -63,8 +63,8 @@ def test_streams_are_independent_of_each_other() -> None:
 
 
 @given(st.integers(min_value=1, max_value=60), st.randoms(use_true_random=False), st.integers(0, 60))
-def test_each_event_is_new_once_whatever_is_delivered_again(count: int, chance: random.Random, kills: int) -> None:
-    """A broker delivers again from any earlier offset, and the subscriber restarts from its state."""
+def test_each_event_is_new_once_whatever_is_redelivered(count: int, chance: random.Random, kills: int) -> None:
+    """A broker redelivers from any earlier offset, and the subscriber restarts from its state."""
     tracker, offset, applied = StreamTracker(), 1, []
     while offset <= count:
         if isinstance(tracker.see(SEATS, "NASA", 1, offset), New):
@@ -78,8 +78,8 @@ def test_each_event_is_new_once_whatever_is_delivered_again(count: int, chance: 
 
 
 @given(st.sets(st.integers(min_value=1, max_value=40), min_size=1), st.integers(1, 43))
-def test_whatever_is_lost_shows_as_the_gap_that_it_is(lost: set[int], restored: int) -> None:
-    """Also where the epoch is raised, at the number `restored`."""
+def test_whatever_is_lost_shows_as_a_gap(lost: set[int], restored: int) -> None:
+    """This holds also if the epoch is raised at the number `restored`."""
     tracker = StreamTracker()
     first_lost = min(lost)
     missing = next(number for number in range(first_lost, 43) if number not in lost)
@@ -92,7 +92,7 @@ def test_whatever_is_lost_shows_as_the_gap_that_it_is(lost: set[int], restored: 
     assert sightings[-1] == Gap(first_lost, missing - 1)
 
 
-def test_the_state_is_small_and_survives() -> None:
+def test_the_state_is_small_and_survives_serialization() -> None:
     tracker = StreamTracker()
     for number in range(1, 401):
         tracker.see(SEATS, f"A{number}", 1, 1)
@@ -102,6 +102,6 @@ def test_the_state_is_small_and_survives() -> None:
 
 
 @pytest.mark.parametrize("state", ["", "{", '{"a": 1}', '[["a", "b", 1]]', '[["a", "b", 1, null]]'])
-def test_a_state_that_is_none_is_refused(state: str) -> None:
+def test_an_invalid_state_is_refused(state: str) -> None:
     with pytest.raises(ValueError, match="not a tracker's state"):
         StreamTracker.from_json(state)

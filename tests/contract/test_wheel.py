@@ -1,4 +1,4 @@
-"""The package as a subscriber gets it: a wheel in an empty environment, with pydantic alone."""
+"""The package as a subscriber gets it: a wheel in an empty environment, with only pydantic."""
 
 import json
 import subprocess
@@ -54,17 +54,17 @@ def test_the_wheel_holds_types_and_topics(wheel: Path) -> None:
 
 
 def installed(folder: Path, requirement: str) -> Path:
-    """The interpreter of an environment with a requirement alone."""
+    """The interpreter of an environment with only this requirement."""
     uv = [sys.executable, "-m", "uv", "--quiet"]
     python = folder / "empty/bin/python"
     subprocess.run([*uv, "venv", "--python", sys.executable, str(folder / "empty")], check=True)
-    # The locked versions, which setting up has fetched already.
+    # The locked versions, which the setup has already fetched.
     pinned = ["--constraint", str(ROOT / "requirements.lock")]
     subprocess.run([*uv, "pip", "install", "--python", str(python), *pinned, requirement], check=True)
     return python
 
 
-def test_in_an_empty_environment_it_decodes_every_golden_record(wheel: Path, tmp_path: Path) -> None:
+def test_in_an_empty_environment_the_wheel_decodes_every_golden_record(wheel: Path, tmp_path: Path) -> None:
     python = installed(tmp_path, str(wheel))
     command = [str(python), "-I", "-c", READ_EVERYTHING, str(CONTRACTS / "examples")]
     told = json.loads(subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE).stdout)
@@ -80,7 +80,7 @@ def test_in_an_empty_environment_it_decodes_every_golden_record(wheel: Path, tmp
     ]
 
 
-def test_the_gate_of_a_wheel_has_no_releases_to_judge_by_and_says_so(wheel: Path, tmp_path: Path) -> None:
+def test_the_gate_of_a_wheel_says_that_it_has_no_releases_to_compare_with(wheel: Path, tmp_path: Path) -> None:
     python = installed(tmp_path, f"muster-contracts[gate] @ {wheel.as_uri()}")
     gate = [str(python), "-I", "-m", "muster_contracts.compatibility"]
 

@@ -1,4 +1,4 @@
-"""The demonstration as somebody starts it who types `muster demo`, on the tests' servers."""
+"""The demonstration as a user starts it with `muster demo`, on the tests' servers."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ SEATS = 500
 
 @contextmanager
 def playing(home: Path, postgres: str, kafka_bootstrap: str) -> Iterator["subprocess.Popen[str]"]:
-    """The running demonstration; it is ended, and what it leaves on the servers deleted, when the block is left."""
+    """The running demonstration; at the end of the block, it is stopped and its traces on the servers are deleted."""
     process = subprocess.Popen(
         [sys.executable, "-m", "muster_operator", "demo", f"--seats={SEATS}", f"--home={home}"],
         env={**os.environ, "MUSTER_POSTGRES_DSN": postgres, "MUSTER_KAFKA_BOOTSTRAP": kafka_bootstrap},

@@ -1,4 +1,4 @@
-"""What `muster trace` shows of seats that are assigned on a stack, and of the webhooks about them."""
+"""What `muster trace` shows about seats that are assigned on a stack, and about their webhooks."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.support.operator import Operator, enroll
 
 AGENCY = "GSA"
 
-# What keeps notify from writing down what it is to send.
+# Keeps notify from recording the agency's deliveries.
 BREAK = f"alter table delivery add constraint broken check (agency_id <> '{AGENCY}') not valid"
 
 
@@ -40,12 +40,12 @@ async def post(operator: Operator, service: str, path: str, body: dict[str, Any]
 
 
 async def assign(operator: Operator, email: str) -> str:
-    """Assign a seat; answers its id."""
+    """Assign a seat; return its ID."""
     return str((await post(operator, "entitlements", "seats", {"email": email}))["seat_id"])
 
 
 def traced(operator: Operator, id_: str) -> dict[str, Any]:
-    """The one path that an id is on."""
+    """The only path with this ID."""
     found = json.loads(operator.run(f"muster trace {id_} --json"))
     assert found["not_looked_at"] == []
     (path,) = found["paths"]
@@ -60,7 +60,7 @@ def steps(led_to: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 async def show_a_delivery(operator: Operator, receiver: Receiver, eventually: Eventually) -> None:
-    """From the command to the webhook that arrived, by whichever id somebody has."""
+    """The path from the command to the delivered webhook is found by any of its IDs."""
     seat = await assign(operator, "ada@gsa.gov")
     delivered = f"select id from delivery where agency_id = '{AGENCY}' and state = 'delivered' and channel = 'webhook'"
     delivery = await eventually(lambda: operator.sql("notify", delivered), timeout=PATIENCE)
@@ -91,7 +91,7 @@ async def show_a_delivery(operator: Operator, receiver: Receiver, eventually: Ev
 
 
 async def show_where_it_waits(operator: Operator, receiver: Receiver, eventually: Eventually) -> None:
-    """An event of a parked stream waits there, until it is replayed."""
+    """An event of a parked stream waits there until it is replayed."""
     await operator.sql("notify", BREAK)
     seat = await assign(operator, "grace@gsa.gov")
     await eventually(lambda: parked(operator, "notify", AGENCY), timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""A service whose Kafka hangs: it says so, lives on, can be stopped in time, and continues when Kafka is back."""
+"""A service whose Kafka hangs reports it, stays alive, can be stopped in time, and continues when Kafka is back."""
 
 import os
 import shutil
@@ -19,16 +19,16 @@ from muster_operator.databases.provisioning import drop
 
 Eventually = Callable[..., Awaitable[Any]]
 
-# Long enough for a machine that does much else at the same time.
+# Long enough for a busy machine.
 PATIENCE = 90
 
-# What Kubernetes grants by default between SIGTERM and SIGKILL.
+# Kubernetes' default grace period between SIGTERM and SIGKILL.
 GRACE_SECONDS = 30
 
 
 @pytest.fixture
 async def stack(postgres: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stack]:
-    """Billing, with a Kafka of its own that can be frozen."""
+    """Billing, with its own Kafka that can be frozen."""
     monkeypatch.setenv(POSTGRES_DSN, postgres)
     monkeypatch.delenv(KAFKA_BOOTSTRAP, raising=False)
     home = Path(tempfile.mkdtemp(prefix="muster-away-"))

@@ -1,4 +1,4 @@
-"""Each service is killed once in the middle of the year; the books balance all the same."""
+"""Each service is killed once in the middle of the year; the books still balance."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from muster_local.demo.proof import LINES
 from muster_local.stack import Stack
 from tests.e2e.demonstration import marks, playing
 
-# A scene's words, and the service that dies as it begins.
+# A scene's text, and the service that is killed when the scene begins.
 KILLS = {
     "GSA, HUD, SBA, USAID, ED, NRC, OPM, NSF enroll": "enrollment",
     "FDIC, SEC, NARA, EEOC, CFPB, FCC, FTC, NLRB enroll": "entitlements",

@@ -1,4 +1,4 @@
-"""Each package as it is installed: from wheels alone, with what they declare, and nothing of this source tree."""
+"""Each package installed from wheels only, with their declared dependencies, and without this source tree."""
 
 import ast
 import json
@@ -36,7 +36,7 @@ FOLDERS = {
     "muster-local": ROOT / "infra/local",
 }
 
-# A list of each service, empty at first, and open to its scope to read.
+# For each service, a list that is empty at first, and that its read scope opens.
 READS = {
     "enrollment": "/v1/agencies",
     "entitlements": "/v1/agencies/NASA/seats",
@@ -44,7 +44,7 @@ READS = {
     "notify": "/v1/agencies/NASA/webhooks",
 }
 
-# Long enough for a machine that does much else at the same time.
+# Long enough for a busy machine.
 PATIENCE = 90
 
 IMPORT_EVERYTHING = """
@@ -73,11 +73,11 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def install(wheels: Path, package: str, folder: Path) -> Path:
-    """The Python of a new environment that holds the package and what it declares; pip finds no conflict."""
+    """The Python of a new environment with the package and its declared dependencies; pip finds no conflict."""
     uv = [sys.executable, "-m", "uv", "--quiet"]
     python = folder / "bin/python"
     subprocess.run([*uv, "venv", "--python", sys.executable, str(folder)], check=True)
-    # The locked versions, which setting up has fetched already.
+    # The locked versions, which the setup has already fetched.
     pinned = ["--find-links", str(wheels), "--constraint", str(ROOT / "requirements.lock")]
     subprocess.run([*uv, "pip", "install", "--python", str(python), *pinned, package], check=True)
     subprocess.run([*uv, "pip", "check", "--python", str(python)], check=True)
@@ -85,7 +85,7 @@ def install(wheels: Path, package: str, folder: Path) -> Path:
 
 
 def import_everything(python: Path, package: str) -> None:
-    """Import each module of a package, far from this source tree."""
+    """Import each module of a package, outside this source tree."""
     command = [str(python), "-I", "-c", IMPORT_EVERYTHING, module_of(package)]
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -98,12 +98,12 @@ def project(package: str) -> dict[str, Any]:
 
 
 def module_of(package: str) -> str:
-    """The name by which a package is imported."""
+    """The name under which a package is imported."""
     return package.replace("-", "_")
 
 
 def version_of(package: str) -> str:
-    """Its version, which the contracts keep in their code."""
+    """Its version, which the contracts store in their code."""
     if "version" in (described := project(package)):
         return str(described["version"])
     text = (FOLDERS[package] / module_of(package) / "__init__.py").read_text("utf-8")
@@ -120,7 +120,7 @@ def declared(package: str) -> set[str]:
 
 
 def imported(package: str) -> Iterator[str]:
-    """The distributions that a package's code imports, except for itself. Of several with one name, a declared one."""
+    """The distributions that a package's code imports, except itself; of several for one name, a declared one."""
     installed, known = packages_distributions(), declared(package)
     for file in (FOLDERS[package] / module_of(package)).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -136,7 +136,7 @@ def imported(package: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("package", FOLDERS)
-def test_a_package_declares_all_that_it_imports(package: str) -> None:
+def test_a_package_declares_everything_that_it_imports(package: str) -> None:
     assert set(imported(package)) - declared(package) == set()
 
 
@@ -152,7 +152,7 @@ def test_every_module_of_a_librarys_wheel_can_be_imported(package: str, wheels: 
 
 
 def muster(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command of an environment, far from this source tree."""
+    """Run an environment's command, outside this source tree."""
     command = [str(python.with_name("muster")), *arguments]
     environment = {"PATH": os.environ["PATH"]}
     return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
@@ -175,7 +175,7 @@ def test_the_operators_command_works_without_the_sandbox(wheels: Path, tmp_path:
     assert rebuilt.stderr == f"muster: muster-notify is not installed here: {where}\n"
 
 
-def test_the_sandbox_adds_its_commands_from_wheels_alone(wheels: Path, tmp_path: Path) -> None:
+def test_the_sandbox_installed_from_wheels_adds_its_commands(wheels: Path, tmp_path: Path) -> None:
     python = install(wheels, "muster-local", tmp_path / "installed")
     import_everything(python, "muster-local")
     helped = muster(python, "--help")
@@ -209,7 +209,7 @@ async def all_topics(kafka_bootstrap: str, topic_prefix: str) -> Any:
 
 @pytest.mark.usefixtures("all_topics")
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_service_migrates_and_serves_from_wheels_alone(
+async def test_a_service_installed_from_wheels_migrates_and_serves(
     service: str,
     wheels: Path,
     tmp_path: Path,

@@ -1,6 +1,6 @@
-"""Every command of every runbook is run, as it stands there.
+"""Every command of every runbook is run verbatim.
 
-A runbook that changes something finds the state that it is for; one that only looks, a healthy stack (`test_looking`).
+A runbook that changes something runs in the state that it is for; one that only looks, on a healthy stack.
 """
 
 import asyncio
@@ -42,13 +42,13 @@ from tests.integration.notify.receiver import Receiver, receiving
 from tests.support.operator import Operator, assign_seats, enroll
 from tests.support.topics import Producer
 
-# One worker runs them all, so that one stack is started.
+# One worker runs them all, so that only one stack is started.
 pytestmark = pytest.mark.shares_stack
 
 
 @pytest.fixture(scope="module")
 def operator(postgres: str, kafka_bootstrap: str) -> Iterator[Operator]:
-    """One stack for all of them: its start is dear, and each runbook leaves it as it should be."""
+    """One stack for all of them: its start is expensive, and each runbook leaves it in order."""
     operator = Operator(Path(tempfile.mkdtemp(prefix="muster-runbooks-")))
     operator.run("muster up")
     database = operator.stack.admin_dsn.rpartition("/")[2].partition("?")[0]
@@ -62,7 +62,7 @@ def operator(postgres: str, kafka_bootstrap: str) -> Iterator[Operator]:
 
 @pytest.fixture
 async def producer(operator: Operator) -> AsyncIterator[Producer]:
-    """Puts records on the stack's topics, as a broken enrollment service would."""
+    """Writes records to the stack's topics like a broken enrollment service."""
     async with Producer(kafka_at(operator.stack.bootstrap), operator.stack.topic_prefix) as producer:
         yield producer
 
@@ -73,7 +73,7 @@ async def test_rebuild(operator: Operator, eventually: Eventually) -> None:
     await eventually(lambda: operator.sql("entitlements", pool), timeout=PATIENCE)
     await assign_seats(operator, "NASA", range(3))
     await operator.sql("entitlements", "update pool set in_use = in_use + 1 where agency_id = 'NASA'")
-    # An administrator, a signer, and who has a seat.
+    # An administrator, a signer, and those with a seat.
     all_known = "select count(*) = 5 from directory where agency_id = 'NASA'"
     await eventually(lambda: operator.sql("notify", all_known), timeout=PATIENCE)
     await operator.sql("notify", "delete from directory where agency_id = 'NASA'")
@@ -82,7 +82,7 @@ async def test_rebuild(operator: Operator, eventually: Eventually) -> None:
     assert "the seats differ" in said
     assert "the directories differ" in said
     assert said.count("The rebuilt projection is in place.") == 2
-    assert said.count("The projection is correct.") == 2 + 3  # the snapshots were at no time wrong
+    assert said.count("The projection is correct.") == 2 + 3  # the snapshots were never wrong
     assert await operator.sql("entitlements", "select in_use from pool where agency_id = 'NASA'") == 3
     assert await operator.sql("notify", all_known)
     for service, ticket in (("entitlements", "4713"), ("notify", "4712")):
@@ -106,7 +106,7 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
     assert await operator.sql("billing", audited) == "RaiseEpoch: restored from the backup of Monday 04:00"
     await eventually(lambda: has_a_term(operator, "DOE"), timeout=PATIENCE)
     assert await operator.sql("billing", "select id from term where agency_id = 'DOE'") != lost
-    # Its readers take the new epoch: the term that was decided again is known everywhere.
+    # Its readers accept the new epoch: the new term is known everywhere.
     heard = "select epoch from applied where topic = 'muster.billing.term' and agency_id = 'DOE'"
     await eventually(lambda: operator.sql("entitlements", f"{heard} and epoch = 2"), timeout=PATIENCE)
     drill.end()
@@ -114,7 +114,7 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
 
 
 async def test_positions_that_went_back_are_read_again(operator: Operator, eventually: Eventually) -> None:
-    """Of a database that somebody has edited: the effects and positions of a stream are gone, the offsets are not."""
+    """Somebody has edited a database: the effects and positions of a stream are gone, but the offsets are not."""
     known = "select count(*) from directory where agency_id = 'NASA' and role = 'person'"
     before = await operator.sql("notify", known)
     await operator.sql("notify", "delete from directory where agency_id = 'NASA' and role = 'person'")
@@ -193,7 +193,7 @@ async def test_parked_stream(operator: Operator, producer: Producer, eventually:
 
 
 async def test_deadline_parked(operator: Operator, eventually: Eventually) -> None:
-    """A deadline of a kind that the service has no handler for."""
+    """A deadline of a kind for which the service has no handler."""
     await operator.sql("billing", "insert into deadline values ('forgotten', 'NIH', 'inv_1', now() - interval '1 day')")
     is_parked = "select reason from deadline where kind = 'forgotten'"
     await eventually(lambda: operator.sql("billing", is_parked), timeout=PATIENCE)
@@ -286,7 +286,7 @@ async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, ev
     new = await names_of_drills(postgres, kafka_bootstrap) - before
 
     async def gone() -> bool:
-        """Names that other tests gave meanwhile go as well."""
+        """Names that other tests created in the meantime disappear as well."""
         left = new & await names_of_drills(postgres, kafka_bootstrap)
         assert left == set()
         return True
@@ -296,5 +296,5 @@ async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, ev
 
 @pytest.mark.parametrize("runbook", LOOKING)
 async def test_looking(operator: Operator, runbook: str) -> None:
-    """The commands do what they say; the trouble that they are for is not there."""
+    """The commands work, although the trouble that they are for is absent."""
     operator.follow(runbook, TOPIC=TOPIC, AGENCY="NASA", SERVICE="billing", PARTITION="0", OFFSET="0")

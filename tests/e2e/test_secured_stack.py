@@ -1,4 +1,4 @@
-"""A secured stack: it works for those who say who they are, and for nobody else."""
+"""A secured stack works for authenticated clients, and for nobody else."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -95,7 +95,7 @@ async def _postgres_admits_roles_by_tls_alone(stack: Stack) -> None:
 
 
 def _only_files_hold_secrets(stack: Stack) -> None:
-    """Each is its owner's alone, and no process has one in its environment or its arguments."""
+    """Only its owner can read each secret, and no process has one in its environment or its arguments."""
     files = [path for path in (stack.home / "secrets").rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} == set(SERVICES)
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}

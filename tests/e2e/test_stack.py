@@ -1,4 +1,4 @@
-"""The stack as an operator meets it: it comes up, stays up, goes down, and leaves nothing behind."""
+"""The stack as an operator sees it: it comes up, stays up, goes down, and leaves nothing behind."""
 
 import asyncio
 import json
@@ -25,19 +25,19 @@ from tests.support.homes import processes_of
 
 Eventually = Callable[..., Awaitable[Any]]
 
-# Long enough for a machine that does much else at the same time.
+# Long enough for a busy machine.
 PATIENCE = 90
 
 
 @pytest.fixture
 def embedded_postgres(kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment names a Kafka alone: a stack of Postgres is quick to start."""
+    """The environment names only a Kafka: a stack with just Postgres starts quickly."""
     monkeypatch.delenv(POSTGRES_DSN, raising=False)
     monkeypatch.setenv(KAFKA_BOOTSTRAP, kafka_bootstrap)
 
 
 async def alone(home: Path) -> Stack:
-    """The servers without services."""
+    """A stack of servers without services."""
     return await Stack.start(home, services=())
 
 

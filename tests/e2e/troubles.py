@@ -1,4 +1,4 @@
-"""The troubles that runbooks are for, and what shows them."""
+"""The troubles that runbooks are for, and how to detect them."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -48,12 +48,12 @@ LOOKING = (
     "catalog-rollout-stuck.md",
 )
 
-# Long enough for a machine that does much else at the same time.
+# Long enough for a busy machine.
 PATIENCE = 90
 
 
 class RestoreDrill:
-    """How long a restore takes, for docs/scale.md: printed (pytest shows it with -rP), and not judged."""
+    """Measures a restore for docs/scale.md: the time is printed (pytest shows it with -rP), not judged."""
 
     def restore(self, operator: Operator, **variables: str) -> str:
         """Follow the runbook from the stop of the service until it runs again; return the output."""
@@ -64,13 +64,13 @@ class RestoreDrill:
         return said
 
     def end(self) -> None:
-        """The service has decided again what it lost, and its readers have that."""
+        """Call this once the service has repeated its lost decisions, and its readers have applied them."""
         repaired = time.monotonic() - self._began
         print(f"restored {self._size:,} bytes: runs after {self._started:.1f} s, repaired after {repaired:.1f} s")
 
 
 def broken(agency_id: str, sequence: int) -> tuple[Envelope, AgencySuspended]:
-    """An event of an agency that nobody knows."""
+    """An event of an unknown agency."""
     now = SystemClock().now()
     event = AgencySuspended(agency_id=agency_id, enrollment_id="enr_none", reason="test", suspended_at=now)
     envelope = Envelope(
@@ -94,7 +94,7 @@ async def parked(operator: Operator, service: str, agency_id: str) -> int:
 
 
 async def poison(operator: Operator, producer: Producer, agency_id: str, eventually: Eventually) -> None:
-    """Park the stream of an agency in every reader by a record that none of them can read."""
+    """Park an agency's stream in every reader with a record that none of them can read."""
     envelope = broken(agency_id, 1)[0]._replace(type=AgencyEnrolled.event_type)
     await producer.put_raw(TOPIC, key=agency_id.encode(), value=b"not JSON", headers=write_headers(envelope))
     await parked_everywhere(operator, agency_id, eventually)
@@ -110,14 +110,14 @@ async def has_a_term(operator: Operator, agency_id: str) -> bool:
 
 
 async def first_parked(operator: Operator, agency_id: str) -> tuple[str, str]:
-    """Partition and offset of the first record of an agency that waits, as `muster parked show` has them."""
+    """Partition and offset of an agency's first waiting record, as `muster parked show` shows them."""
     query = "select kafka_partition || '@' || kafka_offset from parked_event where agency_id = $1"
     partition, _, offset = (await operator.sql("notify", query, agency_id)).partition("@")
     return partition, offset
 
 
 async def names_of_drills(postgres: str, kafka_bootstrap: str) -> set[str]:
-    """Databases and topics such as a drill makes."""
+    """Databases and topics with names like those that a drill creates."""
     connection = await asyncpg.connect(postgres)
     databases = await connection.fetch(
         "select datname from pg_database where datname like 'test\\_probe\\_%' or datname = $1",
@@ -130,7 +130,7 @@ async def names_of_drills(postgres: str, kafka_bootstrap: str) -> set[str]:
 
 
 def accept_gap_alone(operator: Operator, service: str, agency_id: str, waiting: int) -> None:
-    """Mend the cause for which a stream stands, and leave it to be replayed."""
+    """Fix the cause of a parked stream, without a replay."""
     httpx.post(
         f"{operator.stack.service_url(service)}/v1/streams/{TOPIC}/{agency_id}/gap",
         json={"waiting": waiting, "reason": "gone"},

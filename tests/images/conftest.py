@@ -1,4 +1,4 @@
-"""The images that `make images` has built, and a Docker engine of the tests' own."""
+"""The images that `make images` has built, and the tests' own Docker engine."""
 
 import asyncio
 import json
@@ -26,20 +26,20 @@ BRIDGE = "docker0"
 
 @pytest.fixture(scope="session")
 def locked() -> dict[str, Any]:
-    """What images.lock says of each image, by its name."""
+    """Each image's entry in images.lock, by name."""
     images: dict[str, Any] = json.loads(LOCK.read_text("utf-8"))["images"]
     return images
 
 
 @pytest.fixture(scope="session")
 def contents() -> Callable[[str], Contents]:
-    """`contents("services")`: what is in that image."""
+    """`contents("services")`: the contents of that image."""
     return lambda name: Contents(OUTPUT / f"{name}.tar")
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[str]:
-    """The address of a Docker engine without images, which leaves the machine's firewall alone."""
+    """The address of a Docker engine without images, which does not change the machine's firewall."""
     folder = Path(tempfile.mkdtemp(prefix="muster-docker-"))
     address = f"unix://{folder}/docker.sock"
     had_bridge = _has_bridge()
@@ -64,7 +64,7 @@ def engine() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def docker(engine: str) -> Docker:
-    """`docker("run", …)`: the client, on the tests' engine."""
+    """`docker("run", …)`: the Docker client, on the tests' engine."""
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = ["docker", "--host", engine, *arguments]
@@ -75,7 +75,7 @@ def docker(engine: str) -> Docker:
 
 @pytest.fixture(scope="session")
 def loaded(docker: Docker) -> Callable[[str], str]:
-    """`loaded("services")`: the id of that image, once the engine has it."""
+    """`loaded("services")`: the ID of that image, loaded into the engine."""
 
     def load(name: str) -> str:
         done = docker("load", "--input", str(OUTPUT / f"{name}.tar"))

@@ -1,4 +1,4 @@
-"""What is in the images, read from their archives: only what they need, as root owns it, and with its bytecode."""
+"""The images' contents, read from their archives: only what they need, owned by root, and with bytecode."""
 
 import json
 import re
@@ -19,7 +19,7 @@ Read = Callable[[str], Contents]
 
 SHIPPED = ("services", "operator")
 
-# Bytes that the layers unpack to.
+# The bytes of the unpacked layers.
 LIMITS = {"services": 180_000_000, "operator": 240_000_000}
 
 # Shells, package managers, compilers, and interpreters besides Python.
@@ -33,11 +33,11 @@ UNCHECKED_HASH = 1
 
 @pytest.fixture(params=SHIPPED)
 def name(request: pytest.FixtureRequest) -> str:
-    """Each image that is for production."""
+    """Each production image."""
     return str(request.param)
 
 
-def test_it_holds_no_tool(name: str, contents: Read) -> None:
+def test_an_image_has_no_tools(name: str, contents: Read) -> None:
     programs = {
         entry.name.rpartition("/")[2]
         for entry, _ in contents(name).entries()
@@ -48,7 +48,7 @@ def test_it_holds_no_tool(name: str, contents: Read) -> None:
     assert ("dbmate" in programs, "muster" in programs) == (name == "operator", name == "operator")
 
 
-def test_it_holds_what_the_lock_pins_and_no_other_package(name: str, contents: Read) -> None:
+def test_an_image_has_exactly_the_packages_that_the_lock_pins(name: str, contents: Read) -> None:
     python, system = contents(name).packages()
     own = {package.name: package.version for package in own_packages()}
     expected = (
@@ -63,7 +63,7 @@ def test_it_holds_what_the_lock_pins_and_no_other_package(name: str, contents: R
     assert {"ca-certificates", "libc6", "libpython3.11-stdlib", "libssl3"} <= {package.name for package in system}
 
 
-def test_every_module_has_its_bytecode_which_no_time_stamp_outdates(name: str, contents: Read) -> None:
+def test_every_module_has_bytecode_that_no_time_stamp_outdates(name: str, contents: Read) -> None:
     sources: set[str] = set()
     compiled: dict[str, int] = {}
     for entry, layer in contents(name).entries():
@@ -79,7 +79,7 @@ def test_every_module_has_its_bytecode_which_no_time_stamp_outdates(name: str, c
     assert {of for of, flags in compiled.items() if flags != UNCHECKED_HASH} == set()
 
 
-def test_its_files_are_roots_and_nobody_else_may_write_them(name: str, contents: Read) -> None:
+def test_files_belong_to_root_and_nobody_else_may_write_them(name: str, contents: Read) -> None:
     writable = set()
     for entry, _ in contents(name).entries():
         assert (entry.uid, entry.gid) == (0, 0), entry.name
@@ -90,7 +90,7 @@ def test_its_files_are_roots_and_nobody_else_may_write_them(name: str, contents:
     assert writable == {("tmp", 0o1777)}
 
 
-def test_it_says_how_to_run_it_and_what_it_is(name: str, contents: Read) -> None:
+def test_an_image_says_what_it_is_and_how_to_run_it(name: str, contents: Read) -> None:
     config = contents(name).config["config"]
     assert config["Entrypoint"] == ["/opt/muster/bin/python", "-m"]
     assert not config.get("Cmd")
@@ -111,11 +111,11 @@ def test_it_says_how_to_run_it_and_what_it_is(name: str, contents: Read) -> None
     }
 
 
-def test_it_is_small(name: str, locked: Mapping[str, Any]) -> None:
+def test_an_image_is_small(name: str, locked: Mapping[str, Any]) -> None:
     assert locked[name]["size"] <= LIMITS[name]
 
 
-def test_its_sboms_list_every_package(name: str, contents: Read, locked: Mapping[str, Any]) -> None:
+def test_an_images_sboms_list_every_package(name: str, contents: Read, locked: Mapping[str, Any]) -> None:
     python, system = contents(name).packages()
     present = {canonicalize_name(each) for each in (*python, *(package.name for package in system))}
     cyclonedx = json.loads((OUTPUT / f"{name}.cdx.json").read_text("utf-8"))

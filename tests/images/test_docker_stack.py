@@ -14,7 +14,7 @@ from tests.images.conftest import Docker
 
 @pytest.fixture
 def muster(engine: str, tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """`muster("up")`: the command, with a home of the test's own."""
+    """`muster("up")`: the command, with the test's own home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
     environment = kept | {"MUSTER_STACK": "docker", "DOCKER_HOST": engine, "MUSTER_HOME": str(tmp_path / "home")}
     program = str(Path(sys.executable).with_name("muster"))

@@ -1,4 +1,4 @@
-"""The images as a strict cluster runs them: any user, a read-only root, no rights, no network."""
+"""The images as a strict cluster runs them: any user, a read-only root, no privileges, no network."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ from tests.images.conftest import Docker
 
 RESTRICTED = ["run", "--rm", "--read-only", "--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
 
-# OpenShift picks a user and gives it the group 0.
+# OpenShift picks a user, in group 0.
 USER = ["--user=1000730000:0", "--tmpfs=/tmp:rw,mode=1777"]
 
 
@@ -56,7 +56,7 @@ def test_the_engine_has_what_the_lock_names(loaded: Callable[[str], str], locked
     assert {name: loaded(name) for name in locked} == {name: image["id"] for name, image in locked.items()}
 
 
-def test_the_bundle_is_whole_and_installs_from_nothing_else(
+def test_the_bundle_is_complete_and_installs_from_nothing_else(
     tmp_path: Path, docker: Docker, locked: Mapping[str, Any]
 ) -> None:
     with tarfile.open(bundle()) as tar:

@@ -1,4 +1,4 @@
-"""How the images are built: the same bytes again, from the lock alone, and for another architecture as well."""
+"""How the images are built: reproducibly, from the lock alone, and for another architecture too."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The HTTP application of each service, for tests of what it decides before it uses Postgres or Kafka."""
+"""Each service's HTTP application, for tests of what it decides before it uses Postgres or Kafka."""
 
 from collections.abc import Callable
 from pathlib import Path

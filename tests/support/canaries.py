@@ -1,4 +1,4 @@
-"""Canaries: what must stay where it was put, and the search for it everywhere else."""
+"""Canaries: values that must not leave their place, and the search for them everywhere else."""
 
 import json
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ PEOPLE = {
 
 @dataclass
 class Searched:
-    """What was said and kept, by where."""
+    """What was logged, exported, or stored, by place."""
 
     logged: StringIO
     collector: Collector
@@ -30,7 +30,7 @@ class Searched:
         self.found[where] = self.found.get(where, "") + str(text)
 
     def canaries(self, secrets: set[str]) -> list[tuple[str, str, str]]:
-        """Each canary that was found: where, which, and what stands around it."""
+        """Each canary that was found: its place, the canary, and the text around it."""
         self.found |= {"logs": self.logged.getvalue(), "spans": self.collector.received.decode("utf-8", "replace")}
         sought = secrets | {
             part for person in PEOPLE.values() for part in (*person.values(), person["name"].split()[0])
@@ -45,7 +45,7 @@ class Searched:
 
 
 def worthless_use(email: str, at: str) -> list[bytes]:
-    """Records of use with an address in each place: the first one counts, and no other."""
+    """Records of use with an address in each place; only the first one counts."""
     data = {"agency_id": "NASA", "subject_ref": f"sub_{'a' * 32}", "feature": "deep-research", "amount": 1}
     event = {
         "specversion": "1.0",

@@ -1,4 +1,4 @@
-"""How Postgres finds what a query asks for."""
+"""How Postgres plans to find what a query asks for."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +22,7 @@ class Explaining:
 
 @asynccontextmanager
 async def reading(admin: Any, agency_id: str) -> AsyncIterator[None]:
-    """A transaction of the administrator's that sees what the API sees of an agency; `*` is all of them."""
+    """An administrator's transaction that sees what the API sees of an agency; `*` is all agencies."""
     async with admin.transaction():
         schema = await admin.fetchval("select current_schema()")
         await admin.execute(f"set local role {schema}_api")

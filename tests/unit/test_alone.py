@@ -1,4 +1,4 @@
-"""A test that runs alone waits for those that run, and those that come later wait for it."""
+"""A test that runs alone waits for running tests, and later tests wait for it."""
 
 import fcntl
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.support import alone
 from tests.support.eventually import eventually
 
 
-async def test_who_waits_to_be_alone_is_passed_by_nobody(tmp_path: Path) -> None:
+async def test_nobody_passes_a_test_that_waits_to_run_alone(tmp_path: Path) -> None:
     order: list[str] = []
 
     def run(name: str, *, by_itself: bool) -> None:

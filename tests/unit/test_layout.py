@@ -9,7 +9,7 @@ from muster_contracts import SERVICES
 
 ROOT = Path(__file__).parents[2]
 
-# Each a module or a package; no other stands in a service.
+# Each is a module or a package; a service has no others.
 PATTERN = {
     *("__init__", "__main__", "bootstrap", "schema", "settings"),
     *("domain", "errors", "commands", "handlers", "subscriptions", "publishing"),
@@ -23,14 +23,14 @@ FILE_LINES, CLASS_LINES = 300, 200
 
 
 def sources() -> list[Path]:
-    """Every Python file of the project, by its path from the root."""
+    """Every Python file of the project, with its path from the root."""
     folders = ("contracts", "services", "infra", "tests")
     found = (path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py"))
     return sorted(path for path in found if not {"node_modules", "build"} & set(path.parts))
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_has_the_files_of_the_pattern_and_no_other(service: str) -> None:
+def test_a_service_has_the_files_of_the_pattern_and_no_others(service: str) -> None:
     package = ROOT / "services" / service / f"muster_{service}"
     found = {path.name.removesuffix(".py") for path in package.iterdir() if path.name != "__pycache__"}
     assert found - PATTERN == {"migrations", "py.typed"}

@@ -1,4 +1,4 @@
-"""The repository: targets that make and CI run, and the license."""
+"""The repository: the targets that make and CI run, and the license."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""The checks of the supply chain find what is planted: a license, a secret, a package that the SBOM lacks."""
+"""The supply-chain checks find what is planted: a license, a secret, a package that the SBOM lacks."""
 
 import json
 import shutil
@@ -26,13 +26,13 @@ reason = "a program of its own"
 
 
 def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a program of the supply chain."""
+    """Run a supply-chain program."""
     command = [sys.executable, "-m", f"infra.supply_chain.{program}", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def install(folder: Path, name: str, *said: str) -> None:
-    """Put the metadata of a package in a folder."""
+    """Write a package's metadata to a folder."""
     (folder / f"{name}-1.0.dist-info").mkdir(parents=True)
     lines = ["Metadata-Version: 2.4", f"Name: {name}", "Version: 1.0", *said]
     (folder / f"{name}-1.0.dist-info/METADATA").write_text("\n".join(lines) + "\n", "utf-8")
@@ -65,7 +65,7 @@ def test_a_license_that_is_not_allowed_is_named_with_its_package(tmp_path: Path)
     ]
 
 
-def test_a_secret_is_found_where_it_stands_and_the_baseline_holds_nothing_more(tmp_path: Path) -> None:
+def test_a_secret_is_found_at_its_line_and_a_stale_baseline_entry_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     folder.mkdir()
     baseline = json.loads((ROOT / "infra/supply_chain/secrets.baseline.json").read_text("utf-8"))

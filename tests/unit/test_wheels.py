@@ -1,4 +1,4 @@
-"""The wheel of each package: the same bytes wherever and whenever it is built, and what it says of itself."""
+"""Each package's wheel: the same bytes wherever and whenever it is built, and the right metadata."""
 
 import shutil
 from email import message_from_string
@@ -35,14 +35,14 @@ def build(source: Path, folder: Path) -> Path:
     return Path(built)
 
 
-def test_it_is_the_same_byte_by_byte_built_elsewhere_and_later(package: Package, wheel: Path, tmp_path: Path) -> None:
+def test_a_wheel_has_the_same_bytes_built_elsewhere_and_later(package: Package, wheel: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(package.folder, tmp_path / "elsewhere", copy_function=shutil.copyfile)
     again = build(copied, tmp_path / "again")
     assert again.name == wheel.name
     assert sha256(again.read_bytes()).hexdigest() == sha256(wheel.read_bytes()).hexdigest()
 
 
-def test_it_says_what_it_is(package: Package, wheel: Path) -> None:
+def test_a_wheel_has_the_right_metadata(package: Package, wheel: Path) -> None:
     with ZipFile(wheel) as files:
         folder = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"
         described = message_from_string(files.read(f"{folder}/METADATA").decode())

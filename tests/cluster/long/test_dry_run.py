@@ -10,17 +10,17 @@ from tests.cluster.release import namespace
 
 DEFINITIONS = HOME / "definitions"
 
-# Nothing is in it: the server would compare an object with the current one.
+# An empty namespace: otherwise, the server would compare an object with the current one.
 NAMESPACE = "muster-dry-run"
 
-# What the examples leave out, of which a first install cannot have everything.
+# What the examples omit; a first install cannot have all of it.
 JOBS: Values = {
     "preflight": {"mode": "hook"},
     "provisioning": {"mode": "hook"},
     "operations": {"args": ["muster_operator", "streams"]},
 }
 
-# The class of an example's pods.
+# The priority class of an example's pods.
 PRIORITY = {
     "apiVersion": "scheduling.k8s.io/v1",
     "kind": "PriorityClass",
@@ -55,7 +55,7 @@ async def test_it_refuses_a_wrong_field_of_another_operators_object(defined: Kub
 
 
 def _known(objects: tuple[Object, ...]) -> list[Object]:
-    """Without Strimzi's objects, whose definitions the cluster does not have, and without other namespaces."""
+    """The objects without Strimzi's, whose definitions the cluster does not have, and without other namespaces."""
     known = deepcopy([found for found in objects if not found["apiVersion"].startswith("kafka.strimzi.io/")])
     for found in known:
         found["metadata"].pop("namespace", None)

@@ -74,7 +74,7 @@ def _resources() -> list[Thing]:
 
 
 async def _admit_keda(kube: Kube, servers: Servers) -> None:
-    """Give KEDA a user of Kafka that may describe what the services read, as the chart's README says."""
+    """Give KEDA a Kafka user that may describe what the services read, as the chart's README says."""
     principal = principal_of(USER)
     names = [(Kind.TOPIC, name) for name in topics()] + [(Kind.GROUP, service) for service in SERVICES]
     administrator = Administrator(servers.kafka.librdkafka_options())
@@ -101,7 +101,7 @@ async def _admit_keda(kube: Kube, servers: Servers) -> None:
 
 @asynccontextmanager
 async def _records_wait(servers: Servers) -> AsyncIterator[None]:
-    """Let nothing that billing reads be applied: its consumers wait for a table that is locked."""
+    """Keep billing from applying what it reads: its consumers wait for a locked table."""
     admin = await asyncpg.connect(servers.dsn(MUSTER))
     try:
         async with admin.transaction():
@@ -112,7 +112,7 @@ async def _records_wait(servers: Servers) -> AsyncIterator[None]:
 
 
 async def _consumers(kube: Kube, wanted: int) -> bool:
-    """Whether billing has so many consumers, all ready."""
+    """Whether billing has this many consumers, all ready."""
     (found,) = [d for d in await kube.deployments() if d["metadata"]["name"] == "muster-billing-consumer"]
     replicas = {found["spec"]["replicas"], found["status"].get("readyReplicas", 0)}
     assert replicas == {wanted}, replicas

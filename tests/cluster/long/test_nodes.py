@@ -61,7 +61,7 @@ async def _is_left(kube: Kube, node: str) -> bool:
 
 
 async def _old_pods_are_gone(kube: Kube) -> bool:
-    """Whether the node has confirmed that those of before its end do not run."""
+    """Whether the node has confirmed that its earlier pods do not run."""
     return not any("deletionTimestamp" in pod["metadata"] for pod in await kube.pods())
 
 

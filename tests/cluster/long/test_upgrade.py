@@ -1,4 +1,4 @@
-"""A next release, with a migration, comes by the runbooks under traffic, goes, and comes again: no request fails."""
+"""By the runbooks, traffic survives an upgrade with a migration, a rollback, and another upgrade: no request fails."""
 
 import json
 import time
@@ -29,7 +29,7 @@ async def test_an_upgrade_a_rollback_and_an_upgrade(
     before = await _images(kube)
 
     async def follow(page: str, **variables: str) -> str:
-        """Run a page's commands, and return what they print. Its test comes later, without the traffic."""
+        """Run a page's commands, and return what they print. Its `helm test` comes later, without the traffic."""
         return "".join([await desk.run(block.replace(TEST, ""), **variables) for block in PAGES[page]])
 
     async def upgrade() -> None:

@@ -1,4 +1,4 @@
-"""The program's first year on a release of the bundle's chart that provisions its own servers, and its proof."""
+"""The program's first year, and its proof, on a release of the bundle's chart that provisions its own servers."""
 
 import os
 import re
@@ -24,12 +24,12 @@ from tests.support.eventually import eventually
 
 NAMESPACE, PREFIX = "muster-year", "year."
 
-# A user of Kafka has the rights of one release: more would be too many.
+# A Kafka user has the rights of only one release, so the year has its own users.
 USER, PRINCIPAL = "year-{service}", "User:year-{name}"
 
 SEATS = 2_000
 
-# The chart page's commands, for another namespace. Their test would give the year an agency that it does not know.
+# The chart page's commands, for another namespace, without their test, which would add an agency unknown to the year.
 INSTALL, UNINSTALL = PAGES["chart/README.md"]
 _INSTALL = re.sub(r"(namespace) muster\b", rf"\1 {NAMESPACE}", INSTALL.replace(TEST, ""))
 
@@ -124,6 +124,6 @@ def _write_secrets(folder: Path, objects: Iterable[Thing]) -> None:
 
 
 def _clear(mail: Path) -> None:
-    """Empty the mail sink, whose e-mails a release's proof takes for its own."""
+    """Empty the mail sink, since a release's proof would count all its e-mails as its own."""
     for each in mail.glob("*.eml"):
         each.unlink()

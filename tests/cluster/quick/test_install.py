@@ -7,7 +7,7 @@ from tests.cluster.figures import record
 from tests.cluster.kube import MUSTER, Kube, is_ready, seconds_to_ready
 from tests.cluster.release import Release
 
-# For a single pod on a machine that does little else; the kubelet probes each second.
+# For a single pod on a machine that does little else; the kubelet probes every second.
 START_SECONDS = 10
 
 

@@ -1,4 +1,4 @@
-"""The spans of a command reach the trace collector from every role that has a part in it, through the policies."""
+"""A command's spans reach the trace collector from every role that takes part in it, through the policies."""
 
 import random
 
@@ -16,7 +16,7 @@ TRACE, CALLER = "ab" * 16, "cd" * 8
 
 REPORTED_SECONDS = 60
 
-# Who has a part in an enrollment: what the services publish, and who applies it.
+# What takes part in an enrollment: the services that publish, and those that apply.
 PARTS = {
     ("muster-enrollment", "SERVER"),
     ("muster-enrollment", "PRODUCER"),
@@ -28,7 +28,7 @@ PARTS = {
 
 
 class Traced(httpx.AsyncHTTPTransport):
-    """Sends every request as a part of one trace, whose caller has chosen to record it."""
+    """Sends every request as a part of one trace, which the caller has sampled."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         request.headers["traceparent"] = f"00-{TRACE}-{CALLER}-01"

@@ -55,7 +55,7 @@ class Topic:
         await self._producer.stop()
 
     async def make_again(self, bootstrap: str, prefix: str) -> None:
-        """Delete the topic and make it again: it has its name, and another id."""
+        """Delete the topic and create it again: the new one has the same name, and another ID."""
         await delete_topics(kafka_at(bootstrap), [self.name])
         await create_topics(kafka_at(bootstrap), prefix, [SEATS], partitions=2)
 
@@ -95,5 +95,5 @@ def seats(agency_id: str, numbers: range) -> list[Record]:
 
 
 def interleaved(numbers: range) -> list[Record]:
-    """The same stretch of every agency's stream, one after the other at each step."""
+    """The same range of every agency's stream, with the agencies in turn at each step."""
     return [item for step in zip(*(seats(agency, numbers) for agency in AGENCIES), strict=True) for item in step]

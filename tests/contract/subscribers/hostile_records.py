@@ -1,4 +1,4 @@
-"""Records that no reader may take for a fact, and those that only some readers refuse."""
+"""Records that no reader may accept as a fact, and records that only some readers refuse."""
 
 import json
 from dataclasses import replace
@@ -13,25 +13,25 @@ DATA = json.loads(GOOD.value or b"")
 
 
 def with_headers(**changes: bytes | None) -> Record:
-    """A good record some headers of which are changed, added, or left out."""
+    """A good record with some headers changed, added, or omitted."""
     headers = {**dict(GOOD.headers), **changes}
     return replace(GOOD, headers=[(name, value) for name, value in headers.items() if value is not None])
 
 
 def doubled(name: str, value: bytes) -> Record:
-    """A good record one header of which is given once more."""
+    """A good record with a header repeated."""
     return replace(GOOD, headers=[*GOOD.headers, (name, value)])
 
 
 def with_value(event: type[Event] = SeatAssigned, /, **changes: Any) -> Record:
-    """A good record some fields of whose value are changed or added; left out where they are `...`."""
+    """A good record with some fields of its value changed or added; a field of `...` is omitted."""
     fields = {**json.loads(encode(build(event, agency_id="NASA")) or b""), **changes}
     value = json.dumps({name: field for name, field in fields.items() if field is not ...}).encode()
     return replace(with_headers(ce_type=event.event_type.encode()), value=value)
 
 
 def with_text(text: str) -> Record:
-    """A good record whose value has this JSON in a field that no schema knows."""
+    """A good record whose value has this JSON in an unknown field."""
     return replace(GOOD, value=(GOOD.value or b"")[:-1] + b', "added": ' + text.encode() + b"}")
 
 
@@ -42,7 +42,7 @@ CE_TEXTS = [name for name in CE_HEADERS if name not in {"ce_specversion", "ce_ti
 
 OTHER_KINDS: tuple[Any, ...] = (None, 7, [], {}, True)
 
-# What is printed to no eye, as str.isprintable has it: by the categories C and Z of Unicode.
+# Characters that are not printable according to str.isprintable: Unicode's categories C and Z.
 UNPRINTABLE = {
     "line break": "\n",
     "no-break space": "\u00a0",
@@ -74,7 +74,7 @@ NO_INSTANTS = {
     "a space around": " 2025-08-06T00:00:00Z",
     "empty": "",
 }
-# These are read from a value by Python, and not from a header.
+# Python reads these in a value, but not in a header.
 OTHER_FORMS = {
     "no seconds": "2025-08-06T00:00Z",
     "lower case": "2025-08-06t00:00:00z",
@@ -98,7 +98,7 @@ INSTANTS = {
 
 
 def hostile() -> list[tuple[str, Record]]:
-    """Records that are wrong in one thing each, and some that are not."""
+    """Records with one fault each, and some without a fault."""
     reserved = "reserved_until"
     times = [*NO_INSTANTS.items(), *OTHER_FORMS.items(), *OTHER_ISO.items(), *INSTANTS.items()]
     values: dict[str, bytes | None] = {
@@ -187,7 +187,7 @@ def hostile() -> list[tuple[str, Record]]:
     ]
 
 
-# What Python reads and JavaScript refuses: another form of a value than its schema's, which Muster never writes.
+# What Python reads and JavaScript refuses: values in a form other than the schema's, which Muster never writes.
 STRICTER = [
     *((f"an instant with {what}", with_value(SeatReserved, reserved_until=text)) for what, text in OTHER_FORMS.items()),
     ("an instant as a number", with_value(SeatReserved, reserved_until=1_754_438_400)),

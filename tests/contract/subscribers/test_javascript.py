@@ -20,7 +20,7 @@ from tests.contract.subscribers.hostile_records import DATA, GOOD, STRICTER, hos
 
 
 def verdict(item: Record) -> str:
-    """What muster-contracts makes of a record."""
+    """How muster-contracts classifies a record."""
     try:
         decoded = decode(item.headers, item.value, item.key)
     except MalformedRecord:
@@ -29,7 +29,7 @@ def verdict(item: Record) -> str:
 
 
 def in_javascript(program: str, records: Sequence[Record]) -> Any:
-    """What a program makes of `records`, as JSON; it stands beside the JavaScript example."""
+    """What a program that runs beside the JavaScript example prints about `records`, read as JSON."""
     given = [
         {
             "headers": [[name, value.hex()] for name, value in item.headers],
@@ -65,7 +65,7 @@ def in_javascript(program: str, records: Sequence[Record]) -> Any:
 
 
 def verdicts_of_javascript(records: Sequence[Record]) -> list[list[str]]:
-    """What the JavaScript example makes of each record, and its complaint."""
+    """How the JavaScript example classifies each record, and its complaint."""
     program = """
         const { MalformedRecord, read } = await import("./reading.mjs");
         const verdicts = records.map((record) => {
@@ -137,12 +137,12 @@ def test_a_tombstone_of_a_compacted_topic_erases_its_key_with_the_official_sdks(
     example.keep(latest, person.headers, person.value, person.key)
     example.keep(latest, foreign.headers, foreign.value, foreign.key)
     assert latest == {person.key: (b"NASA", json.loads(person.value or b""))}
-    # The SDK for Python takes a tombstone for an event without data; the one for JavaScript refuses it.
+    # Python's SDK reads a tombstone as an event without data; JavaScript's refuses it.
     unaware = KafkaMessage(headers=dict(tombstone.headers), key=tombstone.key, value=cast("bytes", tombstone.value))
     assert from_binary_event(unaware).get_data() is None
     example.keep(latest, tombstone.headers, tombstone.value, tombstone.key)
     assert latest == {}
-    # Compaction may remove a tombstone that a later record of the key follows.
+    # Compaction may remove a tombstone if a later record of its key follows.
     example.keep(latest, person.headers, person.value, person.key)
     example.keep(latest, moved.headers, moved.value, moved.key)
     example.keep(latest, foreign.headers, foreign.value, foreign.key)

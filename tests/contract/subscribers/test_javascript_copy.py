@@ -72,7 +72,7 @@ async def snapshots(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Re
     await delete_topics(kafka, [relay.name])
 
 
-async def test_a_process_answers_only_from_a_whole_copy_also_beside_another_and_after_a_restart(
+async def test_a_process_answers_only_from_a_whole_copy_even_beside_another_and_after_a_restart(
     snapshots: Relay, run: Callable[..., Any], eventually: Eventually, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     example = installed(EXAMPLES / "javascript")

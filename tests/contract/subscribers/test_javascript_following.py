@@ -1,4 +1,4 @@
-"""When the JavaScript copy starts over, and when it gives up: with what kafkajs tells it, and without a Kafka."""
+"""When the JavaScript copy starts over, and when it gives up, driven by kafkajs's events, without a Kafka."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.contract.subscribers.test_javascript import in_javascript
 
 AGENCY, PERSON = record(build(AgencyAccess)), record(build(SubjectAccess))
 
-# What the copy answers, and to wait until something holds.
+# The copy's answer, and a wait until a condition holds.
 ANSWERS = f"""
     const {{ NotReady }} = await import("./access.mjs");
     const answer = () => {{
@@ -28,7 +28,7 @@ ANSWERS = f"""
     }};
 """
 
-# One partition with seven records; what kafkajs tells of it, a test says.
+# One partition with seven records; each test decides which of kafkajs's events happen.
 FAKE = f"""
     const {{ follow }} = await import("./following.mjs");
     const {{ Unreadable }} = await import("./access.mjs");
@@ -111,7 +111,7 @@ FAKE = f"""
 """
 
 
-def test_what_comes_after_a_join_by_an_earlier_fetch_completes_no_copy() -> None:
+def test_records_of_an_earlier_fetch_after_a_join_complete_no_copy() -> None:
     program = f"""{FAKE}
         await fill(consumers[0]);
         await until(() => answer() === "seat_assigned");
@@ -134,7 +134,7 @@ def test_what_comes_after_a_join_by_an_earlier_fetch_completes_no_copy() -> None
     assert in_javascript(program, [AGENCY, PERSON]) == ["NotReady", "NotReady", False, False, 2, True]
 
 
-def test_it_asks_again_for_the_ends_that_could_not_be_asked_for() -> None:
+def test_the_copy_asks_again_for_ends_that_it_failed_to_fetch() -> None:
     program = f"""{FAKE}
         failures.push(new Error("not the leader"));
         await fill(consumers[0]);
@@ -146,7 +146,7 @@ def test_it_asks_again_for_the_ends_that_could_not_be_asked_for() -> None:
     assert in_javascript(program, [AGENCY, PERSON]) == ["NotReady"]
 
 
-def test_it_starts_over_after_what_another_try_may_help_and_otherwise_tells() -> None:
+def test_the_copy_starts_over_after_a_retriable_error_and_otherwise_reports_it() -> None:
     program = f"""{FAKE}
         await fill(consumers[0]);
         await until(() => answer() === "seat_assigned");
@@ -166,7 +166,7 @@ def test_it_starts_over_after_what_another_try_may_help_and_otherwise_tells() ->
     assert found == ["NotReady", "seat_assigned", [], False, "NotReady", ["why"], 2]
 
 
-def test_it_ends_once_no_further_try_helps_to_start_over() -> None:
+def test_the_copy_ends_once_starting_over_cannot_succeed() -> None:
     program = f"""{FAKE}
         const lost = Object.assign(new Error("no broker"), {{ retriable: true }});
         refusals.push(Object.assign(new Error("no more tries"), {{ retriable: false, cause: lost }}));
@@ -182,7 +182,7 @@ def test_it_ends_once_no_further_try_helps_to_start_over() -> None:
     assert found == ["NotReady", ["wrong password"], [False, False, False]]
 
 
-def test_an_error_in_what_is_told_of_the_end_changes_nothing() -> None:
+def test_an_error_in_the_callback_about_the_end_changes_nothing() -> None:
     program = f"""{FAKE}
         failing = () => {{
           throw new Error("at once");
@@ -209,7 +209,7 @@ def test_an_error_in_what_is_told_of_the_end_changes_nothing() -> None:
     assert in_javascript(program, [AGENCY, PERSON]) == [["why"], [f"{told}later"], "NotReady", 1]
 
 
-def test_no_example_has_the_brokers_create_its_topic() -> None:
+def test_no_example_lets_the_brokers_create_its_topic() -> None:
     program = f"""{FAKE}
         const {{ Kafka }} = (await import("kafkajs")).default;
         Kafka.prototype.admin = () => ({{

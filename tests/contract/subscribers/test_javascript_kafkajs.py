@@ -1,9 +1,9 @@
-"""How the JavaScript copy starts over with kafkajs's own consumer, on brokers that the test plays."""
+"""How the JavaScript copy starts over with kafkajs's own consumer, on brokers that the test simulates."""
 
 from tests.contract.subscribers.test_javascript import in_javascript
 from tests.contract.subscribers.test_javascript_following import AGENCY, ANSWERS, PERSON
 
-# A topic of two partitions; all records are in the first. What a broker answers to a fetch, a test may change.
+# A topic of two partitions; all records are in the first. A test may change a broker's answer to a fetch.
 BROKERS = f"""
     const {{ createRequire }} = await import("node:module");
     const require = createRequire(`${{process.cwd()}}/`);
@@ -97,7 +97,7 @@ BROKERS = f"""
 """
 
 
-def test_a_consumer_ends_that_joins_again_while_kafkajs_makes_new_fetchers() -> None:
+def test_a_consumer_that_rejoins_while_kafkajs_makes_new_fetchers_ends() -> None:
     program = f"""{BROKERS}
         const [old] = clusters;
         const changed = Promise.withResolvers();

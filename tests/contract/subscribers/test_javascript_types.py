@@ -9,7 +9,7 @@ import pytest
 from muster_local.node import NODE
 from tests.contract.subscribers.examples import EXAMPLES
 
-# Both sides in one form: of each export and public member, what it is, or its parameters; `?` ends an optional one.
+# Both sides in one form: for each export and public member, its kind or its parameters; `?` ends an optional one.
 COMPARED = """
     import { readFileSync } from "node:fs";
     import { stripTypeScriptTypes } from "node:module";
@@ -70,7 +70,7 @@ COMPARED = """
 
 
 @pytest.mark.parametrize(("name", "some"), [("access", "AccessCopy.checkOrAsk"), ("following", "follow")])
-def test_the_types_of_a_module_are_those_of_its_code(name: str, some: str) -> None:
+def test_a_modules_types_match_its_code(name: str, some: str) -> None:
     done = subprocess.run(
         [str(NODE), "--no-warnings", "--input-type=module", "--eval", COMPARED, name],
         cwd=EXAMPLES / "javascript",

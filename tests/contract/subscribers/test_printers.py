@@ -1,4 +1,4 @@
-"""The examples that print facts, run as they are against a real Kafka."""
+"""The examples that print facts, run unchanged against a real Kafka."""
 
 import asyncio
 import json
@@ -23,18 +23,18 @@ from tests.contract.subscribers.examples import (
 
 
 def last_kept(state: Path) -> set[int]:
-    """The last sequences that an example's file has of the streams."""
+    """The streams' last sequences in an example's file."""
     places = json.loads(state.read_text())["places"]
     return {int(place[-1]) for place in (places.values() if isinstance(places, dict) else places)}
 
 
 @pytest.mark.parametrize("command", PRINTERS)
-async def test_each_fact_is_printed_once_in_order_also_over_a_restart(
+async def test_each_fact_is_printed_once_in_order_even_across_a_restart(
     command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
 ) -> None:
     first = interleaved(range(1, 21))
     await topic.put(first)
-    # What a relay that died after the acknowledgment does: the same again.
+    # Like a relay that died after the acknowledgment: publish the same records again.
     await topic.put(first[-12:])
 
     async with run(command()) as subscriber:
@@ -42,7 +42,7 @@ async def test_each_fact_is_printed_once_in_order_also_over_a_restart(
         assert len(subscriber.facts) >= 60, subscriber.stderr
         await topic.put(interleaved(range(21, 31)))
         await eventually(lambda: len(subscriber.facts) >= 90)
-        # One that is stopped after its last print, and before it is in the file, prints that again.
+        # An example stopped between its last print and the write to its file would print that fact again.
         await eventually(lambda: last_kept(tmp_path / "positions.json") == {30})
     for agency in AGENCIES:
         assert subscriber.sequences(agency) == list(range(1, 31)), subscriber.stderr
@@ -75,7 +75,7 @@ async def test_a_gap_stops_the_subscriber_and_is_named(
 async def test_a_gap_at_a_new_epoch_stops_the_subscriber_as_well(
     command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any]
 ) -> None:
-    """A restored producer continues with its numbers: what it skips is lost."""
+    """A restored producer continues its numbering: what it skips is lost."""
     skipping = record(build(SeatAssigned, agency_id="NASA"), sequence=6, epoch=2)
     await topic.put([*seats("NASA", range(1, 4)), skipping])
     async with run(command()) as subscriber, asyncio.timeout(40):
@@ -86,7 +86,7 @@ async def test_a_gap_at_a_new_epoch_stops_the_subscriber_as_well(
 
 
 @pytest.mark.parametrize("command", PRINTERS)
-async def test_a_second_instance_is_refused_and_the_first_goes_on(
+async def test_a_second_instance_is_refused_and_the_first_continues(
     command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
 ) -> None:
     async with run(command()) as first:
@@ -101,7 +101,7 @@ async def test_a_second_instance_is_refused_and_the_first_goes_on(
 
 
 @pytest.mark.parametrize("command", PRINTERS)
-async def test_two_instances_that_start_at_once_do_not_both_go_on(
+async def test_of_two_instances_that_start_at_once_at_most_one_continues(
     command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
 ) -> None:
     await topic.put(interleaved(range(1, 11)))
@@ -125,7 +125,7 @@ async def test_two_instances_that_start_at_once_do_not_both_go_on(
 
 
 @pytest.mark.parametrize("command", PRINTERS)
-async def test_a_state_of_another_log_is_refused_instead_of_skipping_its_facts(
+async def test_a_state_from_another_log_is_refused_so_that_no_facts_are_skipped(
     command: Callable[[], list[str]],
     topic: Topic,
     run: Callable[..., Any],
@@ -156,7 +156,7 @@ async def test_a_state_of_another_log_is_refused_instead_of_skipping_its_facts(
     await refused()
 
 
-def test_each_example_has_a_group_of_its_own() -> None:
+def test_each_example_has_its_own_group() -> None:
     sources = [*EXAMPLES.glob("python/*.py"), *EXAMPLES.glob("javascript/*.mjs")]
     found = [
         group

@@ -57,7 +57,7 @@ def _reached(applied: Callable[[], Awaitable[int]], wanted: int) -> Callable[[],
     return check
 
 
-async def test_the_places_of_a_table_are_bound_to_their_topic(
+async def test_the_positions_in_a_table_are_bound_to_their_topic(
     topic: Topic,
     run: Callable[..., Any],
     eventually: Eventually,
@@ -74,7 +74,7 @@ async def test_the_places_of_a_table_are_bound_to_their_topic(
     assert "facts would be skipped in silence" in subscriber.stderr
 
 
-async def test_a_table_in_step_takes_two_instances_reports_an_epoch_and_refuses_a_huge_number(
+async def test_a_table_in_step_allows_two_instances_reports_an_epoch_and_refuses_a_huge_number(
     topic: Topic, run: Callable[..., Any], eventually: Eventually, database: str
 ) -> None:
     connection = await asyncpg.connect(database)
@@ -111,7 +111,7 @@ async def test_a_table_in_step_takes_two_instances_reports_an_epoch_and_refuses_
     await connection.close()
 
 
-async def test_two_instances_that_share_agencies_for_a_moment_wait_and_never_for_each_other(
+async def test_two_instances_that_briefly_share_agencies_wait_without_a_deadlock(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POSTGRES_DSN", database)
@@ -150,7 +150,7 @@ async def test_two_instances_that_share_agencies_for_a_moment_wait_and_never_for
 
 
 async def _produce(topic: Topic, events: int) -> None:
-    """Fill the streams step by step, each step with some records of the one before once more."""
+    """Fill the streams step by step; each step repeats some records of the previous one."""
     step = 50
     for start in range(1, events + 1, step):
         await topic.put(interleaved(range(max(1, start - 5), start + step)))

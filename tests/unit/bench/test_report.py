@@ -1,4 +1,4 @@
-"""The benchmarks' report: a page is rewritten between its markers, with a plot for what was varied."""
+"""The benchmarks' report: a page is rewritten between its markers, with a plot of each varied measurement."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_page_is_rewritten_between_its_markers(tmp_path: Path) -> None:
     assert page.read_text("utf-8") == written
 
 
-def test_the_figures_of_what_was_not_measured_stay(tmp_path: Path) -> None:
+def test_figures_that_were_not_measured_again_stay(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(f"{BEGIN}\n{END}\n", "utf-8")
     write_page(RESULTS, page)
@@ -63,7 +63,7 @@ def test_json_has_the_ratio_and_the_machine(tmp_path: Path) -> None:
     assert written["environment"]["cores"]
 
 
-def test_a_plot_is_well_formed_and_keeps_within_its_axes() -> None:
+def test_a_plot_is_well_formed_and_stays_within_its_axes() -> None:
     drawn = draw([Line("a < b", [(1000, 3), (100_000, 7)])], x_title="seats", y_title="µs")
     svg = ElementTree.fromstring(drawn)  # noqa: S314
     [line] = [path.attrib["d"] for path in svg.iter(f"{SVG}path") if path.attrib.get("fill") == "none"]

@@ -142,7 +142,7 @@ def test_only_an_issued_invoice_can_be_paid(invoice: Invoice) -> None:
     assert invoice.next_notice is None
 
 
-def test_a_renewal_follows_its_term_without_a_break() -> None:
+def test_a_renewal_starts_when_its_term_ends() -> None:
     following = term().followed_by("term_2", offer(), WASHINGTON)
     assert (following.starts_at, following.ends_at) == (END, datetime(2027, 8, 6, tzinfo=UTC))
     assert (following.number, following.enrollment_id, following.fiscal_year) == (2, "enr_1", 2026)

@@ -37,7 +37,7 @@ def test_a_row_becomes_an_agency() -> None:
     ]
 
 
-def test_cells_that_may_be_empty() -> None:
+def test_some_cells_may_be_empty() -> None:
     assert parse("SANDIA,Sandia National Laboratories,,,,,executive") == [
         Agency("SANDIA", "Sandia National Laboratories", None, None, (), None, Branch.EXECUTIVE)
     ]
@@ -81,7 +81,7 @@ def test_tabs_a_byte_order_mark_crlf_quoted_newlines_blank_lines_and_further_col
         ("NASA,Name,,,,1,executive,", "row"),
     ],
 )
-def test_a_value_that_breaks_a_rule(row: str, field: str) -> None:
+def test_a_value_that_breaks_a_rule_is_refused(row: str, field: str) -> None:
     assert [(line, name) for line, name, _ in faults(row)] == [(2, field)]
 
 
@@ -144,7 +144,7 @@ def test_a_parent_is_in_the_file_or_in_the_register() -> None:
     assert against([], entries(("NIH", "HHS", ()), ("HHS", None, ()))) == []
 
 
-def test_the_first_faults_of_what_is_no_register_are_named() -> None:
+def test_a_file_that_is_not_a_register_names_its_first_faults() -> None:
     with pytest.raises(RegisterRefused, match=r"line 2 \(of 50 or more\)") as refusal:
         parse_register(f"{HEADER}\n".encode() + b"a\n" * 1_000_000, ",")
     assert [error["line"] for error in refusal.value.extensions["errors"]] == [*range(2, 52)]

@@ -1,4 +1,4 @@
-"""Adoption: what a use adds to the counters of days, and which numbers are shown."""
+"""Adoption: what a use adds to each day's counters, and which numbers are shown."""
 
 import random
 from collections import Counter
@@ -9,7 +9,7 @@ from muster_entitlements.domain.adoption import SPANS, Adoption, bit_of, days_of
 DAY = date(2025, 11, 3)
 
 
-def test_however_late_a_use_comes_each_day_counts_who_used_it_within_the_span() -> None:
+def test_each_day_counts_who_used_it_within_the_span_however_late_a_use_arrives() -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)

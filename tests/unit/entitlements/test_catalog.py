@@ -1,4 +1,4 @@
-"""The feature catalog: what each feature may state, and how an unknown one is refused."""
+"""The feature catalog: what each feature may specify, and how an unknown one is refused."""
 
 from collections.abc import Collection
 from datetime import timedelta
@@ -81,7 +81,7 @@ def test_a_feature_that_contradicts_itself_is_refused(change: dict[str, Any], na
         Feature(**PLAIN | change)
 
 
-def test_features_are_read_as_they_were_written() -> None:
+def test_features_survive_writing_and_reading() -> None:
     features = (
         *packaged_catalog().features.values(),
         Feature(**PLAIN, value="large"),
@@ -111,7 +111,7 @@ def test_an_unknown_feature_is_refused_with_the_nearest_names() -> None:
     assert (refused.value.extensions, len(str(refused.value)) < 200) == ({"nearest": []}, True)
 
 
-def test_an_unknown_key_is_compared_with_few_of_many_that_resemble_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_key_is_compared_with_only_a_few_of_many_similar_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
 
     def counted(key: str, keys: Collection[str], n: int, cutoff: float) -> list[str]:
@@ -126,7 +126,7 @@ def test_an_unknown_key_is_compared_with_few_of_many_that_resemble_it(monkeypatc
     assert max(compared) <= 10
 
 
-def test_the_nearest_are_looked_for_only_so_often() -> None:
+def test_similar_names_are_looked_up_for_a_limited_number_of_keys() -> None:
     nearest, catalog = Nearest(), packaged_catalog()
     found = [nearest.refuse(f"deep-research-{number}", catalog).detail for number in range(MOST_NEAREST + 1)]
     assert ["did you mean deep-research" in each for each in found] == [True] * MOST_NEAREST + [False]

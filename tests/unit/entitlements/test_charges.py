@@ -1,4 +1,4 @@
-"""Charging: what pays for uses is the same however they are cut."""
+"""Charging: what pays for uses does not depend on how they are split into charges."""
 
 import random
 from dataclasses import replace
@@ -10,8 +10,8 @@ from muster_entitlements.domain.quotas import WHOLE_AGENCY
 from tests.unit.entitlements.test_quotas import AT, grant, total
 
 
-def test_nothing_is_paid_for_twice_however_uses_are_cut() -> None:
-    """One charge of many uses ends as many charges of few."""
+def test_nothing_is_paid_for_twice_however_uses_are_split() -> None:
+    """One charge for many uses ends like many charges for a few each."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -30,8 +30,8 @@ def test_nothing_is_paid_for_twice_however_uses_are_cut() -> None:
         assert sum_.used == min(sum(amounts), quota.limit) + sum_.granted + sum_.excess
 
 
-def test_uses_of_a_batch_are_paid_for_as_if_each_came_alone_in_time() -> None:
-    """Grants begin and end, and another quota holds, between them."""
+def test_a_batch_of_uses_is_paid_for_as_if_each_came_alone_in_order_of_time() -> None:
+    """Between the uses, grants begin and end, and the quota changes."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -58,7 +58,7 @@ def test_uses_of_a_batch_are_paid_for_as_if_each_came_alone_in_time() -> None:
     assert [len(charged) for charged in charge_in_time([alike], [])] == [1]
 
 
-def test_a_shared_grant_pays_for_the_earliest_uses_whosever_they_are() -> None:
+def test_a_shared_grant_pays_for_the_earliest_uses_whoever_made_them() -> None:
     quota, people = Quota(limit=1), [total()._replace(subject_ref=f"sub_{number}") for number in range(4)]
     limited = [
         Limited(person, [LimitedUse(AT - timedelta(hours=number), 2, quota)]) for number, person in enumerate(people)

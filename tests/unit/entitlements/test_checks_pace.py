@@ -1,4 +1,4 @@
-"""Many checks in one request: others continue between them, and what people share is not computed for each of them."""
+"""Many checks in one request: other tasks run between them, and what people share is computed only once."""
 
 from datetime import timedelta
 
@@ -35,7 +35,7 @@ def grant(number: int, subject_ref: str | None = None) -> Grant:
     )
 
 
-async def test_others_go_on_while_thousands_of_people_with_grants_are_checked() -> None:
+async def test_other_tasks_run_while_thousands_of_people_with_grants_are_checked() -> None:
     register = Register(POOL, {}, SEATS, [grant(number, person) for number in range(3) for person in PEOPLE])
     pairs = [Pair("NASA", person, "deep-research") for person in PEOPLE]
     async with counted_turns() as turns:
@@ -45,7 +45,7 @@ async def test_others_go_on_while_thousands_of_people_with_grants_are_checked() 
     assert all(question.grants[0].subject_ref == person for person, (question, _) in zip(PEOPLE, checked, strict=True))
 
 
-async def test_others_go_on_while_different_answers_become_a_reply() -> None:
+async def test_other_tasks_run_while_different_answers_become_a_reply() -> None:
     answers = [Answer(Verdict.ALLOWED, Reason.QUOTA, None, 1, used=number // 2) for number in range(10_000)]
     async with counted_turns() as turns:
         reply = await ChecksReply.of(answers)
@@ -53,7 +53,7 @@ async def test_others_go_on_while_different_answers_become_a_reply() -> None:
     assert [each.used for each in reply.answers] == [number // 2 for number in range(10_000)]
 
 
-def test_the_grants_of_all_people_are_not_looked_at_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_of_one_person_does_not_read_the_grants_of_all_people(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Grant, "__hash__", None)
     register = Register(POOL, {}, SEATS, [grant(number) for number in range(MOST_STANDING)])
     begun = {PEOPLE[0]: START}

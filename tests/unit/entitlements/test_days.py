@@ -1,4 +1,4 @@
-"""An agency's days become instants: once, in order, and without a hole, whatever its clocks do."""
+"""An agency's days become instants: once, in order, and without a gap, whatever its clocks do."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
@@ -24,7 +24,7 @@ def local(instant: datetime, zone: ZoneInfo) -> datetime:
     ("zone", "wanted", "instant"),
     [
         ("America/New_York", "2025-10-06T00:00", "2025-10-06T04:00+00:00"),
-        ("America/New_York", "2026-03-08T02:30", "2026-03-08T07:00+00:00"),  # left out
+        ("America/New_York", "2026-03-08T02:30", "2026-03-08T07:00+00:00"),  # skipped
         ("America/New_York", "2025-11-02T01:30", "2025-11-02T06:30+00:00"),  # twice
         ("America/Havana", "2026-03-08T00:00", "2026-03-08T05:00+00:00"),  # a day that starts at 1:00
         ("America/Havana", "2025-11-02T00:00", "2025-11-02T05:00+00:00"),  # a midnight that occurs twice
@@ -50,7 +50,7 @@ def test_it_is_the_last_instant_of_that_local_time_or_the_first_after_it(zone: Z
 
 @few
 @given(zones, days)
-def test_days_follow_one_another_and_hold_their_instants(zone: ZoneInfo, day: date) -> None:
+def test_days_are_in_order_and_contain_their_instants(zone: ZoneInfo, day: date) -> None:
     ends = [end_of_day(day + timedelta(days=n), zone) for n in range(3)]
     assert ends == sorted(ends)
     assert local(ends[0], zone).date() > day
@@ -61,7 +61,7 @@ def test_days_follow_one_another_and_hold_their_instants(zone: ZoneInfo, day: da
 @given(zones, seconds.map(lambda t: t.replace(tzinfo=UTC)))
 def test_an_instant_is_moved_to_the_end_of_its_day_and_no_further(zone: ZoneInfo, instant: datetime) -> None:
     moved = to_end_of_day(instant, zone)
-    assert instant <= moved <= instant + timedelta(hours=49)  # a day may be left out, and the next one have 25 hours
+    assert instant <= moved <= instant + timedelta(hours=49)  # a day may be skipped, and the next one have 25 hours
     assert to_end_of_day(moved, zone) == moved
 
 
@@ -69,7 +69,7 @@ def test_an_instant_is_moved_to_the_end_of_its_day_and_no_further(zone: ZoneInfo
 @given(zones, days)
 @example(ZoneInfo("Atlantic/Azores"), date(2025, 10, 25))  # the next midnight occurs twice
 @example(ZoneInfo("America/Havana"), date(2026, 3, 7))  # and this one never
-def test_an_end_is_that_of_its_day(zone: ZoneInfo, day: date) -> None:
+def test_each_end_is_the_end_of_its_own_day(zone: ZoneInfo, day: date) -> None:
     end = end_of_day(day, zone)
     found = day_until(end, zone)
     assert end_of_day(found, zone) == end

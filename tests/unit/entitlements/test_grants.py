@@ -62,7 +62,7 @@ def test_the_persons_grant_decides_before_the_agencys_and_both_before_the_window
 
 
 @given(st.lists(grants, max_size=4), st.lists(st.sampled_from("abc"), max_size=6), days)
-def test_many_checks_with_grants_are_answered_as_each_would_be(
+def test_many_checks_with_grants_get_the_answers_that_each_would_get_alone(
     found: list[Grant], subjects: list[str], now: datetime
 ) -> None:
     seats = {"a": SeatState.ACTIVE, "b": SeatState.ACTIVE}
@@ -78,7 +78,7 @@ def test_many_checks_with_grants_are_answered_as_each_would_be(
 
 
 @given(grants, grants, st.lists(days, max_size=50))
-def test_grants_overlap_where_both_could_hold(one: Grant, other: Grant, instants: list[datetime]) -> None:
+def test_grants_overlap_if_both_could_apply_at_once(one: Grant, other: Grant, instants: list[datetime]) -> None:
     assert one.overlaps(other) == other.overlaps(one)
     if not one.overlaps(other):
         assert all(holding([one], at) is None or holding([other], at) is None for at in instants)

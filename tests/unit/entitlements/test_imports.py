@@ -1,4 +1,4 @@
-"""A file's rows are read in slices of time: others continue between them."""
+"""A file's rows are read in slices of time: other tasks run between them."""
 
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.seat_file import Columns
@@ -11,7 +11,7 @@ ROWS = 50_000
 LEAST_TURNS = 10
 
 
-async def test_others_go_on_while_a_files_rows_are_read() -> None:
+async def test_other_tasks_run_while_a_files_rows_are_read() -> None:
     rows = [(line, [f"person.{line}@nasa.gov", "A Person"]) for line in range(ROWS)]
     columns = Columns(count=2, key=0, to=None, name=1)
     async with counted_turns() as turns:

@@ -1,4 +1,4 @@
-"""Which quotas a version lowers at once, in which period, and what a refusal says of those who are above."""
+"""Which quotas a version lowers at once, in which period, and what a refusal says about people above the new limit."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,11 +41,11 @@ async def test_a_lower_quota_is_found_with_its_period() -> None:
 
 
 @pytest.mark.parametrize("limit", [20, 21], ids=["the same", "a higher one"])
-async def test_a_quota_that_is_no_lower_is_not(limit: int) -> None:
+async def test_a_quota_that_is_not_lower_is_not_found(limit: int) -> None:
     assert await lowered(metered(), metered(quota=Quota(limit=limit))) == []
 
 
-async def test_a_quota_that_limits_nobody_now_is_not() -> None:
+async def test_a_quota_that_limits_nobody_now_is_not_found() -> None:
     assert await lowered(metered(), metered(quota=Quota(limit=1)), START + 10 * DAY) == []  # within the trial
     for quota in (Quota(limit=1, hard=False), Quota(limit=1, report_only=True)):
         assert await lowered(metered(), metered(quota=quota)) == []
@@ -61,7 +61,7 @@ async def test_a_quota_that_limits_nobody_now_is_not() -> None:
     ],
     ids=["unlimited", "soft", "report-only", "the agency's"],
 )
-async def test_a_quota_is_lower_than_none_that_limits_the_same(before: Feature) -> None:
+async def test_a_quota_counts_as_lowered_where_none_limited_the_same_use(before: Feature) -> None:
     assert [each.limit for each in await lowered(before, metered(quota=Quota(limit=10)))] == [10]
 
 
@@ -86,7 +86,7 @@ async def test_the_quota_of_some_seats_is_found(modes: dict[str, Any]) -> None:
     assert [each.limit for each in await lowered(seats, seats.model_copy(update={"quota": Quota(limit=10)}))] == [10]
 
 
-async def test_a_longer_trial_of_seats_goes_on_for_those_that_began_later() -> None:
+async def test_a_longer_seat_trial_continues_for_seats_that_began_later() -> None:
     seats = metered(anchor=Anchor.SEAT, trial_days=30)
     longer = seats.model_copy(update={"quota": Quota(limit=10), "trial_days": 60, "grace_days": 5})
     assert [each.begun_until for each in await lowered(seats, longer)] == [NOW - 65 * DAY]
@@ -94,7 +94,7 @@ async def test_a_longer_trial_of_seats_goes_on_for_those_that_began_later() -> N
     lower = within.model_copy(update={"quota": Quota(limit=10), "trial_days": 60})
     assert [each.begun_until for each in await lowered(within, lower)] == [
         None
-    ]  # it limits those whose trial continues
+    ]  # it limits seats whose trial continues
 
 
 def test_a_refusal_names_the_first_agencies_and_counts_the_others() -> None:

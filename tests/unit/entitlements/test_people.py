@@ -1,4 +1,4 @@
-"""Addresses have one form, names too, and references say nothing of either."""
+"""Addresses and names are normalized, and references reveal neither."""
 
 import re
 import unicodedata
@@ -21,7 +21,7 @@ DIRECTORY = Directory("a key")
         unicodedata.normalize("NFD", "José.Example@nasa.gov"),
     ],
 )
-def test_one_person_writes_an_address_in_many_ways(written: str) -> None:
+def test_one_address_can_be_written_in_many_ways(written: str) -> None:
     assert normalize_email(written) == unicodedata.normalize("NFC", "josé.example@nasa.gov")
 
 
@@ -55,14 +55,14 @@ def test_domains_of_the_government(domain: str) -> None:
         f"a@{'b.' * 130}gov",
     ],
 )
-def test_what_is_no_address_is_refused_with_its_value(written: str) -> None:
+def test_a_value_that_is_not_an_address_is_refused_and_named(written: str) -> None:
     with pytest.raises(InvalidInput, match=r"^email: ") as refusal:
         normalize_email(written)
     assert repr(written[:200]) in refusal.value.detail
 
 
 @given(st.from_regex(r"[\w.+-]{1,20}", fullmatch=True))
-def test_an_address_in_its_one_form_stays_as_it_is(local_part: str) -> None:
+def test_a_normalized_address_stays_as_it_is(local_part: str) -> None:
     try:
         address = normalize_email(f"{local_part}@nasa.gov")
     except InvalidInput:
@@ -72,18 +72,18 @@ def test_an_address_in_its_one_form_stays_as_it_is(local_part: str) -> None:
 
 
 @given(st.from_regex(r"[A-Za-z0-9+-]{1,20}", fullmatch=True))
-def test_capitals_make_no_difference(local_part: str) -> None:
+def test_case_makes_no_difference(local_part: str) -> None:
     assert normalize_email(f"{local_part}@nasa.gov") == normalize_email(f"{local_part.swapcase()}@NASA.gov")
 
 
-def test_a_name_is_brought_to_one_line() -> None:
+def test_a_name_becomes_one_line() -> None:
     assert normalize_name(" Ada\r\n  King ") == "Ada King"
     assert normalize_name("") is None
     assert normalize_name(None) is None
 
 
 @pytest.mark.parametrize("name", ["Ada\x00", "\x1b[31mAda", "a" * 201])
-def test_a_name_with_control_characters_or_without_end_is_refused(name: str) -> None:
+def test_a_name_with_control_characters_or_of_excessive_length_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match=r"^name: "):
         normalize_name(name)
 

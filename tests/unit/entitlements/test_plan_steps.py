@@ -1,4 +1,4 @@
-"""A plan of many features: each takes its turn once, and other work continues meanwhile."""
+"""A plan of many features: each is processed once, and other work continues meanwhile."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,7 +17,7 @@ from tests.unit.entitlements.test_rollouts import catalog, feature, opened
 from tests.unit.entitlements.test_windows_and_checks import POOL, START
 
 
-async def test_many_graces_that_end_one_after_the_other_cost_each_feature_one_turn_and_let_others_go_on(
+async def test_many_graces_that_end_in_turn_cost_each_feature_one_turn_and_let_other_tasks_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = [f"f{number}" for number in range(200)]

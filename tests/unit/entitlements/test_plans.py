@@ -1,4 +1,4 @@
-"""What a plan shows of a version of the catalog: who would gain access, and who would lose it, until the term ends."""
+"""What a plan shows about a catalog version: who would gain access, and who would lose it, until the term ends."""
 
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import replace
@@ -26,7 +26,7 @@ from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
 DAY = timedelta(days=1)
 
-# How wide the access to a feature is, and how many uses its quota has.
+# How wide the access to a feature is, and how many uses its quota allows.
 Level = tuple[int, int]
 NONE: Level = (0, 0)
 
@@ -40,7 +40,7 @@ def numbered(*versions: Catalog) -> dict[int, Catalog]:
 
 
 @given(catalogs, catalogs, instants)
-async def test_an_effect_is_what_the_access_at_each_instant_shows(
+async def test_effects_match_the_access_at_each_instant(
     first: list[Feature], second: list[Feature], now: datetime
 ) -> None:
     """The model looks at every day of the term."""
@@ -57,7 +57,7 @@ async def test_an_effect_is_what_the_access_at_each_instant_shows(
 
 
 def daily(version: Catalog, windows: Mapping[str, Window], now: datetime) -> Iterator[dict[str, Level]]:
-    """The levels of each day from now on, where the deadlines are handled as they become due."""
+    """Each day's levels from now on, if deadlines are handled when they become due."""
     present, due = dict(windows), now if now < END else None
     changes = adopt(POOL, version, present, {}, now)
     for at in (max(now, START - 20 * DAY) + day * DAY for day in range(400)):
@@ -95,7 +95,7 @@ async def test_what_opens_after_each_grace_is_shown() -> None:
     }
 
 
-async def test_what_the_present_version_opens_after_a_grace_is_no_gain_and_is_lost_without_it() -> None:
+async def test_a_window_that_the_present_version_opens_after_a_grace_is_no_gain_and_can_be_lost() -> None:
     opens: Any = {"anchor": "program", "anchor_at": (START + 60 * DAY).isoformat()}
     first, present = catalog(1, feature("a", 10, grace_days=20)), catalog(2, feature("a", **opens))
     now = START + 12 * DAY
@@ -116,7 +116,7 @@ async def test_a_feature_that_no_version_changes_is_not_shown() -> None:
     assert await found(effects(POOL, again, version, windows, {}, now, numbered(first, version, again))) == set()
 
 
-async def test_a_version_for_the_next_term_is_compared_with_what_the_present_one_makes_of_that_term() -> None:
+async def test_a_version_for_the_next_term_is_compared_with_that_term_under_the_present_version() -> None:
     first = catalog(1, feature("a"), feature("b", 60, 25))
     version = catalog(2, feature("a", 30, 5), feature("b", 60, 50))
     windows = opened(first)
@@ -126,7 +126,7 @@ async def test_a_version_for_the_next_term_is_compared_with_what_the_present_one
         ("b", True, False),
     }
 
-    # What the current version made a trial ends with the term, and is one from then on.
+    # What the current version turned into a trial ends with the term, and the trial begins then.
     now = START + 100 * DAY
     windows = after(windows, list(adopt(POOL, version, windows, {}, now)))
     again = replace(version, number=3)
@@ -136,8 +136,8 @@ async def test_a_version_for_the_next_term_is_compared_with_what_the_present_one
     assert await found(shown) == {("a", True, False)}
 
 
-async def test_a_version_takes_the_place_of_one_that_waits_for_the_next_term() -> None:
-    """The agency is renewed, and of what that one lacks nothing is open in the next term, nor lost with it."""
+async def test_a_version_replaces_one_that_waits_for_the_next_term() -> None:
+    """The agency is renewed; what the waiting version lacks is not open in the next term, so it cannot be lost."""
     renewed, now = replace(POOL, ends_at=END + 365 * DAY), START + 300 * DAY
     first, waiting = catalog(1, feature("a"), feature("b")), catalog(2, feature("b"), feature("c", 30))
     windows = opened(first)
@@ -183,7 +183,7 @@ async def test_a_longer_trial_of_each_seat_and_what_follows_it_are_shown() -> No
     first, now = of_seats(1, 30, 25), START + 40 * DAY
     for version, expected in (
         (of_seats(2, 60, 25), {("a", True, False)}),
-        (of_seats(2, 10, 25), set()),  # none gets shorter
+        (of_seats(2, 10, 25), set()),  # no trial gets shorter
         (of_seats(2, 30, 20), {("a", False, True)}),
         (of_seats(2, 60, 20), {("a", True, True)}),
         (catalog(2, feature("a", None)), {("a", True, False)}),
@@ -192,7 +192,7 @@ async def test_a_longer_trial_of_each_seat_and_what_follows_it_are_shown() -> No
         assert await found(shown) == expected
 
 
-async def test_what_only_the_agencys_own_version_has_is_shown() -> None:
+async def test_a_feature_that_only_the_agencys_own_version_has_is_shown() -> None:
     own, newest = catalog(1, feature("a"), feature("x", 10, 25)), [feature("a")]
     version = catalog(3, *newest, feature("b"))
     shown = await effects(POOL, version, own, opened(own), {}, START + 40 * DAY, numbered(own, version))
@@ -205,8 +205,8 @@ async def test_what_only_the_agencys_own_version_has_is_shown() -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_renewed_yet(late: bool) -> None:
-    """Its term would begin by a renewal, which a plan assumes: even after the current term, if that comes late."""
+async def test_what_a_waiting_version_brings_is_lost_even_if_the_agency_is_not_renewed_yet(late: bool) -> None:
+    """A plan assumes the renewal that would begin its term, even a late one, after the current term."""
     first, waiting = catalog(1, feature("a"), feature("b")), catalog(2, feature("b"), feature("c", 30))
     now = END + 5 * DAY if late else START + 300 * DAY
     for features, expected in (
@@ -229,10 +229,10 @@ async def test_what_a_waiting_version_brings_is_lost_also_if_the_agency_is_not_r
         {"monthly_quota_after": None, "quota": Quota(limit=5, report_only=True, thresholds=(100,))},
     ],
 )
-async def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_where_none_waits(
+async def test_features_that_a_waiting_version_leaves_alone_have_the_effects_that_they_have_without_it(
     day: int, kept: dict[str, Any]
 ) -> None:
-    """So a plan shows for no agency alone that it loses what others lose as well, or gains it."""
+    """So a plan never shows, for one agency alone, a loss or gain that others have as well."""
     k = feature("k", None, 5)
     first, waiting = catalog(1, feature("a"), k), catalog(2, feature("a", 30), k.model_copy(update=kept))
     version, now = catalog(3, feature("a", 30), feature("n")), START + day * DAY
@@ -247,8 +247,8 @@ async def test_what_a_waiting_version_leaves_as_it_is_has_the_same_effects_as_wh
     assert of_all == [{("n", True, False)} if now < END else set()] * 2
 
 
-async def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
-    """The current version made a trial of what was open for the term: it begins when that ends."""
+async def test_a_trial_that_begins_with_the_renewed_term_is_shown() -> None:
+    """The current version turned a window that was open for the term into a trial, which begins when the term ends."""
     first, present = catalog(1, feature("a"), feature("b")), catalog(2, feature("a", 30), feature("b"))
     now, renewed = START + 100 * DAY, replace(POOL, ends_at=END + 365 * DAY)
     windows = after(opened(first), list(adopt(POOL, present, opened(first), {}, now)))
@@ -264,7 +264,7 @@ async def test_a_trial_that_follows_with_the_renewed_term_is_shown() -> None:
         assert await found(effects(renewed, version, present, windows, {}, now + DAY, versions)) == expected
 
 
-async def test_what_ends_before_a_version_comes_with_a_further_term_is_not_lost_by_it() -> None:
+async def test_what_ends_before_a_version_arrives_with_a_later_term_is_not_lost_by_it() -> None:
     """The trial that follows the current term is over by then."""
     first, present, version = (
         catalog(1, feature("a")),

@@ -1,4 +1,4 @@
-"""A plan shows what publishing brings: it is compared with what the versions make of an agency, day by day."""
+"""A plan shows the effects of publishing: it is compared, day by day, with an agency's access under the versions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 DAY = timedelta(days=1)
 TERM = END - START
 
-# Everything begins and ends on one of these days, so that the access is compared on them only. A term is 73 of them.
+# Everything begins and ends a multiple of this apart, so access is compared only on those days. A term has 73 steps.
 STEP = 5 * DAY
 
 NOW, NEXT_TERM, RENEWAL = "now", "next-term", "renewal"
@@ -44,7 +44,7 @@ histories = st.lists(st.tuples(days, st.sampled_from([NOW, NEXT_TERM, RENEWAL]),
 
 @dataclass(frozen=True, slots=True)
 class Agency:
-    """As the handlers keep it: its pool, its windows, its versions, and what is due."""
+    """An agency as the handlers store it: its pool, its windows, its versions, and what is due."""
 
     pool: Pool
     windows: Mapping[str, Window]
@@ -63,7 +63,7 @@ class Agency:
         return numbered(*(version for version, _ in self.published.values()))
 
     def until(self, now: datetime) -> "Agency":
-        """Once all that is due by now is handled, at its time."""
+        """The agency after everything due by now was handled when it became due."""
         agency = self
         while due := [at for at in (agency.term_due, agency.grace_due) if at is not None and at <= now]:
             at = min(due)
@@ -155,7 +155,7 @@ def lived(first: list[Feature], history: list[tuple[datetime, str, list[Feature]
 def levels(
     agency: Agency, since: datetime, until: datetime, renewed_at: datetime | None, versions: Mapping[int, Catalog]
 ) -> Iterator[dict[str, list[Level]]]:
-    """Of each day: of a seat whose own trial begins then, and of one whose trial is over."""
+    """Each day's levels: of a seat whose own trial begins then, and of one whose trial is over."""
     if renewed_at is not None and renewed_at <= since:
         agency, renewed_at = agency.until(renewed_at).renew(renewed_at), None
     at = since
@@ -201,10 +201,10 @@ def differences(
 
 @settings(max_examples=300)
 @given(versions, histories, versions, st.integers(0, 30))
-async def test_a_plan_of_a_version_that_comes_at_once_shows_what_it_brings(
+async def test_a_plan_of_a_version_that_takes_effect_at_once_shows_its_effects(
     first: list[Feature], history: list[tuple[datetime, str, list[Feature]]], planned: list[Feature], steps: int
 ) -> None:
-    """If a version waits for a term to which the agency is not renewed yet, it is renewed in time."""
+    """If a version waits for a term for which the agency is not renewed yet, the test renews the agency in time."""
     now = max([START, *(at for at, _, _ in history)]) + steps * STEP
     agency, version = lived(first, history).until(now), catalog(9, *planned)
     assume(now < agency.pool.ends_at)
@@ -224,7 +224,7 @@ async def test_a_plan_of_a_version_that_comes_at_once_shows_what_it_brings(
 
 @settings(max_examples=300)
 @given(versions, histories, versions, st.integers(0, 30))
-async def test_a_plan_of_a_version_for_the_next_term_shows_what_it_brings(
+async def test_a_plan_of_a_version_for_the_next_term_shows_its_effects(
     first: list[Feature], history: list[tuple[datetime, str, list[Feature]]], planned: list[Feature], steps: int
 ) -> None:
     now = max([START, *(at for at, _, _ in history)]) + steps * STEP

@@ -65,7 +65,7 @@ def grant(number: int, amount: int, priority: int = 0, ends_at: datetime | None 
     ("at", "zone", "starts_at", "ends_at"),
     [
         ("2025-08-20T00:00Z", "UTC", "2025-08-06T00:00Z", "2025-09-01T00:00Z"),  # the window's start cuts it
-        ("2025-10-04T23:59Z", "UTC", "2025-10-01T00:00Z", "2025-10-05T00:00Z"),  # unlimited use is of its own
+        ("2025-10-04T23:59Z", "UTC", "2025-10-01T00:00Z", "2025-10-05T00:00Z"),  # unlimited use has its own period
         ("2025-10-05T00:00Z", "UTC", "2025-10-05T00:00Z", "2025-11-01T00:00Z"),
         ("2025-11-01T03:59Z", "America/New_York", "2025-10-05T00:00Z", "2025-11-01T04:00Z"),
         ("2025-12-01T05:00Z", "America/New_York", "2025-12-01T05:00Z", "2026-01-01T05:00Z"),
@@ -88,7 +88,7 @@ def test_a_period_is_a_month_of_the_agencys_calendar_cut_by_the_window(
         ("Pacific/Apia", "2011-12-01T10:00Z"),  # in this month, a whole day does not exist
     ],
 )
-def test_a_month_begins_when_it_does_in_the_agencys_time_zone(zone: str, first: str) -> None:
+def test_a_month_begins_at_its_start_in_the_agencys_time_zone(zone: str, first: str) -> None:
     starts_at, second = datetime.fromisoformat(first), timedelta(microseconds=1)
     found = Period.of(starts_at, None, None, ZoneInfo(zone))
     before = Period.of(starts_at - second, None, None, ZoneInfo(zone))
@@ -98,7 +98,7 @@ def test_a_month_begins_when_it_does_in_the_agencys_time_zone(zone: str, first: 
     assert timedelta(days=28) < found.ends_at - found.starts_at < timedelta(days=32)
 
 
-def test_a_rolling_period_goes_from_the_anchors_day_to_the_next_or_the_months_last_one() -> None:
+def test_a_rolling_period_runs_between_anchor_days_or_the_last_day_of_a_short_month() -> None:
     quota = Quota(limit=1, period=QuotaPeriod.ANCHOR)
     start = datetime(2025, 10, 31, tzinfo=UTC)
     window = replace(WINDOW, starts_at=start, ends_at=start)
@@ -118,7 +118,7 @@ def test_a_rolling_period_goes_from_the_anchors_day_to_the_next_or_the_months_la
         ("America/Havana", ["2025-11-02T00:30-04:00", "2025-12-02T00:30-05:00"]),  # the first of two such times
     ],
 )
-def test_a_rolling_period_goes_by_the_agencys_clocks(zone: str, starts: list[str]) -> None:
+def test_a_rolling_period_follows_the_agencys_clocks(zone: str, starts: list[str]) -> None:
     quota = Quota(limit=1, period=QuotaPeriod.ANCHOR)
     instants = [datetime.fromisoformat(start).astimezone(UTC) for start in starts]
     window = replace(WINDOW, starts_at=instants[0], ends_at=instants[0])
@@ -132,7 +132,7 @@ def test_a_rolling_period_goes_by_the_agencys_clocks(zone: str, starts: list[str
 
 
 @pytest.mark.parametrize("period", list(QuotaPeriod))
-def test_an_extension_continues_the_period_and_another_start_begins_a_new_one(period: QuotaPeriod) -> None:
+def test_an_extension_continues_the_period_and_a_new_start_begins_a_new_one(period: QuotaPeriod) -> None:
     quota, at = Quota(limit=1, period=period), datetime(2025, 10, 2, tzinfo=UTC)
     window = replace(WINDOW, mode=AccessMode.QUOTA)
     before = Period.of(at, quota, window, ZONE)
@@ -151,7 +151,7 @@ def feature_grant(subject_ref: str | None, quota: int | None, **more: object) ->
     return Grant("grt_1", "NASA", FEATURE.key, subject_ref, mode, quota, **known)  # type: ignore[arg-type]
 
 
-def test_a_grant_decides_before_the_window_which_says_when_a_quota_holds() -> None:
+def test_a_grant_decides_before_the_window_which_determines_when_a_quota_applies() -> None:
     meter = Meter(ZONE, {FEATURE.key: WINDOW}, {})
 
     def quota(at: datetime, subject_ref: str = "sub_1", meter: Meter = meter) -> tuple[int | None, bool]:
@@ -197,7 +197,7 @@ def test_the_quota_pays_first_then_grants_by_priority_and_expiry() -> None:
     assert available(Quota(limit=10), total(used=8), [*grants, over], AT) == 22
 
 
-def test_what_lay_above_an_earlier_limit_counts_against_a_higher_one() -> None:
+def test_use_above_an_earlier_limit_counts_against_a_higher_one() -> None:
     reported, raised = Charge(Quota(limit=10), total(), 15, AT).paid_by([]), Quota(limit=20)
     at_once = Charge(raised, total(), 15, AT).paid_by([])
     assert (reported.excess, at_once.excess) == (5, 0)
@@ -208,7 +208,7 @@ def test_what_lay_above_an_earlier_limit_counts_against_a_higher_one() -> None:
     assert available(raised, paid.total, [], AT) == 10
 
 
-def test_thresholds_and_excess_are_told_once() -> None:
+def test_thresholds_and_excess_are_reported_once() -> None:
     quota, sum_ = Quota(limit=10), total()
     told: list[object] = []
     for _ in range(14):
@@ -236,7 +236,7 @@ def _record(headers: Sequence[tuple[str, bytes]], value: bytes | None) -> Stored
     return StoredRecord("usage", 0, 0, None, headers, value)
 
 
-def test_a_record_that_is_too_large_is_no_use() -> None:
+def test_a_record_that_is_too_large_is_refused() -> None:
     with pytest.raises(InvalidInput, match="record: '65540 bytes' is invalid: must have at most 65536 bytes"):
         read_record(_record([("large", b"x" * 60_000)], b"x" * 5_535))
 

@@ -1,4 +1,4 @@
-"""Seats are counted from their events up to any position, and what stands against a correction is named."""
+"""Seats are counted from their events up to any position, and whatever prevents a correction is named."""
 
 from dataclasses import replace
 
@@ -26,33 +26,33 @@ def test_each_position_has_its_count(sequence: int, held: int | None) -> None:
     assert changes(*GIVEN_OUT).held(1, sequence) == held
 
 
-def test_what_is_repeated_counts_once() -> None:
+def test_a_repeated_event_counts_once() -> None:
     assert changes(*GIVEN_OUT[:2], *GIVEN_OUT).held(1, 4) == 1
 
 
 @pytest.mark.parametrize("entries", [GIVEN_OUT[1:], (*GIVEN_OUT[:1], *GIVEN_OUT[2:])])
-def test_behind_a_hole_nothing_is_known(entries: tuple[Entry, ...]) -> None:
+def test_after_a_gap_no_count_is_known(entries: tuple[Entry, ...]) -> None:
     assert changes(*entries).held(1, 4) is None
 
 
-def test_what_a_restored_producer_had_said_is_void() -> None:
+def test_events_that_a_restored_producer_lost_do_not_count() -> None:
     restored = changes(*GIVEN_OUT, (2, 2, 0))
     assert restored.held(2, 2) == 1
     assert restored.held(2, 3) is None
-    # The topic goes further than its producer: that one was restored, and its epoch not raised.
+    # The topic is ahead of its producer, which was restored without a raised epoch.
     assert restored.held(1, 2) is None
-    # It was restored, and has said nothing since.
+    # It was restored, and has published nothing since.
     assert changes(*GIVEN_OUT).held(2, 2) == 2
-    # All that it had said is lost.
+    # All of its earlier events are lost.
     assert changes(*GIVEN_OUT, (2, 1, 1)).held(2, 1) == 1
 
 
-def test_a_later_epoch_closes_a_hole_that_it_comes_before() -> None:
+def test_a_later_epoch_closes_a_gap_at_or_after_its_first_position() -> None:
     assert changes(*GIVEN_OUT[:2], GIVEN_OUT[3], (2, 3, 1)).held(2, 3) == 3
     assert changes(*GIVEN_OUT[:2], (2, 4, 1)).held(2, 4) is None
 
 
-def test_a_count_that_topic_and_seats_bear_out_is_right() -> None:
+def test_a_count_that_the_topic_and_the_seats_confirm_is_right() -> None:
     assert ACCOUNT.difference(3) is None
     assert replace(ACCOUNT, in_use=1, revoking=2).difference(3) is None
 

@@ -1,4 +1,4 @@
-"""Records of the snapshot topic have room for all that is not granted."""
+"""Records of the snapshot topic have room for everything except grants."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""What a version of the catalog makes of windows: none that has begun is lost, and doing it twice changes nothing."""
+"""How a catalog version changes windows: none that has begun is lost, and a second adoption changes nothing."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -67,7 +67,7 @@ def test_no_window_that_has_begun_gets_shorter_or_narrower(
                 assert kept.ends_at >= window.ends_at
                 assert WIDTH.index(kept.mode) >= WIDTH.index(window.mode)
             elif window.trial and window.ends_at <= now and changed[key].window_id == window.window_id:
-                # A grace continues, and one that is over, or never was, does not come back.
+                # A current grace continues; one that is over, or never existed, does not come back.
                 going_on = now < window.closes_at()
                 assert changed[key].closes_at() >= window.closes_at()
                 assert going_on or changed[key].closes_at() == window.closes_at()
@@ -104,7 +104,7 @@ def in_grace(window: Window, now: datetime) -> bool:
         (feature("a", 60, 25), feature("a", 30, 25), -5, 30, "quota", 25, "opens"),  # it had not begun
     ],
 )
-def test_what_becomes_of_a_window(
+def test_a_version_extends_alters_or_opens_a_window(
     first: Feature, second: Feature, day: int, ends: int, mode_after: str, quota: int | None, told: str
 ) -> None:
     changes = list(adopt(POOL, catalog(2, second), opened(catalog(1, first)), {}, START + day * DAY))
@@ -142,7 +142,7 @@ def test_access_within_a_quota_is_kept_with_the_quota(second: dict[str, Any], tr
 
 
 @pytest.mark.parametrize(("mode", "quota"), [("quota", {"quota": {"limit": 3}}), ("none", {})])
-def test_a_grace_goes_on_to_its_end_where_a_trial_becomes_open_for_the_term(mode: str, quota: dict[str, Any]) -> None:
+def test_a_grace_runs_to_its_end_if_a_trial_becomes_open_for_the_term(mode: str, quota: dict[str, Any]) -> None:
     second = Feature.model_validate({"key": "a", "name": "a", "mode": mode, "mode_after": "none", **quota})
     windows = opened(catalog(1, feature(trial_days=10, grace_days=20)))
     grace_ends = START + 30 * DAY
@@ -160,7 +160,7 @@ def test_a_grace_goes_on_to_its_end_where_a_trial_becomes_open_for_the_term(mode
 
 @pytest.mark.parametrize("mode", ["unlimited", "none"])
 @pytest.mark.parametrize(("day", "adopted_on"), [(20, (12, 20)), (60, (12, 30))])
-def test_a_grace_goes_on_to_its_end_where_the_program_opens_the_feature_later(
+def test_a_grace_runs_to_its_end_if_the_program_opens_the_feature_later(
     mode: str, day: int, adopted_on: tuple[int, int]
 ) -> None:
     later = feature(mode=mode, anchor="program", anchor_at=(START + day * DAY).isoformat())
@@ -181,7 +181,7 @@ def adopted(version: Feature, window: Window, now: datetime) -> Window:
     return after({"a": window}, list(adopt(POOL, catalog(2, version), {"a": window}, {}, now)))["a"]
 
 
-def test_the_trial_of_a_seat_is_never_shorter_with_its_grace() -> None:
+def test_a_seats_trial_and_its_grace_together_never_get_shorter() -> None:
     seats: dict[str, Any] = {"anchor": "seat", "trial_days": 30, "grace_days": 10}
     windows = opened(catalog(1, feature("a", **seats)))
     for days, grace, whole in ((30, None, 40), (20, 5, 40), (50, None, 60), (30, 20, 50)):
@@ -191,7 +191,7 @@ def test_the_trial_of_a_seat_is_never_shorter_with_its_grace() -> None:
 
 
 @pytest.mark.parametrize("trial_days", [60, 90])
-def test_what_was_decided_of_a_trial_that_has_not_begun_stays(trial_days: int) -> None:
+def test_decisions_about_a_trial_that_has_not_begun_stay(trial_days: int) -> None:
     now, begins = START + 5 * DAY, START + 10 * DAY
     window = opened(catalog(1, feature("a", 60, 25)))["a"]
     version = catalog(2, feature("a", trial_days, 25), feature("b"))
@@ -212,8 +212,8 @@ def test_what_was_decided_of_a_trial_that_has_not_begun_stays(trial_days: int) -
 
 
 @pytest.mark.parametrize("day", [15, 25])
-def test_a_trial_that_was_ended_early_is_open_until_the_term_ends_once_it_is_no_trial(day: int) -> None:
-    """Whether it is over by then or not."""
+def test_a_trial_that_was_ended_early_is_open_until_the_term_ends_once_it_is_not_a_trial(day: int) -> None:
+    """This holds whether or not it is over by then."""
     window = opened(catalog(1, feature("a", 60)))["a"]
     ended = end_early(window, POOL, START + 10 * DAY, End(at=START + 20 * DAY))
     found = adopted(feature("a"), ended, START + day * DAY)
@@ -221,7 +221,7 @@ def test_a_trial_that_was_ended_early_is_open_until_the_term_ends_once_it_is_no_
     assert adopted(feature("a", 90), ended, START + day * DAY).ends_at == ended.ends_at
 
 
-def test_a_feature_that_comes_during_the_term_opens_then_and_its_trial_is_one() -> None:
+def test_a_feature_added_during_the_term_opens_then_with_what_is_left_of_its_trial() -> None:
     now = START + 100 * DAY
     [change] = adopt(POOL, catalog(2, feature("new", 60, 5)), {}, {"new": 20 * DAY}, now)
     assert (change.before, change.after.starts_at, change.after.ends_at) == (None, now, now + 40 * DAY)
@@ -238,7 +238,7 @@ def test_with_the_next_term_a_whole_term_becomes_a_trial() -> None:
     assert datetime(2025, 8, 6, tzinfo=UTC) == START
 
 
-def test_a_start_that_was_decided_of_a_programs_window_stays() -> None:
+def test_a_decided_start_of_a_programs_window_stays() -> None:
     program = feature("a", 60, 25, anchor="program", anchor_at="2025-08-10T00:00:00Z")
     window = opened(catalog(1, program))["a"]
     later = program.model_copy(update={"anchor_at": START + 20 * DAY})

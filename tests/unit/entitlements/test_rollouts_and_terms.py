@@ -1,4 +1,4 @@
-"""What a version of the catalog opens within a term: from when, and to which end."""
+"""What a catalog version opens within a term: when it starts, and when it ends."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -41,10 +41,10 @@ OF_SEATS = feature("a", 10, anchor="seat")
         (OF_SEATS, feature("a"), END + 365 * DAY),
     ],
 )
-def test_what_opens_ends_with_the_present_term_unless_the_next_one_has_it(
+def test_a_window_ends_with_the_present_term_unless_the_next_term_has_it_too(
     present: Feature, comes: Feature, ends_at: datetime
 ) -> None:
-    """Though the pool is renewed already."""
+    """This holds even though the pool is already renewed."""
     renewed, now = replace(POOL, ends_at=END + 365 * DAY), START + 30 * DAY
     windows, waits = opened(catalog(1, feature("a", 10, grace_days=20))), NextTerm(END, catalog(3, comes))
     for before in (windows, {}) if present is not OF_SEATS else ({},):
@@ -65,7 +65,7 @@ def test_use_counts_in_one_period_whether_the_window_after_a_grace_has_opened_or
 
 
 @pytest.mark.parametrize(("day", "days"), [(5, 60), (20, 60), (20, 90)])
-def test_a_programs_trial_that_was_moved_to_an_earlier_start_has_its_length(day: int, days: int) -> None:
+def test_a_programs_trial_that_was_moved_to_an_earlier_start_keeps_its_length(day: int, days: int) -> None:
     of_program = feature("a", 60, anchor="program", anchor_at=(START + 30 * DAY).isoformat())
     window = opened(catalog(1, of_program))["a"]
     moved = correct_start(window, POOL, START + DAY, Start(at=START + 10 * DAY))
@@ -73,16 +73,16 @@ def test_a_programs_trial_that_was_moved_to_an_earlier_start_has_its_length(day:
     assert (kept.starts_at, kept.ends_at) == (START + 10 * DAY, START + (10 + days) * DAY)
 
 
-def test_a_version_that_moved_a_programs_trial_decides_no_start_of_it() -> None:
-    """Nor does an extension: windows that differ in the revision end alike."""
+def test_a_version_that_moves_a_programs_trial_does_not_count_as_a_decided_start() -> None:
+    """Nor does an extension: windows that differ only in the revision have the same end."""
     windows = opened(catalog(1, feature("a", 60, anchor="program", anchor_at=START.isoformat())))
     longer, now = feature("a", 90, anchor="program", anchor_at=(START + 26 * DAY).isoformat()), START + 10 * DAY
     found = [adopted(longer, replace(windows["a"], revision=revision), now) for revision in (1, 2)]
     assert [each.ends_at for each in found] == [START + 116 * DAY] * 2
 
 
-def test_what_a_version_brings_that_arrived_after_the_term_opens_with_the_late_renewal() -> None:
-    """What was open before follows the term, as ever; nothing opens after the renewed term."""
+def test_features_of_a_version_that_arrived_after_the_term_open_with_the_late_renewal() -> None:
+    """What was open before follows the term, as always; nothing opens after the renewed term."""
     renewed, at = replace(POOL, ends_at=END + 365 * DAY), END + 20 * DAY
     first, version = catalog(1, feature("a")), catalog(2, feature("a", 30), feature("n", 10), feature("m"))
     windows = after(opened(first), list(adopt(POOL, version, opened(first), {}, START + DAY)))
@@ -107,10 +107,10 @@ def test_what_a_version_brings_that_arrived_after_the_term_opens_with_the_late_r
         (feature("a"), feature("a", None, 5, mode="none"), True),
     ],
 )
-def test_what_becomes_a_trial_follows_the_term_also_if_its_version_arrives_while_the_renewal_is_late(
+def test_a_window_that_becomes_a_trial_ends_with_the_term_even_if_the_renewal_is_late(
     first: Feature, version: Feature, renewable: bool
 ) -> None:
-    """The renewal does not extend it. Where a version of the term itself makes it one, it is the same."""
+    """The renewal does not extend it. The same holds if the version arrives during the term."""
     window = opened(catalog(1, first))["a"]
     in_time, late = [adopted(version, window, END + days * DAY) for days in (-2, 12)]
     assert (in_time.renewable, late.renewable, late.ends_at) == (renewable, renewable, END)
@@ -136,7 +136,7 @@ def test_what_becomes_a_trial_follows_the_term_also_if_its_version_arrives_while
         (feature("a", 10), feature("a"), False),
     ],
 )
-def test_a_renewal_extends_what_the_version_of_the_next_term_makes_no_new_trial(
+def test_a_renewal_extends_windows_that_the_next_terms_version_does_not_turn_into_trials(
     first: Feature, version: Feature, extends: bool
 ) -> None:
     window = opened(catalog(1, first))["a"]
@@ -145,8 +145,8 @@ def test_a_renewal_extends_what_the_version_of_the_next_term_makes_no_new_trial(
 
 
 @pytest.mark.parametrize("becomes", [OF_SEATS, feature("a", 30), feature("a", 500)])
-def test_a_later_version_does_not_put_off_the_trial_that_follows_the_term(becomes: Feature) -> None:
-    """Though the pool is renewed already, so that what lasts as long as the term ends later."""
+def test_a_later_version_does_not_delay_the_trial_that_follows_the_term(becomes: Feature) -> None:
+    """This holds even though the pool is already renewed, so that windows as long as the term end later."""
     renewed, version = replace(POOL, ends_at=END + 365 * DAY), catalog(3, becomes, feature("c"))
     windows = opened(catalog(1, feature("a")))
     windows = after(windows, list(adopt(POOL, catalog(2, becomes), windows, {}, END - 330 * DAY)))

@@ -1,4 +1,4 @@
-"""Seat files: cut into whole rows as they come, read leniently, and refused where they cannot be read."""
+"""Seat files: split into whole rows as they arrive, read leniently, and refused if they cannot be read."""
 
 import csv
 import io
@@ -57,7 +57,7 @@ def read(body: bytes, pieces: int = 1) -> list[tuple[int, str | None, str | None
     ],
 )
 @pytest.mark.parametrize("pieces", [1, 3, 1000])
-def test_files_are_read_leniently_however_they_come(body: bytes, pieces: int) -> None:
+def test_files_are_read_leniently_however_they_arrive(body: bytes, pieces: int) -> None:
     assert read(body, pieces) == ROWS
 
 
@@ -66,7 +66,7 @@ def test_a_quoted_line_break_is_part_of_its_row() -> None:
     assert read(body) == [(2, "ada@nasa.gov", "Ada\r\nKing"), (4, "bob@nasa.gov", "Bob")]
 
 
-def test_names_may_be_left_out() -> None:
+def test_names_may_be_omitted() -> None:
     assert read(b"\n\nemail\nada@nasa.gov\n") == [(4, "ada@nasa.gov", None)]
 
 
@@ -74,7 +74,7 @@ def test_a_header_alone_is_a_file_without_rows() -> None:
     assert read(b"email\n") == []
 
 
-def test_a_row_of_another_shape_is_kept_to_be_refused() -> None:
+def test_a_row_with_missing_fields_is_kept_to_be_refused() -> None:
     assert read(b"email,name\nada@nasa.gov\nbob@nasa.gov,Bob\n") == [(2, None, None), ROWS[1]]
 
 
@@ -94,7 +94,7 @@ def test_a_row_that_is_not_csv_is_kept_to_be_refused() -> None:
         (SeatBatchKind.TRANSFER, b"New E-Mail,E-Mail", Columns(2, 1, 0, None)),
     ],
 )
-def test_each_kind_of_file_has_columns_of_its_own(kind: SeatBatchKind, header: bytes, columns: Columns) -> None:
+def test_each_kind_of_file_has_its_own_columns(kind: SeatBatchKind, header: bytes, columns: Columns) -> None:
     assert cut(header + b"\n", kind)[0] == columns
 
 
@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_is_refused_as_a_whole(body: bytes, rule: str
         cut(body, pieces=50)
 
 
-def test_a_line_without_end_is_refused_before_it_is_held() -> None:
+def test_a_line_without_an_end_is_refused_before_it_fills_memory() -> None:
     cutter = FileCutter(SeatBatchKind.IMPORT)
     piece = b"a" * (CHUNK_BYTES // 4)
     for _ in range(3):
@@ -145,8 +145,8 @@ def test_a_long_file_is_cut_into_whole_rows() -> None:
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("row", [b"a", b""])
-def test_a_chunk_has_so_many_lines_however_short_they_are(row: bytes, ending: bytes) -> None:
-    """What is done for a row, and its result, take fifty times the bytes of the shortest row."""
+def test_a_chunk_has_a_bounded_number_of_lines_however_short_they_are(row: bytes, ending: bytes) -> None:
+    """Processing a row, and its result, take fifty times the bytes of the shortest row."""
     columns, chunks = cut(b"email" + ending + (row + ending) * 60_000 + b"z", pieces=3)
     assert len(chunks) >= 60_000 // CHUNK_LINES
     assert all(len(chunk.content.splitlines()) <= CHUNK_LINES for chunk in chunks)
@@ -154,7 +154,7 @@ def test_a_chunk_has_so_many_lines_however_short_they_are(row: bytes, ending: by
     assert lines == (list(range(2, 60_003)) if row else [60_002])
 
 
-def test_a_row_of_many_lines_stays_whole_where_a_chunk_has_no_room_for_it() -> None:
+def test_a_row_of_many_lines_stays_whole_if_a_chunk_has_no_room_for_it() -> None:
     rows = [f'{number},"A{line_breaks}"' for number, line_breaks in enumerate(["\n" * 1_500, "\r\n" * 1_500] * 20)]
     columns, chunks = cut("\n".join(["email,name", *rows]).encode(), pieces=7)
     assert all(len(chunk.content.splitlines()) <= CHUNK_LINES for chunk in chunks)
@@ -170,7 +170,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 
 
 @given(st.lists(st.tuples(texts.filter(str.strip), texts), max_size=20), st.integers(1, 30))
-def test_what_a_csv_writer_writes_is_read_as_it_was(rows: list[tuple[str, str]], pieces: int) -> None:
+def test_what_a_csv_writer_writes_is_read_back_unchanged(rows: list[tuple[str, str]], pieces: int) -> None:
     written = io.StringIO(newline="")
     writer = csv.writer(written)
     writer.writerow(["email", "name"])
@@ -179,8 +179,8 @@ def test_what_a_csv_writer_writes_is_read_as_it_was(rows: list[tuple[str, str]],
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r" * 1_000 + b"\n"])
-def test_a_file_has_so_many_lines_however_they_end(ending: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row of two bytes has a result of a hundred."""
+def test_a_file_has_a_bounded_number_of_lines_however_they_end(ending: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of two bytes has a result of a hundred bytes."""
     lines = ending.count(b"\r") or 1
     monkeypatch.setattr(seat_file, "MOST_LINES", 1 + 400 * lines)
     cut(b"email\n" + (b"a" + ending) * 400)

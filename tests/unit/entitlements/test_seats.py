@@ -1,4 +1,4 @@
-"""The life of a seat as a table, and what bulk work writes by hand as the models write it."""
+"""The life cycle of a seat as a table, and the events that bulk work writes by hand exactly as the models do."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ ACTIONS = {
 
 @pytest.mark.parametrize("action", SeatAction)
 @pytest.mark.parametrize("state", SeatState)
-def test_what_an_action_makes_of_a_seat(state: SeatState, action: SeatAction) -> None:
+def test_an_action_moves_a_seat_to_its_next_state(state: SeatState, action: SeatAction) -> None:
     allowed = dict(pair.split(">") for pair in ACTIONS[action].split())
     expected = STATES[allowed[state]] if state in allowed else None
     assert Seat("NASA", "seat_1", "sub_1", state, used=True).after(action) is expected
@@ -36,7 +36,7 @@ def test_a_seat_that_was_never_used_is_reinstated_as_assigned() -> None:
     assert seat.after(SeatAction.REINSTATE) is SeatState.ASSIGNED
 
 
-def test_written_events_are_as_their_model_writes_them() -> None:
+def test_events_written_in_bulk_are_those_that_their_model_writes() -> None:
     units = ["JPL", 'B\u00fcro "A" \\ \U0001f680', ""]
     seats = [Seat("NASA", f"seat_{n}", f"sub_{n}", SeatState.ASSIGNED, used=False) for n in range(3)]
     ids, subjects = [seat.seat_id for seat in seats], [seat.subject_ref for seat in seats]

@@ -1,4 +1,4 @@
-"""Production has a subject key of its own, and history a retention."""
+"""Production needs its own subject key, and history has a retention period."""
 
 import secrets
 from typing import Any
@@ -15,7 +15,7 @@ def test_the_sandbox_has_a_key() -> None:
 
 
 @pytest.mark.parametrize("key", [None, SANDBOX_SUBJECT_KEY, "short", "k" * 32, "a-subject-key-to-be-kept-for-ever"])
-def test_production_refuses_to_start_without_a_key_of_its_own(key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_refuses_to_start_without_its_own_key(key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MUSTER_SUBJECT_KEY", raising=False)
     if key is not None:
         monkeypatch.setenv("MUSTER_SUBJECT_KEY", key)
@@ -36,7 +36,7 @@ def test_production_starts_with_one() -> None:
         ({"history_retention_days": 36600}, 36600),
     ],
 )
-def test_history_is_kept_as_long_as_the_audit_trail_unless_told_otherwise(
+def test_history_is_kept_as_long_as_the_audit_trail_unless_set_otherwise(
     days: dict[str, Any], kept: int | None
 ) -> None:
     retentions = make_retentions(EntitlementsSettings(environment="sandbox", **days))

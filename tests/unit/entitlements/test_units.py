@@ -1,4 +1,4 @@
-"""Units of seats: how they are written, what is refused, and which are the same."""
+"""Seats' units: how they are written, what is refused, and which are the same."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_a_unit_is_trimmed_and_may_be_missing(written: str | None, unit: str | N
         "ada\ufe6bnasa.gov",
     ],
 )
-def test_a_unit_that_cannot_be_published_is_refused_with_its_rule(written: str) -> None:
+def test_a_unit_that_cannot_be_published_is_refused_with_the_rule(written: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         normalize_unit(written)
     [error] = refusal.value.extensions["errors"]

@@ -1,4 +1,4 @@
-"""A batch of use is read, and its terms are found, in slices of time: others continue between them."""
+"""A batch of use is read, and its terms are found, in slices of time: other tasks run between them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,7 +29,7 @@ def event(number: int) -> dict[str, Any]:
     }
 
 
-async def test_others_go_on_while_a_batch_is_read_and_metered() -> None:
+async def test_other_tasks_run_while_a_batch_is_read_and_metered() -> None:
     events = [event(number) for number in range(EVENTS)]
     async with counted_turns() as turns:
         uses, refused = await _read_all(events)

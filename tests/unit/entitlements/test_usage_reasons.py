@@ -1,4 +1,4 @@
-"""The reason for which a record of use is parked names the field and the rule, and never what a producer wrote."""
+"""The reason why a record of use is parked names the field and the rule, and never what a producer wrote."""
 
 import json
 
@@ -40,14 +40,14 @@ def stored(value: str) -> StoredRecord:
         (ADDRESS, "value must be JSON"),
     ],
 )
-async def test_the_reason_for_which_a_record_is_parked_names_nobody(value: str, reason: str) -> None:
+async def test_the_reason_why_a_record_is_parked_names_nobody(value: str, reason: str) -> None:
     batch = await Batch.read([stored(value)])
     found = usage_batches.reason_of(batch.parked[0])
     assert found.startswith(reason)
     assert ADDRESS not in found
 
 
-async def test_nor_does_that_of_a_record_that_breaks_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_reason_of_a_record_that_breaks_the_reader_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object) -> None:
         raise RuntimeError(ADDRESS)
 

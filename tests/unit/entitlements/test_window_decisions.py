@@ -33,22 +33,22 @@ def opened(feature: Feature, starts_at: datetime = START, used: timedelta = time
     return window.starts_at, window.ends_at
 
 
-def test_a_trial_ends_with_a_day_where_the_agency_is() -> None:
+def test_a_trial_ends_at_the_end_of_a_day_in_the_agencys_time_zone() -> None:
     trial = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1)
     assert trial.ends_at == datetime(2025, 10, 5, 4, tzinfo=UTC)  # sixty whole days
     later = Window.open("win_1", FEATURES["deep-research"], replace(NEW_YORK, starts_at=START + 9 * DAY), 1)
-    assert later.ends_at == datetime(2025, 10, 14, 4, tzinfo=UTC)  # what is left of the last day is added
+    assert later.ends_at == datetime(2025, 10, 14, 4, tzinfo=UTC)  # the rest of the last day is added
     in_winter = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1, used=-35 * DAY)
     assert in_winter.ends_at == datetime(2025, 11, 9, 5, tzinfo=UTC)
     into_summer = replace(NEW_YORK, starts_at=datetime(2026, 2, 1, 5, tzinfo=UTC), ends_at=END + 300 * DAY)
     in_summer = Window.open("win_1", FEATURES["deep-research"], into_summer, 1)
-    assert in_summer.ends_at == datetime(2026, 4, 2, 4, tzinfo=UTC)  # sixty days, of which one has 23 hours
+    assert in_summer.ends_at == datetime(2026, 4, 2, 4, tzinfo=UTC)  # sixty days, one of which has 23 hours
     none_left = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1, used=60 * DAY)
     assert (none_left.lasts, none_left.ends_at) == (False, NEW_YORK.starts_at)
 
 
 @pytest.mark.parametrize("on", [date(2025, 11, 3), date(2026, 4, 24)])  # on the latter, the clocks skip midnight
-def test_a_trial_has_as_many_days_from_whichever_day_on(on: date) -> None:
+def test_a_trial_has_the_same_number_of_days_whichever_day_it_starts(on: date) -> None:
     pool = replace(POOL, time_zone="Africa/Cairo")
     moved = correct_start(Window.open("win_1", FEATURES["deep-research"], pool, 1), pool, START, Start(on=on))
     assert moved.ends_at == end_of_day(on + 59 * DAY, pool.zone)
@@ -58,7 +58,7 @@ def test_a_trial_has_as_many_days_from_whichever_day_on(on: date) -> None:
 @given(zones, st.integers(1, 400), starts, starts)
 @example(ZoneInfo("America/New_York"), 60, datetime(2026, 3, 1, 5, tzinfo=UTC), END - DAY)
 @example(ZoneInfo("Africa/Cairo"), 60, datetime(2026, 4, 23, 22, tzinfo=UTC), END - DAY)
-def test_a_trial_that_was_used_up_leaves_no_rest_wherever_its_clocks_change(
+def test_a_used_up_trial_leaves_no_time_however_the_clocks_change(
     zone: ZoneInfo, days: int, first: datetime, second: datetime
 ) -> None:
     pool = replace(POOL, time_zone=zone.key)
@@ -69,7 +69,7 @@ def test_a_trial_that_was_used_up_leaves_no_rest_wherever_its_clocks_change(
     assert Change(window, replace(window, trial=False), window.ends_at + DAY).spent(zone) == used
 
 
-def test_a_window_that_is_anchored_on_the_program_ends_for_all_at_once() -> None:
+def test_a_window_anchored_on_the_program_ends_for_all_at_once() -> None:
     program = OF_SEATS.model_copy(update={"anchor": Anchor.PROGRAM, "anchor_at": NOW})
     assert opened(program) == (NOW, NOW + 30 * DAY)
     assert opened(program, NOW + 20 * DAY, used=5 * DAY) == (NOW + 20 * DAY, NOW + 30 * DAY)
@@ -78,7 +78,7 @@ def test_a_window_that_is_anchored_on_the_program_ends_for_all_at_once() -> None
     assert opened(for_the_term) == (NOW, END)
 
 
-def test_each_seat_has_its_own_trial_in_a_window_that_is_anchored_on_seats() -> None:
+def test_each_seat_has_its_own_trial_in_a_window_anchored_on_seats() -> None:
     window = Window.open("win_1", OF_SEATS, POOL, 1)
     assert (window.trial, window.ends_at, window.seat_trial) == (False, END, 35 * DAY)
     began_at = START + 3 * DAY
@@ -86,7 +86,7 @@ def test_each_seat_has_its_own_trial_in_a_window_that_is_anchored_on_seats() -> 
     for day, mode in ((0, AccessMode.UNLIMITED), (34, AccessMode.UNLIMITED), (35, AccessMode.NONE)):
         assert window.access(began_at + day * DAY, began_at) is mode
     assert window.closes_at(END - DAY) == END
-    # A renewal may extend the window: only where none does, it ends the trials that continue.
+    # A renewal may extend the window; only if none can does the window's end also end the seats' trials.
     removed = replace(window, renewable=False)
     assert [each.seat_ends_at(END - DAY) for each in (window, removed)] == [END + 34 * DAY, END]
     for each, last in ((window, END - 5 * DAY), (removed, END - timedelta.resolution)):
@@ -117,7 +117,7 @@ def test_a_trial_is_extended_once_within_the_term() -> None:
         extend(TRIAL, POOL, NOW, End(on=date(2025, 10, 4)))
 
 
-def test_a_trial_is_ended_early_from_now_on_at_the_earliest() -> None:
+def test_a_trial_is_ended_early_but_not_in_the_past() -> None:
     assert end_early(TRIAL, POOL, NOW, End()).ends_at == NOW
     assert end_early(TRIAL, POOL, START - DAY, End()).ends_at == START
     assert end_early(TRIAL, POOL, NOW, End(on=date(2025, 9, 1))).ends_at == datetime(2025, 9, 2, tzinfo=UTC)
@@ -131,7 +131,7 @@ def test_a_corrected_start_moves_the_end_with_it() -> None:
     assert (moved.starts_at, moved.ends_at) == (START + 7 * DAY, TRIAL_END + 7 * DAY)
     there = correct_start(TRIAL, NEW_YORK, NOW, Start(on=date(2025, 8, 13)))
     assert there.starts_at == datetime(2025, 8, 13, 4, tzinfo=UTC)
-    # Where the clocks go back in between, or forward, the trial still ends with a day, and is as many days long.
+    # If the clocks go back in between, or forward, the trial still ends with a day, and has as many days.
     trial = Window.open("win_1", FEATURES["deep-research"], NEW_YORK, 1)
     for on, ends_at in (
         (date(2025, 9, 15), datetime(2025, 11, 14, 5, tzinfo=UTC)),
@@ -148,7 +148,7 @@ def test_a_corrected_start_moves_the_end_with_it() -> None:
 
 @given(zones, st.integers(1, 400), starts, starts)
 @example(ZoneInfo("Africa/Cairo"), 60, START, datetime(2026, 4, 23, 22, tzinfo=UTC))
-def test_a_trial_with_a_corrected_start_is_as_one_that_opens_then_and_as_before_once_it_is_corrected_back(
+def test_a_corrected_start_gives_the_end_of_a_trial_that_opens_then_and_can_be_undone(
     zone: ZoneInfo, days: int, first: datetime, second: datetime
 ) -> None:
     assume(first != second)
@@ -161,7 +161,7 @@ def test_a_trial_with_a_corrected_start_is_as_one_that_opens_then_and_as_before_
 
 
 @given(zones, starts, starts)
-def test_a_trial_that_was_ended_early_is_as_before_once_its_start_is_corrected_back(
+def test_a_correction_of_the_start_of_a_trial_that_was_ended_early_can_be_undone(
     zone: ZoneInfo, first: datetime, second: datetime
 ) -> None:
     assume(first != second)
@@ -173,7 +173,7 @@ def test_a_trial_that_was_ended_early_is_as_before_once_its_start_is_corrected_b
         assert correct_start(moved, pool, min(first, second) - DAY, Start(at=first)).ends_at == at
 
 
-def test_only_an_open_trial_is_changed() -> None:
+def test_only_an_open_trial_can_be_changed() -> None:
     term_long = Window.open("win_1", FEATURES["frontier-models"], POOL, 1)
     decisions: list[Callable[[Window, Pool, datetime], Window]] = [
         lambda window, pool, now: extend(window, pool, now, End(at=END)),
@@ -185,17 +185,17 @@ def test_only_an_open_trial_is_changed() -> None:
             decide(term_long, POOL, NOW)
         with pytest.raises(WindowOver):
             decide(TRIAL, POOL, TRIAL_END)
-        # Of an enrollment that left before it began, say.
+        # For example, an enrollment that was withdrawn before it began.
         for over in (replace(POOL, withdrawn_at=START - 2 * DAY), replace(POOL, ended=True)):
             with pytest.raises(WindowOver):
                 decide(TRIAL, over, START - DAY)
-        # The term is over, though billing has not said yet whether another follows.
+        # The term is over, though billing has not yet reported whether another follows.
         for now in (END, END + DAY):
             with pytest.raises(WindowOver):
                 decide(replace(TRIAL, ends_at=END + 30 * DAY), POOL, now)
 
 
-def test_what_a_version_took_away_before_it_began_does_not_come_back() -> None:
+def test_a_window_that_a_version_removed_before_it_began_does_not_come_back() -> None:
     """A trial that a decision ended before it began can still be extended: the feature is in the catalog."""
     before = START - DAY
     ended = end_early(TRIAL, POOL, before, End())
@@ -206,8 +206,8 @@ def test_what_a_version_took_away_before_it_began_does_not_come_back() -> None:
 
 
 @given(st.integers(0, 60), st.lists(st.integers(0, 60), max_size=3), st.integers(0, 60))
-def test_with_those_that_it_continues_nobody_has_a_second_trial(own: int, others: list[int], since: int) -> None:
-    """Whoever was in the one that used most has what is left of one trial, even if the same are named again."""
+def test_an_agency_that_continues_others_gets_no_second_trial(own: int, others: list[int], since: int) -> None:
+    """What is left is one trial minus the longest use among them, even if the same agencies are named again."""
     used = {"deep-research": own * DAY}
     continued = [{"deep-research": days * DAY} for days in others]
     more = used_beyond(used, continued).get("deep-research", timedelta())
@@ -218,7 +218,7 @@ def test_with_those_that_it_continues_nobody_has_a_second_trial(own: int, others
     assert used_beyond({"deep-research": total + since * DAY}, continued) == {}
 
 
-def test_what_only_one_of_them_has_used_counts() -> None:
+def test_use_by_only_one_of_the_continued_agencies_counts() -> None:
     continued = [{"deep-research": 5 * DAY}, {"canvas": 3 * DAY, "deep-research": timedelta()}]
     assert used_beyond({"agents": DAY}, continued) == {"deep-research": 5 * DAY, "canvas": 3 * DAY}
     assert used_beyond({"agents": DAY}, []) == {}

@@ -74,7 +74,7 @@ def ask(feature: str | None = None, pool: Pool = POOL, seat: SeatState | None = 
     return Question(pool, seat, feature, window)
 
 
-def test_a_trial_lasts_sixty_days_and_is_told_of_before_its_end() -> None:
+def test_a_trial_lasts_sixty_days_and_has_notices_before_its_end() -> None:
     window = Window.open("win_1", FEATURES["deep-research"], POOL, 1)
     assert (window.starts_at, window.ends_at, window.trial) == (START, datetime(2025, 10, 5, tzinfo=UTC), True)
     assert window.notices() == {
@@ -115,7 +115,7 @@ def test_a_term_is_half_open() -> None:
         (replace(POOL, suspended=True, ended=True, withdrawn_at=START), PoolState.WITHDRAWN),
     ],
 )
-def test_the_weightiest_state_counts(pool: Pool, state: PoolState) -> None:
+def test_the_most_final_state_counts(pool: Pool, state: PoolState) -> None:
     assert pool.state(START) is state
     assert check(ask("deep-research", pool), START).reason is Reason(state.value)
     assert check(ask("deep-research", pool), START).verdict is Verdict.REFUSED
@@ -160,7 +160,7 @@ def test_an_answer_holds_until_its_end(question: Question, now: datetime, share:
     pairs=st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.sampled_from(["canvas", *FEATURES]))),
     now=st.sampled_from([START - TICK, START, START + timedelta(days=60), END]),
 )
-def test_many_checks_are_answered_as_each_would_be(
+def test_many_checks_get_the_answers_that_each_would_get_alone(
     pool: Pool | None,
     opened: set[str],
     seats: dict[str, SeatState],

@@ -1,4 +1,4 @@
-"""The oracle's evidence is of one state, and gathering it has an end."""
+"""The oracle's evidence shows one state, and gathering it ends."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,10 @@ from tests.faults.live import verdict
         (1_000, ["gather", *["rest", "gather"] * 4]),
     ],
 )
-async def test_evidence_is_gathered_again_once_what_has_grown_is_at_rest(
+async def test_evidence_is_gathered_again_once_a_stream_that_grew_is_at_rest(
     monkeypatch: pytest.MonkeyPatch, growing: int, expected: Sequence[str]
 ) -> None:
-    """A stream grows during the first `growing` gatherings."""
+    """A stream grows during the first `growing` rounds of gathering."""
     done: list[str] = []
 
     async def read_produced(_: Any) -> int:
@@ -27,7 +27,7 @@ async def test_evidence_is_gathered_again_once_what_has_grown_is_at_rest(
 
     async def gather(*_: Any) -> str:
         done.append("gather")
-        assert len(done) < 100, "it has no end"
+        assert len(done) < 100, "gathering does not end"
         return f"evidence {done.count('gather')}"
 
     async def at_rest(_: Any) -> bool:

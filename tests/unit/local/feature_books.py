@@ -1,4 +1,4 @@
-"""The part of the sound books that the year's new features have: a seat's own trial, and an agency's quota."""
+"""The sound books' entries for the year's new features: a seat's own trial, and an agency's quota."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

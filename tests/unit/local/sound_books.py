@@ -1,4 +1,4 @@
-"""Sound books of a year of one agency, for tests to spoil."""
+"""Correct books for one agency's year, for tests to corrupt."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ access = Access("allowed", "window_open", TRIAL_END, None)
 
 
 def facts_of(events: Sequence[tuple[Event, datetime]]) -> list[Fact]:
-    """The events as a correct producer would have put them into the log."""
+    """The events as a correct producer would have written them to the log."""
     last: dict[tuple[str, str], int] = {}
     facts = []
     for event, time in events:
@@ -66,7 +66,7 @@ def facts_of(events: Sequence[tuple[Event, datetime]]) -> list[Fact]:
 
 
 def is_sent(fact: Fact) -> bool:
-    """Whether a webhook for all events gets it."""
+    """Whether a webhook for all events receives it."""
     return fact.topic in READ["notify"] and fact.envelope.type not in types_on_request()
 
 
@@ -176,7 +176,7 @@ def term(term_id: str, number: int, starts_at: datetime, ends_at: datetime) -> l
 
 
 def evidence_of(events: Sequence[tuple[Event, datetime]]) -> Evidence:
-    """Evidence in which all that follows from the events has followed."""
+    """Evidence in which every effect of the events has happened."""
     facts = facts_of(events)
     last = {fact.stream: (1, fact.envelope.sequence) for fact in facts}
     deliveries = [
@@ -232,7 +232,7 @@ def evidence_of(events: Sequence[tuple[Event, datetime]]) -> Evidence:
 
 
 def message(message_id: str, fact: Fact, *, verified: bool = True) -> Message:
-    """What a webhook's receiver got of an event."""
+    """What a webhook's receiver got for an event."""
     body = {"topic": fact.topic, "agency_id": fact.envelope.agency_id, "sequence": fact.envelope.sequence}
     return Message(id=message_id, verified=verified, raw=json.dumps(body))
 
@@ -243,10 +243,10 @@ def without(name: str) -> Evidence:
 
 
 def with_more(*more: tuple[Event, datetime]) -> Evidence:
-    """The evidence where these events happened too."""
+    """The evidence of a world in which these events happened too."""
     return evidence_of([*sound_events(), *more])
 
 
 def with_books(evidence: Evidence, service: str, **changes: Any) -> Evidence:
-    """The evidence where a service's books say otherwise."""
+    """The evidence with changes to one service's books."""
     return replace(evidence, books={**evidence.books, service: replace(evidence.books[service], **changes)})

@@ -1,4 +1,4 @@
-"""The alarms: each has its runbook, and asks only for metrics that there are. A readiness's reasons have rows."""
+"""The alerts: each has its runbook and queries only metrics that exist. Every reason for unreadiness has a row."""
 
 import ast
 import inspect
@@ -30,7 +30,7 @@ ALL_RULES: list[dict[str, Any]] = [
 ]
 RULES = [rule for rule in ALL_RULES if "alert" in rule]
 RECORDED = {rule["record"] for rule in ALL_RULES if "record" in rule}
-# What Prometheus itself knows of a target.
+# What Prometheus itself records about a target.
 OF_PROMETHEUS = {"up"}
 
 
@@ -43,7 +43,7 @@ def test_an_alarm_has_a_runbook_that_names_it(rule: dict[str, Any]) -> None:
     assert rule["annotations"]["summary"]
 
 
-def test_a_rule_asks_for_metrics_and_bounds_that_there_are() -> None:
+def test_a_rule_queries_metrics_and_bounds_that_exist() -> None:
     known = samples() | RECORDED
     for rule in ALL_RULES:
         asked = set(re.findall(r"\b(?:muster[_:][\w:]+|up)\b", rule["expr"]))
@@ -54,7 +54,7 @@ def test_a_rule_asks_for_metrics_and_bounds_that_there_are() -> None:
                 assert float(bound) in histogram._upper_bounds
 
 
-def test_every_alarm_is_tried_where_it_must_sound_and_where_it_must_not() -> None:
+def test_every_alarm_is_tested_where_it_must_fire_and_where_it_must_not() -> None:
     tried = [
         (case["alertname"], bool(case["exp_alerts"]))
         for file in (ALERTS / "tests").glob("*.yml")
@@ -69,7 +69,7 @@ def test_every_runbook_is_listed() -> None:
     assert listed == {file.name for file in RUNBOOKS.glob("*.md")} - {"README.md"}
 
 
-def test_every_reason_of_a_readiness_has_a_row() -> None:
+def test_every_reason_for_unreadiness_has_a_row() -> None:
     reasons = set(_reasons())
     assert len(reasons) > 12, reasons  # a search that finds none proves nothing
     rows = [_pattern(row) for row in _rows()]
@@ -89,7 +89,7 @@ def test_every_reason_of_a_readiness_has_a_row() -> None:
         (commits.STANDBY_GONE, commits, "Postgres waits for"),
     ],
 )
-def test_a_cause_that_waits_for_an_operator_has_a_row_of_its_own(row: str, module: ModuleType, said: str) -> None:
+def test_a_cause_that_waits_for_an_operator_has_its_own_row(row: str, module: ModuleType, said: str) -> None:
     assert row in _rows()
     assert said in inspect.getsource(module)
 
@@ -104,7 +104,7 @@ def _pattern(row: str) -> str:
 
 
 def _reasons() -> Iterator[str]:
-    """The texts that go into lists of reasons, here or in what is called for them; what varies is an ellipsis."""
+    """The texts added to lists of reasons, directly or by functions called for them; an ellipsis stands for values."""
     functions = [
         node
         for module in (monitor, kafka_topics, member, pausing, polling, progress, refused, health)

@@ -1,4 +1,4 @@
-"""What the clock's commands take, and when a process counts as quiet."""
+"""What the clock's commands accept, and when a process counts as quiet."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -45,13 +45,13 @@ def test_durations(text: str, duration: timedelta) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "d", "-1d", "1.5h", "1y"])
-def test_what_is_not_a_duration(text: str) -> None:
+def test_a_text_that_is_not_a_duration_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match=f"--by {text}: must be a whole number"):
         later(NOW, text)
 
 
 @pytest.mark.parametrize("text", ["99999999d", "9999999999d", "9" * 5_000 + "w"])
-def test_a_duration_beyond_the_last_year(text: str) -> None:
+def test_a_duration_that_leads_beyond_the_last_year_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match=f"--by {text}: must lead to an instant before the year 10000"):
         later(NOW, text)
 
@@ -63,6 +63,6 @@ def test_instants() -> None:
 @pytest.mark.parametrize(
     "text", ["yesterday", "2025-08-06T00:00:00", "2025-13-01T00:00:00Z", "9999-12-31T23:00:00-02:00"]
 )
-def test_what_is_not_an_instant(text: str) -> None:
+def test_a_text_that_is_not_an_instant_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match=f"--to {text}: must "):
         parse_instant(text)

@@ -1,4 +1,4 @@
-"""What `muster demo` refuses before it starts anything, and what it leaves when it fails."""
+"""What `muster demo` refuses before it starts anything, and what it leaves behind when it fails."""
 
 import tempfile
 from pathlib import Path
@@ -11,14 +11,14 @@ from muster_local.stack import StackFailed
 from muster_operator.cli import app
 
 
-def test_a_home_with_something_in_it(tmp_path: Path) -> None:
+def test_a_home_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "installation.json").touch(mode=0o600)
     result = CliRunner().invoke(app, ["demo", f"--home={tmp_path}"])
     assert result.exit_code == 2
     assert "needs a new home" in result.output
 
 
-def test_less_than_a_seat_for_each_agency(tmp_path: Path) -> None:
+def test_less_than_one_seat_for_each_agency_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", "--seats=43", f"--home={tmp_path}"])
     assert result.exit_code == 2
     assert "43 seats are too few for 44 agencies" in result.output

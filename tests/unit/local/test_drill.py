@@ -1,4 +1,4 @@
-"""`muster drill` says what it needs; and what would break a server refuses to be tried on somebody else's."""
+"""`muster drill` says what it needs; a fault that would break a server is refused on somebody else's server."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from muster_operator.cli import app
 ROOT = Path(__file__).parents[3]
 POSTGRES, KAFKA = "MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP"
 
-# Nobody answers there.
+# Nothing answers there.
 NOWHERE = {POSTGRES: "postgresql://admin:secret@127.0.0.1:1/postgres", KAFKA: "127.0.0.1:1"}
 
 
@@ -23,7 +23,7 @@ def run(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize("missing", [[POSTGRES], [KAFKA], [POSTGRES, KAFKA]])
-def test_what_is_missing_is_named(missing: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_servers_are_named(missing: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NOWHERE.items():
         monkeypatch.setenv(name, "" if name in missing else value)
     result = run()
@@ -40,7 +40,7 @@ def test_servers_that_do_not_answer_are_named_without_a_password(monkeypatch: py
     assert "secret" not in result.output
 
 
-def test_the_list_names_what_is_harmless_and_nothing_else() -> None:
+def test_the_list_names_harmless_faults_and_nothing_else() -> None:
     listed = run("--list").output.splitlines()
     assert "01 a relay killed between acknowledgment and delete causes no second effect" in listed
     assert "the comparison finds the difference without deduplication" in listed
@@ -48,7 +48,7 @@ def test_the_list_names_what_is_harmless_and_nothing_else() -> None:
     assert [line for line in listed if line[:2] in ("06", "07", "08", "09", "11", "25")] == []
 
 
-def test_a_name_that_nothing_bears() -> None:
+def test_a_name_that_no_fault_has_is_refused() -> None:
     result = run("--list", "--only", "nothing_of_the_kind")
     assert result.exit_code == 2
     assert "no fault has that name" in result.output
@@ -61,8 +61,8 @@ def test_without_a_clone_it_says_where_it_looked(tmp_path: Path, monkeypatch: py
     assert "run .venv/bin/muster from a clone" in result.output
 
 
-def test_a_fault_that_breaks_servers_is_refused_a_borrowed_one() -> None:
-    """Those of the full disks ask for nothing else before, so that not even a connection is made."""
+def test_a_fault_that_breaks_servers_is_refused_on_a_borrowed_one() -> None:
+    """The full-disk faults need no other fixture before this check, so not even a connection is opened."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/faults", "--drill", "-k", "test_25"],
         cwd=ROOT,

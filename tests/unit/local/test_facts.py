@@ -19,14 +19,14 @@ def _fact(event: Event) -> Fact:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 @pytest.mark.parametrize("event_class", event_types().values(), ids=event_types())
-def test_no_event_is_without_words_for_its_data(event_class: type[Event], example: Example) -> None:
+def test_every_event_has_words_or_is_skipped_whatever_its_data(event_class: type[Event], example: Example) -> None:
     fact = _fact(build(event_class, example=example))
     words = in_words(fact)
     assert words is None or (words.startswith(fact.envelope.agency_id) and words.endswith("."))
 
 
 @pytest.mark.parametrize("event_class", event_types().values(), ids=event_types())
-def test_nothing_frequent_or_personal_is_told(event_class: type[Event]) -> None:
+def test_nothing_frequent_or_personal_is_reported(event_class: type[Event]) -> None:
     fact = _fact(build(event_class))
     if fact.name in FREQUENT or fact.topic in PERSONAL:
         assert in_words(fact) is None

@@ -1,4 +1,4 @@
-"""A home is private, belongs to whoever runs it, and gives each process a port of its own."""
+"""A home is private, belongs to whoever runs it, and gives each process its own port."""
 
 import asyncio
 import os
@@ -48,14 +48,14 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home").make()
 
 
-def test_each_listener_gets_a_port_of_its_own_where_few_are_left(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_listener_gets_its_own_port_even_if_few_are_left(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     few = range(28_100, 28_103)
     monkeypatch.setattr(home_module, "_PORTS", few)
     installation = home.installation(LISTENERS, {})
     assert sorted(installation.ports.values()) == list(few)
 
 
-def test_a_stack_that_starts_is_not_called_missing(home: Home) -> None:
+def test_a_starting_stack_is_not_reported_missing(home: Home) -> None:
     with home.held():
         home.write_state(State(supervisor=os.getpid(), phase="starting"))
         with pytest.raises(NotFound, match=f"the stack in {home.path} is starting; see muster status --home"):
@@ -64,7 +64,7 @@ def test_a_stack_that_starts_is_not_called_missing(home: Home) -> None:
         Stack.required(home.path)
 
 
-def test_a_home_whose_ports_were_drawn_twice_heals(home: Home) -> None:
+def test_a_home_with_a_port_assigned_twice_is_repaired(home: Home) -> None:
     drawn = home.installation(LISTENERS, {})
     same = dict.fromkeys(LISTENERS, drawn.ports["postgres"])
     (home.path / "installation.json").write_text(drawn.model_copy(update={"ports": same}).model_dump_json(), "utf-8")
@@ -73,7 +73,7 @@ def test_a_home_whose_ports_were_drawn_twice_heals(home: Home) -> None:
     assert drawn.ports["postgres"] in healed.values()
 
 
-def test_a_port_that_was_taken_meanwhile_is_drawn_again(home: Home) -> None:
+def test_a_port_that_was_taken_in_the_meantime_is_replaced(home: Home) -> None:
     drawn = home.installation(LISTENERS, {}).ports
     with socket.socket() as other:
         other.bind(("127.0.0.1", drawn["kafka"]))
@@ -83,7 +83,7 @@ def test_a_port_that_was_taken_meanwhile_is_drawn_again(home: Home) -> None:
     assert again["postgres"] == drawn["postgres"]
 
 
-def test_a_port_that_is_asked_for_goes_to_its_process_alone(home: Home) -> None:
+def test_a_requested_port_goes_only_to_its_process(home: Home) -> None:
     kept = home.installation(LISTENERS, {}).ports
     asked = home.installation(LISTENERS, {"mail": kept["kafka"]}).ports
     assert asked["mail"] == kept["kafka"]
@@ -101,7 +101,7 @@ def test_without_a_free_port_the_start_is_refused(home: Home, monkeypatch: pytes
         home.installation(LISTENERS, {})
 
 
-def test_all_that_is_in_a_home_is_private(home: Home) -> None:
+def test_everything_in_a_home_is_private(home: Home) -> None:
     home.installation(LISTENERS, {})
     home.issuer()
     with home.held():
@@ -119,7 +119,7 @@ async def test_a_message_is_private_whatever_the_umask(home: Home) -> None:
     assert stat.S_IMODE(message.stat().st_mode) == 0o600
 
 
-def test_an_open_home_is_closed_while_it_is_empty(tmp_path: Path) -> None:
+def test_an_open_home_is_made_private_if_it_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "open"
     path.mkdir()
     path.chmod(0o777)
@@ -129,7 +129,7 @@ def test_an_open_home_is_closed_while_it_is_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "state.json", "issuer.pem", "logs", "logs/billing.log", "mail/1.eml", "receiver"])
 @pytest.mark.parametrize("others", [0o004, 0o020, 0o002])
-def test_what_is_open_to_others_is_refused_with_what_closes_it(home: Home, name: str, others: int) -> None:
+def test_a_path_open_to_others_is_refused_with_the_command_that_closes_it(home: Home, name: str, others: int) -> None:
     (home.path / "receiver").mkdir(mode=0o700)
     path = home.path / name
     if not path.exists():
@@ -143,13 +143,13 @@ def test_what_is_open_to_others_is_refused_with_what_closes_it(home: Home, name:
     Home(home.path).make()
 
 
-def test_the_way_that_postgres_needs_stays_open(home: Home) -> None:
+def test_the_access_that_postgres_needs_stays_open(home: Home) -> None:
     home.path.chmod(0o710)
     Home(home.path).make()
     assert stat.S_IMODE(home.path.stat().st_mode) == 0o710
 
 
-def test_the_folders_of_the_servers_are_checked_and_not_what_they_keep_there(home: Home) -> None:
+def test_the_servers_folders_are_checked_but_not_their_contents(home: Home) -> None:
     for server in ("postgres", "kafka"):
         (home.path / server).mkdir(mode=0o700)
         (home.path / server / "data").mkdir(mode=0o755)
@@ -176,7 +176,7 @@ def test_a_home_that_is_a_link_is_refused(home: Home, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["issuer.pem", "logs/billing.log", "mail/1.eml"])
-def test_a_file_with_another_name_elsewhere_is_refused(home: Home, tmp_path: Path, name: str) -> None:
+def test_a_file_with_a_hard_link_elsewhere_is_refused(home: Home, tmp_path: Path, name: str) -> None:
     target = tmp_path / "target"
     target.touch(mode=0o600)
     (home.path / name).hardlink_to(target)
@@ -190,7 +190,7 @@ def test_a_pipe_where_a_file_should_be_is_refused(home: Home) -> None:
         Home(home.path)
 
 
-def test_a_file_is_no_home(tmp_path: Path) -> None:
+def test_a_file_cannot_be_a_home(tmp_path: Path) -> None:
     (tmp_path / "file").touch(mode=0o600)
     with pytest.raises(HomeRefused, match=r"file is a file: choose a folder"):
         Home(tmp_path / "file")
@@ -198,7 +198,7 @@ def test_a_file_is_no_home(tmp_path: Path) -> None:
         Home(tmp_path / "file" / "home")
 
 
-def test_a_link_is_not_followed_by_who_writes(home: Home, tmp_path: Path) -> None:
+def test_writing_does_not_follow_a_link(home: Home, tmp_path: Path) -> None:
     home.log("billing").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="Too many levels of symbolic links"):
         home.append("billing")
@@ -206,7 +206,7 @@ def test_a_link_is_not_followed_by_who_writes(home: Home, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("read", [Home.read_state, Home.supervisor])
-def test_a_link_is_not_followed_by_who_reads(home: Home, tmp_path: Path, read: Callable[[Home], object]) -> None:
+def test_reading_does_not_follow_a_link(home: Home, tmp_path: Path, read: Callable[[Home], object]) -> None:
     (tmp_path / "elsewhere").write_text(State(supervisor=1).model_dump_json())
     for name in ("state.json", "supervisor.lock"):
         (home.path / name).symlink_to(tmp_path / "elsewhere")
@@ -214,7 +214,7 @@ def test_a_link_is_not_followed_by_who_reads(home: Home, tmp_path: Path, read: C
         read(home)
 
 
-def test_a_home_of_somebody_else_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebody_elses_home_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: home.path.stat().st_uid + 1)
     with pytest.raises(HomeRefused, match=r"belongs to .*, and you are"):
         home.make()
@@ -229,7 +229,7 @@ def bystander() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_refuses_a_home_of_somebody_else_in_one_line(
+def test_every_command_refuses_somebody_elses_home_in_one_line(
     command: str,
     home: Home,
     bystander: "subprocess.Popen[bytes]",
@@ -266,7 +266,7 @@ def test_a_pid_in_the_lock_that_is_not_its_holders_is_never_signaled(
 
 
 @pytest.mark.parametrize("secure", [True, False])
-def test_a_stack_stays_secured_or_plain_as_it_was_made(home: Home, secure: bool) -> None:
+def test_a_stack_stays_secured_or_plain_as_it_was_created(home: Home, secure: bool) -> None:
     assert home.secured(secure) is secure
     made = home.installation(LISTENERS, {}, secure=secure)
     assert (made.secured is not None) is secure

@@ -1,4 +1,4 @@
-"""Kafka's jars: listed with checksums, fetched once, never taken unseen."""
+"""Kafka's jars: listed with checksums, fetched once, never used unchecked."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_every_jar_is_listed_once_with_a_sha256() -> None:
     assert f"kafka_2.13-{KAFKA_VERSION}.jar" in {jar.file_name for jar in jars}
 
 
-def test_what_the_cache_has_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_jar_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "muster" / f"kafka-{KAFKA_VERSION}"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Each line of the proof is green on sound books, and goes red on whatever it is there to find."""
+"""Each line of the proof is green on sound books, and turns red on every fault that it exists to find."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -60,7 +60,7 @@ def test_sound_books_are_green(sound: Evidence) -> None:
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.__name__)
-def test_where_there_is_nothing_no_line_is_green(line: Callable[[Evidence], Any]) -> None:
+def test_without_events_no_line_is_green(line: Callable[[Evidence], Any]) -> None:
     nothing = replace(evidence_of([]), books={}, ledger=[], uses=[])
     assert not line(nothing).ok
 
@@ -70,7 +70,7 @@ def test_an_agency_that_is_not_enrolled(sound: Evidence) -> None:
     assert not everyone_enrolled(replace(sound, agencies=[*sound.agencies, absent])).ok
 
 
-def test_an_agency_with_other_seats_than_agreed(sound: Evidence) -> None:
+def test_an_agency_with_a_different_number_of_seats_than_agreed(sound: Evidence) -> None:
     assert not everyone_enrolled(replace(sound, agencies=[replace(sound.agencies[0], seats=3)])).ok
 
 
@@ -79,7 +79,7 @@ def test_a_second_first_term(sound: Evidence) -> None:
     assert not one_term_and_invoice(replace(sound, terms=[*sound.terms, Term("term_9", "enr_1", 1)])).ok
 
 
-def test_a_term_without_invoice(sound: Evidence) -> None:
+def test_a_term_without_an_invoice(sound: Evidence) -> None:
     assert not one_term_and_invoice(without("InvoiceIssued")).ok
     assert not one_term_and_invoice(replace(sound, invoiced_terms=["term_1"])).ok
 
@@ -94,12 +94,12 @@ def test_a_seat_above_the_cap() -> None:
     assert not seats_within_cap(with_more(one_more, given_back)).ok
 
 
-def test_a_pool_that_counts_otherwise(sound: Evidence) -> None:
+def test_a_pool_with_a_different_count(sound: Evidence) -> None:
     assert not seats_within_cap(replace(sound, seats_in_use={"NASA": 1})).ok
 
 
 @pytest.mark.parametrize("name", ["TrialExpired", "TrialEndingSoon"])
-def test_a_trial_that_was_not_told_of(name: str) -> None:
+def test_a_trial_without_its_event(name: str) -> None:
     assert not trials_expired_once(without(name)).ok
 
 
@@ -108,7 +108,7 @@ def test_a_trial_that_expired_twice() -> None:
     assert not trials_expired_once(with_more(again)).ok
 
 
-def test_a_trial_that_expired_at_another_instant() -> None:
+def test_a_trial_that_expired_at_the_wrong_instant() -> None:
     events = [
         (event, time + timedelta(seconds=1) if isinstance(event, TrialExpired) else time)
         for event, time in sound_events()
@@ -121,7 +121,7 @@ def test_a_trial_of_an_agency_that_has_left() -> None:
     assert not trials_expired_once(with_more((left, START))).ok
 
 
-def test_an_agency_that_a_change_of_the_catalog_did_not_reach_or_reached_twice() -> None:
+def test_an_agency_that_a_catalog_change_did_not_reach_or_reached_twice() -> None:
     assert not catalog_reached_everyone(without("FeatureWindowChanged")).ok
     again = next(event for event in sound_events() if isinstance(event[0], FeatureWindowChanged))
     assert not catalog_reached_everyone(with_more(again)).ok
@@ -144,14 +144,14 @@ def test_a_longer_trial_that_nobody_else_approved(sound: Evidence) -> None:
 
 
 @pytest.mark.parametrize("name", ["SeatTrialExpired", "SeatTrialsEndingSoon"])
-def test_a_seats_trial_that_was_not_told_of_or_told_of_twice(name: str) -> None:
+def test_a_seats_trial_whose_event_is_missing_or_repeated(name: str) -> None:
     assert not seat_trials_expired_once(without(name)).ok
     again = next(event for event in sound_events() if type(event[0]).__name__ == name)
     assert not seat_trials_expired_once(with_more(again)).ok
     assert not seat_trials_expired_once(without("SeatActivated")).ok
 
 
-def test_a_seats_trial_that_ended_at_another_instant(sound: Evidence) -> None:
+def test_a_seats_trial_that_ended_at_the_wrong_instant(sound: Evidence) -> None:
     late = [
         (event, time + timedelta(seconds=1) if isinstance(event, SeatTrialExpired) else time)
         for event, time in sound_events()
@@ -163,13 +163,13 @@ def test_a_seats_trial_that_ended_at_another_instant(sound: Evidence) -> None:
 @pytest.mark.parametrize(
     ("place", "other"),
     [
-        (0, use(9, used=8)),  # the answer counts otherwise
+        (0, use(9, used=8)),  # the answer has a different count
         (0, use(9, counted=False)),  # within the quota, and refused
         (4, use(4, used=21)),  # above the quota, and counted
         (2, use(1, reported=True)),  # counted twice
     ],
 )
-def test_a_use_that_is_counted_or_refused_otherwise(sound: Evidence, place: int, other: Use) -> None:
+def test_a_use_that_is_wrongly_counted_or_refused(sound: Evidence, place: int, other: Use) -> None:
     uses = [*sound.uses[:place], other, *sound.uses[place + 1 :]]
     assert not quota_kept(replace(sound, uses=uses)).ok
 
@@ -180,7 +180,7 @@ def test_a_quota_that_refused_nobody_or_lost_a_use(sound: Evidence) -> None:
     assert not quota_kept(replace(sound, usage_sums=[])).ok
 
 
-def test_a_threshold_that_was_not_told_of_or_mailed_twice(sound: Evidence) -> None:
+def test_a_threshold_without_its_event_or_mailed_twice(sound: Evidence) -> None:
     assert not thresholds_mailed_once(without("AgencyQuotaThresholdCrossed")).ok
     crossed = next(event for event in sound_events() if isinstance(event[0], AgencyQuotaThresholdCrossed))
     assert not thresholds_mailed_once(with_more(crossed)).ok
@@ -192,14 +192,14 @@ def test_a_threshold_that_was_not_told_of_or_mailed_twice(sound: Evidence) -> No
     assert not thresholds_mailed_once(twice).ok
 
 
-def test_a_copy_that_answers_otherwise_or_was_not_asked(sound: Evidence) -> None:
+def test_a_copy_that_answers_differently_or_was_not_asked(sound: Evidence) -> None:
     first, *rest = sound.comparisons
     other = replace(first, local=replace(first.local, verdict="refused"))
     assert not copy_agrees(replace(sound, comparisons=[other, *rest])).ok
     assert not copy_agrees(replace(sound, comparisons=rest)).ok
 
 
-def test_an_instant_at_which_the_clock_never_stood(sound: Evidence) -> None:
+def test_an_instant_that_the_clock_never_showed(sound: Evidence) -> None:
     assert not trials_expired_once(replace(sound, instants=sound.instants - {TRIAL_END})).ok
 
 
@@ -243,11 +243,11 @@ def test_a_command_that_was_not_carried_out_once(sound: Evidence, commands: int)
     assert not effects_once(with_books(sound, "enrollment", commands=commands)).ok
 
 
-def test_an_intent_without_delivery(sound: Evidence) -> None:
+def test_an_intent_without_a_delivery(sound: Evidence) -> None:
     assert not one_delivery_per_intent(replace(sound, deliveries=sound.deliveries[1:])).ok
 
 
-def test_a_rule_for_some_events_of_a_type_is_no_intent_of_the_others() -> None:
+def test_a_rule_for_some_events_of_a_type_yields_no_intent_for_the_others() -> None:
     same: Any = {"agency_id": "NASA", "subject_ref": "sub_1", "feature": "agents", "used": 10, "quota": 10}
     period: Any = {"period_starts_at": START, "period_ends_at": YEAR_END}
     crossed = [(QuotaThresholdCrossed(**same, **period, threshold_percent=percent), START) for percent in (50, 100)]
@@ -273,7 +273,7 @@ def test_a_signature_that_is_not_verified(sound: Evidence) -> None:
     assert not webhooks_verified(replace(sound, messages=[forged, *sound.messages[1:]])).ok
 
 
-def test_a_message_that_never_came(sound: Evidence) -> None:
+def test_a_message_that_never_arrived(sound: Evidence) -> None:
     assert not webhooks_verified(replace(sound, messages=sound.messages[1:])).ok
 
 

@@ -1,4 +1,4 @@
-"""How `muster status` speaks of a process that was restarted."""
+"""How `muster status` reports processes and servers."""
 
 import asyncio
 import ssl
@@ -29,7 +29,7 @@ def test_how_long_ago(passed: timedelta, shown: str) -> None:
     assert _ago(passed) == shown
 
 
-def test_a_restarted_process_is_named_with_its_end_and_its_last_lines() -> None:
+def test_a_restarted_process_is_shown_with_its_exit_and_its_last_lines() -> None:
     process = ProcessState(
         name="billing",
         address="http://127.0.0.1:1",
@@ -42,10 +42,10 @@ def test_a_restarted_process_is_named_with_its_end_and_its_last_lines() -> None:
     said, line = _last_words(process, Readiness(ready=False))
     assert said == "\n[yellow]billing restarted 1×[/yellow] (killed by SIGKILL, 14 min ago)"
     assert str(line) == "its last line"
-    assert _last_words(process, Readiness(ready=True)) == [said]  # its lines are of the past
+    assert _last_words(process, Readiness(ready=True)) == [said]  # its lines are history
 
 
-def test_an_exit_is_an_instant_as_everywhere() -> None:
+def test_the_time_of_an_exit_is_written_like_any_instant() -> None:
     process = ProcessState(name="billing", address="http://127.0.0.1:1", last_exit_at=datetime(2026, 8, 6, tzinfo=UTC))
     assert _as_json(process, Readiness(ready=True))["last_exit_at"] == "2026-08-06T00:00:00Z"
 
@@ -63,7 +63,7 @@ def test_a_service_in_maintenance_is_not_simply_ready(maintenance: bool, warning
     assert _ready(process, Readiness(ready=True, warnings=warnings)) == shown
 
 
-async def test_a_certificate_that_is_not_accepted_is_the_reason(tmp_path: Path) -> None:
+async def test_a_rejected_certificate_is_the_reason(tmp_path: Path) -> None:
     issued = Authority.load(tmp_path / "one").issue("postgres")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(issued.certificate, issued.key)

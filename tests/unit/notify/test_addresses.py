@@ -1,4 +1,4 @@
-"""Which addresses a webhook may lead to."""
+"""Which addresses a webhook may point to."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ def test_an_address_that_is_not_public_is_known(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:4700:4700::1111"])
-def test_a_public_address_is_known(address: str) -> None:
+def test_a_public_address_is_recognized(address: str) -> None:
     assert is_public(ip_address(address))
 
 
@@ -85,7 +85,7 @@ asyncio.run(main())
 """
 
 
-def test_a_process_ends_though_a_name_is_still_being_resolved() -> None:
+def test_a_process_ends_while_a_name_is_still_being_resolved() -> None:
     assert subprocess.run([sys.executable, "-c", HANGS], timeout=10, check=False).returncode == 0
 
 
@@ -123,7 +123,7 @@ def test_a_process_ends_though_a_name_is_still_being_resolved() -> None:
         "https://agency.example/" + "x" * 2000,
     ],
 )
-def test_a_url_that_is_not_allowed_is_refused_with_its_rule(url: str) -> None:
+def test_a_url_that_is_not_allowed_is_refused_with_the_rule(url: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         check_url(url, allow_private=False)
     assert refused.value.extensions["errors"][0]["field"] == "url"

@@ -1,4 +1,4 @@
-"""When a delivery is tried again, and when it is given up."""
+"""When a delivery is retried, and when it is given up."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,7 +40,7 @@ def a_delivery(channel: Channel = Channel.WEBHOOK, attempts: int = 0, first: dat
     )
 
 
-def test_the_delivery_id_follows_from_event_rule_and_recipient_alone() -> None:
+def test_the_delivery_id_depends_only_on_event_rule_and_recipient() -> None:
     same = an_intent(correlation_id="cor_2", audience="*")
     assert same.delivery_id == an_intent().delivery_id
     others = {an_intent(**{field: "x"}).delivery_id for field in ("event_id", "rule", "recipient")}
@@ -60,7 +60,7 @@ def test_attempts_follow_the_schedule_and_end_within_fourteen_days() -> None:
 
 
 @given(attempts=st.integers(1, 60), elapsed=st.timedeltas(timedelta(0), timedelta(days=40)))
-def test_a_delivery_is_given_up_once_its_days_are_over_and_as_many_attempts_were_made_as_belong_in_them(
+def test_a_delivery_is_given_up_after_both_its_days_and_its_attempts_are_used_up(
     attempts: int, elapsed: timedelta
 ) -> None:
     due_at = next_attempt(attempts, START, START + elapsed)
@@ -73,7 +73,7 @@ def test_a_delivery_is_given_up_once_its_days_are_over_and_as_many_attempts_were
 
 
 @given(pauses=st.lists(st.timedeltas(timedelta(0), timedelta(days=60)), min_size=19, max_size=19))
-def test_however_late_attempts_are_made_nineteen_in_vain_are_followed_by_another(pauses: list[timedelta]) -> None:
+def test_nineteen_failed_attempts_are_followed_by_another_however_late_they_were(pauses: list[timedelta]) -> None:
     at = START
     for attempts, pause in enumerate(pauses, start=1):
         due_at = next_attempt(attempts, START, at)
@@ -101,7 +101,7 @@ def test_an_endpoint_that_is_gone_is_disabled_at_once() -> None:
     assert (step.state, step.disable_endpoint) == (DeliveryState.FAILED, True)
 
 
-def test_an_email_that_is_refused_for_good_fails_and_disables_nothing() -> None:
+def test_a_permanently_refused_email_fails_and_disables_nothing() -> None:
     step = progress(a_delivery(Channel.EMAIL), Outcome(Verdict.FAILED), START)
     assert (step.state, step.disable_endpoint) == (DeliveryState.FAILED, False)
     step = progress(a_delivery(Channel.EMAIL, 20, START), Outcome(Verdict.RETRY), START + timedelta(days=14))

@@ -133,7 +133,7 @@ def test_text_and_html_say_the_same(event: Event) -> None:
         assert "None" not in text + html
 
 
-def test_what_an_event_says_cannot_become_markup() -> None:
+def test_data_of_an_event_cannot_become_markup() -> None:
     email = written(EVENTS[0], "enrolled")
     text, html = parts(email)
     assert email["Subject"] == "National <Aeronautics> & Space Administration is enrolled"
@@ -153,7 +153,7 @@ def test_the_headers_identify_the_delivery() -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_an_offer_says_whether_it_comes_late(late: bool) -> None:
+def test_an_offer_says_whether_it_is_late(late: bool) -> None:
     offer = next(event for event in EVENTS if isinstance(event, billing.RenewalOffered))
     text, _ = parts(written(offer.model_copy(update={"decide_by": LATER if late else AT}), "renewal-offered"))
     assert ("This offer is late" in text) is late
@@ -175,7 +175,7 @@ def test_a_threshold_states_the_uses_that_the_quota_counts(message: str) -> None
     text, _ = parts(written(crossed, message))
     assert "Used: 25 of 25" in text
     assert "213" not in text
-    before = event.model_copy(update={"used": 24, "quota": 25})  # of a version that did not say them
+    before = event.model_copy(update={"used": 24, "quota": 25})  # from a version without `charged`
     assert "Used: 24 of 25" in parts(written(before, message))[0]
 
 
@@ -186,13 +186,13 @@ def test_a_subject_cannot_add_a_header() -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "a@b@c", "a b@agency.example", "x@agency.example\r\nBcc: y@z.example"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(Unwritable) as refused:
         written(EVENTS[0], "enrolled", Contact(None, address))
     assert address not in str(refused.value)
 
 
-def test_several_recipients_are_all_addressed_and_none_is_named() -> None:
+def test_with_several_recipients_all_are_addressed_and_none_is_named() -> None:
     email = written(EVENTS[0], "enrolled", Contact("Ann", "a@nasa.example"), Contact(None, "b@nasa.example"))
     assert [address.addr_spec for address in email["To"].addresses] == ["a@nasa.example", "b@nasa.example"]
     assert "Dear" not in parts(email)[0]

@@ -1,4 +1,4 @@
-"""The table of rules: which events lead to which messages."""
+"""The rules table: which events lead to which messages."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def a_rule(**changes: Any) -> dict[str, Any]:
     return {"name": "one", "event": INVOICE, "recipient": "administrator", "message": "invoice-issued", **changes}
 
 
-def test_no_personal_data_can_leave_by_a_webhook() -> None:
+def test_no_personal_data_can_leave_through_a_webhook() -> None:
     assert all(topics()[event_types()[name].topic].access == "public" for name in public_types())
 
 
@@ -25,7 +25,7 @@ def test_every_topic_that_notify_reads_is_subscribed_to() -> None:
     assert {cls.event_type for cls in SUBSCRIPTIONS} == read - {"muster.sandbox.ClockMoved.v1"}
 
 
-def test_the_events_of_a_single_seat_are_sent_on_request_alone() -> None:
+def test_events_of_single_seats_are_sent_only_on_request() -> None:
     assert "muster.entitlements.SeatAssigned.v1" in types_on_request()
     assert {f"muster.entitlements.Quota{what}.v1" for what in ("ThresholdCrossed", "Exceeded")} <= types_on_request()
     assert "muster.entitlements.SeatPoolResized.v1" not in types_on_request()
@@ -54,6 +54,6 @@ def test_the_events_of_a_single_seat_are_sent_on_request_alone() -> None:
         "unknown instant",
     ],
 )
-def test_a_table_that_is_wrong_is_refused(wrong: object) -> None:
+def test_a_wrong_table_is_refused(wrong: object) -> None:
     with pytest.raises(ValidationError):
         Rules.model_validate(wrong)

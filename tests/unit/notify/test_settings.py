@@ -17,7 +17,7 @@ PRODUCTION = {
 }
 
 
-def test_production_starts_with_values_of_its_own() -> None:
+def test_production_starts_with_its_own_values() -> None:
     assert NotifySettings.model_validate(PRODUCTION).smtp_starttls
 
 
@@ -33,7 +33,7 @@ def test_production_refuses_private_addresses() -> None:
         NotifySettings.model_validate({**PRODUCTION, "webhook_allow_private": True})
 
 
-def test_production_refuses_a_mail_login_in_the_clear() -> None:
+def test_production_refuses_an_unencrypted_mail_login() -> None:
     login = {"smtp_username": "notify", "smtp_password": Fernet.generate_key().decode()}
     assert NotifySettings.model_validate({**PRODUCTION, **login}).smtp_starttls
     in_clear = {**PRODUCTION, **login, "smtp_starttls": False}
@@ -42,13 +42,13 @@ def test_production_refuses_a_mail_login_in_the_clear() -> None:
     assert not NotifySettings.model_validate({**in_clear, "allow_plaintext": True}).smtp_starttls
 
 
-def test_a_key_that_is_none_is_refused_without_being_shown() -> None:
+def test_an_invalid_key_is_refused_without_being_shown() -> None:
     with pytest.raises(ValidationError, match="32 bytes") as refused:
         NotifySettings(environment="sandbox", secret_key="a-word-to-be-kept")
     assert "a-word-to-be-kept" not in str(refused.value)
 
 
-def test_a_sealed_secret_opens_with_its_key_alone() -> None:
+def test_a_sealed_secret_opens_only_with_its_key() -> None:
     secret = new_secret()
     sealed = Vault(SecretStr(KEY)).seal(secret)
     assert secret.encode() not in sealed

@@ -1,4 +1,4 @@
-"""What is kept of a mail server's refusal: its codes, and never its words, which may name a person."""
+"""A mail server's refusal is stored as its codes, and never as its words, which may name a person."""
 
 import pytest
 from aiosmtplib import (
@@ -31,7 +31,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_no_answer_of_a_mail_server_leaves_a_name(answer: str) -> None:
+def test_no_answer_of_a_mail_server_leaves_a_name_behind(answer: str) -> None:
     refused = SMTPRecipientsRefused([SMTPRecipientRefused(550, answer, ADA)])
     assert describe(refused) == "the recipient was refused: 550 5.1.1"
 

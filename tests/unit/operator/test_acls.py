@@ -1,4 +1,4 @@
-"""The least that each identity may do on Kafka, derived from the topics' files, and how a cluster differs from it."""
+"""The minimal Kafka rights of each identity, derived from the topics' files, and how a cluster differs from them."""
 
 import pytest
 
@@ -90,7 +90,7 @@ def rights(acls: list[Acl]) -> set[tuple[str, str, str, str]]:
         ),
     ],
 )
-def test_a_service_may_do_what_its_topics_files_say_and_nothing_else(
+def test_a_service_has_exactly_the_rights_that_the_topics_files_give_it(
     described: list[Topic], sandbox: bool, wanted: set[tuple[str, str, str, str]]
 ) -> None:
     acls = acls_of_services(described, prefix="eu.", sandbox=sandbox)
@@ -98,7 +98,7 @@ def test_a_service_may_do_what_its_topics_files_say_and_nothing_else(
     assert all(acl.allow and acl.host == "*" and not acl.prefixed for acl in acls)
 
 
-def test_a_restricted_topic_is_open_to_its_owner_and_its_readers_alone() -> None:
+def test_a_restricted_topic_is_open_only_to_its_owner_and_its_readers() -> None:
     acls = acls_of_services(topics().values())
     for name, described in topics().items():
         principals = {acl.principal for acl in acls if acl.kind is Kind.TOPIC and acl.covers(name)}
@@ -114,11 +114,11 @@ def test_a_topic_that_others_write_is_only_read_by_its_owner() -> None:
     }
 
 
-def test_the_fence_is_the_relays() -> None:
+def test_the_fence_is_the_relays_transactional_id() -> None:
     assert fence_of("eu.", "billing") == transactional_id("eu.", "billing")
 
 
-def test_a_subscriber_reads_its_topics_in_groups_of_its_name() -> None:
+def test_a_subscriber_reads_its_topics_in_groups_with_its_name() -> None:
     acls = acls_of_subscriber("dash", [TERM], prefix="eu.", principal="User:CN={name}")
     assert acls == [
         Acl("User:CN=dash", Kind.GROUP, "eu.dash.", READ, prefixed=True),
@@ -154,7 +154,7 @@ NAME = "eu.muster.billing.term"
     ],
     ids=str,
 )
-def test_what_is_beyond_is_named_and_others_affairs_are_not(
+def test_excess_rights_are_named_and_unrelated_ones_are_not(
     acl: Acl, remedy: Remedy | None, registered: Remedy | None
 ) -> None:
     for known, expected in ((False, remedy), (True, registered)):
@@ -162,7 +162,7 @@ def test_what_is_beyond_is_named_and_others_affairs_are_not(
         assert [(each.acl, each.remedy) for each in found] == ([(acl, expected)] if expected else [])
 
 
-def test_what_is_missing_is_to_be_added() -> None:
+def test_a_missing_acl_is_to_be_added() -> None:
     found = compare(WANTED, WANTED[1:], [TERM], prefix="eu.")
     assert [(each.acl, each.remedy) for each in found] == [(WANTED[0], Remedy.ADD)]
 
@@ -173,7 +173,7 @@ def test_a_principal_that_names_nobody_is_refused(principal: str) -> None:
         Access.wanted("", principal, None, sandbox=False)
 
 
-def test_kafkas_own_tool_can_add_them() -> None:
+def test_kafkas_own_tool_can_add_the_rules() -> None:
     rules = Access.wanted("eu.", "User:{name}", None, sandbox=False).as_commands("kafka:9092").data["access_rules"]
     add = "kafka-acls.sh --bootstrap-server kafka:9092 --add --allow-principal"
     directory = [rule for rule in rules if rule.endswith("--topic eu.muster.entitlements.directory")]

@@ -69,7 +69,7 @@ ELSEWHERE = {
         (["token", "--scope", "banana", "--agency", "NASA"], "--scope banana: must be one of"),
     ],
 )
-def test_what_is_missing_is_named(
+def test_missing_or_invalid_arguments_are_named(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -91,7 +91,7 @@ def test_what_is_missing_is_named(
         ["logs"],
     ],
 )
-def test_without_a_stack_the_home_that_was_looked_in_is_named(
+def test_without_a_stack_the_searched_home_is_named(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -104,7 +104,7 @@ def test_without_a_stack_the_home_that_was_looked_in_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_operators_command_names_the_home_that_it_looked_in(tmp_path: Path) -> None:
+def test_an_operators_command_names_the_home_that_it_searched(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["parked", "list"], env={"MUSTER_HOME": str(tmp_path / "elsewhere")})
     assert result.exit_code == 2
     assert (
@@ -113,7 +113,7 @@ def test_an_operators_command_names_the_home_that_it_looked_in(tmp_path: Path) -
     )
 
 
-def test_a_scope_that_there_is_not_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+def test_an_unknown_scope_is_refused_with_a_list_of_all_scopes(tmp_path: Path) -> None:
     arguments = ["token", "--scope", "billing:read", "--scope", "banana", "--agency", "NASA", "--home", str(tmp_path)]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "1000"})
     assert result.exit_code == 2
@@ -148,7 +148,7 @@ def test_a_service_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: py
     assert wrong.exit_code == 2
 
 
-def test_an_address_that_is_no_url_is_named() -> None:
+def test_an_address_that_is_not_a_url_is_named() -> None:
     result = CliRunner().invoke(app, ["streams"], env={**ELSEWHERE, "MUSTER_ENROLLMENT_URL": "foo"})
     assert (result.exit_code, result.stderr.startswith("muster: MUSTER_ENROLLMENT_URL must be a URL")) == (2, True)
 
@@ -169,7 +169,7 @@ def test_an_agency_without_a_stream_is_not_found(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("arguments", [["show", "prp_\udcff"], ["reject", "prp_\udcff", "--reason", "none"]])
-def test_what_is_no_text_is_refused(arguments: list[str]) -> None:
+def test_an_argument_that_is_not_utf_8_is_refused(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, ["proposals", *arguments], env=ELSEWHERE)
     assert (result.exit_code, result.stderr) == (2, "muster: 'prp_\\udcff' must be text in UTF-8\n")
 
@@ -186,12 +186,12 @@ def test_what_is_no_text_is_refused(arguments: list[str]) -> None:
         ),
     ],
 )
-def test_a_decision_says_what_it_lacks(arguments: list[str], said: str) -> None:
+def test_a_decision_names_the_option_that_it_lacks(arguments: list[str], said: str) -> None:
     result = CliRunner().invoke(app, ["windows", *arguments], env=ELSEWHERE | {"COLUMNS": "200"})
     assert (result.exit_code, said in result.stderr, len(result.stderr.splitlines())) == (2, True, 1), result.stderr
 
 
-def test_the_help_has_a_record_as_the_readiness_names_it() -> None:
+def test_the_help_writes_a_record_as_readiness_does() -> None:
     result = CliRunner().invoke(app, ["streams", "pass", "--help"], env={"COLUMNS": "200"})
     assert "topic[partition]@offset" in result.output
 
@@ -200,21 +200,21 @@ ELSEWHERES = ("MUSTER_POSTGRES_DSN", "MUSTER_KAFKA_BOOTSTRAP", "MUSTER_STACK")
 
 
 @pytest.mark.parametrize("variable", ELSEWHERES)
-def test_a_secured_stack_is_not_made_on_others_servers(tmp_path: Path, variable: str) -> None:
+def test_a_secured_stack_is_not_created_on_other_peoples_servers(tmp_path: Path, variable: str) -> None:
     environment = {**dict.fromkeys(ELSEWHERES), variable: "elsewhere"}
     result = CliRunner().invoke(app, ["up", "--secure", "--home", str(tmp_path / "home")], env=environment)
     assert result.exit_code == 2
     assert f"unset {variable}" in result.output
 
 
-def test_the_error_of_a_services_own_command_is_the_commands() -> None:
+def test_an_error_of_a_services_own_command_is_reported_as_the_commands_error() -> None:
     environment = ELSEWHERE | {"MUSTER_POSTGRES_WORKER_DSN": "postgresql://worker@127.0.0.1:1/muster"}
     result = CliRunner().invoke(app, ["rebuild", "notify.foo"], env=environment)
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.stderr
     assert result.stderr.startswith("muster: ")
 
 
-def test_a_process_without_a_log_is_named_with_those_that_have_one(tmp_path: Path) -> None:
+def test_a_process_without_a_log_is_named_with_the_processes_that_have_one(tmp_path: Path) -> None:
     log = Home(tmp_path).log("billing")
     log.parent.mkdir(mode=0o700)
     log.touch(0o600)

@@ -1,4 +1,4 @@
-"""Every command that only reads says in one line which server does not answer."""
+"""Every read-only command says in one line which server does not answer."""
 
 from datetime import date
 from pathlib import Path
@@ -46,7 +46,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_server_that_is_away_is_named_in_one_line(
+def test_an_unreachable_server_is_named_in_one_line(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

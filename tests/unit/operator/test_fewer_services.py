@@ -1,4 +1,4 @@
-"""Where not all services run, the operator's commands ask only those that do."""
+"""If not all services run, the operator's commands ask only those that do."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -51,7 +51,7 @@ def test_a_self_test_waits_for_the_readers_that_run(monkeypatch: pytest.MonkeyPa
     assert (nobody.exit_code, "must name a reader of the event" in nobody.stderr) == (2, True)
 
 
-def test_going_back_is_judged_for_the_services_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_is_judged_for_the_services_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
     release, windows = next(iter(read_releases().items()))
 
     async def applied(_dsn: str, service: str, _read: Any) -> list[str]:
@@ -68,7 +68,7 @@ def test_going_back_is_judged_for_the_services_that_run(monkeypatch: pytest.Monk
     assert check(*NAMED) == (0, list(RUNNING))
 
 
-def test_only_what_runs_gets_roles_and_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_services_that_run_get_roles_and_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(_target: Target, wanted: Any, *_: Any) -> list[Any]:
         assert [each.database for each in wanted] == [f"muster_{name}" for name in RUNNING]
         return []

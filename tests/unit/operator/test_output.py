@@ -1,4 +1,4 @@
-"""What a command prints, for people and for programs, and how it ends."""
+"""What a command prints, for people and for programs, and how it exits."""
 
 import json
 from datetime import datetime
@@ -15,7 +15,7 @@ from muster_runtime.text import count
 LONG = "x" * 300
 
 
-def test_what_is_piped_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_piped_output_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
     show(Answer({}, table(("reason", "next"), [(LONG, "last")])), as_json=False)
     show(Answer({}, LONG), as_json=False)
     _, row, line = capsys.readouterr().out.splitlines()
@@ -29,7 +29,7 @@ def test_numbers_and_instants() -> None:
     assert in_utc(datetime.fromisoformat("2025-08-06T02:00:00+02:00")) == "2025-08-06T00:00:00Z"
 
 
-def test_json_is_all_that_a_program_reads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_json_the_output_is_only_json(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:
         show(Answer({"items": [LONG]}, "for people", ok=False), as_json=True)
     assert ended.value.exit_code == 1
@@ -48,14 +48,14 @@ def test_json_is_all_that_a_program_reads(capsys: pytest.CaptureFixture[str]) ->
         (502, Refused, "502 Bad Gateway"),
     ],
 )
-def test_an_error_of_a_service_is_told_in_its_words(status: int, raised: type[CommandFailed], said: str) -> None:
+def test_a_services_error_is_reported_in_its_words(status: int, raised: type[CommandFailed], said: str) -> None:
     problem = {"title": "No such thing", "detail": "NASA"}
     reply = httpx.Response(status, text="<html>") if status == 502 else httpx.Response(status, json=problem)
     with pytest.raises(raised, match=f"^billing: {said}$"):
         require_success("billing", reply)
 
 
-def test_every_invalid_value_is_told() -> None:
+def test_every_invalid_value_is_reported() -> None:
     errors = [
         {"field": "seats", "value": "-1", "rule": "must be at least 1"},
         {"field": "name", "value": None, "rule": "is required"},
@@ -65,6 +65,6 @@ def test_every_invalid_value_is_told() -> None:
         require_success("billing", httpx.Response(422, json=problem))
 
 
-def test_a_service_that_is_slow_is_another_thing_than_one_that_is_away() -> None:
+def test_a_slow_service_is_distinguished_from_an_unreachable_one() -> None:
     assert isinstance(no_answer("billing", httpx.ReadTimeout("")), TimedOut)
     assert isinstance(no_answer("billing", httpx.ConnectError("refused")), Unreachable)

@@ -1,4 +1,4 @@
-"""What preflight says of the issuer and the mail server, which are asked over the network as the services do."""
+"""What preflight reports about the issuer and the mail server, which it asks over the network as the services do."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ KEYS = KeySet([RSAKey.generate_key(2048, auto_kid=True)]).as_dict(private=False)
 
 @contextmanager
 def issuer(behind: timedelta, keys: Any = KEYS) -> Iterator[str]:
-    """The address of one whose clock is behind."""
+    """The address of an issuer whose clock is behind."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -87,21 +87,21 @@ async def test_an_issuer_without_keys_has_failed() -> None:
         assert said in finding.found
 
 
-async def test_a_mail_server_is_asked_only_if_it_is_set() -> None:
+async def test_a_mail_server_is_asked_only_if_one_is_set() -> None:
     subject = Subject("notify", NotifySettings(environment="sandbox", smtp_port=1))
     assert [finding async for finding in check_smtp(subject, {})] == []
     (away,) = [finding async for finding in check_smtp(subject, {"MUSTER_SMTP_HOST": "127.0.0.1"})]
     assert (away.status, away.found.startswith("127.0.0.1:1 does not accept a session: ")) == (Status.FAILED, True)
 
 
-async def test_the_credential_is_named_without_which_the_clusters_topics_are_not_checked() -> None:
+async def test_a_credential_whose_absence_prevents_the_check_of_topics_is_named() -> None:
     kafka = {"kafka_bootstrap": "kafka:9093", "kafka_security_protocol": "SASL_SSL"}
     (unchecked,) = [finding async for finding in check_cluster(Target({}, "", "", kafka, ""))]
     assert unchecked.status is Status.WARNING
     assert unchecked.found.startswith("not checked: MUSTER_KAFKA_USERNAME is not set")
 
 
-def test_each_service_has_its_folder_of_secrets_or_the_one_of_all(
+def test_each_service_has_its_own_folder_of_secrets_or_the_common_one(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSTER_SECRETS_DIR", str(tmp_path))

@@ -27,7 +27,7 @@ def streams(**changes: Any) -> Streams:
 
 
 def agreeing() -> Books:
-    """NASA is enrolled, and everybody knows."""
+    """NASA is enrolled, and every service knows."""
     by_service = {service: streams() for service in SERVICES}
     by_service["enrollment"] = streams(produced={STREAM: (1, 4)})
     for reader in topics()[STREAM[0]].readers:
@@ -36,7 +36,7 @@ def agreeing() -> Books:
         streams=by_service,
         enrollments={"NASA": Enrollment("enr_1", "active")},
         contacts=frozenset({("NASA", "con_1")}),
-        # An import has told nobody of the second one.
+        # An import published nothing about the second one.
         holders=frozenset({("NASA", "sub_1"), ("NASA", "sub_2")}),
         terms=[Term("trm_1", "NASA", "enr_1")],
         decided={("NASA", "trm_1"): GOES_ON},
@@ -141,7 +141,7 @@ def test_a_difference_is_found_and_says_what_to_do(change: Change, found: set[st
     assert all(difference.remedy and difference.found for difference in differences)
 
 
-def test_a_projection_that_is_off_can_be_rebuilt() -> None:
+def test_a_drifted_projection_can_be_rebuilt() -> None:
     books = pool(in_use=4)(agreeing())
     (difference,) = compare(books, LOG, books)
     assert difference.remedy.startswith("muster rebuild entitlements.seats-in-use")
@@ -153,7 +153,7 @@ def test_a_projection_that_is_off_can_be_rebuilt() -> None:
         closed("ended", ended=True),
         closed("withdrawn", withdrawn=True),
         closed("withdrawn", withdrawn=True, ended=True, suspended=True),
-        # The agency has applied again, and its pool is still that of the enrollment before.
+        # The agency has applied again, and its pool still belongs to the previous enrollment.
         lambda books: enrollment("submitted", "enr_2")(closed("ended", ended=True)(books)),
         lambda books: enrollment("submitted", "enr_2")(closed("withdrawn", withdrawn=True)(books)),
         # Billing was restored, and has decided on another term since.
@@ -165,14 +165,14 @@ def test_accounts_that_agree_on_an_end_show_no_difference(change: Change) -> Non
     assert compare(books, LOG, books) == []
 
 
-def test_what_is_under_way_is_no_difference() -> None:
+def test_events_in_progress_are_no_difference() -> None:
     waiting = in_service("enrollment", produced={STREAM: (1, 5)}, waiting={STREAM: (1, 5)})(agreeing())
     assert compare(waiting, LOG, waiting) == []
     published_meanwhile = in_service("enrollment", produced={STREAM: (1, 3)})(agreeing())
     assert compare(published_meanwhile, LOG, agreeing()) == []
 
 
-def test_a_raised_epoch_in_which_nothing_has_followed_is_no_loss() -> None:
+def test_a_raised_epoch_without_events_is_no_loss() -> None:
     raised = in_service("enrollment", produced={STREAM: (2, 4)})(agreeing())
     assert compare(raised, LOG, raised) == []
 
@@ -183,7 +183,7 @@ def test_a_compacted_topic_may_lack_what_was_erased() -> None:
     assert compare(books, LOG, books) == []
 
 
-def test_a_directory_with_somebody_who_was_erased_is_rebuilt_unless_the_topic_lacks_the_erasure() -> None:
+def test_a_directory_with_an_erased_person_is_rebuilt_unless_the_topic_lacks_the_erasure() -> None:
     books = replace(agreeing(), holders=frozenset())
     (never_told,) = compare(books, LOG, books)
     assert "defect" in never_told.remedy
@@ -191,13 +191,13 @@ def test_a_directory_with_somebody_who_was_erased_is_rebuilt_unless_the_topic_la
     assert missed.remedy.startswith("muster rebuild notify.directory")
 
 
-def test_of_two_people_under_way_neither_is_taken_for_the_other() -> None:
+def test_differences_about_two_people_are_not_confused() -> None:
     one = Difference("a person whom notify does not know", "NASA", "sub_1 …", "do", "sub_1")
     other = Difference("a person whom notify does not know", "NASA", "sub_2 …", "do", "sub_2")
     assert persisting([one], [other]) == []
 
 
-def test_only_what_two_looks_saw_counts() -> None:
+def test_only_differences_seen_twice_count() -> None:
     lasting = Difference("a parked stream", "NASA", "at 3", "do")
     passing = Difference("a reader that is behind", "DOE", "at 7", "do")
     moved = replace(lasting, found="at 4")

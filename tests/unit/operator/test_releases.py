@@ -1,4 +1,4 @@
-"""Whether the code of a release can run on a schema, from the table of releases alone."""
+"""Whether a release's code can run on a schema, judged only by the table of releases."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ RELEASES = {
         ("1.2", ["20260104", "20270101"], "20270101: unknown to this muster", ["20270101"]),
     ],
 )
-def test_a_release_is_judged_by_what_it_needs_and_what_was_taken_from_it(
+def test_a_release_is_judged_by_what_it_needs_and_what_was_removed(
     to: str, applied: list[str], reason: str, ahead: list[str]
 ) -> None:
     verdict = judge(RELEASES, to, "billing", applied)
@@ -38,7 +38,7 @@ def test_a_release_is_judged_by_what_it_needs_and_what_was_taken_from_it(
     assert (verdict.database, verdict.ahead) == (max(applied, default=None), ahead)
 
 
-def test_the_release_before_the_one_that_the_cluster_tests_make_can_run_on_its_schema(tmp_path: Path) -> None:
+def test_the_release_before_the_cluster_tests_next_one_can_run_on_its_schema(tmp_path: Path) -> None:
     table = tmp_path / "releases.toml"
     table.write_text(next_release.releases(), "utf-8")
     releases = read_releases(table)

@@ -1,4 +1,4 @@
-"""`muster seats`: it follows an operation past what a busy service answers."""
+"""`muster seats` keeps following an operation while a busy service answers with errors."""
 
 import json
 import threading
@@ -28,7 +28,7 @@ def test_results_that_cannot_be_written_are_named_before_the_file_is_sent(tmp_pa
 
 @pytest.fixture
 def answers() -> Iterator[tuple[str, list[int]]]:
-    """A server, and the statuses that it answers in turn; 200 forever after."""
+    """A server, and the statuses that it returns in turn; after them, always 200."""
     statuses: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The self-test waits for every reader, and names those that are late."""
+"""The self-test waits for every reader, and names late ones."""
 
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from muster_operator.service import Service
 
 
 class Reader:
-    """A service whose stream is at these sequences, one for each look; the last one stays."""
+    """A service whose stream is at these sequences, one for each request; the last one stays."""
 
     def __init__(self, *sequences: int) -> None:
         self._sequences = list(sequences)

@@ -11,10 +11,10 @@ from muster_operator.session.tokens import Credential
 HOST = "127.0.0.1"
 
 
-async def test_a_service_to_which_no_connection_comes_about_is_soon_unreachable(
+async def test_a_service_that_accepts_no_connection_is_soon_unreachable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As where a firewall drops what is sent to it: the queue of connections is full, and nobody takes one."""
+    """Like behind a firewall that drops packets: the queue of connections is full, and nothing accepts one."""
     monkeypatch.setattr(service, "CONNECT_SECONDS", 0.2)
     with socket.create_server((HOST, 0), backlog=0) as full, socket.create_connection(full.getsockname()):
         url = f"http://{HOST}:{full.getsockname()[1]}"

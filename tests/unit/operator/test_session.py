@@ -21,7 +21,7 @@ BEGUN = {"device_code": "d", "user_code": "ABCD-EFGH", "verification_uri": "http
 
 
 class Provider:
-    """Answers each question for a token with the next of its answers; `closes` cuts the connection instead."""
+    """Answers each token request with the next of its answers; `closes` closes the connection instead."""
 
     def __init__(self, *answers: Any, begun: Mapping[str, Any] = BEGUN, **metadata: Any) -> None:
         self.asked: list[str] = []
@@ -76,7 +76,7 @@ def answering(*answers: Any, **options: Any) -> Iterator[Provider]:
         provider.server.server_close()
 
 
-def test_a_login_asks_as_seldom_as_the_provider_wants() -> None:
+def test_a_login_polls_as_slowly_as_the_provider_asks() -> None:
     waits: list[float] = []
     with answering("authorization_pending", "slow_down", "authorization_pending", "closes", TOKEN) as provider:
         assert approved(provider.client, waits.append).access_token == "opaque"

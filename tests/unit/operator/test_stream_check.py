@@ -1,4 +1,4 @@
-"""What is missing of a stream is named, with the service that lacks it; what is under way or was raised is not."""
+"""What a stream lacks is named, with the service that lacks it; events in progress and a raised epoch are not."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +29,7 @@ TOPIC = "muster.enrollment.agency"
 STREAM = (TOPIC, "NASA")
 EMPTY = Streams({}, {}, {}, {}, frozenset(), {}, 1, [])
 
-# The last record lies at offset 9 of partition 2.
+# The last record is at offset 9 of partition 2.
 READ = {(TOPIC, 2): 10}
 UNREAD = {(TOPIC, 2): 9}
 
@@ -67,21 +67,21 @@ def kinds(missing: list[Missing]) -> set[tuple[str, str, str]]:
     ("produced", "ends", "applied", "of_owner"),
     [
         ((1, 4), (1, 4), (1, 4), {}),
-        # The epoch was raised after commits were lost, and nothing has followed.
+        # The epoch was raised after commits were lost, and no event has followed.
         ((2, 2), (1, 4), (1, 4), {"epoch": 2}),
-        # The same of a stream whose every commit was lost.
+        # The same for a stream that lost every commit.
         (None, (1, 4), (1, 4), {"epoch": 2}),
-        # In the new epoch sequences are taken again that the readers have had.
+        # The new epoch reuses sequences that the readers have already applied.
         ((2, 3), (2, 3), (2, 3), {"epoch": 2}),
-        # Another program wrote the last record, and the relay was let past it.
+        # Another program wrote the last record, and an operator let the relay pass it.
         ((1, 3), (1, 4), (1, 4), {"passed": [OffsetRange(TOPIC, 2, 9, 9)]}),
     ],
 )
-def test_what_is_complete(produced: Position, ends: Position, applied: Position, of_owner: dict[str, Any]) -> None:
+def test_a_complete_stream(produced: Position, ends: Position, applied: Position, of_owner: dict[str, Any]) -> None:
     assert found(services(produced, applied, **of_owner), end(ends)) == []
 
 
-def test_a_record_with_an_id_of_its_own_is_no_lost_commit() -> None:
+def test_a_record_with_another_programs_id_is_no_lost_commit() -> None:
     assert found(services((1, 3), (1, 4)), end((1, 4), record_id="another")) == []
 
 
@@ -91,16 +91,16 @@ def test_a_record_with_an_id_of_its_own_is_no_lost_commit() -> None:
         ((1, 4), (1, 9), {}, LOST_COMMITS, "5 to 9"),
         (None, (1, 9), {}, LOST_COMMITS, "1 to 9"),
         ((1, 8), (1, 9), {"passed": [OffsetRange(TOPIC, 2, 8, 8)]}, LOST_COMMITS, "9"),
-        # The database went back to before an epoch was raised.
+        # The database was restored to a state before an epoch was raised.
         ((1, 8), (2, 9), {}, LOST_COMMITS, "after 8 (epoch 1), up to 9 (epoch 2)"),
         ((1, 12), (1, 9), {}, TOPIC_LACKS, "10 to 12"),
         ((2, 12), (2, 9), {}, TOPIC_LACKS, "10 to 12 (epoch 2)"),
         ((1, 12), (1, 9), {"waiting": {STREAM: (1, 10)}}, NOT_PUBLISHED, "10 to 12"),
-        # What waits has taken sequences of the old epoch again.
+        # Waiting events reuse sequences of the old epoch.
         ((2, 5), (1, 9), {"waiting": {STREAM: (2, 4)}}, NOT_PUBLISHED, "4 to 5 (epoch 2)"),
     ],
 )
-def test_what_the_producer_or_its_topic_lacks(
+def test_what_the_producer_or_its_topic_lacks_is_named(
     produced: Position, ends: Position, of_owner: dict[str, Any], what: str, sequences: str
 ) -> None:
     missing = found(services(produced, ends, **of_owner), end(ends))
@@ -108,7 +108,7 @@ def test_what_the_producer_or_its_topic_lacks(
 
 
 def reader(**changes: Any) -> dict[str, Streams]:
-    """Billing alone differs."""
+    """Only billing differs."""
     streams = services((1, 9), (1, 9))
     return {**streams, "billing": replace(streams["billing"], **changes)}
 
@@ -124,7 +124,7 @@ def reader(**changes: Any) -> dict[str, Streams]:
         (reader(applied={STREAM: (1, 11)}), TOPIC_LACKS, "10 to 11"),
     ],
 )
-def test_what_a_reader_lacks(streams: dict[str, Streams], what: str, sequences: str) -> None:
+def test_what_a_reader_lacks_is_named(streams: dict[str, Streams], what: str, sequences: str) -> None:
     missing = found(streams, end((1, 9)))
     assert kinds(missing) == {(what, "billing", sequences)}
     assert all(each.remedy for each in missing)
@@ -135,26 +135,26 @@ def test_a_stream_that_is_parked_without_an_event_is_named() -> None:
     assert kinds(found(streams, end((1, 9)))) == {(PARKED, "billing", "none")}
 
 
-def test_what_a_service_that_was_not_read_produces_is_not_judged() -> None:
+def test_streams_of_a_service_that_was_not_read_are_not_judged() -> None:
     readers = {name: streams for name, streams in services((1, 9), (1, 8)).items() if name != "enrollment"}
     assert kinds(found(readers, end((1, 9)))) == {
         (NOT_APPLIED, name, "9") for name in ("billing", "entitlements", "notify")
     }
 
 
-def test_what_is_made_meanwhile_is_not_missing() -> None:
+def test_an_event_published_in_the_meantime_is_not_missing() -> None:
     before, after = services((1, 8), (1, 8)), services((1, 9), (1, 9))
     assert list(not_on_topic(before, end((1, 9)), after)) == []
 
 
 def test_positions_of_lost_commits_that_are_assigned_again_are_named() -> None:
-    """The database lost 5 to 9 and has answered new commands since, whose events its relay holds back."""
+    """The database lost 5 to 9, and has since executed new commands, whose events its relay holds back."""
     of_owner = {"waiting": {STREAM: (1, 5)}, "reassigned": frozenset({STREAM})}
     missing = found(services((1, 11), (1, 9), **of_owner), end((1, 9)))
     assert kinds(missing) == {(LOST_COMMITS, "enrollment", "5 to 9"), (NOT_PUBLISHED, "enrollment", "5 to 11")}
 
 
-def test_what_leaves_the_outbox_meanwhile_is_not_missing() -> None:
+def test_an_event_that_leaves_the_outbox_in_the_meantime_is_not_missing() -> None:
     """Kafka has it already, and it is about to be deleted; another event of the stream waits by then."""
     before = services((1, 9), (1, 9), waiting={STREAM: (1, 9)})
     after = services((1, 10), (1, 9), waiting={STREAM: (1, 10)})
@@ -163,7 +163,7 @@ def test_what_leaves_the_outbox_meanwhile_is_not_missing() -> None:
     assert stuck.what == NOT_PUBLISHED
 
 
-def test_what_a_service_that_lost_commits_has_to_publish_is_not_waited_for() -> None:
+def test_waiting_events_of_a_service_that_lost_commits_are_not_waited_for() -> None:
     of_owner = {"waiting": {STREAM: (1, 5)}, "reassigned": frozenset({STREAM})}
     assert under_way(found(services((1, 11), (1, 9), **of_owner), end((1, 9)))) == set()
     assert under_way(found(services((1, 11), (1, 9), waiting={STREAM: (1, 10)}), end((1, 9)))) == {STREAM}

@@ -1,4 +1,4 @@
-"""The subscribers' file: what it may say, what it must, and how it is written."""
+"""The subscribers' file: what it may contain, what it must contain, and how it is written."""
 
 import json
 import re
@@ -58,7 +58,7 @@ FACTS: dict[str, Any] = {
     ],
     ids=str,
 )
-def test_what_cannot_be_registered_is_named_with_its_rule(changes: dict[str, Any], complaint: str) -> None:
+def test_facts_that_cannot_be_registered_are_named_with_the_rule(changes: dict[str, Any], complaint: str) -> None:
     facts = {**FACTS, **changes}
     with pytest.raises(BadInput) as refused:
         checked(facts.pop("name", "dash"), facts)
@@ -66,7 +66,7 @@ def test_what_cannot_be_registered_is_named_with_its_rule(changes: dict[str, Any
     assert "\n" not in str(refused.value)
 
 
-def test_who_declares_a_classification_may_read_what_is_restricted() -> None:
+def test_a_subscriber_that_declares_a_classification_may_read_restricted_topics() -> None:
     assert checked("dash", {**FACTS, "topics": [TERM, PEOPLE], "classification": "restricted"}).topics == (TERM, PEOPLE)
 
 
@@ -117,7 +117,7 @@ def test_the_runbooks_example_can_be_used(tmp_path: Path) -> None:
         ("[zeta]\n", "owner"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_unusable_file_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "subscribers.toml"
     path.write_text(text, "utf-8")
     with pytest.raises(BadInput, match=complaint):
@@ -175,7 +175,7 @@ def test_a_password_file_without_a_folder_is_named_before_anything_is_registered
     assert not (tmp_path / "subscribers.toml").exists()
 
 
-def test_a_password_is_kept_for_its_owner_alone_and_not_replaced(tmp_path: Path) -> None:
+def test_a_password_file_is_private_to_its_owner_and_not_replaced(tmp_path: Path) -> None:
     file = tmp_path / "password"
     password = password_for(file)
     assert (file.stat().st_mode & 0o777, password_for(file)) == (0o600, password)

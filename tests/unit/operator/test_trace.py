@@ -1,4 +1,4 @@
-"""The tree of a path, built from the facts about it."""
+"""The tree of an event's path, built from the facts about it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -90,7 +90,7 @@ def test_a_command_leads_to_its_event_its_effects_and_its_deliveries() -> None:
         (None, "did not answer"),
     ],
 )
-def test_an_event_shows_how_far_each_reader_is(progress: Progress | None, said: str) -> None:
+def test_an_event_shows_each_readers_progress(progress: Progress | None, said: str) -> None:
     known = all_applied()
     del known["notify"]
     facts = Facts([commit()], progress=known if progress is None else {**known, "notify": progress})
@@ -100,7 +100,7 @@ def test_an_event_shows_how_far_each_reader_is(progress: Progress | None, said: 
     assert notify.waits == (said != "applied")
 
 
-def test_what_is_not_published_yet_waits_in_the_outbox_and_its_record_replaces_it() -> None:
+def test_an_unpublished_event_waits_in_the_outbox_until_its_record_replaces_it() -> None:
     facts = Facts([commit()], progress=all_applied())
     facts.add([event(AgencyEnrolled, 7, at=None)])
     (node,) = grow(facts)[0].children
@@ -114,8 +114,8 @@ def test_what_is_not_published_yet_waits_in_the_outbox_and_its_record_replaces_i
     assert grow(facts)[0].children[0].at == after(4)
 
 
-def test_what_nothing_known_has_led_to_stands_for_itself() -> None:
-    """A lost record, or an audit row of a service's own, hides nothing that came of it."""
+def test_effects_of_unknown_causes_are_roots() -> None:
+    """A lost record, or a service's own audit row, hides none of its effects."""
     facts = Facts(
         [commit("notify", "notify", "DisableWebhook", at=40)], deliveries=[delivery()], progress=all_applied()
     )
@@ -157,5 +157,5 @@ def test_two_commands_of_one_service_have_their_own_events() -> None:
         (90_061_000, "+1 d 1 h"),
     ],
 )
-def test_a_time_is_said_shortly(milliseconds: float, said: str) -> None:
+def test_a_duration_is_written_briefly(milliseconds: float, said: str) -> None:
     assert elapsed(timedelta(milliseconds=milliseconds)) == said

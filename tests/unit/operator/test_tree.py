@@ -1,4 +1,4 @@
-"""The tree of commands: found by entry points, loaded one at a time, each as its help and its page say."""
+"""The command tree: found through entry points, loaded one at a time, and matching its help and its page."""
 
 import resource
 import subprocess
@@ -18,10 +18,10 @@ from muster_operator.group import summary_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 
-# These print one value, a log, or the course of a run.
+# These print one value, a log, or the progress of a run.
 WITHOUT_JSON = {"token", "address", "logs", "down", "demo", "drill", "logout"}
 
-# Far more than it takes, far less than with every command's modules.
+# Far more than the help needs, and far less than loading every command's modules would take.
 HELP_CPU_SECONDS = 1.0
 
 LOADED = "import sys, muster_operator.cli; from typer.testing import CliRunner; \
@@ -29,7 +29,7 @@ result = CliRunner().invoke(muster_operator.cli.app, sys.argv[1:]); print(*sys.m
 
 
 def commands_of(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Each command that does something, with its whole name."""
+    """Each command that does something, with its full name."""
     context = typer.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -63,7 +63,7 @@ def test_a_command_is_on_the_page(name: str) -> None:
 @pytest.mark.parametrize(
     "command", [each for catalog in installed() for each in catalog.commands], ids=lambda c: c.name
 )
-def test_the_help_says_of_a_command_what_its_own_help_begins_with(command: Command) -> None:
+def test_the_help_shows_each_command_with_the_summary_from_its_own_help(command: Command) -> None:
     root: Any = get_command(app)
     assert command.summary == summary_of(root.get_command(typer.Context(root), command.name))
     assert command.summary.endswith(".")
@@ -100,7 +100,7 @@ def test_the_version_is_shown() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["bogus"], ["parked", "bogus"], ["parked", "list", "--bogus"]])
-def test_what_does_not_exist_is_one_line(arguments: list[str]) -> None:
+def test_an_unknown_command_or_option_is_refused_in_one_line(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert (result.stdout, len(result.stderr.splitlines())) == ("", 1)

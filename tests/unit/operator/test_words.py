@@ -31,14 +31,14 @@ WINDOW: dict[str, Any] = {
         ({"trial": False}, "the term"),
     ],
 )
-def test_how_long_a_window_lasts(changes: dict[str, Any], shown: str) -> None:
+def test_a_windows_length_in_words(changes: dict[str, Any], shown: str) -> None:
     assert _length(WINDOW | changes) == shown
 
 
 FEATURE: dict[str, Any] = {"quota": None, "monthly_quota_after": 4}
 
 
-def test_a_quota_is_each_seats() -> None:
+def test_a_monthly_quota_is_per_seat() -> None:
     assert _afterward(WINDOW, FEATURE) == "4 a month per seat"
     graced = _afterward(WINDOW | {"grace_ends_at": "2025-11-21T05:00:00Z"}, FEATURE)
     assert graced == "4 a month per seat, after grace until 2025-11-21T05:00:00Z"
@@ -55,18 +55,18 @@ def test_a_quota_is_each_seats() -> None:
         ),
     ],
 )
-def test_a_quota_has_its_terms(quota: dict[str, Any], shown: str) -> None:
+def test_a_quota_is_shown_with_its_terms(quota: dict[str, Any], shown: str) -> None:
     feature = {"quota": {"limit": 2000, **quota}, "monthly_quota_after": None}
     assert (access("quota", feature), access("none", feature)) == (shown, "none")
 
 
-def test_what_applies_now_is_each_seats_where_the_trial_is() -> None:
+def test_current_access_is_by_seat_if_the_trial_is_per_seat() -> None:
     assert _now(WINDOW, FEATURE) == "unlimited"
     assert _now(WINDOW | {"access": "quota"}, FEATURE) == "4 a month per seat"
     assert _now(WINDOW | {"seat_days": 30}, FEATURE) == "by seat"
 
 
-def test_a_plan_says_why_there_are_effects_without_a_change() -> None:
+def test_a_plan_explains_effects_without_a_change() -> None:
     feature: dict[str, Any] = {"removed": False, "changed": [], "losing": ["NASA"], "losing_seats": 1}
     assert (_changes(feature, 4), _losing(feature, "now")) == ("as version 4, which not all have", "1 agency, 1 seat")
     gone = feature | {"removed": True, "losing": []}

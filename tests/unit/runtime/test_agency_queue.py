@@ -1,4 +1,4 @@
-"""AgencyQueue: one caller of an agency at a time, a bounded queue, and nothing left behind."""
+"""AgencyQueue: one caller per agency at a time, a bounded queue, and nothing left behind."""
 
 import asyncio
 

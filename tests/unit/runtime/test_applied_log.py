@@ -1,4 +1,4 @@
-"""Applied batches in the log: the first at once, and under load all of a second together."""
+"""Applied batches in the log: the first at once, and under load one line per second."""
 
 from typing import Any
 

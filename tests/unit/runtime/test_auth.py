@@ -1,4 +1,4 @@
-"""Tokens: what is let in, and what is refused."""
+"""Tokens: which are accepted, and which are refused."""
 
 import base64
 import hmac
@@ -40,7 +40,7 @@ def verifier(issuer: Issuer, tmp_path: Path) -> TokenVerifier:
     return verifier_of(issuer.jwks(), tmp_path)
 
 
-async def test_a_good_token_says_who_asks_and_what_they_may(issuer: Issuer, verifier: TokenVerifier) -> None:
+async def test_a_good_token_identifies_the_caller_and_their_scopes(issuer: Issuer, verifier: TokenVerifier) -> None:
     token = issuer.token(["sample:read", "sample:write"], agency="NASA", subject="ada")
     identity = await verifier.verify(f"Bearer {token}")
     assert identity.actor == "ada"
@@ -54,7 +54,7 @@ def key() -> OKPKey:
 
 
 async def refused(token: str, key: OKPKey, directory: Path) -> None:
-    """See that a good token of the key is let in, and this one is not."""
+    """Assert that a good token signed with the key is accepted, and that this one is not."""
     verifier = verifier_of(KeySet([key]).as_dict(private=False), directory)
     assert (await verifier.verify(signed(key))).actor == "ada"
     with pytest.raises(Unauthenticated):
@@ -84,7 +84,7 @@ async def refused(token: str, key: OKPKey, directory: Path) -> None:
         pytest.param({"sub": "a" * 256}, id="a long sub"),
         {"sub": "a\0b"},
         {"sub": "a\nb"},
-        {"sub": "\ud800"},  # JSON can say it, and UTF-8 cannot carry it
+        {"sub": "\ud800"},  # JSON can express it, and UTF-8 cannot encode it
         {"exp": float("inf")},
         {"exp": float("nan")},
         {"filler": float("nan")},
@@ -145,7 +145,7 @@ async def test_a_bad_header_is_refused_though_the_issuer_signed_it(
 
 
 @pytest.mark.parametrize("typ", [None, "JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"])
-async def test_the_types_of_access_tokens_are_let_in(typ: str | None, key: OKPKey, tmp_path: Path) -> None:
+async def test_the_types_of_access_tokens_are_accepted(typ: str | None, key: OKPKey, tmp_path: Path) -> None:
     """RFC 9068, 2.1, and RFC 7519, 5.1."""
     verifier = verifier_of(KeySet([key]).as_dict(private=False), tmp_path)
     assert (await verifier.verify(signed(key, typ=typ))).actor == "ada"
@@ -186,13 +186,13 @@ async def test_json_that_can_be_read_in_two_ways_is_refused(head: str, body: str
 
 
 async def test_a_token_within_a_token_is_refused(key: OKPKey, tmp_path: Path) -> None:
-    """Nested: RFC 7519, 5.2; and a JWE, which has five parts."""
+    """A nested token (RFC 7519, 5.2), and a JWE, which has five parts."""
     inner = signed(key).removeprefix("Bearer ")
     await refused(signed(key, inner.encode(), cty="JWT"), key, tmp_path)
     await refused(f"Bearer {'.'.join([*inner.split('.'), 'AA', 'AA'])}", key, tmp_path)
 
 
-async def test_a_huge_token_is_refused_unread(key: OKPKey, tmp_path: Path) -> None:
+async def test_a_huge_token_is_refused_without_being_parsed(key: OKPKey, tmp_path: Path) -> None:
     await refused(signed(key, claims(filler="x" * MAX_TOKEN_LENGTH)), key, tmp_path)
 
 
@@ -200,7 +200,7 @@ async def test_a_huge_token_is_refused_unread(key: OKPKey, tmp_path: Path) -> No
 async def test_a_key_that_the_token_brings_is_neither_fetched_nor_used(
     member: str, key: OKPKey, tmp_path: Path
 ) -> None:
-    """RFC 8725, 3.10: the attacker signs with a key of their own, and says where it is."""
+    """RFC 8725, 3.10: the attacker signs with their own key, and points to it."""
     attackers = OKPKey.generate_key("Ed25519", {"kid": str(key.kid)})
     with KeyServer(KeySet([attackers]).as_dict(private=False)) as server:
         brought: dict[str, Any] = {
@@ -213,7 +213,7 @@ async def test_a_key_that_the_token_brings_is_neither_fetched_nor_used(
         assert server.asked == 0
 
 
-async def test_the_kid_of_a_key_makes_no_other_key_pass_for_it(key: OKPKey, tmp_path: Path) -> None:
+async def test_another_key_with_the_same_kid_is_refused(key: OKPKey, tmp_path: Path) -> None:
     await refused(signed(OKPKey.generate_key("Ed25519", {"kid": str(key.kid)})), key, tmp_path)
     await refused(signed(OKPKey.generate_key("Ed25519", {"kid": str(key.kid)}), kid=None), key, tmp_path)
 
@@ -264,12 +264,12 @@ async def test_the_key_of_another_issuer_is_refused(verifier: TokenVerifier, tmp
         "Bearer WyJhbGciXQ.e30.AA",
     ],
 )
-async def test_what_is_no_token_is_refused(verifier: TokenVerifier, header: str | None) -> None:
+async def test_a_header_without_a_valid_token_is_refused(verifier: TokenVerifier, header: str | None) -> None:
     with pytest.raises(Unauthenticated):
         await verifier.verify(header)
 
 
-def test_the_issuers_key_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
+def test_the_issuers_key_file_is_private_to_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "issuer.pem"
     first = Issuer.load(path, issuer=ISSUER)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -277,7 +277,7 @@ def test_the_issuers_key_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
     assert "d" not in first.jwks()["keys"][0]
 
 
-def test_a_verifier_without_issuer_is_not_made(tmp_path: Path) -> None:
+def test_a_verifier_needs_an_issuer(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="MUSTER_OIDC_ISSUER"):
         TokenVerifier(
             KeySource("no-keys.json"), issuer="", audience=AUDIENCE, clock=SystemClock(), roles=Roles.load("")

@@ -16,7 +16,7 @@ def test_commands_are_admitted_again_as_soon_as_the_relay_has_published() -> Non
     backlog.admit()
 
 
-def test_what_was_never_counted_may_be_published() -> None:
+def test_rows_that_were_never_counted_may_be_published() -> None:
     backlog = Backlog(limit=2)
     backlog.shrink(5)
     assert backlog.rows == 0

@@ -1,4 +1,4 @@
-"""Duties that run together end together, each canceled once, whatever swallows a cancellation."""
+"""Duties that run together end together, each canceled once, even if one swallows a cancellation."""
 
 import asyncio
 from contextlib import suppress
@@ -12,7 +12,7 @@ from muster_runtime.process.duties import ROUNDS_SECONDS
 
 
 class Duty:
-    """Takes many turns of the event loop to put its things in order; swallows so many cancellations."""
+    """Takes many turns of the event loop to clean up; swallows this many cancellations."""
 
     def __init__(self, swallows: int = 0) -> None:
         self._swallows = swallows
@@ -56,7 +56,7 @@ async def test_the_next_cancellation_reaches_a_duty_that_swallowed_the_first() -
     assert duty.is_in_order
 
 
-async def test_the_error_of_a_duty_ends_the_others_and_is_raised() -> None:
+async def test_an_error_of_a_duty_ends_the_others_and_is_raised() -> None:
     duty = Duty()
 
     async def fail() -> None:
@@ -68,7 +68,7 @@ async def test_the_error_of_a_duty_ends_the_others_and_is_raised() -> None:
     assert duty.is_in_order
 
 
-async def test_of_two_duties_that_fail_one_error_is_raised_and_the_other_logged() -> None:
+async def test_if_two_duties_fail_one_error_is_raised_and_the_other_logged() -> None:
     both = asyncio.Barrier(2)
 
     async def fail(text: str) -> None:
@@ -81,7 +81,7 @@ async def test_of_two_duties_that_fail_one_error_is_raised_and_the_other_logged(
     assert sorted([*logged, str(raised.value)]) == ["one", "other"]
 
 
-async def test_a_task_knows_that_it_was_canceled_though_an_error_took_the_place() -> None:
+async def test_a_task_knows_that_it_was_canceled_even_if_an_error_replaced_the_cancellation() -> None:
     async def lose() -> bool:
         before = is_canceled()
         with suppress(OSError):

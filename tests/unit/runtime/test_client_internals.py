@@ -1,4 +1,4 @@
-"""What aiokafka does not expect of a connection, on the event loop that the services run on."""
+"""What aiokafka does not expect from a connection, on the services' event loop."""
 
 import asyncio
 import socket
@@ -15,19 +15,19 @@ from aiokafka.protocol.admin import ApiVersionRequest
 
 from muster_local.certificates import Authority
 
-# The answer to the first request of a connection, which asks for the versions that the broker knows: none.
+# The answer to a connection's first request, which asks for the versions that the broker supports: none.
 NO_VERSIONS = struct.pack(">iihi", 10, 1, 0, 0)
 
 # A connection that is closed with this is reset.
 AT_ONCE = struct.pack("ii", 1, 0)
 
 
-def test_a_request_in_the_moment_of_a_reset_fails_as_on_any_broken_connection() -> None:
+def test_a_request_at_the_moment_of_a_reset_fails_as_on_any_broken_connection() -> None:
     uvloop.run(_request_after_reset())
 
 
 async def _request_after_reset() -> None:
-    """The client still takes the connection for open when its transport has been closed."""
+    """The client still considers the connection open after its transport was closed."""
     server = await asyncio.start_server(_reset_after_the_versions, "127.0.0.1", 0)
     connection = await create_conn("127.0.0.1", server.sockets[0].getsockname()[1])
     connection._writer.write(b"more")
@@ -49,12 +49,12 @@ async def _reset_after_the_versions(reader: asyncio.StreamReader, writer: asynci
     writer.transport.abort()
 
 
-def test_a_connection_by_tls_ends_at_once_though_the_broker_does_not_read(tmp_path: Path) -> None:
+def test_a_tls_connection_closes_at_once_even_if_the_broker_does_not_read(tmp_path: Path) -> None:
     uvloop.run(_close_unheard(Authority.load(tmp_path)))
 
 
 async def _close_unheard(authority: Authority) -> None:
-    """The transport's own close waits for the broker's, and a broker reads nothing while it still answers."""
+    """The transport's own close waits for the broker to close, and a broker reads nothing while it still answers."""
     certificate = authority.issue("broker")
     inbound = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     inbound.load_cert_chain(certificate.both)

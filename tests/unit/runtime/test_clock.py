@@ -1,4 +1,4 @@
-"""When two clocks prove to disagree, however long the way between them."""
+"""When two clocks provably disagree, however slow the connection between them."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +16,7 @@ def test_clocks_within_a_second_agree(ahead: timedelta) -> None:
     assert skew(NOON + ahead, NOON, NOON, NOON + ahead) is None
 
 
-def test_a_slow_way_proves_nothing() -> None:
+def test_a_slow_connection_proves_nothing() -> None:
     assert skew(NOON, NOON + HOUR, NOON + HOUR, NOON + HOUR) is None
     assert skew(NOON, NOON, NOON, NOON + HOUR) is None
 

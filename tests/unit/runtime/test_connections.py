@@ -1,11 +1,11 @@
-"""The server's connections: what they are bounded by."""
+"""The server's connections and their limit."""
 
 import resource
 
 from muster_runtime.http.connections import Connections, raise_file_limit
 
 
-def test_counting_connections_leaves_the_process_as_it_is() -> None:
+def test_counting_connections_changes_nothing_in_the_process() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] - 1, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""What clients of Kafka hold reads its secret again; a set of certificate files that does not fit is not used."""
+"""Kafka clients' credentials reread their files; certificate files that do not match each other are not used."""
 
 import secrets
 import ssl
@@ -17,7 +17,7 @@ from muster_runtime.messaging.credentials import CertificateContext
 from muster_runtime.secrets import FileSecret
 
 
-def test_each_authentication_reads_the_password_anew(tmp_path: Path) -> None:
+def test_each_authentication_rereads_the_password(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("the first")
     password = LiveText(FileSecret("MUSTER_KAFKA_PASSWORD_FILE", file))
@@ -39,7 +39,7 @@ def test_each_authentication_reads_the_password_anew(tmp_path: Path) -> None:
     assert authenticated_with() == b"another"
 
 
-def test_each_handshake_uses_what_the_certificate_files_hold_then(tmp_path: Path) -> None:
+def test_each_handshake_uses_the_current_certificate_files(tmp_path: Path) -> None:
     authority, other = Authority.load(tmp_path / "one"), Authority.load(tmp_path / "other")
     mine = authority.issue("enrollment")
     context = CertificateContext(str(authority.certificate), str(mine.certificate), str(mine.key))
@@ -60,7 +60,7 @@ def test_each_handshake_uses_what_the_certificate_files_hold_then(tmp_path: Path
     authority.certificate.write_bytes(other.certificate.read_bytes())
     begin()
     trusted = [dict(pair[0] for pair in each["subject"])["commonName"] for each in context._current.get_ca_certs()]
-    assert len(trusted) == 1, "an authority that is withdrawn is trusted no more"
+    assert len(trusted) == 1, "a withdrawn authority is no longer trusted"
 
 
 def test_a_client_has_the_options_of_its_protocol() -> None:
@@ -88,5 +88,5 @@ def test_a_client_has_the_options_of_its_protocol() -> None:
         (KafkaError(), None),
     ],
 )
-def test_what_kafka_does_not_allow_is_named(error: KafkaError, reason: str | None) -> None:
+def test_an_operation_that_kafka_denies_is_named(error: KafkaError, reason: str | None) -> None:
     assert forbidden(error) == reason

@@ -1,4 +1,4 @@
-"""A package that was installed without its migrations cannot migrate: it says so, and does not take nothing for all."""
+"""A package installed without its migrations cannot migrate: it says so instead of reporting success."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The end of a process's duties, though a cancellation can be lost on its way."""
+"""The end of a process's duties, even though a cancellation can be lost."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,7 +12,7 @@ from muster_runtime.process.duties import Duties, DutyEnded
 
 
 async def loses_one_cancellation(started: asyncio.Event) -> None:
-    """As Kafka's client does while it closes."""
+    """Like Kafka's client while it closes."""
     with suppress(asyncio.CancelledError):
         started.set()
         await asyncio.Event().wait()
@@ -30,11 +30,11 @@ async def test_a_duty_that_loses_a_cancellation_is_cancelled_again(monkeypatch: 
 
 
 async def ends() -> None:
-    """As a duty does that loses count of what it has to do."""
+    """Like a duty that loses track of its work."""
 
 
 async def cancels_itself() -> None:
-    """As Kafka's client does: it raises the cancellation of a task of its own."""
+    """Like Kafka's client, which raises the cancellation of its own task."""
     raise asyncio.CancelledError
 
 

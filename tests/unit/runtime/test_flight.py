@@ -1,4 +1,4 @@
-"""The words for streams that wait."""
+"""The text about waiting streams."""
 
 from aiokafka import TopicPartition
 

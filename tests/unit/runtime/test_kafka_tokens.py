@@ -1,4 +1,4 @@
-"""The tokens with which a process logs in to Kafka: what an issuer answers instead of one stops no process."""
+"""The tokens with which a process logs in to Kafka: an answer that is not a token stops no process."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from muster_runtime.messaging.credentials import TokenSource
 WORTHLESS = [b"", b"[]", b"null", b'"token"', b"{}", b'{"access_token":"a","expires_in":[]}', b"[" * 100_000]
 
 
-async def test_what_is_no_token_is_refused_with_its_reason() -> None:
+async def test_an_answer_that_is_not_a_token_is_refused_with_a_reason() -> None:
     answer = b""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Replies to commands are kept, so those that hold personal data or a secret are few, and known."""
+"""Replies to commands are stored, so those that contain personal data or a secret are few, and listed here."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,12 +19,12 @@ TAKEN_OUT = {
     "POST /v1/agencies/{agency_id}/webhooks/{webhook_id}/secret-rotation": {"secret"},
 }
 
-# A feature's name is nobody's.
+# A feature's name is not a person's.
 HARMLESS = {"PUT /v1/catalog/draft": {"name"}, "POST /v1/catalog/draft/publication": {"name"}}
 
 
 @pytest.mark.parametrize("service", BUILT, ids=lambda service: service.name)
-def test_a_command_that_answers_with_personal_data_or_a_secret_is_known(service: Service) -> None:
+def test_a_command_that_answers_with_personal_data_or_a_secret_is_listed(service: Service) -> None:
     document = openapi(service)
     found = {}
     for path, operations in document["paths"].items():

@@ -1,4 +1,4 @@
-"""The issuer's keys: when they are asked for again, and that no request hangs with an issuer that does."""
+"""The issuer's keys: when they are requested again; an issuer that hangs makes no request hang."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.support.key_server import KeyServer
 ISSUER = "https://identity.example.gov"
 AUDIENCE = "muster"
 
-# Far more than a request needs that waits for nobody, and far less than an issuer may take.
+# Far more than a request without waiting needs, and far less than an issuer may take.
 AT_ONCE = 2.0
 
 
@@ -123,7 +123,7 @@ async def _is_refused(verifier: TokenVerifier, issuer: Issuer) -> bool:
     return False
 
 
-async def test_a_secret_in_the_query_of_the_address_is_shown_nowhere(issuer: Issuer, monotonic: Monotonic) -> None:
+async def test_a_secret_in_the_query_of_the_address_is_never_shown(issuer: Issuer, monotonic: Monotonic) -> None:
     with KeyServer(issuer.jwks(), "fail") as server, capture_logs() as logs:
         source = KeySource(f"{server.url}?key=canary", monotonic)
         reason = await eventually(source.reason)
@@ -164,7 +164,7 @@ async def test_no_request_waits_for_an_issuer_that_hangs_while_there_are_keys(
         async with asyncio.timeout(AT_ONCE):
             for _ in range(50):
                 await verifier.verify(bearer(issuer))
-        assert server.asked <= 2, "one task asks the issuer, whoever waits"
+        assert server.asked <= 2, "one task asks the issuer for everyone who waits"
 
         # Nobody knows whether this key is good: it is refused in bounded time, and can be tried again.
         strange = [verifier.verify(bearer(successor)) for _ in range(20)]
@@ -202,7 +202,7 @@ async def test_the_age_of_the_keys_counts_from_when_they_were_last_read(issuer: 
         source = KeySource(server.url, monotonic)
         monotonic.seconds += 20
         assert await eventually(source.reason)
-        assert source.age == 20, "never read: since the start"
+        assert source.age == 20, "never read: counted from the start"
 
         monotonic.seconds += 3
         server.manner = "answer"
@@ -216,7 +216,7 @@ async def test_the_age_of_the_keys_counts_from_when_they_were_last_read(issuer: 
 
 
 async def test_a_replaced_file_of_keys_is_read_at_once(issuer: Issuer, successor: Issuer, tmp_path: Path) -> None:
-    """Not after ten minutes; the first token with a new key waits for it, and an old key ends with its file."""
+    """It does not take ten minutes: the first token with a new key waits for it, and an old key ends with its file."""
     file, new = tmp_path / "jwks.json", tmp_path / "new.json"
     file.write_text(json.dumps(issuer.jwks()))
     verifier = verifier_of(KeySource(str(file)))

@@ -11,8 +11,8 @@ from tests.support.databases import SOURCES
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_two_migrations_of_a_schema_have_one_number(service: str) -> None:
-    """dbmate would take the second for applied."""
+def test_no_two_migrations_of_a_schema_share_a_number(service: str) -> None:
+    """dbmate would consider the second one applied."""
     own = SOURCES / service / f"muster_{service}" / "migrations"
     numbers = Counter(_number(file) for folder in (RUNTIME_MIGRATIONS, own) for file in folder.glob("*.sql"))
     assert len(numbers) > len(list(own.glob("*.sql")))

@@ -1,4 +1,4 @@
-"""Long computing lets the event loop continue."""
+"""Long computations let the event loop continue."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from muster_runtime.pacing import SLICE_SECONDS, Pace
 from tests.support.turns import counted_turns
 
 
-async def test_others_go_on_between_two_slices() -> None:
+async def test_other_tasks_run_between_two_slices() -> None:
     pace = Pace()
     until = time.monotonic() + 5000 * SLICE_SECONDS
     async with counted_turns() as turns:

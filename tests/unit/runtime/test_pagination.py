@@ -1,4 +1,4 @@
-"""Cursors: opaque, exact, and refused where they are not ours."""
+"""Cursors: opaque, exact, and refused if they are not ours."""
 
 import base64
 
@@ -36,12 +36,12 @@ def test_a_full_last_page_has_no_next() -> None:
 @pytest.mark.parametrize(
     "cursor", ["", "=", "YQ==", "!", "é", "YR", base64.urlsafe_b64encode(b"a\0b").decode(), "gICA", "a" * 5]
 )
-def test_a_cursor_that_no_page_gave_out_is_refused(cursor: str) -> None:
+def test_a_cursor_that_no_page_issued_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidCursor):
         _pagination(50, cursor)
 
 
-def test_a_cursor_of_another_list_is_no_id() -> None:
+def test_a_cursor_of_another_list_is_not_an_id() -> None:
     cursor = base64.urlsafe_b64encode(b"NASA").decode().rstrip("=")
     with pytest.raises(InvalidCursor):
         _ = _pagination(50, cursor).after_id

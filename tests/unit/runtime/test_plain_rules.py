@@ -66,7 +66,7 @@ def _even(number: int) -> int:
         (bytes, 1, "must be a valid bytes"),  # none of a request's: pydantic's own words, without the worst of them
     ],
 )
-def test_a_rule_is_told_in_plain_words(annotation: Any, value: Any, rule: str) -> None:
+def test_a_rule_is_stated_in_plain_words(annotation: Any, value: Any, rule: str) -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter(annotation).validate_python(value)
     (fault,) = refused.value.errors()

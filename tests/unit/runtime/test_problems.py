@@ -1,4 +1,4 @@
-"""Every status of HTTP has a problem, also one that nothing of ours raises."""
+"""Every HTTP status has a problem, even one that our code never raises."""
 
 import json
 from http import HTTPStatus

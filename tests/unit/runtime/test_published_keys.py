@@ -1,4 +1,4 @@
-"""Which of the keys that an issuer publishes are used, and how its keys are found by its metadata."""
+"""Which of an issuer's published keys are used, and how the issuer's metadata leads to its keys."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +52,7 @@ def public(key: OKPKey, **members: Any) -> dict[str, Any]:
     ids=range(14),
 )
 @pytest.mark.filterwarnings("ignore:Key size should be")
-def test_a_key_that_may_verify_nothing_is_ignored_and_the_others_serve(
+def test_a_key_that_may_not_verify_is_ignored_and_the_others_are_used(
     key: OKPKey, unusable: Callable[[OKPKey], Any]
 ) -> None:
     other = OKPKey.generate_key("Ed25519", auto_kid=True)
@@ -66,7 +66,7 @@ def test_a_key_for_signatures_is_used(key: OKPKey, members: dict[str, Any]) -> N
     assert [found.kid for found in usable_keys({"keys": [public(key, **members)]})] == [key.kid]
 
 
-async def test_a_shared_secret_among_the_keys_signs_nothing(key: OKPKey) -> None:
+async def test_a_shared_secret_among_the_keys_verifies_nothing(key: OKPKey) -> None:
     secret = OctKey.generate_key(256, auto_kid=True)
     with KeyServer({"keys": [public(key), secret.as_dict(private=True)]}) as server:
         verifier = verifier_of(KeySource(server.url), server.origin)
@@ -76,7 +76,7 @@ async def test_a_shared_secret_among_the_keys_signs_nothing(key: OKPKey) -> None
             await verifier.verify(f"Bearer {forged}")
 
 
-async def test_a_key_serves_its_own_algorithm_alone() -> None:
+async def test_a_key_verifies_only_its_own_algorithm() -> None:
     key = RSAKey.generate_key(2048, {"alg": "RS256"}, auto_kid=True)
     elliptic = ECKey.generate_key("P-256", {"kid": "elliptic"})
     with KeyServer(KeySet([key, elliptic]).as_dict(private=False)) as server:
@@ -101,7 +101,7 @@ async def test_a_flood_of_unknown_keys_asks_the_issuer_once(key: OKPKey) -> None
         for header in hopeless:
             with pytest.raises(Unauthenticated):
                 await verifier.verify(signed(key, claims(iss=server.origin), **{"kid": "unknown", **header}))
-        assert server.asked == 1, "for these nobody need be asked"
+        assert server.asked == 1, "these need no request to the issuer"
         for number in range(100):
             with pytest.raises(Unauthenticated):
                 await verifier.verify(signed(key, claims(iss=server.origin), kid=f"unknown-{number}"))
@@ -109,7 +109,7 @@ async def test_a_flood_of_unknown_keys_asks_the_issuer_once(key: OKPKey) -> None
 
 
 @pytest.mark.parametrize("path", [OPENID, OAUTH])
-async def test_the_issuers_metadata_name_its_keys(key: OKPKey, path: str) -> None:
+async def test_the_issuers_metadata_names_its_keys(key: OKPKey, path: str) -> None:
     with KeyServer({"keys": [public(key)]}) as server:
         server.metadata[path] = {"issuer": server.origin, "jwks_uri": server.url}
         verifier = verifier_of(KeySource("", issuer=server.origin), server.origin)
@@ -119,7 +119,7 @@ async def test_the_issuers_metadata_name_its_keys(key: OKPKey, path: str) -> Non
 @pytest.mark.parametrize(
     "change", [{"issuer": "http://elsewhere.test"}, {"issuer": None}, {"jwks_uri": None}, {"jwks_uri": 7}], ids=str
 )
-async def test_metadata_of_another_issuer_or_without_keys_are_not_followed(
+async def test_metadata_of_another_issuer_or_without_keys_is_not_followed(
     key: OKPKey, change: dict[str, object]
 ) -> None:
     with KeyServer({"keys": [public(key)]}) as server:
@@ -141,20 +141,20 @@ def test_an_issuer_with_a_path_has_its_metadata_in_two_places() -> None:
 @pytest.mark.parametrize(
     "document", [b"", b"[]", b"{}", b"[" * 3000, b'{"issuer":"https://id.example.gov/"}'], ids=range(5)
 )
-def test_what_is_not_the_issuers_metadata_is_refused(document: bytes) -> None:
+def test_metadata_that_is_not_the_issuers_is_refused(document: bytes) -> None:
     """RFC 8414, 3.3: the issuer must be the same, character by character."""
     with pytest.raises(MetadataRefused):
         parse_metadata(document, "https://id.example.gov")
 
 
-def test_keys_of_an_issuer_with_tls_are_read_with_tls() -> None:
+def test_keys_of_an_issuer_with_tls_are_read_over_tls() -> None:
     metadata = {"issuer": "https://id.example.gov", "jwks_uri": "http://id.example.gov/keys"}
     with pytest.raises(MetadataRefused, match="not https"):
         endpoint(metadata, "jwks_uri")
 
 
 @pytest.mark.parametrize("issuer", ["", "urn:muster:sandbox", "https://", "https://id.example.gov?realm=a"])
-def test_an_issuer_that_is_no_url_needs_its_keys_named(issuer: str) -> None:
+def test_an_issuer_that_is_not_a_url_needs_the_address_of_its_keys(issuer: str) -> None:
     with pytest.raises(ValueError, match="MUSTER_OIDC_JWKS"):
         KeySource("", issuer=issuer)
 

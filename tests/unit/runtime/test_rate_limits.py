@@ -1,4 +1,4 @@
-"""Quotas of requests per second: what a client and an agency may send, what they are told, what is remembered."""
+"""Quotas of requests per second: what a client and an agency may send, what they are told, and what is stored."""
 
 import time
 
@@ -27,7 +27,7 @@ def standing(fields: Fields) -> str:
 
 
 def sent(limits: RateLimits, who: Identity, requests: int) -> int:
-    """How many of so many requests are taken."""
+    """How many of this many requests are accepted."""
     taken = 0
     for _ in range(requests):
         try:
@@ -39,7 +39,7 @@ def sent(limits: RateLimits, who: Identity, requests: int) -> int:
 
 
 @pytest.mark.parametrize("per_second", [1, 3, 7, 300, 999])
-def test_a_client_may_send_its_quota_at_once_and_then_as_much_in_each_second(per_second: int) -> None:
+def test_a_client_may_send_its_quota_at_once_and_then_the_same_in_each_second(per_second: int) -> None:
     instant = Instant()
     limits = RateLimits(per_second, 10_000, instant)
     assert sent(limits, identity(), 2 * per_second) == per_second
@@ -71,7 +71,7 @@ def test_another_token_of_the_same_client_shares_its_quota_and_another_agency_do
     assert sent(limits, identity("ada", "DOE"), 1) == 1
 
 
-def test_the_program_has_no_quota_of_an_agency() -> None:
+def test_an_agencys_quota_does_not_apply_to_the_program() -> None:
     limits = RateLimits(5, 1, Instant())
     assert sent(limits, identity("officer", "*"), 9) == 5
     assert dict(limits.fields(identity("officer", "*"))) == {
@@ -94,8 +94,8 @@ def test_only_the_holders_of_the_last_second_are_remembered() -> None:
     assert len(quota) == 1
 
 
-def test_counting_and_telling_take_microseconds() -> None:
-    """A hundred times what they take on this machine would still pass."""
+def test_counting_and_reporting_take_microseconds() -> None:
+    """They would pass even if they took a hundred times as long as on this machine."""
     limits = RateLimits(1_000_000, 1_000_000)
     identities = [identity(str(number), f"A{number % 50}") for number in range(1_000)]
     since = time.perf_counter()

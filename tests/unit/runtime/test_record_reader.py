@@ -1,4 +1,4 @@
-"""Reading a record: what is wrong with it is a defect, never an error, and no event of the future is taken."""
+"""Reading a record: whatever is wrong with it is a defect, never an error, and no future event is accepted."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,7 @@ NOW = datetime(2025, 8, 6, tzinfo=UTC)
 
 
 class FixedClock:
-    """Real as far as its reader knows."""
+    """A clock that its reader takes for the real one."""
 
     virtual = False
 
@@ -28,7 +28,7 @@ def seat(time: datetime) -> Record:
 
 @pytest.mark.parametrize(("ahead", "taken"), [(timedelta(0), True), (FUTURE, True), (FUTURE * 2, False)])
 def test_an_event_that_is_still_to_come_is_a_defect(ahead: timedelta, taken: bool) -> None:
-    """It would date all that its agency does after it."""
+    """It would postdate everything that its agency does after it."""
     reader = RecordReader([SeatAssigned], "test", FixedClock())
     item = reader.read(seat(NOW + ahead), reader.latest())
     assert (item.defect is None) is taken

@@ -1,4 +1,4 @@
-"""What a token lets its caller do: its own scopes, those of its roles, the agencies it acts for, and break-glass."""
+"""What a token allows: its own scopes, those of its roles, the agencies that it acts for, and break-glass."""
 
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ async def test_a_claims_value_grants_a_role(own_identity_of: Asker, granting: di
     assert identity.scopes == ({"sample:read"} if role else set())
 
 
-async def test_a_role_is_granted_to_its_holders_alone(own_identity_of: Asker) -> None:
+async def test_a_role_is_granted_only_to_its_holders(own_identity_of: Asker) -> None:
     groups = ["readers", "officers", "clerks"]
     officer = await own_identity_of(scope="a:b", realm={"agency": "*"}, groups=groups)
     assert officer.scopes == {"a:b", "sample:read", "sample:operate", "sample:audit"}
@@ -173,7 +173,7 @@ async def test_break_glass_needs_a_reason_even_for_what_the_token_may_anyway(
     ],
     ids=str,
 )
-async def test_break_glass_is_the_programs_and_brief(identity_of: Asker, changes: dict[str, Any]) -> None:
+async def test_break_glass_is_only_for_the_program_and_brief(identity_of: Asker, changes: dict[str, Any]) -> None:
     with pytest.raises(Unauthenticated, match="break-glass"):
         await identity_of(REASON, **{**BREAKING, **changes})
 
@@ -184,7 +184,7 @@ async def test_nothing_but_true_breaks_glass(identity_of: Asker, value: object) 
     assert (identity.scopes, identity.break_glass_reason) == (frozenset(), None)
 
 
-async def test_the_claim_of_break_glass_has_a_name_of_its_own(own_identity_of: Asker) -> None:
+async def test_the_break_glass_claim_can_have_another_name(own_identity_of: Asker) -> None:
     own = {**BREAKING, "realm": {"agency": "*"}}
     assert (await own_identity_of(REASON, **own)).scopes == set()
     own["https://example.gov/break_glass"] = True
@@ -233,13 +233,13 @@ def test_a_wrong_file_is_refused_with_its_name_the_key_and_the_rule(
         ({"oidc_issuer": "urn:muster:sandbox"}, "MUSTER_OIDC_JWKS must be set"),
     ],
 )
-async def test_a_process_does_not_start_that_could_admit_nobody(settings: dict[str, Any], says: str) -> None:
+async def test_a_process_that_could_admit_nobody_does_not_start(settings: dict[str, Any], says: str) -> None:
     service = Service("sample", Settings(environment="sandbox", **settings), Path())
     with pytest.raises(StartRefused, match=says):
         async with running(service):
             pass
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RolesRefused, match="No such file"):
         Roles.load(str(tmp_path / "none.toml"))

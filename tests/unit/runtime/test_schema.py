@@ -1,4 +1,4 @@
-"""The commands about the schema, which need no setting of the service's own."""
+"""The schema commands, which need none of the service's own settings."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Secrets from files: where they are looked for, how they are replaced, and what production refuses."""
+"""Secrets from files: where they are read from, how they are replaced, and what production refuses."""
 
 import os
 import secrets
@@ -28,7 +28,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[[str], Path]:
-    """Give a secret's file a new content, as Kubernetes does: by switching the link to its folder."""
+    """Give a secret's file new content as Kubernetes does: by switching the link to its folder."""
     (tmp_path / "mounted").mkdir()
     file = tmp_path / "mounted" / "MUSTER_KAFKA_PASSWORD"
     file.symlink_to(Path("..data") / file.name)
@@ -67,7 +67,7 @@ def test_a_secret_is_in_its_variable_or_in_a_file_or_in_the_folder(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe"])
-def test_a_file_that_holds_no_secret_ends_the_start_with_one_line(
+def test_a_file_without_a_secret_ends_the_start_with_one_line(
     content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
@@ -190,7 +190,7 @@ def test_production_refuses_what_is_weak_and_never_shows_it(settings: dict[str, 
         {"oidc_issuer": "http://login", "allow_plaintext": "true"},
     ],
 )
-def test_production_accepts_what_is_secure(settings: dict[str, str]) -> None:
+def test_production_accepts_secure_settings(settings: dict[str, str]) -> None:
     Settings.model_validate({"environment": "production", **settings})
 
 

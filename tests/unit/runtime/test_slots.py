@@ -1,4 +1,4 @@
-"""No tenant takes so much of a process that nothing is left for another."""
+"""No tenant takes so many of a process's slots that none is left for another."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from muster_runtime.slots import Slots
 
 
 def fill(slots: Slots, tenant: str, *, operator: bool = False) -> int:
-    """Take one by one until refused; how many that were."""
+    """Take slots one by one until refused; return how many."""
     taken = 0
     while taken <= slots.total:
         try:
@@ -15,13 +15,13 @@ def fill(slots: Slots, tenant: str, *, operator: bool = False) -> int:
         except TooManyRequests:
             return taken
         taken += 1
-    raise AssertionError("more was given than there is")
+    raise AssertionError("more slots were given than exist")
 
 
 def test_each_tenant_leaves_as_much_as_it_holds() -> None:
     slots = Slots(100, "places")
     held = [fill(slots, tenant) for tenant in ("EPA", "DOE", "NASA")]
-    assert held[0] == 45  # half of what is not the operators'
+    assert held[0] == 45  # half of the slots that are not reserved for operators
     assert held[1] >= 20
     assert held[2] >= 10
 
@@ -36,7 +36,7 @@ def test_operators_find_room_when_agencies_have_taken_all() -> None:
     assert fill(slots, "*", operator=True) >= 5
 
 
-def test_who_asks_first_learns_whether_they_fit() -> None:
+def test_a_tenant_can_ask_whether_it_fits_before_it_takes_a_slot() -> None:
     slots = Slots(10, "places")
     taken = 0
     while slots.fits("EPA"):
@@ -49,7 +49,7 @@ def test_who_asks_first_learns_whether_they_fit() -> None:
         slots.take("EPA")
 
 
-def test_what_is_given_back_can_be_taken_again() -> None:
+def test_a_returned_slot_can_be_taken_again() -> None:
     slots = Slots(10, "places")
     taken = fill(slots, "EPA")
     with pytest.raises(TooManyRequests, match="you use"):
@@ -60,7 +60,7 @@ def test_what_is_given_back_can_be_taken_again() -> None:
     assert slots.used == taken
 
 
-def test_a_process_of_one_place_serves() -> None:
+def test_a_process_with_one_slot_works() -> None:
     slots = Slots(1, "places")
     slots.take("EPA")
     slots.give_back("EPA")

@@ -1,4 +1,4 @@
-"""Spans without servers: what belongs to which trace, what is left out, and what a collector that is away costs."""
+"""Spans without servers: what belongs to which trace, what is omitted, and what an unreachable collector costs."""
 
 import importlib
 import os
@@ -62,7 +62,7 @@ print(*(name for name in sys.modules if name.startswith(unwanted)))
         ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "OTEL_…: max_queue_size must be a positive integer."),
     ],
 )
-def test_what_is_not_supported_is_refused(
+def test_an_unsupported_setting_is_refused(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, rule: str
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
@@ -73,7 +73,7 @@ def test_what_is_not_supported_is_refused(
     assert not spans.is_recording()
 
 
-def test_a_transaction_carries_the_trace_on_and_off_it_stays_as_it_was(collector: Collector) -> None:
+def test_a_transaction_carries_the_trace_on_and_with_tracing_off_it_stays_as_it_was(collector: Collector) -> None:
     context = Context("ann", "cor_1", traceparent=SAMPLED)
     with tracing.request(SAMPLED, {"request_id": "r"}) as request:
         with traced.transaction("billing", ["NASA"]):
@@ -90,7 +90,7 @@ def test_a_transaction_carries_the_trace_on_and_off_it_stays_as_it_was(collector
     assert server.resource["service.instance.id"] == "probe-1"
 
 
-def test_what_is_not_sampled_goes_on_unsampled_and_is_not_exported(collector: Collector) -> None:
+def test_an_unsampled_trace_continues_unsampled_and_is_not_exported(collector: Collector) -> None:
     with tracing.request(UNSAMPLED, {}):
         with traced.transaction("billing", ["NASA"]):
             carried = traced.carried_on(Context("ann", "cor_1")).traceparent
@@ -132,7 +132,7 @@ def test_an_effect_stays_in_the_trace_of_its_cause() -> None:
     assert Context("billing", "cor_1").traceparent_after(SAMPLED) == SAMPLED
 
 
-def test_an_error_is_named_by_its_type_and_a_refusal_is_none(collector: Collector) -> None:
+def test_an_error_is_named_by_its_type_and_a_refusal_is_not_an_error(collector: Collector) -> None:
     with pytest.raises(ValueError, match="canary"), spans.begin("broken", SpanKind.INTERNAL, None, {}):
         raise ValueError("canary")
     with pytest.raises(Conflict), spans.begin("refused", SpanKind.INTERNAL, None, {}):
@@ -159,7 +159,7 @@ def test_the_names_of_attributes_are_those_of_the_conventions(collector: Collect
     assert {name for name in used if not name.startswith("muster.")} <= _conventions() | {"service.instance.id"}
 
 
-def test_a_collector_that_is_away_costs_no_time_and_floods_no_log(
+def test_an_unreachable_collector_costs_no_time_and_does_not_flood_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
@@ -176,7 +176,7 @@ def test_a_collector_that_is_away_costs_no_time_and_floods_no_log(
         tracing.stop()
         took = time.monotonic() - began
         assert took < tracing.FLUSH_SECONDS + 1
-        assert slowest < 5, "a span waited for the collector, which takes ten seconds to be given up"
+        assert slowest < 5, "a span waited for the collector, on which the exporter gives up after ten seconds"
         assert collector.spans == []
     assert len(caplog.records) < 5
 

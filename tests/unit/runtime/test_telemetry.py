@@ -21,7 +21,7 @@ CANARY = "canary-4711"
 @pytest.fixture
 def written() -> Iterator[StringIO]:
     """What is logged, once configured as a process does it."""
-    gc.collect()  # what earlier tests have left says so when it is collected, and here it would be a line
+    gc.collect()  # leftovers of earlier tests log when they are collected, and here that would be a line
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     telemetry.configure(Settings(environment="sandbox", instance="sample-1"), "sample")
@@ -36,12 +36,12 @@ def written() -> Iterator[StringIO]:
 
 
 def lines(written: StringIO) -> list[dict[str, Any]]:
-    """What was logged, without what the exporter of an earlier test's spans still says: it may outlive its process."""
+    """What was logged, without lines from the span exporter of an earlier test, which may outlive its test."""
     said = [json.loads(line) for line in written.getvalue().splitlines()]
     return [line for line in said if not line["logger"].startswith("opentelemetry")]
 
 
-def test_a_line_carries_the_service_and_the_ids_that_are_bound(written: StringIO) -> None:
+def test_a_line_has_the_service_and_the_bound_ids(written: StringIO) -> None:
     with structlog.contextvars.bound_contextvars(correlation_id="c-1", request_id="r-1"):
         structlog.get_logger("muster").info("relayed", events=3)
     (line,) = lines(written)
@@ -58,7 +58,7 @@ def test_a_line_carries_the_service_and_the_ids_that_are_bound(written: StringIO
     }
 
 
-def test_a_library_says_the_same_thing_once_in_a_while_and_we_say_it_each_time(written: StringIO) -> None:
+def test_a_librarys_repeated_message_is_logged_once_in_a_while_and_ours_each_time(written: StringIO) -> None:
     for attempt in range(100):
         logging.getLogger("aiokafka").error("Unable to connect, attempt %s", attempt)
         logging.getLogger("aiokafka").error("Unable to update metadata")
@@ -68,8 +68,8 @@ def test_a_library_says_the_same_thing_once_in_a_while_and_we_say_it_each_time(w
     assert said[2:] == ["relay_failed"] * 100
 
 
-def test_a_library_is_not_heard_below_a_warning(written: StringIO) -> None:
-    """There it may quote a request, a URL, or a record as it is."""
+def test_a_librarys_lines_below_a_warning_are_not_logged(written: StringIO) -> None:
+    """Below that level, a library may quote a request, a URL, or a record verbatim."""
     logging.getLogger().setLevel("DEBUG")
     for library in ("httpx", "httpcore.connection", "of.nobody"):
         logging.getLogger(library).info("POST https://agency.example/%s", CANARY)
@@ -120,7 +120,7 @@ def validation_error() -> ValidationError:
 
 
 @pytest.mark.parametrize("make", [database_error, encoding_error, validation_error])
-def test_an_error_is_told_without_the_row_or_the_input(written: StringIO, make: Any) -> None:
+def test_an_error_is_logged_without_the_row_or_the_input(written: StringIO, make: Any) -> None:
     error = make()
     assert CANARY in f"{error} {getattr(error, 'detail', '')}"
     try:

@@ -1,4 +1,4 @@
-"""Text that people write is composed, in a time that does not depend on what they send."""
+"""Text that people write is composed, in bounded time whatever they send."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from muster_entitlements.domain.units import normalize_unit
 from muster_runtime.errors import InvalidInput
 from muster_runtime.text import check_reason, composed
 
-# Marks of two classes in the wrong order: to sort so many takes a minute.
+# Marks of two classes in the wrong order: sorting this many takes a minute.
 MARKS = "a" + "\u0301" * 100_000 + "\u0316" * 100_000
 
 
@@ -39,6 +39,6 @@ def test_a_reason_is_kept_without_spaces_around_it() -> None:
         ("for ada.example\uff20nasa.gov", "must not contain @"),
     ],
 )
-def test_a_reason_says_something_and_names_no_address(reason: str, rule: str) -> None:
+def test_a_reason_is_not_too_short_and_contains_no_address(reason: str, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         check_reason(reason)

@@ -1,4 +1,4 @@
-"""Tokens of every usual signature are let in; whatever was changed, and whatever is nonsense, is refused."""
+"""Tokens with every usual signature are accepted; changed ones and nonsense are refused."""
 
 import base64
 import json
@@ -43,10 +43,10 @@ async def refused(verifier: TokenVerifier, header: str) -> bool:
     return False
 
 
-async def test_a_token_that_was_let_in_is_refused_once_its_key_is_withdrawn(
+async def test_an_accepted_token_is_refused_once_its_key_is_withdrawn(
     tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    """Its signature is verified once, for the keys that were at hand."""
+    """Its signature is verified only once for the same set of keys."""
     ours, others = (Issuer.load(tmp_path / name, issuer=ISSUER, audience=AUDIENCE) for name in ("ours", "others"))
     verifier = verifier_of(ours.jwks(), tmp_path)
     header = f"Bearer {ours.token(['sample:read'], agency='NASA')}"

@@ -1,4 +1,4 @@
-"""What a transaction writes at its end: rows by their statement, and events in parts that a message can hold."""
+"""What a transaction writes at its end: rows by statement, and events in parts that fit into a message."""
 
 from datetime import UTC, datetime
 from typing import cast
@@ -31,7 +31,7 @@ def test_the_rows_of_a_statement_become_its_columns() -> None:
     assert writes.take() == []
 
 
-def test_of_several_rows_with_one_key_the_last_is_written() -> None:
+def test_of_several_rows_with_the_same_key_the_last_is_written() -> None:
     writes = Writes()
     for number in (1, 2, 3):
         writes.add_row("moved as (…)", "NASA", number, key="NASA")
@@ -41,22 +41,22 @@ def test_of_several_rows_with_one_key_the_last_is_written() -> None:
 def test_a_long_run_is_cut_and_all_of_it_goes_in_one_statement() -> None:
     ((_, arguments),) = outbox.append([run([("NASA", b"{}")] * (RUN_LENGTH + 1))], NOW)
     assert arguments[7] == [RUN_LENGTH, 1]
-    assert arguments[-2:] == [[], [b"{}"] * (RUN_LENGTH + 1)], "no key differs from the agency: none is sent"
+    assert arguments[-2:] == [[], [b"{}"] * (RUN_LENGTH + 1)], "no key differs from the agency, so none is sent"
 
 
-def test_keys_are_sent_where_a_run_has_its_own() -> None:
+def test_keys_are_sent_if_a_run_has_its_own() -> None:
     erased = run([("sub_1", None), ("sub_2", None)], PersonErased.topic)
     ((_, arguments),) = outbox.append([run([("NASA", b"{}")]), erased], NOW)
     assert arguments[8:] == [[False, True], NOW, ["NASA", "sub_1", "sub_2"], [b"{}", None, None]]
 
 
-def test_what_one_message_cannot_hold_goes_in_several() -> None:
+def test_rows_that_do_not_fit_into_one_message_go_in_several() -> None:
     third = b"x" * (STATEMENT_BYTES // 3)
     parts = list(outbox.append([run([("NASA", third)], f"topic {number}") for number in range(5)], NOW))
     assert [arguments[0] for _, arguments in parts] == [["topic 0", "topic 1", "topic 2"], ["topic 3", "topic 4"]]
 
 
-def test_of_a_key_only_the_last_state_is_published_whatever_its_type() -> None:
+def test_only_the_last_state_of_a_key_is_published_whatever_its_type() -> None:
     def of(event_type: str, topic: str = PersonErased.topic) -> RunKey:
         return (topic, "NASA", event_type, NOW, "cor_1", None, None)
 
@@ -74,8 +74,8 @@ def test_of_a_key_only_the_last_state_is_published_whatever_its_type() -> None:
     assert states.take() == []
 
 
-def test_what_kafka_would_not_take_is_refused_also_of_a_compacted_topic() -> None:
-    """Such a record would wait in the outbox forever, and all that follow it with it."""
+def test_a_record_that_kafka_would_not_accept_is_refused_on_a_compacted_topic_too() -> None:
+    """Such a record would wait in the outbox forever, and everything after it would wait too."""
     connection = cast("Connection", None)
     uow = UnitOfWork(connection, frozenset({"NASA"}), NOW, Context(actor="test", correlation_id="cor_1"))
     at_most = b"x" * EVENT_BYTES
