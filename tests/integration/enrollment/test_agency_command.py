@@ -1,4 +1,4 @@
-"""`muster agency`: what it says of an agency that has nothing yet, and of input that the service rejects."""
+"""`muster agency`: what it prints for an agency that has nothing yet, and for input that the service rejects."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.integration.enrollment.program import REGISTER, START, Program
 from tests.support.muster_commands import muster, quiet_services, served
 
 
-async def test_what_cannot_be_done_is_said_in_the_operators_words(
+async def test_what_cannot_be_done_is_reported_in_the_operators_words(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")

@@ -43,7 +43,7 @@ steps = st.lists(
 
 
 def build_without_seals(settings: EnrollmentSettings) -> Service:
-    """The service without the seals of its audit: each is a fact of its own, and the model does not know when."""
+    """The service without its audit seals: each is a separate fact, and the model does not know when it comes."""
     return replace(build(settings), audit_sealed=None)
 
 
@@ -129,7 +129,7 @@ def _erasures_after(what: str, model: Model, erasures: list[datetime]) -> list[d
     return erasures
 
 
-async def test_a_clock_far_from_the_databases_refuses_commands_until_it_is_set_right(
+async def test_a_clock_far_from_the_databases_refuses_commands_until_it_is_corrected(
     run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     clock = ShiftedClock(timedelta(minutes=1))

@@ -173,7 +173,7 @@ async def test_a_repeated_submission_has_one_effect(program: Program) -> None:
     assert [name for name, _ in await program.facts("NASA")] == ["AgencyEnrollmentSubmitted"]
 
 
-async def test_of_many_submissions_at_once_one_succeeds(program: Program) -> None:
+async def test_one_of_many_concurrent_submissions_succeeds(program: Program) -> None:
     responses = await asyncio.gather(*(program.post("NASA", "enrollments", enrollment()) for _ in range(20)))
     assert sorted(response.status_code for response in responses) == [201] + [409] * 19
     await program.facts("NASA")

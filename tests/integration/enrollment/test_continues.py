@@ -42,7 +42,7 @@ async def test_an_agency_that_cannot_be_continued_is_named(program: Program) -> 
 
 
 async def test_an_agencys_token_continues_its_own_agencies_only(program: Program) -> None:
-    """What is left would tell what another agency has used. Nor does the refusal tell whether there is one."""
+    """The rest would reveal what another agency has used. Nor does the refusal reveal whether that agency exists."""
 
     def bearer(*agencies: str) -> dict[str, str]:
         token = program.service.token("enrollment:read", "enrollment:write", agency=agencies)

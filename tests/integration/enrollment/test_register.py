@@ -1,4 +1,4 @@
-"""The import of the register: whole or not at all."""
+"""The import of the register: all or nothing."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ async def test_an_import_inserts_and_a_second_one_changes_nothing(empty: Program
     }
 
 
-async def test_tabs_and_a_later_file_that_states_only_some(program: Program) -> None:
+async def test_a_later_file_with_tabs_and_only_some_agencies(program: Program) -> None:
     rows = [HEADER, "NIH,NIH renamed,HHS,,nih.gov;nih.mil,,executive", REGISTER.splitlines()[1]]
     content = "\n".join(rows).replace(",", "\t")
     changed = await program.import_register(content, "text/tab-separated-values; charset=utf-8")
@@ -117,7 +117,7 @@ async def test_files_that_are_refused_as_a_whole(program: Program) -> None:
     problem(await program.import_register(REGISTER, "application/json"), 415)
 
 
-async def test_an_agency_does_not_import(program: Program) -> None:
+async def test_an_agency_cannot_import(program: Program) -> None:
     for token in (
         program.service.token("enrollment:write"),
         program.service.token("enrollment:operate", agency="NASA"),
@@ -126,7 +126,7 @@ async def test_an_agency_does_not_import(program: Program) -> None:
         assert response.status_code == 403
 
 
-async def test_imports_at_once_come_one_after_the_other(empty: Program) -> None:
+async def test_concurrent_imports_run_one_after_the_other(empty: Program) -> None:
     names = {name: REGISTER.replace("Department of", name) for name in ("Office of", "Bureau of", "Board of")}
     responses = await asyncio.gather(*(empty.import_register(content) for content in names.values()))
     assert [response.status_code for response in responses] == [200] * 3

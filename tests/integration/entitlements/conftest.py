@@ -1,4 +1,4 @@
-"""Entitlements, running, and an agency that enrollment and billing speak of."""
+"""A running entitlements service, and an agency that enrollment and billing publish events about."""
 
 import asyncio
 import csv
@@ -107,7 +107,7 @@ class Entitlements:
         return await self.post("seats", {"email": f"person.{person}@nasa.gov", "name": f"Person {person}"}, key=key)
 
     async def assign_seats(self, seats: int) -> None:
-        """Give so many people a seat, without a worker and without their events."""
+        """Give this many people a seat, without a worker and without events."""
         assert (await self.assign(0)).status_code == 201
         await self.service.admin.execute(
             """
@@ -132,7 +132,7 @@ class Entitlements:
         return await self.service.client.post(path, content=body, headers=headers, params=params)
 
     async def finished(self, accepted: httpx.Response, timeout: float = 60) -> dict[str, Any]:
-        """The operation of a file that was accepted, once it is over."""
+        """The operation of an accepted file, once it is finished."""
         assert accepted.status_code == 202, accepted.text
 
         async def over() -> dict[str, Any] | None:
@@ -144,7 +144,7 @@ class Entitlements:
         return operation
 
     async def import_file(self, body: Any, route: str = "seat-imports", **params: Any) -> dict[str, Any]:
-        """Send a file, and wait until it is worked through."""
+        """Send a file, and wait until it is processed."""
         return await self.finished(await self.send_file(body, route, **params))
 
     async def results(self, operation: dict[str, Any]) -> list[dict[str, str]]:
@@ -175,7 +175,7 @@ async def entitlements(run_service: ServiceRunner, eventually: Callable[..., Awa
 
 @pytest.fixture
 async def front(run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]) -> Entitlements:
-    """The service without scheduler and relay, at the start of the program: what they would do waits.
+    """The service without scheduler and relay, at the start of the program: their work waits.
 
     Processes beside it read the time from the topic of the sandbox's clock.
     """
@@ -183,14 +183,14 @@ async def front(run_service: ServiceRunner, eventually: Callable[..., Awaitable[
     await service.producer.put_raw(
         ClockMoved.topic, key=None, value=ClockMoved(now=START).model_dump_json().encode(), headers=[]
     )
-    # The service follows the topic, too: what a test moves before it has read this would be moved back.
+    # The service follows the topic, too: a move by a test before it has read this would be undone.
     await eventually(lambda: service.clock.now() == START)
     return Entitlements(service, eventually)
 
 
 @pytest.fixture
 def chance() -> random.Random:
-    """What makes kills repeatable: FAULT_SEED, or a new one, printed."""
+    """Randomness that makes kills repeatable: its seed is FAULT_SEED or a new one, and is printed."""
     seed = int(os.environ.get("FAULT_SEED") or secrets.randbelow(10**9))
     print(f"FAULT_SEED={seed}")
     return random.Random(seed)
@@ -200,7 +200,7 @@ def chance() -> random.Random:
 async def start_process(front: Entitlements) -> AsyncIterator[ProcessStarter]:
     """`await start_process("relay", port=0)`: a process beside `front`, on its database.
 
-    `breaking` are options of tests.faults.launcher, with which the process ends itself.
+    `breaking` are options of tests.faults.launcher that make the process end itself.
     """
     started: list[asyncio.subprocess.Process] = []
 

@@ -1,4 +1,4 @@
-"""Adoption: counted with the uses, whoever reports them, and forgotten with the seat; few people are not shown."""
+"""Adoption: counted with the uses, whoever reports them, and forgotten with the seat; small numbers are not shown."""
 
 import csv
 import io
@@ -43,7 +43,7 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
     for person in (people[0], people[0], people[12]):
         reply = await entitlements.post("usage/consume", consumption | {"subject": person})
         assert reply.status_code == 200, reply.text
-    # Late, and of a day that is counted already; people who have no seat are active, and have no first use with one.
+    # Late, and for a day that is already counted; people without a seat are active, but have no first use with one.
     late = [used("b1", people[0], NOON), used("b2", people[1], NOON + DAY), used("b3", f"sub_{'c' * 32}", NOON + DAY)]
     await report(entitlements, *late)
     assert await counted(entitlements) == [
@@ -55,7 +55,7 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
     assert (found["today"], found["seats"], found["never_used"]) == ("2025-08-08", 24, 11)
     assert (found["active"], found["active_7_days"], found["active_28_days"]) == (None, 14, 14)
 
-    # Whoever loses a seat, by whichever door, has not used it.
+    # Anyone who loses a seat, in whatever way, does not count as having used it.
     await entitlements.post(f"seats/{seats[0]['seat_id']}/revocation", {"reason": "left"})
     moved = {"email": "person.new@nasa.gov", "name": "New"}
     assert (await entitlements.post(f"seats/{seats[1]['seat_id']}/transfer", moved)).status_code == 200
@@ -67,7 +67,7 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
     page = (await entitlements.get("adoption/days", limit="2")).json()
     rest = (await entitlements.get("adoption/days", after=page["next"])).json()
     days = [each["day"] for each in page["items"] + rest["items"]]
-    assert days == ["2025-08-06", "2025-08-07", "2025-08-08"]  # and none ahead
+    assert days == ["2025-08-06", "2025-08-07", "2025-08-08"]  # and no future day
     assert page["items"][1] == {
         "feature": "deep-research",
         "day": "2025-08-07",
@@ -123,7 +123,7 @@ async def test_an_export_is_read_and_sent_in_parts(entitlements: Entitlements) -
     )
     service.clock.move(START + (days - 1) * DAY)
     export = await entitlements.get("adoption/export")
-    assert "content-length" not in export.headers  # it is not held as a whole
+    assert "content-length" not in export.headers  # it is not held in memory as a whole
     lines = list(csv.reader(io.StringIO(export.text)))[1:]
     assert lines == [
         [
@@ -142,7 +142,7 @@ async def test_an_export_is_read_and_sent_in_parts(entitlements: Entitlements) -
 
 
 @pytest.mark.parametrize("lines", [0, 1, 499, 500, 501, 1_000])
-async def test_a_part_of_an_export_has_so_many_lines(entitlements: Entitlements, lines: int) -> None:
+async def test_a_part_of_an_export_has_a_limited_number_of_lines(entitlements: Entitlements, lines: int) -> None:
     service = entitlements.service
     await entitlements.enroll(cap=1)
     await service.admin.execute(
@@ -211,7 +211,7 @@ async def test_use_on_the_day_of_the_seat_but_before_it_is_not_the_first_use(
 
 
 async def test_use_in_the_second_of_the_seat_is_its_first_use_and_activates_it(entitlements: Entitlements) -> None:
-    """Whoever reports it may know whole seconds only."""
+    """The reporter may know only whole seconds."""
     service = entitlements.service
     await entitlements.enroll(cap=5)
     given = NOON + timedelta(seconds=0.4)

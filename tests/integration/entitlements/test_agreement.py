@@ -66,7 +66,7 @@ class BusyLife(Life):
 async def differences(
     entitlements: Entitlements, client: EntitlementsClient, features: Sequence[str] = FEATURES
 ) -> list[Any]:
-    """Where the client answers otherwise than the service does, except for how it counts revisions and use."""
+    """Where the client's answers differ from the service's, except for how it counts revisions and use."""
     rows = await entitlements.service.admin.fetch("select distinct subject_ref from seat")
     pairs = [(row["subject_ref"], feature) for row in rows for feature in features]
     if not pairs:
@@ -169,7 +169,7 @@ async def test_a_copy_learns_what_is_used_up_by_other_terms(
     async with following(entitlements) as client:
 
         async def used_up(*expected: bool) -> None:
-            """Of the notes of both people, and of the sketches."""
+            """Wait until the client agrees on what is used up: both people's notes, and the sketches."""
 
             async def agrees() -> bool:
                 found = [client.check(*pair).reason == "quota_used_up" for pair in asked]

@@ -1,4 +1,4 @@
-"""The past: what was answered at an instant is answered again for it, and a correction shows what was known when."""
+"""The past: asked about an instant, the service repeats its answer, and a correction shows what was known when."""
 
 import random
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ async def get(entitlements: Entitlements, path: str, **params: str) -> Any:
 
 
 async def recorded(entitlements: Entitlements, **instants: str) -> Recorded:
-    """All that is answered, or was answered at an instant."""
+    """All answers, for now or for an instant."""
     only_at = {name: value for name, value in instants.items() if name == "at"}
     only_recorded = {name: value for name, value in instants.items() if name == "recorded_at"}
     return {
@@ -46,7 +46,7 @@ async def recorded(entitlements: Entitlements, **instants: str) -> Recorded:
 
 
 async def checks(entitlements: Entitlements, **instants: str) -> dict[tuple[int, str], Recorded]:
-    """What is answered one by one, which is the same in bulk."""
+    """The answers one by one, which are the same in bulk."""
     features = (await entitlements.service.client.get("/v1/catalog")).json()["features"]
     pairs = [(person, feature["key"]) for person in PEOPLE for feature in features]
     alone = [await get(entitlements, "checks", subject=address(who), feature=what, **instants) for who, what in pairs]
@@ -72,7 +72,7 @@ def without_use(answer: Mapping[str, Any]) -> Recorded:
 
 
 def catalog(chance: random.Random) -> list[dict[str, Any]]:
-    """Of the trials of two features and of the seats' third one, each is as long as chance has it."""
+    """A catalog with trials of random lengths: two for the agency, and one for each seat."""
 
     def terms(feature: dict[str, Any]) -> dict[str, Any]:
         return feature | {"trial_days": chance.choice([10, 40, 90]), "grace_days": chance.choice([None, 5, 20])}
@@ -82,7 +82,7 @@ def catalog(chance: random.Random) -> list[dict[str, Any]]:
 
 
 class Life:
-    """Random changes of an agency, of which some are refused."""
+    """Random changes to an agency, some of which are refused."""
 
     def __init__(self, entitlements: Entitlements, chance: random.Random) -> None:
         self.own = entitlements
@@ -165,7 +165,7 @@ class Life:
         return f"enr_{self.enrollment}"
 
     async def _publish(self, event: Any) -> None:
-        """Publish an event, and wait until it and what follows it are there."""
+        """Publish an event, and wait until it and its consequences are applied."""
         before = (await self.own.pool())["revision"]
         await self.own.service.publish(event)
 
@@ -176,7 +176,7 @@ class Life:
         await self.own.eventually(there)
 
 
-# What can be asked of a past instant.
+# What can be asked about a past instant.
 PATHS = ("checks?subject=person.1@nasa.gov", "pool?", "windows?", "seats?", "seat-counts?", f"seats/seat_{'0' * 32}?")
 
 ACTIONS = ("invitation", "activation", "activation", "suspension", "reinstatement", "transfer", "revocation")
@@ -199,7 +199,7 @@ async def test_what_was_answered_at_an_instant_is_answered_again_for_it(entitlem
         await entitlements.eventually(lambda: settled(entitlements))
     for instant, answered in answers.items():
         assert await recorded(entitlements, at=instant, recorded_at=instant) == answered, instant
-        # What is known since moves ends that lay ahead, and so how long an answer was going to hold.
+        # Later facts move ends that were still ahead, and with them how long an answer was to hold.
         today = await recorded(entitlements, at=instant)
         for name in ("pool", "seats", "seat-counts"):
             assert today[name] == answered[name], instant
@@ -209,7 +209,7 @@ async def test_what_was_answered_at_an_instant_is_answered_again_for_it(entitlem
 
     kept_from = chance.choice(list(answers))
     await purge(entitlements, datetime.fromisoformat(kept_from))
-    # Where all that came before was of one instant, there was no version to delete.
+    # If everything before it happened at one instant, there was no version to delete.
     purged = await entitlements.service.admin.fetchval("select before from history_purge")
     for instant in chance.sample(list(answers), 4):
         if purged is not None and datetime.fromisoformat(instant) < purged:
@@ -233,7 +233,7 @@ async def purge(entitlements: Entitlements, before: datetime) -> int:
 
 
 async def settled(entitlements: Entitlements) -> bool:
-    """Nothing is due: an invitation that has expired is a change."""
+    """Whether nothing is due: an invitation that has expired is a change."""
     now = entitlements.service.clock.now()
     return bool(
         await entitlements.service.admin.fetchval("select not exists (select from deadline where due_at <= $1)", now)

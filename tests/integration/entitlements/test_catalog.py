@@ -1,4 +1,4 @@
-"""The feature catalog: drafted, planned, published, and brought to agencies that are enrolled, each once."""
+"""The feature catalog: drafted, planned, published, and rolled out to enrolled agencies, each once."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -48,7 +48,7 @@ CONTEXT: dict[str, Any] = {
     "value": 128_000,
 }
 
-# Deep Research is open for longer, with a higher quota after; Advanced Voice Mode goes; the size of the context is new.
+# Deep Research is open for longer, with a higher quota afterward; Advanced Voice Mode is removed; context size is new.
 SECOND = [FRONTIER, RESEARCH, CONTEXT]
 
 
@@ -100,7 +100,7 @@ async def rolled_out(entitlements: Entitlements, number: int) -> bool:
 
 
 async def waiting_agencies(entitlements: Entitlements) -> float | None:
-    """The metric, which looking at the readiness brings up to date."""
+    """The metric, which a readiness check updates."""
     await entitlements.service.client.get("/health/ready")
     return REGISTRY.get_sample_value("muster_catalog_waiting_agencies", {"service": "entitlements"})
 
@@ -109,7 +109,7 @@ async def windows(entitlements: Entitlements) -> dict[str, Any]:
     return {window["feature"]: window for window in (await entitlements.get("windows")).json()["items"]}
 
 
-async def test_a_version_is_planned_and_published_and_reaches_who_is_enrolled(entitlements: Entitlements) -> None:
+async def test_a_version_is_planned_and_published_and_reaches_enrolled_agencies(entitlements: Entitlements) -> None:
     service = entitlements.service
     await entitlements.enroll(cap=3)
     await entitlements.assign("ada")
@@ -136,7 +136,7 @@ async def test_a_version_is_planned_and_published_and_reaches_who_is_enrolled(en
     assert [each["gaining"] + each["losing"] for each in none.json()["features"]] == [[], [], []]
 
     first = await draft(entitlements, SECOND)
-    assert await draft(entitlements, SECOND) == first  # the same again changes nothing
+    assert await draft(entitlements, SECOND) == first  # the same draft again changes nothing
     second = await draft(entitlements, [*SECOND, RESEARCH | {"key": "deeper-research"}])
     stale = await ask(entitlements, "POST", "/draft/publication", headers={"If-Match": f'"{first["revision"]}"'})
     assert (stale.status_code, second["number"], second["agencies_left"]) == (412, 2, None)
@@ -195,7 +195,7 @@ async def test_a_version_is_planned_and_published_and_reaches_who_is_enrolled(en
         }
 
     await entitlements.eventually(expired)
-    # Who enrolls now has the new version, and is not waited for.
+    # An agency that enrolls now has the new version, and the rollout does not wait for it.
     await replace(entitlements, agency="GSA").enroll(1, "enr_gsa")
     assert (await windows(replace(entitlements, agency="GSA"))).keys() == {each["key"] for each in SECOND}
     assert await rolled_out(entitlements, 2)
@@ -240,7 +240,7 @@ async def test_a_version_for_new_agencies_reaches_no_other_and_one_for_the_next_
         return bool((await entitlements.pool())["ends_at"] == "2027-08-06T00:00:00Z")
 
     await entitlements.eventually(renewed)
-    # What lasts a term no more is not extended into the next one.
+    # What no longer lasts a term is not extended into the next one.
     assert (await windows(entitlements))["frontier-models"]["ends_at"] == "2026-08-06T00:00:00Z"
     service.clock.move(END)
     await entitlements.eventually(lambda: rolled_out(entitlements, 3))
@@ -264,7 +264,7 @@ async def test_a_version_for_new_agencies_reaches_no_other_and_one_for_the_next_
     assert await service.admin.fetchval("select count(*) from deadline where due_at > $1", NEXT_END) == 0
 
 
-async def test_a_rollout_goes_on_where_it_was_killed(front: Entitlements, run_service: ServiceRunner) -> None:
+async def test_a_rollout_resumes_where_it_was_killed(front: Entitlements, run_service: ServiceRunner) -> None:
     agencies = [replace(front, agency=name) for name in ("DOE", "GSA", "NASA")]
     for agency in agencies:
         await agency.enroll(1, f"enr_{agency.agency}")

@@ -10,7 +10,7 @@ from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, SECO
 DAY = timedelta(days=1)
 
 
-async def test_what_is_wrong_is_named_and_drafts_are_the_programs(entitlements: Entitlements) -> None:
+async def test_refusals_name_the_fault_and_drafts_belong_to_the_program(entitlements: Entitlements) -> None:
     for features, field in (
         ([RESEARCH | {"trial_days": -1}], "trial_days"),
         ([RESEARCH | {"value": 1.5}], "features.0.value: 1.5 is invalid: must be a whole number or text"),
@@ -44,7 +44,7 @@ async def test_what_is_wrong_is_named_and_drafts_are_the_programs(entitlements: 
         True,
     )
 
-    # A proposal is of the draft as it was, it runs once, and it expires.
+    # A proposal applies to the draft as it was, runs once, and expires.
     first = await propose(entitlements, (await draft(entitlements, [FRONTIER]))["revision"])
     second = await propose(entitlements, (await draft(entitlements, SECOND))["revision"])
     outdated = await approve(entitlements, first)

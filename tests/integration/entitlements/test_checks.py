@@ -12,7 +12,7 @@ from tests.integration.entitlements.test_consumption import consume
 from tests.integration.entitlements.test_usage import LATER, limited, report, used
 
 
-async def test_many_checks_are_answered_in_their_order_as_each_is_alone(entitlements: Entitlements) -> None:
+async def test_many_checks_are_answered_in_order_each_as_it_would_be_alone(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=5)
     seats = [(await entitlements.assign(person)).json() for person in range(4)]
     await entitlements.post(f"seats/{seats[1]['seat_id']}/activation")
@@ -89,7 +89,7 @@ async def test_checks_need_the_scope_and_the_agency(entitlements: Entitlements) 
 
 
 async def checked(entitlements: Entitlements, *people: int) -> list[tuple[Any, ...]]:
-    """What is left to people, and why they may continue or not: alone, in bulk, and with other agencies."""
+    """What people have left, and why they may continue or not: alone, in bulk, and with other agencies."""
     pairs = [{"subject": f"person.{person}@nasa.gov", "feature": "deep-research"} for person in people]
     alone = [await entitlements.check(person) for person in people]
     assert (await entitlements.post("checks", {"pairs": pairs})).json()["answers"] == alone
@@ -104,7 +104,7 @@ async def test_a_check_says_what_is_left_of_a_quota(
 ) -> None:
     await entitlements.enroll(cap=3)
     seats = [(await entitlements.assign(person)).json() for person in range(3)]
-    await consume(entitlements, 0, 9)  # within the trial: of a period of its own
+    await consume(entitlements, 0, 9)  # within the trial, which is a separate period
     assert await checked(entitlements, 0) == [("window_open", None, None, None)]
     entitlements.service.clock.move(LATER)
     limited(monkeypatch, limit=10)
@@ -158,7 +158,7 @@ async def test_people_of_many_agencies_are_checked_in_one_request(entitlements: 
     assert (await client.post("/v1/checks", json={"pairs": pairs[:1] * (MOST_PAIRS + 1)})).status_code == 422
 
 
-async def test_a_grant_makes_a_feature_known_only_to_whom_it_is_granted(entitlements: Entitlements) -> None:
+async def test_a_grant_makes_a_feature_known_only_to_its_recipient(entitlements: Entitlements) -> None:
     """No version of the catalog has the feature any longer."""
     await entitlements.enroll(cap=5)
     ada, bob = [(await entitlements.assign(person)).json()["subject_ref"] for person in range(2)]

@@ -18,8 +18,8 @@ from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.test_snapshots import following
 
 
-async def test_what_the_copy_cannot_answer_is_asked_of_the_service(entitlements: Entitlements) -> None:
-    """Its Kafka cannot be reached, or what it has is too old."""
+async def test_the_client_asks_the_service_what_its_copy_cannot_answer(entitlements: Entitlements) -> None:
+    """It cannot reach Kafka, or its copy is too old."""
     await entitlements.enroll(cap=10)
     assert (await entitlements.assign(1)).status_code == 201
     [access] = await entitlements.eventually(lambda: entitlements.service.published(SubjectAccess))

@@ -83,7 +83,7 @@ async def test_a_key_counts_once_over_midnight_and_for_one_request(
     assert (await entitlements.check(1))["used"] == 3
 
 
-async def test_soft_and_report_only_quotas_count_on_and_say_so(
+async def test_soft_and_report_only_quotas_keep_counting_and_say_so(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await entitlements.enroll(cap=2)
@@ -125,7 +125,7 @@ async def test_soft_and_report_only_quotas_count_on_and_say_so(
 async def test_a_higher_limit_leaves_what_is_not_used_yet(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of what a pilot used above a lower limit, which was not enforced; copies learn the same."""
+    """Use above a lower limit in a pilot, which did not enforce it, counts, too; copies learn the same."""
     await entitlements.enroll(cap=2)
     await entitlements.assign(1)
     entitlements.service.clock.move(LATER)

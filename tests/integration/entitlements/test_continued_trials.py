@@ -1,4 +1,4 @@
-"""An agency that continues others, after a split or a merger, gets what they have left of their trials."""
+"""An agency that continues others, after a split or a merger, gets what is left of their trials."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ async def enroll(
     time_zone: str | None = None,
     now: datetime | None = None,
 ) -> tuple[Entitlements, dict[str, datetime]]:
-    """Enroll an agency from an instant on, then or `now`; answers with it, and when each of its trials ends."""
+    """Enroll an agency from an instant, then or `now`; returns it, and when each of its trials ends."""
     await pass_time(entitlements, now or starts_at)
     joined = replace(entitlements, agency=agency)
     enrollment_id = f"enr_{agency}_{number}"
@@ -57,12 +57,12 @@ async def test_a_bureau_that_splits_off_has_what_is_left_of_the_departments_tria
     assert ends == of_department == dict.fromkeys(TRIALS, START + TRIAL)
     assert await trial_ends(entitlements, "enr_DOD_1") == of_department  # the department's own continues
 
-    # It stays used in the bureau's next enrollment, once, whatever the department has used since.
+    # It stays used in the bureau's next enrollment, counted once, whatever the department has used since.
     await withdraw(bureau, "enr_DOD-USAF_1", split + 10 * DAY)
     again = split + 50 * DAY
     assert (await enroll(entitlements, "DOD-USAF", again, number=2))[1] == dict.fromkeys(TRIALS, again + 30 * DAY)
 
-    # A bureau that nothing names as continuing anything begins trials of its own.
+    # A bureau whose enrollment continues no agency begins new trials.
     assert (await enroll(entitlements, "DOD-USN", again))[1] == dict.fromkeys(TRIALS, again + TRIAL)
 
 
@@ -82,7 +82,7 @@ async def test_a_trial_that_a_version_brings_back_is_not_a_second_one(entitlemen
     assert listed == dict.fromkeys(TRIALS, 20 * DAY)
 
 
-async def test_a_new_agency_of_two_that_merged_has_what_the_one_has_left_that_used_more(
+async def test_an_agency_merged_from_two_has_what_is_left_to_the_one_that_used_more(
     entitlements: Entitlements,
 ) -> None:
     first, _ = await enroll(entitlements, "DOI", START)
@@ -94,7 +94,7 @@ async def test_a_new_agency_of_two_that_merged_has_what_the_one_has_left_that_us
     joined, ends = await enroll(entitlements, "DOC", later, merged)
     assert ends == dict.fromkeys(TRIALS, later + 20 * DAY)
 
-    # What it has used since is used, too; to name the same agencies again counts nothing twice.
+    # What it has used since counts, too; naming the same agencies again counts nothing twice.
     await withdraw(joined, "enr_DOC_1", later + 5 * DAY)
     again = later + 10 * DAY
     assert (await enroll(entitlements, "DOC", again, merged, 2))[1] == dict.fromkeys(TRIALS, again + 15 * DAY)
@@ -128,7 +128,7 @@ async def test_what_is_used_is_counted_by_the_clocks_of_the_agency_that_used_it(
 
 
 async def test_what_is_not_known_of_an_agency_counts_as_unused(entitlements: Entitlements) -> None:
-    """Agencies have no order between them: what is applied when the enrollment arrives decides, and stays."""
+    """Events of different agencies have no order: what is applied when the enrollment arrives decides, and stays."""
     bureau, ends = await enroll(entitlements, "DOD-USAF", START + 20 * DAY, ["DOD"])
     assert ends == dict.fromkeys(TRIALS, START + 80 * DAY)
     enrolled = replace(entitlements, agency="DOD").enrolled(5, "enr_DOD_1")
@@ -138,7 +138,7 @@ async def test_what_is_not_known_of_an_agency_counts_as_unused(entitlements: Ent
 
 
 @pytest.mark.parametrize("withdraws", [True, False], ids=["withdrawn", "taken over"])
-async def test_what_a_term_continued_that_never_began_is_not_used(entitlements: Entitlements, withdraws: bool) -> None:
+async def test_what_a_term_that_never_began_continued_is_not_used(entitlements: Entitlements, withdraws: bool) -> None:
     """Its start was a mistake: by then, the department would have used up its trial."""
     await enroll(entitlements, "DOD", START)
     mistaken = START + 87 * DAY
@@ -151,7 +151,7 @@ async def test_what_a_term_continued_that_never_began_is_not_used(entitlements: 
     assert ends == dict.fromkeys(TRIALS, START + TRIAL)
     assert (await list_used_trials(entitlements.service.admin))["DOD-USAF"] == dict.fromkeys(TRIALS, 14 * DAY)
 
-    # What the term continued that began stays used.
+    # What the term that did begin continued stays used.
     await withdraw(bureau, "enr_DOD-USAF_2", correct + 6 * DAY)
     again = START + 100 * DAY
     assert (await enroll(entitlements, "DOD-USAF", again, number=3))[1] == dict.fromkeys(TRIALS, again + 40 * DAY)
@@ -169,7 +169,7 @@ async def test_the_audit_trail_has_what_was_counted_and_which_agencies_were_unkn
     assert json.loads(row["after"]) == {"unknown": ["DOD-USN"], "used_days": dict.fromkeys(TRIALS, 20)}
 
 
-async def test_an_agency_reads_nothing_of_those_that_it_continues_but_what_is_left(entitlements: Entitlements) -> None:
+async def test_an_agency_reads_only_what_is_left_of_those_that_it_continues(entitlements: Entitlements) -> None:
     await enroll(entitlements, "DOD", START)
     await enroll(entitlements, "EPA", START)
     bureau, _ = await enroll(entitlements, "DOD-USAF", START + 20 * DAY, ["DOD"])
@@ -186,7 +186,7 @@ async def test_an_agency_reads_nothing_of_those_that_it_continues_but_what_is_le
         assert '"DOD"' not in shown.text
         assert (await client.get(f"/v1/agencies/DOD/{path}", params=params, headers=own)).status_code == 404
 
-    # Nor would a query see more that forgot to name the agency.
+    # Nor would a query that forgot to name the agency see more.
     async with entitlements.service.process.app.state.database.read("DOD-USAF") as connection:
         rows = await connection.fetch("select distinct agency_id from continued_trial")
         assert [row["agency_id"] for row in rows] == ["DOD-USAF"]

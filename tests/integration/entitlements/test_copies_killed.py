@@ -74,7 +74,7 @@ async def hold_what_the_tables_have(
     chance: random.Random,
     people: list[str],
 ) -> None:
-    """The client holds what the tables have, even when its topic is lost and made again by a rebuild that is killed."""
+    """The client holds what the tables have, even when its topic is lost, and recreated by a rebuild that is killed."""
     admin, settings = front.service.admin, front.service.runtime.settings
     assert (await front.finished(accepted))["assigned"] == SEATS
     revoked = chance.sample(people, SEATS // 10)
@@ -109,7 +109,7 @@ async def hold_what_the_tables_have(
     await front.eventually(published, timeout=60)
     assert await latest(front) == await tables(front)
     assert await compare(front) == []
-    await front.eventually(agrees, timeout=60)  # it has noticed that the topic is another, and started again
+    await front.eventually(agrees, timeout=60)  # it has noticed that the topic is a different one, and started over
 
 
 async def rebuild(front: Entitlements, *breaking: str) -> int:

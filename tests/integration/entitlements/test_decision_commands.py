@@ -13,7 +13,7 @@ EXTENSION = ("windows", "extend", "NASA", "deep-research", "--ends-on", "2025-11
 
 
 def said(result: Result, status: int = 0) -> str:
-    """What a command has printed; its failure is one line."""
+    """What a command printed; a failure is one line."""
     assert result.exit_code == status, result.output
     if status:
         assert (result.stdout, len(result.stderr.splitlines())) == ("", 1), result.output

@@ -1,4 +1,4 @@
-"""The explanation of a check: all that its answer follows from, each with the events behind it."""
+"""The explanation of a check: everything that its answer follows from, each with the events behind it."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ def ids(part: dict[str, Any]) -> list[str]:
 
 
 async def event_ids(entitlements: Entitlements, cls: Any, feature: str, count: int) -> list[str]:
-    """The IDs of the events of a type that are of a feature; of all features there are so many."""
+    """The IDs of a feature's events of a type; all features together have `count`."""
     return [event.envelope.id for event in await published(entitlements, cls, count) if event.data.feature == feature]
 
 
@@ -147,7 +147,7 @@ async def test_grants_that_are_over_are_explained_while_what_they_paid_counts(en
     assert (await consume(entitlements, 1, 2))[0] == 200
     entitlements.service.clock.move(november(5))
     await revoke(revoked)
-    await revoke(await grant("grants", starts_at=november(20).isoformat()))  # it never was in force
+    await revoke(await grant("grants", starts_at=november(20).isoformat()))  # it was never in force
     paid = await grant("quota-grants", amount=5, **until[10])
     assert (await consume(entitlements, 1, 27))[0] == 200
 

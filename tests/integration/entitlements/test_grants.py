@@ -75,7 +75,7 @@ async def test_grants_of_a_person_and_of_the_agency_decide_before_the_window(ent
     await entitlements.eventually(told)
 
 
-async def test_a_grant_that_cannot_be_is_refused_and_leaves_nothing(entitlements: Entitlements) -> None:
+async def test_an_impossible_grant_is_refused_and_leaves_nothing(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=1)
     await grant(entitlements, starts_at="2025-09-01T00:00:00Z", ends_at="2025-10-01T00:00:00Z")
     await grant(entitlements, starts_at="2025-10-01T00:00:00Z")  # they meet, and do not overlap
@@ -100,7 +100,7 @@ async def test_a_grant_that_cannot_be_is_refused_and_leaves_nothing(entitlements
     assert (await others.get("grants")).json()["items"] == []
 
 
-async def test_only_so_many_grants_of_a_feature_are_not_over(entitlements: Entitlements) -> None:
+async def test_the_number_of_grants_of_a_feature_that_are_not_over_is_limited(entitlements: Entitlements) -> None:
     """Each check reads them all."""
     await entitlements.enroll(cap=1)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
@@ -120,7 +120,7 @@ async def test_only_so_many_grants_of_a_feature_are_not_over(entitlements: Entit
         await grant(entitlements, **span)
 
 
-async def test_what_is_granted_can_be_consumed_also_once_no_catalog_has_it(entitlements: Entitlements) -> None:
+async def test_what_is_granted_can_be_consumed_even_once_no_catalog_has_it(entitlements: Entitlements) -> None:
     await publish(entitlements, [FRONTIER, SKETCHES], "new-agencies")
     await entitlements.enroll(cap=2)
     await grant(entitlements, feature="sketches")
@@ -136,7 +136,7 @@ async def test_what_is_granted_can_be_consumed_also_once_no_catalog_has_it(entit
     assert [each["used"] for each in (await entitlements.get("usage", feature="sketches")).json()["items"]] == [1, 1]
 
 
-async def test_the_quota_of_a_grant_counts_alike_everywhere_once_no_version_has_the_feature(
+async def test_the_quota_of_a_grant_counts_the_same_everywhere_once_no_version_has_the_feature(
     entitlements: Entitlements,
 ) -> None:
     await publish(entitlements, [FRONTIER, NOTES], "new-agencies")

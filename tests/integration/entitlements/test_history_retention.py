@@ -1,4 +1,4 @@
-"""What pools, windows, and seats were is deleted in time, and no longer answered; nothing else changes."""
+"""Past states of pools, windows, and seats are deleted in time, and no longer answered; nothing else changes."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
@@ -87,7 +87,7 @@ async def test_ended_versions_are_deleted_in_time_and_what_they_said_is_refused(
         assert (reply.status_code, rule in reply.json()["errors"][0]["rule"]) == (422, True), reply.text
     assert await versions() == list(zip(lived[2:], instants[2:], strict=False))
 
-    # What no answer shows makes no version.
+    # A change that no answer shows makes no version.
     await service.admin.execute("update agency_instant set latest = latest + interval '1 hour'")
     before = [await service.admin.fetchval(f"select count(*) from {name}") for name in HISTORIES]
     await service.admin.execute("update pool set limit_met = not limit_met")

@@ -1,4 +1,4 @@
-"""Idle seats of a large agency: warned of and taken back step by step."""
+"""Idle seats of a large agency: warned about and taken back step by step."""
 
 from datetime import datetime, timedelta
 
@@ -53,7 +53,7 @@ async def test_idle_seats_are_warned_of_and_taken_back_in_bounded_transactions(
     await next_look(START + timedelta(days=11))
     assert await largest_transaction("idle_reclaim_at is not null") <= STEP
 
-    # Warnings are forgotten step by step too, even where the next policy comes before the end of it.
+    # Warnings are forgotten step by step too, even if the next policy comes before that is done.
     await set_policy(None)
     await set_policy(5)
     await next_look(START + timedelta(days=11))

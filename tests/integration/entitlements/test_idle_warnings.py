@@ -1,4 +1,4 @@
-"""Idle seats: warned of, revoked unless they are used, and never counted against people who cannot use them."""
+"""Idle seats: warned about, revoked unless they are used, and never counted against people who cannot use them."""
 
 from datetime import datetime, timedelta
 

@@ -52,7 +52,7 @@ async def test_a_file_gives_a_result_for_each_row(entitlements: Entitlements) ->
     assert [row["content"] for row in kept] == [None]
 
 
-async def test_thirty_thousand_rows_go_in_chunks_and_again_change_nothing(entitlements: Entitlements) -> None:
+async def test_thirty_thousand_rows_go_in_chunks_and_change_nothing_when_sent_again(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=30_000)
     first = await entitlements.import_file(file_of(30_000))
     assert sums(first) == (30_000, 30_000, 0, 0)
@@ -76,7 +76,7 @@ async def test_the_directory_is_told_when_asked(entitlements: Entitlements) -> N
     await published(entitlements, PersonRecorded, 2)
 
 
-async def test_a_dry_run_says_what_would_be_and_changes_nothing(entitlements: Entitlements) -> None:
+async def test_a_dry_run_says_what_would_happen_and_changes_nothing(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=12_000)
     await entitlements.import_file(people(1, 2))
     before = await entitlements.pool()
@@ -141,8 +141,8 @@ async def test_rows_of_an_agency_that_is_suspended_meanwhile_are_refused(entitle
     assert sum(reasons.values()) == 60_000
 
 
-async def test_a_disk_that_is_full_delays_the_work_and_undoes_nothing(entitlements: Entitlements) -> None:
-    """Postgres says so by SQLSTATE 53100, here from a trigger, when the results of a chunk are written."""
+async def test_a_full_disk_delays_the_work_and_undoes_nothing(entitlements: Entitlements) -> None:
+    """Postgres reports it as SQLSTATE 53100, here from a trigger, when the results of a chunk are written."""
     await entitlements.enroll(cap=100_000)
     admin = entitlements.service.admin
     await admin.execute(

@@ -1,4 +1,4 @@
-"""Renewals that arrive after the term has ended: what was told meanwhile stays told, and what comes, comes once."""
+"""Renewals that arrive after the term has ended: what was announced meanwhile stays so, and what follows comes once."""
 
 from datetime import timedelta
 from typing import Any
@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 async def test_a_version_that_was_published_by_a_clock_that_is_ahead_is_adopted_once(
     entitlements: Entitlements,
 ) -> None:
-    """The handling of the renewal does not turn round and round until then."""
+    """Until then, the handling of the renewal does not loop."""
     await entitlements.enroll(cap=2)
     await pass_time(entitlements, END + DAY)
     await publish(entitlements, [FRONTIER, RESEARCH])
@@ -58,7 +58,7 @@ async def test_what_is_told_of_seats_trials_while_the_renewal_is_late_is_not_tol
 
 
 async def test_a_parked_notice_of_seats_trials_is_told_once_a_late_version_comes(entitlements: Entitlements) -> None:
-    """Which takes its deadline away."""
+    """The version removes the notice's deadline."""
     await publish(entitlements, [CANVAS], "new-agencies")
     await entitlements.enroll(cap=5)
     await publish_next(entitlements, 3, CANVAS | {"ends_soon_days": [7]})
@@ -77,7 +77,7 @@ async def test_a_parked_notice_of_seats_trials_is_told_once_a_late_version_comes
 async def test_the_trials_that_a_late_version_makes_longer_end_again_at_their_new_ends(
     entitlements: Entitlements,
 ) -> None:
-    """Also those whose ends were told after the term had ended, but none that is over by the version as well."""
+    """Even those whose ends were announced after the term had ended, but none that is also over under the version."""
     await publish(entitlements, [CANVAS], "new-agencies")
     await entitlements.enroll(cap=5)
     await publish_next(entitlements, 3, CANVAS | {"trial_days": 60})

@@ -1,4 +1,4 @@
-"""The life of a seat: kept for a person, invited, suspended, transferred, and revoked for good."""
+"""The life of a seat: reserved for a person, invited, suspended, transferred, and revoked for good."""
 
 import pytest
 
@@ -36,7 +36,7 @@ async def test_a_seat_is_reserved_then_invited_then_taken(entitlements: Entitlem
         await published(entitlements, cls, 1)
 
 
-async def test_a_seat_that_begins_with_an_invitation_keeps_until_when(entitlements: Entitlements) -> None:
+async def test_a_seat_that_begins_with_an_invitation_keeps_its_expiration(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=1)
     await entitlements.service.client.put(
         "/v1/agencies/NASA/seat-policy", json={"idle_days": None, "invitation_days": 10}

@@ -1,4 +1,4 @@
-"""Random commands at once, against a model: its stream of events replayed, each of which must be allowed there."""
+"""Concurrent random commands against a model: it replays the stream of events, and must allow each of them."""
 
 import asyncio
 import random
@@ -48,7 +48,7 @@ SEAT_EVENTS: list[type[Event]] = [
 
 @dataclass
 class Model:
-    """What a subscriber makes of the stream: states and holders of the seats, the cap, and what must hold of them."""
+    """What a subscriber makes of the stream: states and holders of the seats, the cap, and the rules that hold."""
 
     cap: int
     states: dict[str, str] = field(default_factory=dict)
@@ -163,7 +163,7 @@ async def test_random_commands_at_once(entitlements: Entitlements, seed: int) ->
     await asyncio.gather(*(actor() for _ in range(ACTORS)))
     await entitlements.eventually(lambda: _is_quiet(entitlements))
 
-    assert statuses >= {200, 201, 202, 409}  # and 408, where days passed while a file came
+    assert statuses >= {200, 201, 202, 409}  # and 408, if days passed while a file arrived
     events = [event for cls in SEAT_EVENTS for event in await entitlements.service.published(cls)]
     events.sort(key=lambda event: event.envelope.sequence)
     assert [event.envelope.sequence for event in events] == list(range(1, len(events) + 1))

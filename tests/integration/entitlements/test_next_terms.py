@@ -1,4 +1,4 @@
-"""Versions that come with a next term: the newest that waits comes at the end of the term that the first waited for."""
+"""Versions that come with a next term: the newest one waiting comes at the end of the term the first waited for."""
 
 from datetime import datetime, timedelta
 from functools import partial
@@ -45,7 +45,7 @@ async def waits_for(entitlements: Entitlements, number: int) -> bool:
 
 
 @pytest.mark.parametrize("noted_by_earlier_code", [False, True])
-async def test_a_later_version_does_not_put_off_what_an_accepted_renewal_waits_for(
+async def test_a_later_version_does_not_delay_what_an_accepted_renewal_waits_for(
     entitlements: Entitlements, noted_by_earlier_code: bool
 ) -> None:
     await entitlements.enroll(cap=2)
@@ -66,7 +66,7 @@ async def test_a_later_version_does_not_put_off_what_an_accepted_renewal_waits_f
 
 
 async def test_a_feature_that_a_later_version_keeps_stays_open(entitlements: Entitlements) -> None:
-    """No version that the agency ever has is without it."""
+    """No version that the agency ever has lacks it."""
     service = entitlements.service
     await entitlements.enroll(cap=2)
     await entitlements.assign("ada")
@@ -95,7 +95,7 @@ async def test_what_becomes_a_trial_at_once_is_one_with_the_next_term(entitlemen
     await renew(entitlements)
     await pass_time(entitlements, END - DAY)
     assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END)
-    # Code of an earlier release, which has adopted a version that waited, leaves this as it was.
+    # The earlier release leaves next_after as it was when it adopts a version that waited.
     await entitlements.service.admin.execute("update agency_catalog set next_number = null, next_after = $1", START)
     await pass_time(entitlements, END + DAY)
     assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'catalog%'") == 0
@@ -108,7 +108,7 @@ async def test_what_becomes_a_trial_at_once_is_one_with_the_next_term(entitlemen
     assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'catalog%'") == 0
 
 
-async def test_a_trial_follows_also_if_the_renewal_arrives_late(entitlements: Entitlements) -> None:
+async def test_a_trial_follows_even_if_the_renewal_arrives_late(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=2)
     await publish(entitlements, [TRIAL, RESEARCH])
     await entitlements.eventually(lambda: rolled_out(entitlements, 2))
@@ -122,10 +122,10 @@ async def test_a_trial_follows_also_if_the_renewal_arrives_late(entitlements: En
     await entitlements.eventually(follows)
 
 
-async def test_a_trial_follows_also_if_the_feature_was_away_and_the_renewal_is_accepted_already(
+async def test_a_trial_follows_even_if_the_feature_was_removed_and_the_renewal_is_already_accepted(
     entitlements: Entitlements,
 ) -> None:
-    """A version for the next term that arrives as well puts nothing off."""
+    """A version for the next term that also arrives delays nothing."""
     await entitlements.enroll(cap=2)
     await publish(entitlements, [RESEARCH])
     await entitlements.eventually(lambda: rolled_out(entitlements, 2))
@@ -144,7 +144,7 @@ async def test_a_trial_follows_also_if_the_feature_was_away_and_the_renewal_is_a
 async def test_a_trial_of_a_version_that_arrives_while_the_renewal_is_late_has_its_full_length(
     entitlements: Entitlements, rule: str, published: int
 ) -> None:
-    """Though the version lets another feature go: a renewal does not extend that."""
+    """Even though the version drops another feature, which a renewal does not extend."""
     new = TRIAL | {"key": "canvas", "trial_days": 10}
     await entitlements.enroll(cap=2)
     await pass_time(entitlements, END + 12 * DAY)
@@ -207,7 +207,7 @@ async def test_an_earlier_enrollments_next_term_brings_nothing_to_a_later_one(en
 async def test_what_opens_after_a_grace_ends_with_the_term_if_the_version_that_waits_lacks_it(
     entitlements: Entitlements, mode: str
 ) -> None:
-    """As what opens at once does, which is the unlimited one. A later version that has it extends it."""
+    """So does what opens at once, which is the unlimited feature. A later version that has it extends it."""
     await publish(entitlements, [RESEARCH | {"trial_days": 10, "grace_days": 20}], "new-agencies")
     await entitlements.enroll(cap=1)
     await pass_time(entitlements, START + 12 * DAY)
@@ -254,7 +254,7 @@ async def test_what_opens_after_a_grace_lasts_as_long_as_what_was_open_when_a_ve
 async def test_what_ends_with_the_term_is_told_before_the_next_version_takes_its_place(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end of a grace, and those of more seats' trials than a step takes."""
+    """The end of a grace, and the ends of more seats' trials than one step handles."""
     monkeypatch.setattr(seat_trials, "STEP_SEATS", 2)
     await publish(entitlements, [RESEARCH | {"trial_days": 360, "grace_days": 5}, CANVAS], "new-agencies")
     await entitlements.enroll(cap=9)

@@ -1,4 +1,4 @@
-"""The work on files, chunk by chunk: what a dry run may promise, and what is left behind and deleted."""
+"""The processing of files, chunk by chunk: what a dry run may promise, and what is left behind and deleted."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What enrollment and billing say: pools, windows, their ends, in whichever order the two topics come."""
+"""What enrollment and billing publish: pools, windows, and their ends, in whichever order the two topics arrive."""
 
 from datetime import datetime, timedelta
 from itertools import combinations
@@ -54,7 +54,7 @@ async def test_a_suspended_agency_is_refused_and_a_reinstated_one_is_not(entitle
     assert (await entitlements.assign("bob")).status_code == 201
 
 
-async def test_a_withdrawal_takes_every_seat_back_and_says_nothing_more_of_trials(entitlements: Entitlements) -> None:
+async def test_a_withdrawal_takes_every_seat_back_and_says_no_more_about_trials(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=5)
     for person in range(3):
         await entitlements.assign(person)
@@ -93,7 +93,7 @@ async def test_a_later_enrollment_takes_the_pool_over(entitlements: Entitlements
     for person in range(3):
         await entitlements.assign(person)
     first = await entitlements.pool()
-    # Billing's word that the first term is over comes after the second enrollment, and must not end that.
+    # Billing's event that ends the first term arrives after the second enrollment, and must not end that one.
     await entitlements.service.publish(entitlements.term("enr_1"))
     await entitlements.enroll(cap=2, enrollment_id="enr_2")
     await entitlements.service.publish(entitlements.term_ended(enrollment_id="enr_1"))

@@ -1,4 +1,4 @@
-"""The service as a process: killed in mid-import again and again, with a caller who is lost, and by the command."""
+"""The service as a process: killed mid-import again and again, with a lost caller, and driven by the command."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ async def test_an_import_killed_again_and_again_ends_as_a_clean_run(
     clean = Entitlements(front.service, front.eventually, agency="GSA")
     for agency in (front, clean):
         await agency.enroll(cap=ROWS - 1_000)
-    # Long names make many chunks; some rows are refused, some are of a person who has a seat already.
+    # Long names make many chunks; some rows are refused, some are of people who already have a seat.
     name = "n" * 180
     people = [f"person.{n if n % 97 else 7}@{'nasa.gov' if n % 89 else 'example.com'},{name}" for n in range(ROWS)]
     file = "\n".join(["email,name", *people])
@@ -212,7 +212,7 @@ async def _seats(entitlements: Entitlements) -> list[tuple[Any, ...]]:
 
 
 async def _events(entitlements: Entitlements, assigned: int) -> tuple[list[int], set[str], list[dict[str, Any]]]:
-    """Sequences, as many distinct seats as there are, and the sums; an event that came twice counts once."""
+    """The sequences, the types, and the sums of the events; an event that arrived twice counts once."""
 
     async def all_there() -> bool:
         return bool(await entitlements.service.admin.fetchval("select count(*) = 0 from outbox"))
@@ -235,7 +235,7 @@ def _without_subject(row: dict[str, str]) -> tuple[str, ...]:
     return row["line"], row["outcome"], row["reason"], str(bool(row["subject"]))
 
 
-async def test_another_subject_key_than_the_first_is_refused(front: Entitlements) -> None:
+async def test_a_subject_key_other_than_the_first_is_refused(front: Entitlements) -> None:
     """It would give everyone a second reference, and with it a second seat."""
     settings = front.service.runtime.settings
     assert isinstance(settings, EntitlementsSettings)

@@ -12,8 +12,8 @@ SECOND = timedelta(seconds=1)
 NOTES: dict[str, Any] = FRONTIER | {"key": "notes", "name": "Notes", "mode": "quota", "quota": {"limit": 10}}
 
 
-async def test_use_of_the_next_period_is_told_when_that_begins(entitlements: Entitlements) -> None:
-    """The clocks of those who report use may be ahead, so use of the next month comes in this one."""
+async def test_use_of_the_next_period_is_told_when_it_begins(entitlements: Entitlements) -> None:
+    """A reporter's clock may be ahead, so use of the next month can arrive in this one."""
     await publish(entitlements, [NOTES], "new-agencies")
     await entitlements.enroll(cap=2)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
@@ -56,7 +56,7 @@ async def test_a_threshold_that_is_crossed_ahead_is_told_when_its_period_begins(
         await entitlements.eventually(told)
 
 
-async def test_a_lower_quota_is_told_when_its_grant_begins_also_of_a_feature_that_is_gone(
+async def test_a_lower_quota_is_told_when_its_grant_begins_even_for_a_feature_that_is_gone(
     entitlements: Entitlements,
 ) -> None:
     await entitlements.enroll(cap=2)
@@ -80,7 +80,7 @@ async def test_a_lower_quota_is_told_when_its_grant_begins_also_of_a_feature_tha
         await entitlements.eventually(told)
 
 
-async def test_use_of_a_period_that_is_counted_otherwise_now_is_told_by_the_deadline_of_an_upgrade(
+async def test_use_of_a_period_that_is_now_counted_differently_is_told_by_the_deadline_of_an_upgrade(
     entitlements: Entitlements,
 ) -> None:
     await publish(entitlements, [NOTES | {"quota": {"limit": 10, "period": "anchor"}}], "new-agencies")

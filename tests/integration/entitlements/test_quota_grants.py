@@ -51,7 +51,7 @@ async def test_a_shared_grant_is_spent_in_the_order_of_time(entitlements: Entitl
     await entitlements.eventually(told)
 
 
-async def test_what_an_agency_has_can_be_granted_also_once_the_newest_version_lacks_it(
+async def test_what_an_agency_has_can_be_granted_even_once_the_newest_version_lacks_it(
     entitlements: Entitlements,
 ) -> None:
     await publish(entitlements, [FRONTIER, notes(limit=5)], "new-agencies")
@@ -179,7 +179,7 @@ async def test_a_grant_that_ended_unspent_is_read_only_for_use_before_its_end(en
     assert await entitlements.service.admin.fetchval("select spent from quota_grant") == 2
 
 
-async def test_only_so_many_grants_are_not_spent_as_the_record_of_who_has_them_holds(
+async def test_unspent_grants_are_limited_to_what_the_record_of_their_holder_holds(
     entitlements: Entitlements,
 ) -> None:
     await publish(entitlements, [notes(limit=1)], "new-agencies")

@@ -37,7 +37,7 @@ async def use(entitlements: Entitlements, person: str, feature: str, amount: int
 
 
 async def begin(entitlements: Entitlements) -> str:
-    """Ada and Bob within their quota of 20 notes, and their agency's of 20 sketches; Ada's reference."""
+    """Put Ada and Bob within their quota of 20 notes, and their agency's of 20 sketches; returns Ada's reference."""
     await publish(entitlements, [FRONTIER, notes(limit=20), of_agency(limit=20)], "new-agencies")
     await entitlements.enroll(cap=5)
     ada, _ = [(await entitlements.assign(person)).json()["subject_ref"] for person in ("ada", "bob")]
@@ -109,14 +109,14 @@ async def test_an_operator_lowers_a_quota_in_an_emergency_once_that_is_stated(en
     recorded = "select after ->> 'allow_below_use' from audit where command = 'PublishCatalog' order by id desc limit 1"
     assert await entitlements.service.admin.fetchval(recorded) == "true"
 
-    # What is above already is no reason to refuse what lowers nothing, nor what raises it.
+    # Use that is already above is no reason to refuse a version that lowers nothing, or that raises the quota.
     for limit in (10, 11):
         assert (await asked(entitlements, notes(limit=limit), of_agency(limit=20))).status_code == 202
     [(field, *_)] = refusals(await asked(entitlements, notes(limit=9), of_agency(limit=20)))
     assert field == "features.0.quota.limit"
 
 
-async def test_use_that_goes_on_after_the_proposal_is_seen_by_its_approval(entitlements: Entitlements) -> None:
+async def test_use_after_the_proposal_is_seen_by_its_approval(entitlements: Entitlements) -> None:
     await begin(entitlements)
     proposal = await propose(entitlements, (await draft(entitlements, [notes(limit=18)]))["revision"])
     assert await use(entitlements, "ada", "notes", 1) == 200
@@ -140,7 +140,7 @@ async def test_what_grants_paid_for_or_allow_is_not_above(entitlements: Entitlem
     assert await planned(entitlements, notes(limit=11)) == {}  # the agency's grant decides before its window
 
 
-async def test_who_has_further_uses_left_is_not_above(entitlements: Entitlements) -> None:
+async def test_people_with_further_uses_left_are_not_above(entitlements: Entitlements) -> None:
     ada = await begin(entitlements)
 
     async def grant(**body: Any) -> None:
@@ -162,7 +162,7 @@ async def test_who_has_further_uses_left_is_not_above(entitlements: Entitlements
     assert (await entitlements.post("grants", of_person)).status_code == 201
 
 
-async def test_whose_trial_goes_on_under_the_version_is_not_above(entitlements: Entitlements) -> None:
+async def test_people_whose_trial_continues_under_the_version_are_not_above(entitlements: Entitlements) -> None:
     def trial(days: int, limit: int) -> dict[str, Any]:
         terms = {"mode": "unlimited", "mode_after": "quota", "anchor": "seat", "trial_days": days}
         return notes(limit=limit) | terms

@@ -97,7 +97,7 @@ async def test_every_way_in_which_a_seat_comes_and_goes_is_counted(entitlements:
     assert await compare(entitlements) == []
     assert await pool(entitlements) == (6, False)
 
-    # What is repeated, as by a relay that was killed, makes no difference.
+    # Repeated records, as from a relay that was killed, make no difference.
     for cls in (SeatReserved, SeatAssigned, SeatRevoked):
         for received in await entitlements.service.published(cls):
             await entitlements.service.producer.put(received.envelope, received.data)
@@ -112,7 +112,7 @@ async def test_every_way_in_which_a_seat_comes_and_goes_is_counted(entitlements:
     assert await compare(entitlements) == []
 
 
-async def test_a_wrong_count_is_shown_then_put_right_and_audited(entitlements: Entitlements) -> None:
+async def test_a_wrong_count_is_shown_then_corrected_and_audited(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=3)
     for person in (1, 2, 3):
         assert (await entitlements.assign(person)).status_code == 201
@@ -209,7 +209,7 @@ async def test_a_record_that_cannot_be_read_corrects_nothing(entitlements: Entit
 
 
 async def delete_first_record(entitlements: Entitlements) -> None:
-    """As retention does, where the topic's settings are wrong."""
+    """As retention does when the topic's settings are wrong."""
     settings = entitlements.service.runtime.settings
     topic = settings.topic_prefix + SeatAssigned.topic
     first = next(record for record in await entitlements.service.reader.records() if record.topic == topic)

@@ -1,4 +1,4 @@
-"""A copy reads what a renewal tells of use."""
+"""A copy can read what a renewal reports about use."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ from tests.integration.entitlements.test_next_terms import renew
 from tests.integration.entitlements.test_quota_copies import NOTES
 
 
-async def test_what_a_renewal_tells_of_use_can_be_read(entitlements: Entitlements) -> None:
+async def test_what_a_renewal_reports_about_use_can_be_read(entitlements: Entitlements) -> None:
     whole = {**NOTES, "key": "whole", "quota": {"limit": 10, "per": "agency"}}
     await publish(entitlements, [FRONTIER, NOTES, whole], "new-agencies")
     await entitlements.enroll(cap=2)

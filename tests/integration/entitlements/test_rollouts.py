@@ -1,4 +1,4 @@
-"""A version of the catalog tells nothing again of trials, and leaves out nothing that is still to be told."""
+"""A version of the catalog announces nothing about trials again, and omits nothing that is still to be announced."""
 
 from datetime import datetime, timedelta
 from functools import partial
@@ -81,7 +81,7 @@ async def test_nothing_is_told_again_of_a_trial_and_copies_are_told_of_another_q
     await entitlements.eventually(is_told_of_the_quota)
 
 
-async def test_a_version_waits_until_what_is_due_of_trials_is_told(
+async def test_a_version_waits_until_due_notices_of_trials_are_sent(
     front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seat_trials, "STEP_SEATS", 7)
@@ -191,7 +191,7 @@ async def test_what_a_version_opens_for_the_term_in_a_grace_follows_it_and_stays
 
 
 async def test_a_parked_version_of_a_term_is_replaced_by_a_corrected_one(entitlements: Entitlements) -> None:
-    """Though one that comes at once waits for it."""
+    """Even though one that takes effect at once waits for it."""
     await entitlements.enroll(cap=1)
     await publish_next(entitlements, 2, FRONTIER)
     await renew(entitlements)
@@ -272,7 +272,7 @@ async def test_a_version_for_the_next_term_waits_for_the_one_of_the_term_that_ha
 
 
 async def park(entitlements: Entitlements, kind: str, at: datetime) -> None:
-    """Let the deadlines of a kind be parked, as if handling them had failed at an instant."""
+    """Park the deadlines of a kind, as if handling them had failed at an instant."""
     await entitlements.service.admin.execute(
         "update deadline set parked_at = $1, reason = 'a defect' where kind = $2", at, kind
     )

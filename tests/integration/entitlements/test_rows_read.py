@@ -1,4 +1,4 @@
-"""What a request for many agencies reads: no windows but those that it asks for, in no transaction that is idle."""
+"""What a request for many agencies reads: only the windows that it asks for, without an idle transaction."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -102,7 +102,7 @@ async def test_a_plan_is_computed_in_no_transaction(
     assert computed == [0, 0, 0, 0]
 
 
-async def test_the_check_of_a_publication_takes_a_statement_of_each_agency(entitlements: Entitlements) -> None:
+async def test_the_check_of_a_publication_takes_one_statement_per_agency(entitlements: Entitlements) -> None:
     await enroll_all(entitlements)
     version = Version(2, VersionState.DRAFT, CatalogRule.NOW, (LOWER,), 1, None, None)
     async with entitlements.service.runtime.database.read(EVERY_AGENCY) as connection:

@@ -38,7 +38,7 @@ async def test_seats_are_found_counted_and_followed_back(entitlements: Entitleme
 
     await do(1, ada, "activation")
     await do(2, bob, "suspension", {"reason": "training_expired"})
-    await do(2, bob, "reinstatement")  # at once: at no time was it suspended
+    await do(2, bob, "reinstatement")  # at the same instant: it was never suspended
     await do(3, bob, "suspension", {"reason": "security"})
     await do(4, cid, "revocation", {"reason": "left NASA"})
     await do(5, dee, "transfer", {"email": "person.fay@nasa.gov"})

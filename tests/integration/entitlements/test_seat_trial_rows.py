@@ -14,7 +14,7 @@ from tests.integration.entitlements.test_usage import report, used
 async def test_an_import_stores_nothing_for_trials_and_all_that_begin_share_a_deadline(
     entitlements: Entitlements,
 ) -> None:
-    """Of each feature: the next end, and the next notice."""
+    """For each feature: the next end, and the next notice."""
     await publish(entitlements, [CANVAS, CANVAS | {"key": "drawings"}], "new-agencies")
     await entitlements.enroll(cap=12_000)
     assert sums(await entitlements.import_file(file_of(12_000)))[1] == 12_000

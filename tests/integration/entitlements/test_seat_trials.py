@@ -26,7 +26,7 @@ CANVAS = {
 
 
 async def activate(entitlements: Entitlements, person: str, at: datetime) -> str:
-    """Give a person a seat, and have them use it at an instant; answers the seat's path."""
+    """Give a person a seat, and have them use it at an instant; returns the seat's path."""
     await pass_time(entitlements, at)
     reply = await entitlements.assign(person)
     assert reply.status_code == 201, reply.text
@@ -115,7 +115,7 @@ async def test_nobody_has_a_second_trial(entitlements: Entitlements) -> None:
     assert (await reason(entitlements, "bob"))[0] == "window_closed"
 
 
-async def test_who_never_used_a_seat_has_a_trial_of_their_own(entitlements: Entitlements) -> None:
+async def test_people_who_never_used_a_seat_have_their_own_trial(entitlements: Entitlements) -> None:
     """They lost a seat whose trial another person had begun."""
     await publish(entitlements, [CANVAS], "new-agencies")
     await entitlements.enroll(cap=5)
@@ -139,7 +139,7 @@ async def test_who_never_used_a_seat_has_a_trial_of_their_own(entitlements: Enti
 async def test_a_new_seat_has_what_is_left_of_its_persons_trial_before_its_first_use(
     entitlements: Entitlements,
 ) -> None:
-    """Also where nobody reports any use: checks alone give no second trial, nor do the copies."""
+    """Even if nobody reports any use: checks alone give no second trial, nor do the copies."""
     await publish(entitlements, [CANVAS], "new-agencies")
     await entitlements.enroll(cap=9)
     for person in ("ada", "ben", "cid", "dee"):
@@ -192,7 +192,7 @@ async def activate_rest(entitlements: Entitlements) -> None:
 
 
 async def test_the_end_of_a_seats_trial_is_told_once_after_a_completed_term(entitlements: Entitlements) -> None:
-    """The window of the term that is over tells nothing of the seats of the next enrollment."""
+    """The window of the term that is over announces nothing about the seats of the next enrollment."""
     service = entitlements.service
     await publish(entitlements, [CANVAS], "new-agencies")
     await entitlements.enroll(cap=5)
@@ -218,7 +218,7 @@ async def test_the_end_of_a_seats_trial_is_told_once_after_a_completed_term(enti
 
 
 async def test_the_trials_of_a_removed_feature_end_with_its_window_at_the_latest(entitlements: Entitlements) -> None:
-    """Though the term is renewed: nobody hears of a trial after that, and no later one begins."""
+    """Even if the term is renewed: no trial is announced after that, and no later one begins."""
     await publish(entitlements, [CANVAS], "new-agencies")
     await entitlements.enroll(cap=5)
     first = await activate(entitlements, "ada", END - 35 * DAY)

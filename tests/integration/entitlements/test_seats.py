@@ -111,7 +111,7 @@ async def test_a_command_repeated_with_its_key_is_carried_out_once(entitlements:
     assert (await entitlements.pool())["in_use"] == 1
 
 
-async def test_a_kept_reply_names_nobody(entitlements: Entitlements) -> None:
+async def test_a_stored_reply_names_nobody(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=2)
     first = await entitlements.assign("kim", key="once")
     assert (first.json()["email"], first.json()["name"]) == ("person.kim@nasa.gov", "Person kim")
@@ -184,7 +184,7 @@ async def test_another_tenants_agency_is_not_found(entitlements: Entitlements) -
     assert own.json()["items"] == []
 
 
-async def test_every_route_asks_for_a_scope(entitlements: Entitlements) -> None:
+async def test_every_route_requires_a_scope(entitlements: Entitlements) -> None:
     token = entitlements.service.token("entitlements:read")
     reply = await entitlements.service.client.post(
         "/v1/agencies/NASA/seats", json={}, headers={"Authorization": f"Bearer {token}"}

@@ -1,4 +1,4 @@
-"""The revision after a rebuild of the snapshot: who keeps an answer until it increases, asks again."""
+"""The revision after a rebuild of the snapshot: whoever keeps an answer until it increases asks again."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,8 +26,8 @@ async def test_a_correction_increases_the_revision_of_answers(entitlements: Enti
     await nothing_differs(entitlements, wrong.revision + 1)
 
 
-async def test_after_a_restore_the_revision_goes_on_above_that_of_copies(entitlements: Entitlements) -> None:
-    """The records of before are on the topic, and the tables have a lower revision."""
+async def test_after_a_restore_the_revision_continues_above_that_of_copies(entitlements: Entitlements) -> None:
+    """The earlier records are on the topic, and the tables have a lower revision."""
     subject_ref, seat_id = await a_seat(entitlements)
     await put_instead(entitlements, records=1, revision=500)
     async with following(entitlements) as client:
@@ -60,7 +60,7 @@ async def test_a_raised_epoch_puts_revisions_above_all_that_were_answered(entitl
         await entitlements.eventually(lambda: client.check(subject_ref).revision == published > checked["revision"])
     await nothing_differs(entitlements, published)
 
-    # An agency whose enrollment was lost comes again, above what was answered of it.
+    # An agency whose enrollment was lost comes back with a revision above those answered for it.
     other = replace(entitlements, agency="NSF")
     await other.enroll(cap=1)
     assert (await other.pool())["revision"] > 1_000_000
@@ -84,7 +84,7 @@ async def a_seat(entitlements: Entitlements) -> tuple[str, str]:
 
 
 async def put_instead(entitlements: Entitlements, records: int, **changes: Any) -> None:
-    """Once so many records of people are on the topic, put another one in place of the last, in the same partition."""
+    """Once this many records of people are on the topic, put another in place of the last, in the same partition."""
     service = entitlements.service
 
     async def last() -> Any:

@@ -1,4 +1,4 @@
-"""The topic of present access: it holds what the tables hold, and who follows it answers as the service does."""
+"""The topic of current access: it holds what the tables hold, and a client of it answers as the service does."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -56,7 +56,7 @@ async def swap(entitlements: Entitlements) -> Sequence[Difference]:
 
 @asynccontextmanager
 async def following(entitlements: Entitlements, **options: Any) -> AsyncIterator[EntitlementsClient]:
-    """A client, complete, on the service's clock."""
+    """A client with a complete copy, on the service's clock."""
     settings = entitlements.service.runtime.settings
     async with EntitlementsClient(
         {"bootstrap_servers": settings.kafka_bootstrap},
@@ -207,14 +207,14 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
         assert client.staleness_seconds < 10
     assert await compare(entitlements) == []
 
-    # The last state of a key once a transaction: who got a seat again has one record of it, and no tombstone.
+    # A key's last state, once per transaction: a person who got a seat again has one record, and no tombstone.
     again = [each for each in await service.published(SubjectAccess) if each.data.generation == 2]
     assert len(again) == 1
     erased = await service.published(SubjectAccessErased)
     assert again[0].envelope.correlation_id not in {each.envelope.correlation_id for each in erased}
 
 
-async def test_a_rebuild_publishes_what_differs_and_goes_on_where_it_was_killed(
+async def test_a_rebuild_publishes_what_differs_and_resumes_where_it_was_killed(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = entitlements.service

@@ -16,7 +16,7 @@ from tests.integration.entitlements.test_rebuild import WITHOUT_RELAY
 from tests.integration.entitlements.test_snapshots import compare, following, swap
 from tests.support.services import ServiceRunner
 
-# Of NASA's partition, in which compaction keeps one record of a key.
+# In NASA's partition, where compaction keeps one record per key.
 OTHER = "HHS"
 
 

@@ -1,4 +1,4 @@
-"""What is done to all of an agency's seats goes step by step: here when an enrollment is over."""
+"""Changes to all of an agency's seats go step by step: here, when an enrollment is over."""
 
 from collections import Counter
 from datetime import timedelta
@@ -75,7 +75,7 @@ async def test_every_seat_is_revoked_and_no_transaction_grows_with_their_number(
     events = await admin.fetch("select sum(events) from outbox group by xmin::text")
     assert sum(row[0] for row in seats) == SEATS
     assert max(row[0] for row in seats) <= STEP
-    assert max(row[0] for row in events) <= 3 * STEP + 4  # and what is said of the enrollment that takes over
+    assert max(row[0] for row in events) <= 3 * STEP + 4  # and the events of the enrollment that takes over
     assert await admin.fetchval("select count(*) from seat where state <> 'revoked' or email is not null") == 0
     assert await admin.fetchval("select count(*) from closing") == 0
     assert await admin.fetchval("select count(*) from deadline where kind = 'seats-closed'") == 0
@@ -161,7 +161,7 @@ async def test_seats_that_are_still_being_revoked_do_not_count_toward_a_later_ca
 
 
 async def _nobody_holds_two_seats(entitlements: Entitlements, held: int) -> None:
-    """The stream of seats, replayed: one seat a person at any time."""
+    """The stream of seats, replayed: one seat per person at any time."""
     events: list[Any] = []
     for cls in (SeatAssigned, SeatRevoked, SeatTransferred):
         events += await entitlements.service.published(cls)
@@ -193,7 +193,7 @@ async def _the_directory_knows_those_who_hold_one(entitlements: Entitlements) ->
     assert known == {row["subject_ref"] for row in rows}
 
 
-async def test_a_second_withdrawal_follows_the_first_while_that_goes_on(
+async def test_a_second_withdrawal_follows_one_that_is_still_under_way(
     front: Entitlements, run_service: ServiceRunner
 ) -> None:
     for enrollment_id in ("enr_1", "enr_2", "enr_3"):
@@ -203,7 +203,7 @@ async def test_a_second_withdrawal_follows_the_first_while_that_goes_on(
         front.service.clock.move(front.service.clock.now() + timedelta(days=1))
         await front.service.publish(front.withdrawn(enrollment_id))
         await in_state(front, state="withdrawn", enrollment_id=enrollment_id)
-    assert (await front.pool())["revoking"] == 5  # who was given a seat gave the earlier one back
+    assert (await front.pool())["revoking"] == 5  # a person who was given a seat gave the earlier one back
     worker = await run_service(
         build, EntitlementsSettings, roles=frozenset({Role.SCHEDULER, Role.RELAY}), beside=front.service
     )
@@ -215,7 +215,7 @@ async def test_a_second_withdrawal_follows_the_first_while_that_goes_on(
     assert [row["subject"] for row in audited] == ["enr_1", "enr_2", "enr_3"]
 
 
-async def test_other_agencies_go_on_between_two_steps(front: Entitlements, run_service: ServiceRunner) -> None:
+async def test_other_agencies_proceed_between_two_steps(front: Entitlements, run_service: ServiceRunner) -> None:
     """A deadline of another agency that is due while seats are being revoked waits for one step and not for all."""
     other = Entitlements(front.service, front.eventually, "GSA")
     await front.enroll(cap=SEATS)

@@ -1,4 +1,4 @@
-"""Trials: told of 14, 7 and 1 days before, and over at the instant; each once."""
+"""Trials: announced 14, 7, and 1 days before their end, and over at its instant; each once."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ async def test_notices_and_the_end_come_once_each_at_their_instants(entitlements
     assert await entitlements.service.admin.fetchval("select count(*) from deadline") == 0
 
 
-async def test_after_an_outage_no_notice_says_what_is_not_so_any_more(entitlements: Entitlements) -> None:
+async def test_after_an_outage_no_notice_says_what_is_no_longer_true(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=1)
     entitlements.service.clock.move(TRIAL_END - timedelta(days=6, hours=1))  # nobody has looked for 53 days
     await entitlements.eventually(lambda: told(entitlements, 7))
@@ -112,7 +112,7 @@ async def test_a_check_follows_the_windows(entitlements: Entitlements) -> None:
 async def enroll_again(
     entitlements: Entitlements, number: int, starts_at: datetime, time_zone: str | None = None
 ) -> dict[str, tuple[datetime, datetime]]:
-    """Enroll once more from an instant on; answers when each trial starts and ends."""
+    """Enroll once more from an instant; returns when each trial starts and ends."""
     enrollment_id = f"enr_{number}"
     enrolled = entitlements.enrolled(1, enrollment_id)
     term = {"starts_at": starts_at, "ends_at": starts_at + timedelta(days=365), "time_zone": time_zone}
@@ -158,7 +158,7 @@ async def test_a_second_enrollment_continues_what_is_left_of_a_trial(entitlement
     entitlements.service.clock.move(again)
     assert await enroll_again(entitlements, 2, again) == dict.fromkeys(TRIALS, (again, again + timedelta(days=50)))
 
-    # What two enrollments have used counts together; only those notices come that lie within the rest.
+    # What two enrollments have used counts together; only the notices within the rest are sent.
     await withdraw(entitlements, "enr_2", again + timedelta(days=40))
     third = again + timedelta(days=60)
     entitlements.service.clock.move(third)
@@ -169,7 +169,7 @@ async def test_a_second_enrollment_continues_what_is_left_of_a_trial(entitlement
     assert sorted(event.data.days_left for event in notices) == [1, 1, 7, 7, 14, 14]
     assert {event.envelope.time for event in notices if event.data.days_left == 7} == {third + timedelta(days=3)}
 
-    # Nothing is left for a fourth one: the quota holds from its first day, and nothing more is said of a trial.
+    # Nothing is left for a fourth one: the quota holds from its first day, and no trial is announced.
     await withdraw(entitlements, "enr_3", third + timedelta(days=20))
     fourth = third + timedelta(days=30)
     entitlements.service.clock.move(fourth)

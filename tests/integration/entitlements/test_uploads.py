@@ -66,7 +66,7 @@ async def test_one_endless_line_is_refused_at_once(entitlements: Entitlements) -
     assert sent < 1 << 20
 
 
-async def test_an_agency_has_so_many_unfinished_files_and_other_agencies_their_own(
+async def test_each_agency_has_its_own_limit_of_unfinished_files(
     run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))

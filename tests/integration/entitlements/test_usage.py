@@ -23,7 +23,7 @@ ADA, BEN = (f"sub_{digit * 32}" for digit in "ab")
 
 
 def used(number: object, subject: str = ADA, at: datetime = LATER, amount: int = 1, **more: Any) -> dict[str, Any]:
-    """An event that says so."""
+    """An event that reports this use."""
     return {
         "specversion": "1.0",
         "id": str(number),
@@ -97,7 +97,7 @@ async def test_each_event_counts_once_and_a_bad_one_is_named_while_the_others_co
     shown = [(each["id"], each["value"]) for each in reply.json()["refused"]]
     assert (reply.json()["counted"], shown) == (1, [("\\ud800", "\\ud800"), ("half", "\\ud800")])
 
-    # Nothing is kept of an agency that there is not.
+    # Nothing is stored for an agency that does not exist.
     locked = "select count(*) from agency_instant where agency_id = 'NSF'"
     assert await entitlements.service.admin.fetchval(locked) == 0
 
@@ -118,7 +118,7 @@ async def test_reported_use_is_use_of_the_seat(entitlements: Entitlements) -> No
     ada = (await entitlements.assign("ada")).json()
     service = entitlements.service
     service.clock.move(LATER)
-    # Not while the agency is suspended: use is not to be, and no trial of a seat is to begin by it.
+    # Not while the agency is suspended: there must be no use then, so it begins no seat's trial.
     await service.admin.execute("update pool set suspended = true")
     assert (await report(entitlements, used(0, BEN), used(9, ada["subject_ref"]))).json()["counted"] == 2
     assert await service.admin.fetchval("select state from seat") == "assigned"
@@ -197,7 +197,7 @@ async def test_use_that_comes_while_its_partition_is_made_waits_for_it(entitleme
     service.clock.move(LATER)
 
     async def is_kept() -> bool:
-        """The worker has made the last partition that it is going to make."""
+        """Whether the worker has made the last partition that it is going to make."""
         return bool(await service.admin.fetchval("select to_regclass('usage_sum_20251201')"))
 
     async def is_held_up() -> bool:
@@ -228,7 +228,7 @@ async def test_the_partitions_are_made_ahead_and_show_each_tenant_its_own_rows_a
     await entitlements.enroll(cap=5)
     service = entitlements.service
     service.clock.move(LATER)
-    await report(entitlements, used(1))  # no partition is of that day yet, and the default one takes it
+    await report(entitlements, used(1))  # no partition covers that day yet, so the default one takes it
 
     async def partitions() -> dict[str, list[str]]:
         rows = await service.admin.fetch(
@@ -259,7 +259,7 @@ async def test_the_partitions_are_made_ahead_and_show_each_tenant_its_own_rows_a
     assert day == f"usage_seen{days[1]}"  # it moved there
     assert (await report(entitlements, used(1), used(2))).json()["repeated"] == 1
 
-    # Who has a right on a partition of its own would pass by the policies of the whole table.
+    # A role with a right on a partition itself would bypass the policies of the whole table.
     granted = await service.admin.fetch(
         """
         select c.relname

@@ -16,7 +16,7 @@ from tests.integration.entitlements.test_usage_intake import count_all, put
 DAY = timedelta(days=1)
 
 
-async def test_one_id_counts_once_on_each_day_also_within_a_batch(entitlements: Entitlements) -> None:
+async def test_one_id_counts_once_on_each_day_even_within_a_batch(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=5)
     entitlements.service.clock.move(LATER)
     both = [used(1, at=LATER - DAY), used(1)]
@@ -27,8 +27,8 @@ async def test_one_id_counts_once_on_each_day_also_within_a_batch(entitlements: 
     assert (await report(entitlements, *both)).json() == {"counted": 0, "repeated": 2, "refused": []}
 
 
-async def test_a_number_that_is_none_of_a_use_refuses_its_event_alone(entitlements: Entitlements) -> None:
-    """Also one of more digits than Python reads, and those that JSON does not have."""
+async def test_a_number_that_is_not_one_of_a_use_refuses_only_its_event(entitlements: Entitlements) -> None:
+    """Even one with more digits than Python reads, and those that JSON does not have."""
     await entitlements.enroll(cap=5)
     entitlements.service.clock.move(LATER)
     numbers = ["9" * 5_000, "-" + "9" * 5_000, "1.0", "1e999", "NaN", "-Infinity"]
@@ -78,7 +78,7 @@ async def test_a_large_batch_is_counted_in_parts_and_in_the_order_of_time(
 
 
 async def paid(entitlements: Entitlements) -> dict[str, tuple[int, int, int]]:
-    """What people used, and of it what grants and what nothing paid for."""
+    """What people used, what grants paid for, and what nothing paid for."""
     query = "select subject_ref, used, granted, excess from usage_sum where subject_ref <> ''"
     rows = await entitlements.service.admin.fetch(query)
     return {row["subject_ref"]: (row["used"], row["granted"], row["excess"]) for row in rows}

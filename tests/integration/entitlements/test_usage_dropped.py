@@ -1,4 +1,4 @@
-"""Counted use is dropped when it is over, by the server's own clock: no service can have it dropped before."""
+"""Counted use is dropped when it has expired by the server's own clock: no service can have it dropped earlier."""
 
 from datetime import date, timedelta
 from typing import NamedTuple
@@ -12,7 +12,7 @@ DAY = timedelta(days=1)
 
 
 class Kept(NamedTuple):
-    """How a table's partitions are named, and a day that is still kept, and one that is over."""
+    """How a table's partitions are named, a day that is still kept, and one that has expired."""
 
     form: str
     last: date
@@ -20,7 +20,7 @@ class Kept(NamedTuple):
 
 
 def kept(today: date) -> dict[str, Kept]:
-    """Of 45 days, two days, and 25 months: a partition goes once its last row is so old."""
+    """For 45 days, two days, and 25 months: a partition is dropped once its last row is that old."""
     months = today.year * 12 + today.month - 1
     last, over = (date((months - ago) // 12, (months - ago) % 12 + 1, 1) for ago in (25, 27))
     return {

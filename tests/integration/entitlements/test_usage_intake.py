@@ -38,7 +38,7 @@ async def put(entitlements: Entitlements, *events: Any) -> None:
 
 
 async def counts(entitlements: Entitlements, number: int) -> bool:
-    """Whether so many uses of hers are counted."""
+    """Whether this many of Ada's uses are counted."""
     return (await sums(entitlements)).get((ADA, "10-05")) == number
 
 
@@ -86,7 +86,7 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
     ]
     await entitlements.eventually(partial(counts, entitlements, 4))
     assert await service.admin.fetchval("select count(*) from agency_instant where agency_id = 'NSF'") == 0
-    # What came by the topic does not count again by HTTP.
+    # What arrived on the topic does not count again over HTTP.
     assert (await report(entitlements, used(1), used(3, amount=2))).json()["repeated"] == 2
     health = (await service.client.get("/health/ready")).json()
     assert [warning for warning in health["warnings"] if "5 usage records" in warning]
@@ -98,13 +98,13 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
     for key, discarded in (("one", 5), ("one", 5), ("two", 0)):
         reply = await service.client.post("/v1/usage/parked/discard", json=body, headers={"Idempotency-Key": key})
         assert reply.json() == {"discarded": discarded}, reply.text
-    # Nobody takes the key under which the approval of a proposal of the program keeps its answer.
+    # Nobody can take the key under which the approval of a program's proposal stores its reply.
     taken = await service.client.post("/v1/usage/parked/discard", json=body, headers={"Idempotency-Key": "prp_1"})
     assert (taken.status_code, taken.json()["type"]) == (400, "urn:muster:problem:invalid-idempotency-key")
     audited = await service.admin.fetchval("select count(*) from audit where command = 'DiscardParkedUsage'")
     assert audited == 2
 
-    # What nobody discards goes when it can count no longer.
+    # What nobody discards is deleted when it can no longer count.
     async def holds(records: int) -> bool:
         return bool(await service.admin.fetchval("select count(*) = $1 from usage_parked", records))
 
@@ -145,7 +145,7 @@ async def test_a_record_that_the_client_cannot_decode_waits_and_holds_back_its_p
 
 
 async def waits(records: int) -> bool:
-    """Whether the metric says that so many records wait on the topic."""
+    """Whether the metric says that this many records wait on the topic."""
     lanes = (REGISTRY.get_sample_value("muster_usage_lag", {"service": "entitlements", "lane": lane}) for lane in "01")
     return sum(each or 0 for each in lanes) == records
 
@@ -170,7 +170,7 @@ async def test_a_kill_between_sum_and_offset_counts_each_event_once(
     await count_all(once)
     assert await sums(front) == expected
 
-    # A process that was thought dead, and one whose database went back.
+    # A process that was thought dead, and one whose database was set back.
     late = UsageIntake(runtime)
     async with late._opened() as consumer:
         stale = dict.fromkeys(late._places.next, 0)

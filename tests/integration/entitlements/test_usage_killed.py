@@ -27,7 +27,7 @@ STRUCTURED = [("content-type", b"application/cloudevents+json")]
 
 @dataclass
 class Reporter:
-    """A producer of use that sends what it has sent before again, as after a lost answer; and what must come of it."""
+    """A producer of use that sends some events again, as after a lost answer; and the sums that must result."""
 
     chance: random.Random
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Reporter:
     invalid: int = 0
 
     async def send(self, kafka: AIOKafkaProducer, topic: str, count: int) -> None:
-        """Send so many new events, in batches of which many come twice, and some that are invalid."""
+        """Send `count` new events, in batches many of which come twice, and some invalid ones."""
         until = len(self.events) + count
         while len(self.events) < until:
             start = len(self.events)
@@ -79,7 +79,7 @@ class Reporter:
 async def test_the_intake_of_usage_killed_again_and_again_counts_each_event_once(
     front: Entitlements, start_process: ProcessStarter, chance: random.Random
 ) -> None:
-    """Killed by a signal from outside, and by its own hand when sums and offsets are written but not committed."""
+    """Killed by a signal from outside, and by themselves when sums and offsets are written but not committed."""
     admin, runtime = front.service.admin, front.service.runtime
     for agency_id in AGENCIES:
         await Entitlements(front.service, front.eventually, agency_id).enroll(cap=5)

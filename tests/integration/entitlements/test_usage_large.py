@@ -1,4 +1,4 @@
-"""Records of use that are large, or compressed to little: whoever may report use cannot use up a worker's memory."""
+"""Large or highly compressed usage records: whoever may report use cannot use up a worker's memory."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def events(*numbers: int) -> Sequence[bytes]:
 
 @pytest.fixture
 async def worker(front: Entitlements, start_process: ProcessStarter) -> int:
-    """A worker's process, by its number."""
+    """The process ID of a worker."""
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
     moved = ClockMoved(now=LATER).model_dump_json().encode()
@@ -88,7 +88,7 @@ async def test_a_batch_that_is_too_large_waits_alone_until_an_operator_passes_it
     assert peak_memory(worker) < before + 100
 
 
-async def test_many_large_records_are_parked_without_what_they_hold(
+async def test_many_large_records_are_parked_without_their_content(
     front: Entitlements, worker: int, eventually: Eventually
 ) -> None:
     async with producing(front, "zstd") as put:

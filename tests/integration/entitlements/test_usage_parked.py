@@ -12,7 +12,7 @@ from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import counts, put
 
 
-async def test_the_intake_waits_while_as_much_is_parked_as_may_be(
+async def test_the_intake_waits_while_as_many_records_are_parked_as_may_be(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parked_usage, "MOST_PARKED", 3)

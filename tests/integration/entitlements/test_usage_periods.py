@@ -18,7 +18,7 @@ async def change(entitlements: Entitlements, path: str, **body: str) -> None:
     assert approved.status_code == 200, approved.text
 
 
-async def test_the_use_of_the_present_period_is_listed_alone(entitlements: Entitlements) -> None:
+async def test_only_the_use_of_the_current_period_is_listed(entitlements: Entitlements) -> None:
     await publish(entitlements, [NOTES | {"trial_days": 60}], "new-agencies")
     await entitlements.enroll(cap=2)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
@@ -91,7 +91,7 @@ async def test_a_month_from_the_windows_start_ends_by_the_agencys_clocks_for_all
         await copied("quota", 5, datetime(2025, 12, 6, 1, tzinfo=UTC))
 
 
-async def test_a_feature_that_there_is_not_has_no_use_to_list(entitlements: Entitlements) -> None:
+async def test_an_unknown_feature_has_no_use_to_list(entitlements: Entitlements) -> None:
     reply = await entitlements.get("usage", feature="deep-research")
     assert (reply.status_code, reply.json()["type"].rsplit(":", 1)[-1]) == (404, "pool-unknown")
     await publish(entitlements, [NOTES], "new-agencies")

@@ -1,4 +1,4 @@
-"""The intake of use after failures: what Kafka, the database, or another process has lost or made again is counted."""
+"""The intake of use after failures: what Kafka, the database, or another process has lost or recreated is counted."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ async def test_a_process_that_is_cut_off_from_kafka_while_it_reads_leaves_its_la
             clients.append(consumer)
 
     async def no_connection(*_arguments: Any, **_options: Any) -> None:
-        """As where a network policy drops what this process sends: polls return nothing, and no error."""
+        """As when a network policy drops what this process sends: polls return nothing, and no error."""
 
     monkeypatch.setattr(usage_worker, "Poller", Noted)
     monkeypatch.setattr(usage_worker, "LOOK_SECONDS", 0.5)
@@ -113,7 +113,7 @@ async def test_use_that_a_failover_has_lost_is_counted_again_though_nothing_new_
 
 
 async def make_again(front: Entitlements, eventually: Eventually, partitions: int) -> None:
-    """Delete the topic of use, and make it again, with so many partitions."""
+    """Delete the topic of use, and recreate it with this many partitions."""
     kafka, topic = front.service.runtime.kafka, front.service.topic_prefix + FeatureUsed.topic
     async with AIOKafkaConsumer(**kafka.options(), metadata_max_age_ms=100) as asked:
 
@@ -230,7 +230,7 @@ async def test_what_kafka_deletes_before_it_is_counted_is_told(front: Entitlemen
     await admin.start()
     await admin.delete_records({partition: RecordsToDelete(before_offset=offset + 3)})
     await admin.close()
-    await front.service.admin.execute("update usage_offset set topic_id = null")  # as before there was the column
+    await front.service.admin.execute("update usage_offset set topic_id = null")  # as before the column existed
     with capture_logs() as logs:
         await count_all(UsageIntake(runtime))
     assert [line["records"] for line in logs if line["event"] == "usage_lost"] == [3]

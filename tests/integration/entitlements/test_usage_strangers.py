@@ -1,4 +1,4 @@
-"""Use of agencies that are not enrolled, as far as is known: it waits for what the service has not read, bounded."""
+"""Use of agencies not known to be enrolled: a bounded amount waits for what the service has not read yet."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -68,7 +68,7 @@ async def test_use_after_an_enrollment_is_not_parked_with_use_before_it(alone: E
     await service.publish(alone.enrolled(5).model_copy(update={"agency_id": beside}), time=START)
     await put(alone, used(1))
     await count_all(intake)
-    await intake.deferred.count()  # the stream ends behind the other agency's enrollment
+    await intake.deferred.count()  # the stream ends after the other agency's enrollment
     await service.publish(alone.enrolled(5), time=START)
     await put(alone, used(2), used(3))
     await count_all(intake)

@@ -1,4 +1,4 @@
-"""How use counts: in the months of the agency's time zone, and as grants and the trials of seats have it."""
+"""How use counts: in the months of the agency's time zone, and under the terms of grants and seats' trials."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -82,7 +82,7 @@ async def test_what_a_grant_or_the_trial_of_a_seat_gives_counts_against_no_quota
     service.clock.move(revoked_at)
     assert (await entitlements.post(f"grants/{grant['grant_id']}/revocation", {"reason": "over"})).status_code == 200
     service.clock.move(LATER + 180 * SECOND)
-    # Late use counts as the grant had it then.
+    # Late use counts under the grant as it was then.
     await report(entitlements, used(3, ada, revoked_at - SECOND, 30), used(4, ada, revoked_at, 5))
     body = await consume(entitlements, ada)
     assert (body["used"], body["limit"], body["remaining"]) == (77, 25, 19)
@@ -150,7 +150,7 @@ async def _has_window(entitlements: Entitlements, feature: str) -> bool:
     return any(window["feature"] == feature for window in items)
 
 
-async def test_late_use_after_a_seats_trial_counts_against_the_quota_also_once_the_seat_is_gone(
+async def test_late_use_after_a_seats_trial_counts_against_the_quota_even_once_the_seat_is_gone(
     entitlements: Entitlements,
 ) -> None:
     canvas = {**CANVAS, "mode_after": "quota", "monthly_quota_after": 3}

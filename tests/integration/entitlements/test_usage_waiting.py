@@ -110,8 +110,8 @@ async def test_agencies_that_were_deferred_together_are_counted_together(
     assert await admin.fetchval("select count(*) from usage_sum where subject_ref = ''") == 5
 
 
-async def test_a_client_that_begins_the_same_partitions_anew_is_replaced(front: Entitlements) -> None:
-    """As aiokafka does where metadata lack the topic for a moment: the client no longer knows where it was."""
+async def test_a_client_that_starts_over_on_the_same_partitions_is_replaced(front: Entitlements) -> None:
+    """As aiokafka does when its metadata lacks the topic for a moment: the client no longer knows where it was."""
     await put(front, used(1))
     intake = UsageIntake(front.service.runtime)
     async with intake._opened() as consumer:

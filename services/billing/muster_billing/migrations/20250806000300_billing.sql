@@ -1,6 +1,6 @@
 -- migrate:up
 
--- A term of a year of an enrollment: one of each number, however often its event comes.
+-- A one-year term of an enrollment: one per number, however often its event arrives.
 create table term (
     id text primary key,
     agency_id text not null,
@@ -56,7 +56,7 @@ create table payment (
 );
 select protect('payment', api => 'select, insert', worker => 'select');
 
--- The offer of a further term, one a term.
+-- The offer of a further term, one per term.
 create table renewal (
     id text primary key,
     agency_id text not null,
@@ -72,7 +72,7 @@ create table renewal (
 create index renewal_agency_id on renewal (agency_id, id);
 select protect('renewal', api => 'select, update', worker => 'select, insert, update');
 
--- The ledger is only ever added to. Of an invoice each kind of transaction is booked once.
+-- The ledger is append-only. Each kind of transaction is booked once per invoice.
 create table ledger_transaction (
     id bigint generated always as identity primary key,
     agency_id text not null,

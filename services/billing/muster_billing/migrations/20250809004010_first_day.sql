@@ -1,6 +1,6 @@
 -- migrate:up
 
--- The civil day on which a term starts, in the program's time zone: fiscal year and period of performance go by it.
+-- The civil day on which a term starts, in the program's time zone: it sets fiscal year and period of performance.
 alter table term add column first_day date;
 
 -- Row-level security is forced, and would hide every row from the owner.

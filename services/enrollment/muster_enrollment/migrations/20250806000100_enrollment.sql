@@ -1,13 +1,13 @@
 -- migrate:up
 
 -- The register of federal agencies: reference data of the program, the same for every tenant,
--- and hence without row-level security. The lock of '*' admits one writer of it at a time.
+-- so it has no row-level security. The lock of '*' admits one writer at a time.
 create table agency (
     id text primary key check (id ~ '^[A-Z][A-Z0-9-]{1,19}$'),
     name text not null,
     parent text references agency (id) check (parent <> id),
     treasury_code text,
-    headcount bigint check (headcount >= 0), -- null where it is not known
+    headcount bigint check (headcount >= 0), -- null if unknown
     branch text not null check (branch in ('executive', 'legislative', 'judicial'))
 );
 create index agency_parent on agency (parent);

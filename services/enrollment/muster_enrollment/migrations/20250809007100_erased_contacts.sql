@@ -18,7 +18,7 @@ begin
     execute format('grant update on table contact to %I, %I', current_schema() || '_api', current_schema() || '_worker');
 end $$;
 
--- Agencies that have left already: their contacts go as those of agencies that leave from now on, a day after.
+-- Agencies that have already left: their contacts are erased like those of agencies that leave later, a day after.
 alter table enrollment no force row level security;
 alter table deadline no force row level security;
 insert into deadline (kind, agency_id, subject, due_at)

@@ -1,8 +1,8 @@
 -- migrate:up
 
--- A contact's erasure is a deadline of the contact's own, and no longer one of the enrollment that has come to its end.
--- Contacts that nothing needs get theirs: of an agency that has left; replaced in an agency that is still live; and
--- signers without a live enrollment, who wait 90 days for one.
+-- A contact's erasure now has a deadline of the contact, no longer one of the enrollment that ended.
+-- Contacts that nothing needs get one: those of an agency that has left; those replaced in an agency that is still
+-- live; and signers without a live enrollment, who wait 90 days for one.
 -- Row-level security is forced, and would hide every row from the owner.
 alter table contact no force row level security;
 alter table data_use_acceptance no force row level security;

@@ -11,19 +11,19 @@ create table pool (
     ended boolean not null default false, -- billing says that the term was completed and not renewed
     cap integer not null,
     in_use integer not null default 0,
-    limit_met boolean not null default false, -- SeatLimitReached was said and no seat has become free since
+    limit_met boolean not null default false, -- SeatLimitReached was published, and no seat has become free since
     revision bigint not null default 1, -- grows with every change of the agency's entitlements
     constraint pool_in_use_within_cap check (in_use between 0 and cap),
     constraint pool_term_half_open check (starts_at <= ends_at)
 );
 select protect('pool', api => 'select, update', worker => 'select, insert, update');
 
--- What billing has said of each term. It may come before the enrollment that the term belongs to.
+-- What billing has reported about each term. It may arrive before the enrollment that the term belongs to.
 create table term (
     agency_id text collate "C" not null,
     term_id text collate "C" not null,
     enrollment_id text not null,
-    renewed_to timestamptz, -- the end that an accepted renewal brings
+    renewed_to timestamptz, -- the end under an accepted renewal
     ended boolean not null default false, -- completed and not renewed
     primary key (agency_id, term_id)
 );

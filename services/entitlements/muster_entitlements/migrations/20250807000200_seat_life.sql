@@ -1,6 +1,6 @@
 -- migrate:up
 
--- The whole life of a seat. The wider constraint takes the place of the narrower one.
+-- The whole life of a seat. The wider constraint replaces the narrower one.
 -- squawk-ignore ban-drop-constraint
 alter table seat drop constraint seat_state_check;
 alter table seat add constraint seat_state_known
@@ -12,8 +12,8 @@ alter table seat add column invited_until timestamptz; -- while it is invited
 alter table seat add column idle_since date; -- the day from which idleness counts: the last use, or the assignment
 alter table seat add column idle_warned_on date; -- null once it is used again
 
--- Who holds a seat: personal data, deleted when the seat is revoked. In the seat's own row, for a table and
--- an index of its own cost an import as much as the rest of its work in Postgres.
+-- Who holds a seat: personal data, deleted when the seat is revoked. It is in the seat's own row: a separate table and
+-- index cost an import as much as the rest of its work in Postgres.
 alter table seat add column email text;
 alter table seat add column name text;
 update seat as s
@@ -24,7 +24,7 @@ update seat set idle_since = (assigned_at at time zone 'UTC')::date where idle_s
 -- squawk-ignore ban-drop-table
 drop table holder;
 
--- What an agency has laid down for its seats.
+-- An agency's policy for its seats.
 create table seat_policy (
     agency_id text collate "C" primary key,
     idle_days integer check (idle_days > 0), -- null: a seat is never idle

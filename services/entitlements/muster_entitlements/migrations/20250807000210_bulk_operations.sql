@@ -1,7 +1,7 @@
 -- migrate:up
 
--- The work on a file of an agency's seats. It is received, then worked through chunk by chunk, one after the
--- other within an agency.
+-- The processing of a file of an agency's seats. The file is received, then processed chunk by chunk; the files of an
+-- agency are processed one after the other.
 create table operation (
     agency_id text collate "C" not null,
     operation_id text collate "C" not null,
@@ -10,11 +10,11 @@ create table operation (
     dry_run boolean not null,
     on_limit text not null check (on_limit in ('stop', 'fill')),
     directory boolean not null, -- whether an import tells the restricted directory who its people are
-    columns integer [], -- how many the header has, and where those are that are read
+    columns integer [], -- how many the header has, and the positions of those that are read
     actor text not null,
     correlation_id text not null,
     created_at timestamptz not null,
-    place bigint, -- in the agency's turn, once it is received
+    place bigint, -- in the agency's queue, once the file is received
     started_at timestamptz,
     updated_at timestamptz,
     chunks integer not null default 0,
@@ -30,13 +30,13 @@ create index operation_running on operation (agency_id, place) where state = 'ru
 select protect('operation', api => 'select, insert, update, delete', worker => 'select, update, delete');
 create sequence operation_place;
 
--- Whole rows of the file, until they are worked through; then only what became of each, without personal data.
+-- Whole rows of the file until they are processed; then only each row's result, without personal data.
 create table operation_chunk (
     agency_id text collate "C" not null,
     operation_id text collate "C" not null,
     number integer not null,
     first_line bigint not null,
-    content bytea, -- null once it is worked through
+    content bytea, -- null once it is processed
     results bytea,
     primary key (agency_id, operation_id, number)
 );
@@ -45,7 +45,7 @@ alter table operation_chunk alter column content set storage external;
 alter table operation_chunk alter column results set storage external;
 select protect('operation_chunk', api => 'select, insert, delete', worker => 'select, update, delete');
 
--- What a dry run has changed so far in its own eyes, until it is completed.
+-- What a dry run would have changed so far, until it is completed.
 create table dry_run_seat (
     agency_id text collate "C" not null,
     operation_id text collate "C" not null,

@@ -1,7 +1,7 @@
 -- migrate:up
 
 -- When an idle seat is taken back unless it is used, as its warning said; null once it is used again. The day of the
--- warning does not tell: a warning may be given late.
+-- warning does not determine it: a warning may come late.
 alter table seat add column idle_reclaim_at timestamptz;
 
 -- Row-level security is forced, and would hide every row from the owner.

@@ -1,7 +1,7 @@
 -- migrate:up
 
--- The seats of one generation are those assigned between two times at which all are taken back. Seats of an
--- earlier generation than the pool's are held by nobody any more; they are revoked step by step.
+-- The seats of one generation are those assigned between two times at which all are taken back. The seats of a
+-- generation before the pool's are no longer held by anyone; they are revoked step by step.
 alter table pool add column generation integer not null default 1;
 alter table pool add column revoking integer not null default 0; -- seats of earlier generations that are still to be revoked
 alter table pool add constraint pool_revoking_not_negative check (revoking >= 0) not valid;
@@ -9,14 +9,14 @@ alter table pool add constraint pool_revoking_not_negative check (revoking >= 0)
 alter table pool validate constraint pool_revoking_not_negative;
 alter table seat add column generation integer not null default 1;
 
--- An enrollment is over, and its seats are being revoked: why, and how far that is.
+-- An enrollment has ended, and its seats are being revoked: why, and how far along this is.
 create table closing (
     agency_id text collate "C" not null,
     generation integer not null,
     enrollment_id text not null,
     reason text not null,
     seats integer not null, -- held when it began
-    seat_id text collate "C" not null default '', -- the last seat that was looked at
+    seat_id text collate "C" not null default '', -- the last seat checked
     correlation_id text not null,
     causation_id text,
     traceparent text,

@@ -1,8 +1,8 @@
 -- migrate:up
 
--- An agency's seats are looked at for idleness step by step.
-alter table seat_policy add column swept_seat_id text collate "C" not null default ''; -- the last seat that was looked at
-alter table seat_policy add column forgetting boolean not null default false; -- warnings are void: seats are never idle any more
+-- An agency's seats are checked for idleness step by step.
+alter table seat_policy add column swept_seat_id text collate "C" not null default ''; -- the last seat checked
+alter table seat_policy add column forgetting boolean not null default false; -- warnings are void: no seat is idle now
 do $$
 begin
     execute format('grant update on seat_policy to %I', current_schema() || '_worker');

@@ -3,10 +3,10 @@
 
 -- Versions of the feature catalog. Version 1 is the package's features.toml, and has no row.
 create table catalog_version (
-    agency_id text collate "C" not null default '*' check (agency_id = '*'), -- it is the program's
+    agency_id text collate "C" not null default '*' check (agency_id = '*'), -- the program's
     number integer primary key check (number > 1),
     state text not null check (state in ('draft', 'published')),
-    rule text not null check (rule in ('now', 'next-term', 'new-agencies')), -- how it reaches agencies that are enrolled
+    rule text not null check (rule in ('now', 'next-term', 'new-agencies')), -- how it reaches enrolled agencies
     features jsonb not null,
     revision integer not null default 1, -- grows with each edit of the draft
     created_at timestamptz not null,
@@ -32,7 +32,7 @@ select protect('agency_catalog', api => 'select', worker => 'select, insert, upd
 
 alter table feature_window add column catalog_number integer not null default 1; -- the version whose terms it has
 alter table feature_window add column renewable boolean not null default true; -- a renewal extends it, if it lasts as long as the term
--- How long trials were open that this window took the place of.
+-- How long the trials that this window replaced were open.
 alter table feature_window add column trial_before interval not null default '0';
 
 -- migrate:down

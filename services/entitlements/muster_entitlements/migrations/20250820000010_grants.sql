@@ -1,7 +1,7 @@
 -- migrate:up
 -- muster: expand
 
--- A feature for a whole agency or one person, within [starts_at, ends_at), beside the catalog's windows.
+-- A feature for a whole agency or one person, within [starts_at, ends_at), in addition to the catalog's windows.
 create table entitlement_grant (
     agency_id text collate "C" not null,
     grant_id text collate "C" not null,

@@ -9,7 +9,7 @@ alter table feature_window
 add column anchor text not null default 'agency',
 add column seat_days integer check (seat_days > 0),
 add column ends_soon_days integer [] not null default '{14,7,1}',
-add column grace_days integer check (grace_days > 0), -- the access stays as it was for so long after a trial
+add column grace_days integer check (grace_days > 0), -- access stays as it was for this long after a trial
 add column extended boolean not null default false,
 add column ended_early boolean not null default false,
 add column revision integer not null default 1, -- grows whenever it is moved
@@ -17,11 +17,11 @@ add column revision integer not null default 1, -- grows whenever it is moved
 add column seats_begun_at timestamptz,
 add column seats_through text collate "C" not null default '';
 
--- When the trial of this seat began, whoever held it then, or an earlier one of its person; null before the first
--- activation, and of seats from before this column, whose activation says it.
+-- When this seat's trial began, whoever held it then, or an earlier trial of its holder; null before the first
+-- activation, and for seats from before this column, where the activation tells.
 alter table seat add column trial_began_at timestamptz;
 
--- When the trial of a person began who has since lost the seat to someone else.
+-- When a person's trial began who has since lost the seat to someone else.
 create table seat_trial (
     agency_id text collate "C" not null,
     subject_ref text collate "C" not null,

@@ -1,12 +1,12 @@
 -- migrate:up
 -- muster: expand
 
--- What was counted, by the day (UTC) on which it was used: an event that comes again on that day counts once.
+-- What was counted, by the day (UTC) of the use: an event that arrives again on that day counts once.
 create table usage_seen (
     agency_id text collate "C" not null,
     day date not null,
     event bytea not null, -- 16 bytes, hashed from the event's source and ID
-    content bigint not null, -- 8 bytes, hashed from what it says
+    content bigint not null, -- 8 bytes, hashed from its content
     primary key (agency_id, event, day)
 ) partition by range (day);
 
@@ -18,8 +18,8 @@ create table usage_sum (
     starts_at timestamptz not null, -- of the period
     ends_at timestamptz not null, -- exclusive
     used bigint not null,
-    granted bigint not null default 0, -- of it, what grants paid for
-    excess bigint not null default 0, -- of it, what lies above the limit
+    granted bigint not null default 0, -- the part that grants paid for
+    excess bigint not null default 0, -- the part above the limit
     told integer not null default 0, -- the highest threshold, in percent, that was published
     primary key (agency_id, feature, subject_ref, starts_at)
 ) partition by range (starts_at);
@@ -34,7 +34,7 @@ create table usage_reply (
     primary key (agency_id, key, day)
 ) partition by range (day);
 
--- What no other partition takes, until there is one that does.
+-- Rows that no other partition takes, until one does.
 create table usage_seen_default partition of usage_seen default;
 create table usage_sum_default partition of usage_sum default;
 create table usage_reply_default partition of usage_reply default;
@@ -65,7 +65,7 @@ create table quota_grant (
 create index quota_grant_of_subject on quota_grant (agency_id, feature, subject_ref);
 select protect('quota_grant', api => 'select, insert, update', worker => 'select, insert, update');
 
--- Where the intake of usage goes on to read each partition: everything before the offset is counted, or parked.
+-- Where the usage intake resumes reading each partition: everything before the offset is counted or parked.
 create table usage_offset (
     topic text not null,
     kafka_partition integer not null,
@@ -88,10 +88,10 @@ create table usage_parked (
     unique (topic, kafka_partition, kafka_offset)
 );
 
--- Make the partitions of a table that the days around `today` need, and drop those that are over: of what was counted
--- after 45 days, when every period with such a day is closed, of the sums after 25 months, and of the replies when no
--- request can ask for them any longer. It runs as the owner, and is all that the worker role can have made or dropped.
--- Rows that came before their partition move to it. It locks as those who write do: the table, then its partitions.
+-- Create the partitions of a table that the days around `today` need, and drop those that have expired: of counted
+-- events after 45 days, when every period with such a day is closed; of the sums after 25 months; and of the replies
+-- when no request can ask for them any longer. It runs as the owner, and is all that the worker role can have created
+-- or dropped. Rows that arrived before their partition move to it. It locks like a writer: the table, then partitions.
 create function keep_usage_partitions(parent text, today date) returns void
 language plpgsql volatile security definer
 as $$
@@ -147,7 +147,7 @@ do $$
 declare
     target text;
 begin
-    -- Temporary tables come last: a caller's own must not stand for these.
+    -- Temporary tables come last: a caller's temporary table must not stand in for one of these.
     execute format('alter function keep_usage_partitions(text, date) set search_path = %I, pg_temp', current_schema());
     revoke all on function keep_usage_partitions(text, date) from public;
     execute format('grant execute on function keep_usage_partitions(text, date) to %I', current_schema() || '_worker');

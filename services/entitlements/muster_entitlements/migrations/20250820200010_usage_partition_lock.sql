@@ -1,9 +1,9 @@
 -- migrate:up
 -- muster: expand
 
--- Hold back all who read or write a table of counted use, until the transaction ends that makes its partitions. A write
--- that waited for a partition instead would have chosen it before: the row's own partition exists by then, and the
--- default one refuses the row. Where a long read is in the way, the upkeep gives up and comes again.
+-- Block all who read or write a table of counted use until the transaction that creates its partitions ends. A write
+-- that waited for a partition instead would already have chosen the default one, which refuses the row, because by then
+-- the row's own partition exists. If a long read is in the way, the upkeep gives up and tries again later.
 create function lock_usage(parent text) returns void
 language plpgsql volatile security definer
 as $$

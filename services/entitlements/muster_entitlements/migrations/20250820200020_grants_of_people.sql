@@ -1,7 +1,7 @@
 -- migrate:up transaction:false
 -- muster: expand
 
--- The grants of a person, also those that are revoked: use that is reported late counts as it was granted.
+-- A person's grants, including revoked ones: use that is reported late counts as it was granted.
 create index concurrently if not exists entitlement_grant_of_subject on entitlement_grant (agency_id, subject_ref);
 
 -- migrate:down transaction:false

@@ -1,8 +1,8 @@
 -- migrate:up
 -- muster: expand
 
--- Records of use that are read, and counted once the lock of their agency can be had: a transaction of it takes long.
--- They are stored as they came, by the transaction that moves on the offset.
+-- Usage records that are read, but not counted until the lock of their agency is free: a long transaction holds it.
+-- They are stored as they arrived, by the transaction that advances the offset.
 create table usage_deferred (
     id bigint generated always as identity primary key,
     waits_for text collate "C" not null, -- the agency

@@ -2,7 +2,7 @@
 -- muster: expand
 
 -- The days of the period, in the agency's time zone, on which the person used the feature: the day's number since the
--- year 1, modulo 63, is its bit. `fresh_days` are those that the last addition was the first to add.
+-- year 1, modulo 63, is its bit. `fresh_days` are the days that the last addition added first.
 alter table usage_sum
 add column days bigint not null default 0,
 add column fresh_days bigint not null default 0;
@@ -11,7 +11,7 @@ add column fresh_days bigint not null default 0;
 alter table seat add column used_features text [];
 
 -- How many people of an agency used a feature on a day, and within the 7 and the 28 days up to it. A use counts on all
--- of these days at once, so there are days ahead; nothing is ever subtracted.
+-- of these days at once, so there are rows for future days; nothing is ever subtracted.
 create table adoption_day (
     agency_id text collate "C" not null,
     feature text collate "C" not null,
@@ -20,12 +20,12 @@ create table adoption_day (
     active_7_days integer not null default 0,
     active_28_days integer not null default 0,
     first_uses integer not null default 0, -- people who used it for the first time with their seat
-    first_use_days integer not null default 0, -- how many days these had their seats by then, together
+    first_use_days integer not null default 0, -- how many days they had had their seats by then, in total
     primary key (agency_id, feature, day)
 );
 select protect('adoption_day', api => 'select, insert, update', worker => 'select, insert, update');
 
--- How many who hold a seat of the pool's generation have used a feature with it.
+-- How many holders of a seat of the pool's generation have used a feature with it.
 create table adopter (
     agency_id text collate "C" not null,
     feature text collate "C" not null,
@@ -35,7 +35,7 @@ create table adopter (
 );
 select protect('adopter', api => 'select, insert, update', worker => 'select, insert, update');
 
--- Who loses a seat is no adopter any longer, by whichever door.
+-- Anyone who loses a seat, in whatever way, is no longer an adopter.
 create function forget_used_features() returns trigger
 language plpgsql
 as $$

@@ -24,8 +24,8 @@ create table seat_history (
 create index seat_history_of_subject on seat_history (agency_id, subject_ref, recorded_until);
 select protect('seat_history', api => 'select, insert', worker => 'select, insert');
 
--- Keep what a seat was until the instant of this transaction, which lock_agencies has stored. Of several changes at one
--- instant the first one keeps it.
+-- Keep what a seat was until the instant of this transaction, which lock_agencies has stored. If several changes share
+-- an instant, the first one keeps it.
 create function keep_seat_version() returns trigger
 language plpgsql volatile
 as $$

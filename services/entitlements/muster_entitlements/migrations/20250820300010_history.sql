@@ -1,7 +1,7 @@
 -- migrate:up
 -- muster: expand
 
--- Since when a row is as it is; null: since before its history was kept.
+-- Since when a row has been as it is; null: since before its history was kept.
 alter table pool add column recorded_from timestamptz;
 alter table feature_window add column recorded_from timestamptz;
 
@@ -20,8 +20,8 @@ create table feature_window_history (
 select protect('pool_history', api => 'select, insert', worker => 'select, insert');
 select protect('feature_window_history', api => 'select, insert', worker => 'select, insert');
 
--- Date a row by the instant of this transaction, which lock_agencies has stored, and keep what it was until then. Of
--- several changes at one instant the first one keeps it.
+-- Date a row by the instant of this transaction, which lock_agencies has stored, and keep what it was until then. If
+-- several changes share an instant, the first one keeps it.
 create function keep_pool_version() returns trigger
 language plpgsql volatile
 as $$

@@ -18,7 +18,7 @@ begin
         current_schema() || '_api');
 end $$;
 
--- Keep which event says what became of a window, a grant, or the catalog. Its ID has the sequence that it takes here.
+-- Record which event reports what became of a window, a grant, or the catalog. Its ID has the sequence it gets here.
 create function keep_fact_events() returns trigger
 language plpgsql volatile
 as $$

@@ -1,8 +1,8 @@
 -- migrate:up
 -- muster: expand
 
--- How much a person, or an agency, had used of a quota when its last threshold was published: what copies of the
--- entitlements are told. The next period's takes its place.
+-- How much a person, or an agency, had used of a quota when its last threshold was published: copies of the
+-- entitlements are sent this. The next period's use replaces it.
 create table quota_use (
     agency_id text collate "C" not null,
     subject_ref text collate "C" not null, -- empty: the whole agency

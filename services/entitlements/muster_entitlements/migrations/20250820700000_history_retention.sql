@@ -1,7 +1,7 @@
 -- migrate:up
 -- muster: expand
 
--- Up to when versions that have ended may be deleted: what held before that is not answered.
+-- The time up to which ended versions may be deleted: questions about what held before it are not answered.
 create table history_purge (
     only_row boolean primary key default true check (only_row),
     before timestamptz -- null: nothing was deleted
@@ -18,11 +18,11 @@ begin
     execute format('grant delete on table pool_history, feature_window_history, seat_history to %I', worker);
 end $$;
 
--- Since when a seat is as it is, also after its earlier versions are deleted; null: since it was assigned.
+-- Since when a seat has been as it is, even after its earlier versions are deleted; null: since it was assigned.
 alter table seat add column recorded_from timestamptz;
 
--- Date a seat by the instant of this transaction, which lock_agencies has stored, and keep what it was until then. Of
--- several changes at one instant the first one keeps it.
+-- Date a seat by the instant of this transaction, which lock_agencies has stored, and keep what it was until then. If
+-- several changes share an instant, the first one keeps it.
 drop trigger keep_seat_version on seat;
 create or replace function keep_seat_version() returns trigger
 language plpgsql volatile
@@ -51,7 +51,7 @@ when (
 )
 execute function keep_seat_version();
 
--- The seats that have versions already. Row-level security is forced, and would hide every row from the owner.
+-- The seats that already have versions. Row-level security is forced, and would hide every row from the owner.
 alter table seat no force row level security;
 alter table seat_history no force row level security;
 update seat as s
@@ -65,8 +65,8 @@ where s.agency_id = h.agency_id and s.seat_id = h.seat_id;
 alter table seat force row level security;
 alter table seat_history force row level security;
 
--- As before, and what no answer shows makes no version: whether SeatLimitReached was published, how far the ends of
--- seats' trials are, and how long earlier trials were open.
+-- As before, but a change that no answer shows makes no version: whether SeatLimitReached was published, how far the
+-- ends of seats' trials are published, and how long earlier trials were open.
 create or replace function keep_pool_version() returns trigger
 language plpgsql volatile
 as $$

@@ -1,7 +1,7 @@
 -- migrate:up
 -- muster: expand
 
--- The worker deletes the events behind what is over, the use of quotas in ended periods, and old days of adoption.
+-- The worker deletes the events behind facts that are over, the use of quotas in ended periods, and old adoption days.
 do $$
 begin
     execute format(

@@ -1,11 +1,11 @@
 -- migrate:up
 -- muster: expand
 
--- The topic's ID when the offset was stored: one that was made again has another, and its offsets begin at 0. Null
--- where the offset is older than this column.
+-- The topic's ID when the offset was stored: a recreated topic has another ID, and its offsets begin at 0. Null if the
+-- offset is older than this column.
 alter table usage_offset add column topic_id text;
 
--- The records of the topic as it was before keep their rows under another name.
+-- Records of the topic before it was recreated keep their rows, under another name.
 do $$
 begin
     execute format('grant update (topic) on table usage_deferred, usage_parked to %I', current_schema() || '_worker');

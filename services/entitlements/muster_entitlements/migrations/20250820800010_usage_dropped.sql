@@ -1,9 +1,9 @@
 -- migrate:up
 -- muster: expand
 
--- `today` is the caller's: a service that was taken over could name a day of another century, and have all counted use
--- dropped, and with it what says which events were counted. Now nothing is dropped before it is over by the server's own
--- clock, too; a day is tolerated. A sandbox whose clock is ahead drops it later.
+-- `today` comes from the caller: a compromised service could name a day in another century, and have all counted use
+-- dropped, and with it the record of which events were counted. Now nothing is dropped before it has also expired by
+-- the server's own clock, give or take a day. A sandbox whose clock is ahead drops it later.
 create or replace function keep_usage_partitions(parent text, today date) returns void
 language plpgsql volatile security definer
 as $$
@@ -58,7 +58,7 @@ end $$;
 
 do $$
 begin
-    -- Replacing a function takes its setting away.
+    -- Replacing a function drops its setting.
     execute format('alter function keep_usage_partitions(text, date) set search_path = %I, pg_temp', current_schema());
 end $$;
 

@@ -1,7 +1,7 @@
 -- migrate:up
 -- muster: expand
 
--- The end of the term when a version began to wait for the next one: it comes then, and what it lacks ends.
+-- The end of the term in which a version began to wait for the next one: it comes then, and the features it lacks end.
 alter table agency_catalog add column next_after timestamptz;
 
 -- Row-level security is forced, and would hide every row from the owner.
@@ -14,7 +14,7 @@ where d.agency_id = a.agency_id and d.kind = 'catalog-next-term' and a.next_numb
 alter table agency_catalog force row level security;
 alter table deadline force row level security;
 
--- The code of the earlier release does not know the column: once the version has come, it is not for a later one.
+-- The earlier release does not know the column: once the version has come, the value must not apply to a later one.
 create function forget_next_after() returns trigger
 language plpgsql
 as $$
@@ -25,7 +25,7 @@ end $$;
 create trigger forget_next_after before update on agency_catalog for each row
 when (new.next_number is null) execute function forget_next_after();
 
--- Whether a decision has given the window its start. Of what is there, the revision tells: so the earlier release went.
+-- Whether a decision has set the window's start. For existing rows the revision tells, as in the earlier release.
 alter table feature_window add column start_corrected boolean not null default false;
 alter table feature_window_history add column start_corrected boolean not null default false;
 alter table feature_window no force row level security;

@@ -8,8 +8,8 @@ alter table feature_window no force row level security;
 alter table feature_window_history no force row level security;
 alter table pool no force row level security;
 
--- The code of the earlier release does not know next_after, also where it notes a version. The deadline says when one
--- comes that waits already; where none does, it is for what else comes with a term.
+-- The earlier release does not set next_after, even when it records a version. The deadline says when a version comes
+-- that is already waiting; where none waits, the deadline is for something else that comes with a term.
 create function add_next_after() returns trigger
 language plpgsql
 as $$
@@ -29,7 +29,7 @@ create trigger add_next_after before insert or update on agency_catalog for each
 when (new.next_number is not null and new.next_after is null) execute function add_next_after();
 update agency_catalog set next_after = null where next_number is not null and next_after is null; -- the trigger adds it
 
--- Nor does it know start_corrected: a decision moves the start of a window, and a version replaces the window.
+-- Nor does it set start_corrected: a decision moves the start of a window, and a version replaces the window.
 create function keep_start_corrected() returns trigger
 language plpgsql
 as $$
@@ -54,7 +54,7 @@ where
     );
 alter table feature_window enable trigger keep_feature_window_version;
 
--- The seats' trials of a removed feature end with its window at the latest: their deadlines may say later.
+-- The seats' trials of a removed feature end with its window at the latest: their deadlines may be later.
 update deadline as d
 set due_at = w.due_at
 from (
@@ -73,9 +73,9 @@ from (
 ) as w
 where d.kind = w.kind and d.agency_id = w.agency_id and d.subject = w.window_id and d.due_at > w.due_at;
 
--- Months that roll from a window's start are counted by the agency's clocks now, and copies know use of the earlier
--- ones. What they know already is not published again. Not at once: code of the earlier release would find nothing to
--- tell, and goes on counting as it does. The subject is the enrollment, since that code may move the agency's deadline.
+-- Months that roll from a window's start now follow the agency's clocks, and copies still have the use of the earlier
+-- months. What they already have is not published again. Not at once: code of the earlier release would find nothing to
+-- publish, and keeps counting its own way. The subject is the enrollment: that code may move the agency's deadline.
 insert into deadline (kind, agency_id, subject, due_at)
 select 'quota-uses-told', agency_id, enrollment_id, now() + interval '1 day'
 from pool

@@ -1,12 +1,12 @@
 -- migrate:up
 -- muster: expand
 
--- The part of the agency that a seat is for, as it was written, and without its case: what a search compares must be in
+-- The part of the agency that a seat is for, as written, and without its case: what a search compares must be in
 -- an index, and row-level security lets no index use lower(). A seat keeps its unit, so its history needs none.
 alter table seat add column unit text;
 alter table seat add column unit_key text collate "C";
 
--- Where a file has the unit. Not in columns: the code of the earlier release reads four of those.
+-- The column of a file that has the unit. It is not in `columns`: the code of the earlier release reads four of those.
 alter table operation add column unit_column integer;
 
 -- migrate:down

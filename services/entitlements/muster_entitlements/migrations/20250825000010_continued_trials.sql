@@ -1,8 +1,8 @@
 -- migrate:up
 -- muster: expand
 
--- How much of a feature's trial the agencies have used that an agency continues, as far as that is more than it had used
--- itself: it counts as used by the agency.
+-- How much of a feature's trial was used by the agencies that an agency continues, beyond what it had used itself: it
+-- counts as used by the agency.
 create table continued_trial (
     agency_id text collate "C" not null,
     feature text collate "C" not null,

@@ -27,7 +27,7 @@ create index webhook_agency_id on webhook (agency_id, id);
 select protect('webhook', api => 'select, insert, update', worker => 'select, update');
 
 -- One row per (event, rule, recipient), written before any attempt.
--- A lane is (agency, recipient). In each, the oldest pending delivery alone has a next_attempt_at; the others wait behind it.
+-- A lane is (agency, recipient). Only its oldest pending delivery has a next_attempt_at; the others wait behind it.
 create table delivery (
     id text primary key,
     position bigint generated always as identity,

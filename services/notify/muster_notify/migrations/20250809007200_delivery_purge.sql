@@ -1,7 +1,7 @@
 -- migrate:up
 
--- Up to when deliveries were purged: what happened before may have been announced, so it is not announced again,
--- whoever has the topics read from their beginning.
+-- The time up to which deliveries were purged: what happened before may have been announced, so it is not announced
+-- again when someone has the topics read from the beginning.
 create table delivery_purge (
     only_row boolean primary key default true check (only_row),
     before timestamptz -- null: nothing was purged

@@ -7,12 +7,12 @@ alter table webhook add column disabled_at timestamptz;
 alter table delivery add column round_attempts bigint not null default 0;
 alter table delivery add column round_started_at timestamptz;
 
--- What the owner changes itself, row-level security would hide.
+-- Row-level security is forced, and would hide every row from the owner.
 alter table delivery no force row level security;
 update delivery set round_attempts = attempts, round_started_at = first_attempt_at where state = 'pending';
 alter table delivery force row level security;
 
--- Deliveries that failed go to an endpoint once more, in steps: the place is that of the last one that went.
+-- Failed deliveries are sent to an endpoint again, in steps: the place is that of the last one sent again.
 create table replay (
     id text primary key,
     agency_id text not null,

@@ -1,9 +1,9 @@
 -- migrate:up
 
--- When an endpoint was last enabled again: failures before that count no more.
+-- When an endpoint was last enabled again: earlier failures no longer count.
 alter table webhook add column enabled_at timestamptz;
 
--- While a replay runs, what came later than its lane's missed deliveries is not attempted until they are pending.
+-- While a replay runs, deliveries later than their lane's missed ones are not attempted until those are pending.
 create function held_by_replay(d delivery) returns boolean
 language sql stable
 begin atomic
@@ -18,8 +18,8 @@ begin atomic
     );
 end;
 
--- Heads of lanes that a replay held, and that nobody has made due since it was over. What the owner changes itself,
--- row-level security would hide.
+-- Heads of lanes that a replay held, and that nothing has made due since it ended. Row-level security is forced, and
+-- would hide every row from the owner.
 alter table delivery no force row level security;
 update delivery as d
 set next_attempt_at = d.recorded_at

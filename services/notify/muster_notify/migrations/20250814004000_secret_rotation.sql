@@ -1,6 +1,6 @@
 -- migrate:up
 
--- While a secret is being rotated, the one before it signs as well, until its instant.
+-- While a secret is being rotated, the previous one signs as well, until previous_secret_until.
 alter table webhook add column previous_secret bytea;
 alter table webhook add column previous_secret_until timestamptz;
 alter table webhook add constraint webhook_previous_secret

@@ -1,7 +1,7 @@
 -- migrate:up transaction:false
 -- muster: expand
 
--- What is due of each audience, one after the other. The index delivery_due is still used by the previous release.
+-- The deliveries that are due, by audience. The index delivery_due is still used by the previous release.
 create index concurrently if not exists delivery_due_by_audience
 on delivery (channel, audience, next_attempt_at, position) where next_attempt_at is not null;
 

@@ -1,7 +1,7 @@
 -- migrate:up
 -- muster: expand
 
--- One delivery with a date that no program can read stopped those of all agencies.
+-- A single delivery with a date that no program can read stopped the deliveries of all agencies.
 alter table delivery add constraint delivery_instants_readable
 check (
     readable_instant(recorded_at) is not null

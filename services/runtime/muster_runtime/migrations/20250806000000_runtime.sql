@@ -27,7 +27,7 @@ end $$;
 
 -- Force row-level security on a table with an agency, and grant what its two runtime roles may do.
 -- The api role reads the tenant's rows (or, for an operator, '*': every row); the worker role reads all.
--- Either writes only to agencies that its transaction has locked, so that a write without the lock is refused.
+-- Both write only to agencies that the transaction has locked: a write without the lock is refused.
 create function protect(target regclass, api text, worker text) returns void
 language plpgsql
 as $$
@@ -70,7 +70,7 @@ create table stream (
 );
 select protect('stream', api => 'select, insert, update', worker => 'select, insert, update');
 
--- Runs of events that Kafka has not yet acknowledged: one row a run, deleted once it has.
+-- Runs of events that Kafka has not yet acknowledged: one row per run, deleted once it has.
 create table outbox (
     id bigint generated always as identity primary key,
     topic text not null,
@@ -129,7 +129,7 @@ create table parked_event (
 );
 select protect('parked_event', api => 'select', worker => 'select, insert, delete');
 
--- Whatever must happen later.
+-- Work to do at a later time.
 create table deadline (
     kind text not null,
     agency_id text not null,
@@ -171,7 +171,7 @@ create table audit (
 create index audit_agency_id on audit (agency_id, id);
 select protect('audit', api => 'select, insert', worker => 'select, insert');
 
--- Which process leads in a duty. It spares work; correctness never rests on it.
+-- Which process leads in each duty. This saves work; correctness never depends on it.
 create table lease (
     duty text primary key,
     holder text not null,

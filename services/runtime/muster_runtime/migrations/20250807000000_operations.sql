@@ -7,7 +7,7 @@ create table epoch (
 );
 insert into epoch default values;
 
--- Kept with the stream, so that a full one is seen without counting its records.
+-- Stored with the stream, so that a full stream is detected without counting its records.
 alter table parked_stream add column records bigint not null default 0;
 update parked_stream as s
 set records = (
@@ -22,7 +22,7 @@ do $$
 begin
     execute format('grant select on table epoch to %I', current_schema() || '_api');
     execute format('grant select, update on table epoch to %I', current_schema() || '_worker');
-    -- A process asks whether its schema is up to date, and says so when it is not.
+    -- A process checks whether its schema is up to date, and reports when it is not.
     execute format('grant select on table schema_migrations to %I', current_schema() || '_worker');
 end $$;
 

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- A raised epoch is that of the events too that wait to be published.
+-- A raised epoch also applies to the events that wait to be published.
 do $$
 begin
     execute format('grant update on table outbox to %I', current_schema() || '_worker');

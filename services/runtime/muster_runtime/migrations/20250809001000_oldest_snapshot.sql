@@ -1,8 +1,8 @@
 -- migrate:up
 
--- Since when the oldest snapshot is held, in seconds, that keeps deleted rows of this database: a transaction, one that
--- is prepared, a replication slot that nobody reads. As its owner, which may be let see what others do
--- (pg_read_all_stats); the worker learns a number and no query of anyone.
+-- How long, in seconds, the oldest snapshot that keeps deleted rows of this database has been held: by a transaction, a
+-- prepared transaction, or a replication slot that nobody reads. Runs as its owner, which can be granted
+-- pg_read_all_stats to see what others do; the worker learns a number and sees no query.
 create function oldest_snapshot_seconds() returns double precision
 language sql stable security definer set search_path = pg_catalog as $$
     select coalesce(extract(epoch from clock_timestamp() - min(since)), 0)

@@ -1,7 +1,7 @@
 -- migrate:up
 
--- Records that a consumer group cannot decode, past which an operator has let it go: from first to last offset.
--- No agency is known of them; each is audited.
+-- Records that a consumer group cannot decode, and that an operator let it skip: from the first offset to the last.
+-- Their agency is unknown; each is audited.
 create table passed_record (
     consumer_group text not null,
     topic text not null,

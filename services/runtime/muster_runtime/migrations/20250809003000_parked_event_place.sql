@@ -1,7 +1,7 @@
 -- migrate:up
 
--- Where a parked record stands in its stream. One that cannot be read stands behind the one before it in its partition;
--- one from before this migration comes first, as it did.
+-- A parked record's position in its stream. A record that cannot be read comes after the one before it in its
+-- partition; a record from before this migration comes first, as it did.
 alter table parked_event add column epoch integer not null default 0;
 alter table parked_event add column sequence bigint not null default 0;
 

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- A deadline that could not be handled is parked, and keeps no other of its agency waiting.
+-- A deadline that could not be handled is parked, so that the agency's other deadlines do not wait for it.
 alter table deadline add column parked_at timestamptz;
 alter table deadline add column reason text;
 

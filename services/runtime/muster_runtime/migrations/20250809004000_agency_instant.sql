@@ -1,14 +1,14 @@
 -- migrate:up
 
 -- The latest instant of any transaction of an agency: no later one is dated before it, whatever its process's clock says.
--- Every writing transaction updates one row of it, in the page that holds the row where there is room.
+-- Every writing transaction updates one row, in the page that holds the row if there is room.
 create table agency_instant (
     agency_id text primary key,
     latest timestamptz not null
 ) with (fillfactor = 50);
 select protect('agency_instant', api => 'select, insert, update', worker => 'select, insert, update');
 
--- Take the lock of each agency, as above, for a transaction at `instant` by its process's clock. Answers the instant
+-- Take the lock of each agency, as above, for a transaction at `instant` by its process's clock. Returns the instant
 -- that counts, `latest`: never before that of an earlier transaction of any of the agencies. `entered` and `locked` are
 -- the server's time before and after the wait for the locks.
 create function lock_agencies(

@@ -1,8 +1,8 @@
 -- migrate:up
 
--- Which rows the runtime roles may update, and what they may become. The api role changes what it reads, and with locks
--- of its own never a row of another agency, whatever the statement says. Without a lock a row that an operator reads
--- can be named, so that the change is refused aloud; it cannot be changed.
+-- Which rows the runtime roles may update, and what the rows may become. The api role updates what it reads, and while
+-- it holds locks, never another agency's row, whatever the statement says. Without a lock, an operator's statement can
+-- name any row that it reads, so that the update fails with an error; it cannot change the row.
 create function permit_updates(target regclass) returns void
 language plpgsql
 as $$
@@ -21,7 +21,7 @@ end $$;
 
 -- Force row-level security on a table with an agency, and grant what its two runtime roles may do.
 -- The api role reads the tenant's rows (or, for an operator, '*': every row); the worker role reads all.
--- Either writes only to agencies that its transaction has locked, so that a write without the lock is refused.
+-- Both write only to agencies that the transaction has locked: a write without the lock is refused.
 create or replace function protect(target regclass, api text, worker text) returns void
 language plpgsql
 as $$
@@ -52,7 +52,7 @@ begin
     end if;
 end $$;
 
--- The tables that there are.
+-- The tables that already exist.
 do $$
 declare
     target regclass;

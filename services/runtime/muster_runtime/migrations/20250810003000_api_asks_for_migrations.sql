@@ -1,6 +1,6 @@
 -- migrate:up
 
--- A request that the schema refuses is answered by whether a migration is pending, which the api role may now ask.
+-- The reply to a request that the schema refuses depends on whether a migration is pending: the api role may now ask.
 do $$
 begin
     execute format('grant select on table schema_migrations to %I', current_schema() || '_api');

@@ -1,7 +1,7 @@
 -- migrate:up
 
--- How many records wait in streams that had parked before they were counted (20250807000000): that migration forgot
--- that row-level security is forced and hides every row from the owner, and left them at none.
+-- The number of records in streams that were parked before records were counted (20250807000000): that migration forgot
+-- that forced row-level security hides every row from the owner, and left the numbers at zero.
 alter table parked_stream no force row level security;
 alter table parked_event no force row level security;
 update parked_stream as s

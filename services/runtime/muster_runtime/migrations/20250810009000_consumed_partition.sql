@@ -1,7 +1,7 @@
 -- migrate:up
 
--- Where a consumer group goes on reading each partition: everything before the offset is applied, or parked. It is kept
--- with the effects, so that a database that goes back, by a failover or a restore, has what it lost read again.
+-- Where a consumer group resumes reading each partition: everything before the offset is applied or parked. It is
+-- stored with the effects, so that when a failover or a restore sets the database back, what it lost is read again.
 create table consumed_partition (
     consumer_group text not null,
     topic text not null,
@@ -10,7 +10,7 @@ create table consumed_partition (
     primary key (consumer_group, topic, kafka_partition)
 );
 
--- Whether a stream is parked for missing events: it goes on by itself when they come.
+-- Whether a stream is parked for missing events: it resumes by itself when they arrive.
 alter table parked_stream add column gap boolean not null default false;
 
 do $$

@@ -1,7 +1,7 @@
 -- migrate:up
 
--- For how long a commit on this server has waited for its synchronous standby, in seconds; 0 while none waits. As its
--- owner, which may be let see what others do (pg_read_all_stats); the worker learns a number and no query of anyone.
+-- How long a commit on this server has waited for its synchronous standby, in seconds; 0 while none waits. Runs as its
+-- owner, which can be granted pg_read_all_stats to see what others do; the worker learns a number and sees no query.
 create function commit_wait_seconds() returns double precision
 language sql stable security definer set search_path = pg_catalog as $$
     select coalesce(extract(epoch from clock_timestamp() - min(state_change)), 0)

@@ -1,7 +1,7 @@
 -- migrate:up
 
--- Take the agencies' locks as lock_agencies does, and answer the reply that is kept under a key of one of them. It is read
--- once the locks are held, and so sees what the transaction before has kept.
+-- Take the agencies' locks as lock_agencies does, and return the reply stored under a key of one of them. It is read
+-- once the locks are held, and so sees what the previous transaction stored.
 create function lock_for_request(
     agencies text[], instant timestamptz, of_agency text, of_key text,
     out latest timestamptz, out entered timestamptz, out locked timestamptz,
@@ -16,8 +16,8 @@ begin
     where i.agency_id = of_agency and i.key = of_key;
 end $$;
 
--- Take the agencies' locks as lock_agencies does, and answer for each of these streams the position that a consumer group
--- has applied, and whether it is parked for a gap; null where it is not parked.
+-- Take the agencies' locks as lock_agencies does, and return for each of these streams the position that a consumer
+-- group has applied, and whether the stream is parked for a gap; null if it is not parked.
 create function lock_for_events(
     agencies text[], instant timestamptz, of_group text, topics text[], topic_agencies text[]
 ) returns table (

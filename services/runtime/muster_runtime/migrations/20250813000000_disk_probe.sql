@@ -1,6 +1,6 @@
 -- migrate:up
 
--- Where it is tried whether the disk has room again. Every such insert is rolled back: it holds no row.
+-- For testing whether the disk has room again. Every insert is rolled back: the table holds no rows.
 create table disk_probe (filling text not null);
 
 do $$

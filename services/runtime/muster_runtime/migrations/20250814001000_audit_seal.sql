@@ -1,7 +1,7 @@
 -- migrate:up
 
--- Consecutive audit rows of an agency, and the hash that covers them and the seal before: a row that is changed, removed
--- or inserted later no longer agrees with it. Each seal is on the service's audit topic, too.
+-- Consecutive audit rows of an agency, and the hash that covers them and the previous seal: a row that is changed,
+-- removed, or inserted later no longer agrees with it. Each seal is on the service's audit topic, too.
 create table audit_seal (
     agency_id text not null,
     number bigint not null check (number >= 1),

@@ -1,7 +1,8 @@
 -- migrate:up
 
--- Requests whose reply had names or addresses of people: who read them, and whose they were. Without its row the request
--- gets no reply. Unlike the audit it is written without the agency's lock, is not sealed, and is deleted in time.
+-- Requests whose reply had people's names or addresses: who read them, and whose they were. Without its row here, a
+-- request gets no reply. Unlike the audit, the row is written without the agency's lock, is not sealed, and is
+-- eventually deleted.
 create table personal_read (
     id bigint generated always as identity primary key,
     read_at timestamptz not null,

@@ -1,9 +1,9 @@
 -- migrate:up
 
 -- Delete audit rows by whole seals that were made longer ago than `keep`, oldest first, until `enough` rows are deleted;
--- answers how many were. Nobody but the owner may delete an audit row, and this is all that the worker role can have
+-- returns how many were. Only the owner may delete an audit row, and this is all that the worker role can have
 -- deleted: never an agency's newest seal, from which the next one continues, and nothing younger than a year. The
--- server's time counts, which no caller sets.
+-- server's clock counts, which no caller sets.
 create function drop_sealed_audit(keep interval, enough integer) returns bigint
 language plpgsql volatile security definer
 as $$
@@ -38,7 +38,7 @@ do $$
 declare
     target text;
 begin
-    -- Temporary tables come last: a caller's own must not stand for these.
+    -- Temporary tables come last: a caller's temporary table must not stand in for one of these.
     execute format(
         'alter function drop_sealed_audit(interval, integer) set search_path = %I, pg_temp', current_schema());
     revoke all on function drop_sealed_audit(interval, integer) from public;

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- What the api role reads of a table: the rows of the agencies in `muster.agency`, which commas part, or with '*' all.
+-- What the api role reads of a table: the rows of the agencies in `muster.agency`, separated by commas, or all for '*'.
 -- One agency, the usual case, is compared first.
 create function permit_reads(target regclass) returns void
 language plpgsql
@@ -43,7 +43,7 @@ begin
     end if;
 end $$;
 
--- The tables that there are.
+-- The tables that already exist.
 do $$
 declare
     target regclass;

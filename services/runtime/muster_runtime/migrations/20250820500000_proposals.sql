@@ -1,8 +1,8 @@
 -- migrate:up
 -- muster: expand
 
--- Requests that wait for a second person, who lets them run or refuses them. The body is what the first person sent; it
--- goes with the decision, or when the proposal expires.
+-- Requests that wait for a second person, who approves or rejects them. The body is what the first person sent; it is
+-- deleted with the decision, or when the proposal expires.
 create table proposal (
     proposal_id text collate "C" primary key,
     agency_id text collate "C" not null,

@@ -1,9 +1,9 @@
 -- migrate:up
 -- muster: expand
 
--- Two things that a service which was taken over could do to its audit.
+-- Two things that a compromised service could do to its audit.
 --
--- It could choose the id of a row that it inserts: behind a row with the highest id, none would be sealed any more.
+-- It could choose the id of a row that it inserts: after a row with the highest id, no row would ever be sealed again.
 -- So both roles insert every column but that one.
 do $$
 declare
@@ -16,8 +16,8 @@ begin
     end loop;
 end $$;
 
--- And it could make seals of its own that say they are old, over rows that are not, and have those deleted. Now the
--- rows' own age counts as well: what was recorded within `keep` stays, and so does its seal.
+-- And it could forge seals with old dates over recent rows, and have the rows deleted. Now the rows' own age counts as
+-- well: what was recorded within `keep` stays, and so does its seal.
 create or replace function drop_sealed_audit(keep interval, enough integer) returns bigint
 language plpgsql volatile security definer
 as $$
@@ -58,7 +58,7 @@ end $$;
 
 do $$
 begin
-    -- Replacing a function takes its setting away.
+    -- Replacing a function drops its setting.
     execute format(
         'alter function drop_sealed_audit(interval, integer) set search_path = %I, pg_temp', current_schema());
 end $$;

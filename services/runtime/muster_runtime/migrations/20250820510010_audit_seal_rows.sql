@@ -1,8 +1,8 @@
 -- migrate:up
 -- muster: expand
 
--- A service that was taken over could make a seal that ends beyond every row: none that came later would be sealed, and
--- none would seem unsealed. So a seal ends with a row of its agency that is there.
+-- A compromised service could make a seal that ends beyond every row: no later row would be sealed, and none would look
+-- unsealed. So a seal must end with an existing row of its agency.
 create function audit_seal_ends_with_a_row() returns trigger
 language plpgsql
 as $$

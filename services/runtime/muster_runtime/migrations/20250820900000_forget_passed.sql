@@ -1,7 +1,7 @@
 -- migrate:up
 -- muster: expand
 
--- A topic that was made again has other records at the same offsets.
+-- A topic that was recreated has other records at the same offsets.
 do $$
 begin
     execute format('grant delete on table passed_record to %I', current_schema() || '_worker');

@@ -1,8 +1,8 @@
 -- migrate:up
 -- muster: expand
 
--- A service that was taken over could write a date that no program can read, such as one before Christ. One row with it
--- stopped a duty for all agencies: the sealer, the relay's gauges, the scheduler.
+-- A compromised service could write a date that no program can read, such as one before Christ. One such row stopped a
+-- duty for all agencies: the sealer, the relay's gauges, the scheduler.
 
 -- The instant itself, or null if it is not of the years 2000 to 9999 (UTC).
 create function readable_instant(instant timestamptz) returns timestamptz
@@ -13,10 +13,10 @@ as $$
     end
 $$;
 
--- First the table that every command writes first: it would wait for a command that waits for another of these.
+-- First the table that every command writes first: otherwise this could deadlock with a command.
 alter table agency_instant add constraint agency_instant_latest_readable
 check (readable_instant(latest) is not null) not valid;
--- What is there already stays: nobody may change an audit row.
+-- Existing rows stay as they are: nobody may change an audit row.
 alter table audit add constraint audit_recorded_at_readable
 check (readable_instant(recorded_at) is not null) not valid;
 alter table audit_seal add constraint audit_seal_sealed_at_readable
@@ -27,7 +27,7 @@ alter table idempotency add constraint idempotency_recorded_at_readable
 check (readable_instant(recorded_at) is not null) not valid;
 alter table parked_stream add constraint parked_stream_parked_at_readable
 check (readable_instant(parked_at) is not null) not valid;
--- What a request names may be earlier.
+-- Times that a request names may be earlier.
 alter table outbox add constraint outbox_instants_readable
 check (
     readable_instant(recorded_at) is not null

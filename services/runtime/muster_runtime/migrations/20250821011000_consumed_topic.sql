@@ -1,7 +1,7 @@
 -- migrate:up
 -- muster: expand
 
--- The ID of each topic that a consumer group reads: one that was made again has another, and its kept offsets are of
+-- The ID of each topic that a consumer group reads: a recreated topic has another ID, and the stored offsets belong to
 -- other records.
 create table consumed_topic (
     consumer_group text not null,

@@ -16,7 +16,7 @@ create table tally (
 );
 select protect('tally', api => 'select, insert, update', worker => 'select');
 
--- The consumer's effects: one row an event. No constraint keeps a second one out: that is the runtime's duty.
+-- The consumer's effects: one row per event. No constraint prevents a second one: that is the runtime's duty.
 create table effect (
     id bigint generated always as identity primary key,
     agency_id text not null,
@@ -36,7 +36,7 @@ create table expiry (
 );
 select protect('expiry', api => 'select', worker => 'select, insert');
 
--- Seats that the consumer's handler refuses, and seconds that it takes over others, until a row is deleted.
+-- Seats that the consumer's handler refuses, and the seconds it takes for others, until the row is deleted.
 create table trouble (
     agency_id text not null,
     seat_id text not null,
