@@ -27,14 +27,14 @@ from tests.support.services import TokenIssuer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let servers be borrowed. Without the option the suite has its own, whatever the environment names."""
+    """Add the option to borrow servers. Without it the suite has its own, whatever the environment names."""
     parser.addoption(
         "--drill", action="store_true", help=f"borrow the servers of {POSTGRES_DSN} and {KAFKA_BOOTSTRAP}; break none"
     )
 
 
 def pytest_configure() -> None:
-    """Without the client's warnings: here the broker is away on purpose."""
+    """Silence the client's warnings: here the broker is down on purpose."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
@@ -49,7 +49,7 @@ def _postgres(drill: bool) -> Iterator[Server | Borrowed]:
     if drill:
         yield Borrowed(os.environ[POSTGRES_DSN])
         return
-    # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
+    # Not in pytest's folder: each new run closes that folder to all other users, and Postgres runs as one of them.
     with tempfile.TemporaryDirectory(prefix="muster-faults-") as folder:
         server = servers.postgres(Path(folder))
         yield server
@@ -59,7 +59,7 @@ def _postgres(drill: bool) -> Iterator[Server | Borrowed]:
 @pytest.fixture(scope="module")
 def postgres_by_tls() -> Iterator[Server]:
     """A Postgres that takes connections over TLS only."""
-    # Not in pytest's folder: whenever another run begins, that is shut to all users but its own, and Postgres is one.
+    # Not in pytest's folder: each new run closes that folder to all other users, and Postgres runs as one of them.
     with tempfile.TemporaryDirectory(prefix="muster-faults-") as folder:
         server = secured_postgres(Path(folder))
         yield server
@@ -102,13 +102,13 @@ def _breakable(server: Server | Borrowed) -> Server:
 
 @pytest.fixture(scope="session")
 def postgres(_postgres: Server | Borrowed) -> str:
-    """The suite's Postgres in the place of the other tests': what asks for databases gets them there."""
+    """The suite's Postgres in place of the other tests': fixtures that ask for databases get them there."""
     return _postgres.address
 
 
 @pytest.fixture(scope="session")
 def _template(_postgres: Server | Borrowed) -> Iterator[None]:
-    """The template of the probe's databases, which each field makes where it is missing, goes with the drill."""
+    """After a drill, drop the template of the probe's databases, which each field creates if it is missing."""
     yield
     if isinstance(_postgres, Borrowed):
         asyncio.run(_drop_template(_postgres.address))
@@ -120,7 +120,7 @@ async def _drop_template(dsn: str) -> None:
 
 @pytest.fixture
 def topic_prefix() -> str:
-    """What this test puts before its topics' and groups' names: an administrator of the cluster can tell them."""
+    """The prefix of this test's topics and groups, by which the cluster's administrator can recognize them."""
     return f"faults-{secrets.token_hex(5)}."
 
 
@@ -148,7 +148,7 @@ async def field(
     tokens: TokenIssuer,
     seed: int,
 ) -> AsyncIterator[Field]:
-    """The probe's field, on the suite's servers, of which nothing is left there."""
+    """The probe's field, on the suite's servers; it leaves nothing behind there."""
     await _postgres.up()
     await _kafka.up()
     dsn, bootstrap = _postgres.address, _kafka.address
@@ -165,7 +165,7 @@ async def field(
 
 @pytest.fixture
 async def replicas() -> AsyncIterator[Replicas]:
-    """A primary and its standby, this test's own."""
+    """This test's own primary and its standby."""
     # Not in pytest's folder, as above.
     with tempfile.TemporaryDirectory(prefix="muster-replicas-") as folder:
         replicas = await Replicas.start(Path(folder))
@@ -177,7 +177,7 @@ async def replicas() -> AsyncIterator[Replicas]:
 async def replicated_field(
     tmp_path: Path, replicas: Replicas, kafka_server: Server, topic_prefix: str, tokens: TokenIssuer, seed: int
 ) -> AsyncIterator[Field]:
-    """The probe's field on the primary; its processes, and its own look into the database, follow the leader."""
+    """The probe's field on the primary; its processes, and its own connection to the database, follow the leader."""
     field = Field(tmp_path, replicas.primary.address, kafka_at(kafka_server.address), topic_prefix, tokens, seed)
     async with field:
         field.access = replicas.access(field.access)

@@ -1,4 +1,4 @@
-"""A disk so small that it can be filled: a file system of its own in memory, which needs the right to mount one."""
+"""A disk small enough to be filled: a file system in memory, which needs the right to mount one."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class SmallDisk:
-    """A file system of so many megabytes, mounted at a folder. Use it as a context."""
+    """A file system of this many megabytes, mounted at a folder. Use it as a context."""
 
     def __init__(self, folder: Path, megabytes: int) -> None:
         self.folder = folder
@@ -24,7 +24,7 @@ class SmallDisk:
         _run("umount", "--lazy", str(self.folder))
 
     def fill(self) -> None:
-        """Leave not a byte."""
+        """Fill it to the last byte."""
         with self._ballast.open("wb", buffering=0) as file:
             try:
                 while True:
@@ -33,7 +33,7 @@ class SmallDisk:
                 pass
 
     def empty(self) -> None:
-        """Give the room back."""
+        """Free the space again."""
         self._ballast.unlink()
 
     @property

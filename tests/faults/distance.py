@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 class Distance:
     """Passes connections on to a port of this machine. Use it as a context.
 
-    `seconds` is what a round trip takes; `resets` is the chance that a request resets its connection instead.
+    `seconds` is how long a round trip takes; `resets` is the chance that a request resets its connection instead.
     """
 
     def __init__(self, upstream_port: int, dice: random.Random) -> None:
@@ -39,7 +39,7 @@ class Distance:
         return port
 
     def address_of(self, dsn: str) -> str:
-        """A server's address, by way of the proxy."""
+        """A server's address, through the proxy."""
         parts = urlsplit(dsn)
         credentials = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{self.port}"))
@@ -68,7 +68,7 @@ class Distance:
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_reset: Callable[[], bool]
     ) -> None:
-        """Pass on what comes, in its order, half a round trip later; what is on its way does not wait for it."""
+        """Pass on what arrives, in order, half a round trip later; data in transit does not delay what follows it."""
         loop = asyncio.get_running_loop()
         arrivals: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 

@@ -57,7 +57,7 @@ class Where:
 class Field(ProbeTables, ProbeTraffic):
     """Everything that a fault is tried on. Use it as a context.
 
-    `dice` are the test's; the traffic, which continues beside it, has its own, so that either is repeatable.
+    `dice` are the test's; the traffic, which runs at the same time, has its own, so that both are repeatable.
     """
 
     folder: Path
@@ -173,11 +173,11 @@ class Field(ProbeTables, ProbeTraffic):
             await eventually(lambda: health(process), timeout=timeout)  # noqa: B023 - awaited within the turn
 
     async def replay(self, agency_id: str, by: Process | None = None) -> Any:
-        """Ask for a parked stream's replay; None where the process dies of it."""
+        """Request a parked stream's replay; None if the process dies during it."""
         return await self._operate(f"/v1/parked/{TOPIC}/{agency_id}/replay", None, by)
 
     async def discard(self, agency_id: str, reason: str, by: Process | None = None) -> Any:
-        """Give a parked stream's first record up."""
+        """Discard a parked stream's first record."""
         first = await self.admin.fetchrow(
             """
             select kafka_partition as partition, kafka_offset as offset
@@ -208,12 +208,12 @@ class Field(ProbeTables, ProbeTraffic):
         return oracle.differences(await self.evidence())
 
     async def log(self) -> list[oracle.Occurrence]:
-        """The events as they lie in Kafka, from the topics' beginning; what is no event of the probe's is left out."""
+        """The events in Kafka, from the topics' beginning; records that are not the probe's events are left out."""
         async with Reader(self.kafka, self.prefix, [TOPIC, ANSWERS]) as reader:
             return [event for record in await reader.records() if (event := _occurrence(record))]
 
     async def repetitions(self) -> int:
-        """How many records of the topic repeat an event that lies before them."""
+        """How many records of the topic repeat an earlier event."""
         log = await self.log()
         return len(log) - len({(event.topic, event.agency_id, event.position) for event in log})
 
@@ -223,7 +223,7 @@ class Field(ProbeTables, ProbeTraffic):
         assert process.exit_status == -signal.SIGKILL, process.said()[-3000:]
 
     async def publish(self, *events: Event) -> None:
-        """Let the probe publish events, each in a transaction of its own."""
+        """Publish events as the probe, each in its own transaction."""
         database = await Database.connect(self.access.api_dsn, "probe", SystemClock())
         for event in events:
             async with database.write(event.agency_id, context=Context(actor="test", correlation_id="cor_1")) as uow:
@@ -231,7 +231,7 @@ class Field(ProbeTables, ProbeTraffic):
         await database.close()
 
     async def directory(self) -> list[str | None]:
-        """The values that lie on the compacted topic, in their order; None is a tombstone."""
+        """The values on the compacted topic, in order; None is a tombstone."""
         async with Reader(self.kafka, self.prefix, [DIRECTORY]) as reader:
             return [record.value and record.value.decode() for record in await reader.records()]
 
@@ -254,7 +254,7 @@ class Field(ProbeTables, ProbeTraffic):
 
 
 def _last_lines(log: str) -> list[str]:
-    """The last lines of a log that are not about requests: pytest shows them where a test fails."""
+    """The last lines of a log that are not about requests: pytest shows them if a test fails."""
     return [line[:600] for line in log.splitlines() if '"event": "request"' not in line][-15:]
 
 

@@ -18,7 +18,7 @@ class Findings:
     _since: float = field(default=0.0, repr=False)
 
     def fault_is_over(self) -> None:
-        """The recovery begins: what was broken may be mended now."""
+        """The recovery begins: what was broken may be repaired now."""
         self._since = time.monotonic()
 
     def recovered(self, seen: str = "") -> None:

@@ -1,7 +1,7 @@
 """Runs a program that can be told to break: `python -m tests.faults.launcher [options] -m MODULE ARGUMENTS`.
 
-`--mutation NAME` takes one of the runtime's protections out; `--die-before POINT` and the like let the process end,
-freeze or be misled where that does the most harm.
+`--mutation NAME` removes one of the runtime's protections; `--die-before POINT` and the like make the process end,
+freeze or go wrong where that does the most harm.
 """
 
 import argparse
@@ -40,18 +40,18 @@ Act = Callable[..., Awaitable[None]]
 
 
 async def die(*_: Any) -> None:
-    """Leave no time for anything."""
+    """Die at once, without time to clean up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def stop(*_: Any) -> None:
-    """Freeze until somebody sends SIGCONT; then first see the state of the connections."""
+    """Freeze until somebody sends SIGCONT; then leave time to notice the state of the connections."""
     os.kill(os.getpid(), signal.SIGSTOP)
     await asyncio.sleep(0.1)
 
 
 async def skip_sequence(_: Lane, producer: Producer, *__: Any) -> None:
-    """Let the producer's next batches have sequences that the broker does not expect."""
+    """Give the producer's next batches sequences that the broker does not expect."""
     numbers = producer._kafka._txn_manager._sequence_numbers
     for partition in list(numbers):
         numbers[partition] += 1000
@@ -78,7 +78,7 @@ def break_at(point: str, nth: int, act: Act, *, after: bool = False) -> None:
 
 
 def allow_between_polls(milliseconds: int) -> None:
-    """Let the group give a consumer up that has not read for so long."""
+    """Have the group expel a consumer that has not polled for this long."""
     original = KafkaBroker.subscriber
 
     def subscriber(self: KafkaBroker, *topics: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Each of the runtime's protections, taken out: the oracle must see the harm, or it proves nothing."""
+"""Removes each of the runtime's protections: the oracle must see the harm, or it proves nothing."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ _replace = setattr
 
 
 def lock_not_first() -> None:
-    """A transaction admits itself to its agencies, and takes their lock only when it has read and written."""
+    """A transaction admits itself to its agencies, and takes their lock only after it has read and written."""
 
     @asynccontextmanager
     async def write(self: Database, *agencies: str, context: Context, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
@@ -42,7 +42,7 @@ def lock_not_first() -> None:
 
 
 def deduplication_off() -> None:
-    """The consumer takes every record for a fresh one."""
+    """The consumer takes every record for a new one."""
 
     def plan_all(_service: str, _topic: str, items: Sequence[Item], last: Position) -> Plan:
         return Plan(items[-1].position or last, items, [])
@@ -62,7 +62,7 @@ def delete_before_acknowledgment() -> None:
 
 
 def offsets_kept_first() -> None:
-    """The consumer keeps where it continues, and then applies the records."""
+    """The consumer stores the offsets at which it continues, and then applies the records."""
     on_batch = Consumer._on_batch
 
     async def keep_and_apply(self: Consumer, raw: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
@@ -73,7 +73,7 @@ def offsets_kept_first() -> None:
 
 
 def last_sequence_apart() -> None:
-    """The last sequences are kept by a transaction of their own, once that of the effects has committed."""
+    """The last sequences are stored in a separate transaction, after that of the effects has committed."""
     store = positions.store
     apply = StreamsTransaction.apply
     advanced: dict[StreamKey, Position] = {}

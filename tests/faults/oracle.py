@@ -19,7 +19,7 @@ Position = tuple[int, int]  # epoch, sequence
 
 @dataclass(frozen=True)
 class Occurrence:
-    """An event as it lies in a topic; an answer has no number."""
+    """An event on a topic; an answer has no number."""
 
     topic: str
     agency_id: str
@@ -56,13 +56,13 @@ class Evidence:
 
     @property
     def agencies(self) -> list[str]:
-        """Every agency that anything says something of."""
+        """Every agency that the evidence mentions."""
         named = {command.agency_id for command in self.commands} | {event.agency_id for event in self.log}
         return sorted(named | self.facts.keys() | self.effects.keys() | self.applied.keys())
 
 
 def differences(evidence: Evidence) -> list[str]:
-    """What is not as it must be; empty when nothing was lost, doubled, out of order or left behind."""
+    """What is wrong; empty if nothing was lost, duplicated, out of order or left behind."""
     found = [f"{evidence.outbox} rows are left in the outbox"] if evidence.outbox else []
     found += [f"{agency}: is parked: {reason}" for agency, reason in sorted(evidence.parked.items())]
     for agency in evidence.agencies:
@@ -111,7 +111,7 @@ def _log(evidence: Evidence, topic: str, agency: str) -> Iterator[str]:
 
 
 def _commands(commands: Sequence[Command], agency: str, facts: Sequence[str]) -> Iterator[str]:
-    """An answered command is in the facts, a refused one is not, a lost one is whole or not at all; no other is."""
+    """An answered command is in the facts, a refused one is not, a lost one is in full or not at all; no other is."""
     known = set(facts)
     asked: set[str] = set()
     for command in (command for command in commands if command.agency_id == agency):
@@ -150,7 +150,7 @@ def _one(value: Any) -> list[Any]:
 
 
 async def gather(admin: "asyncpg.Connection[Any]", log: Sequence[Occurrence], commands: Sequence[Command]) -> Evidence:
-    """Look into the probe's tables."""
+    """Read the probe's tables."""
     seats = await admin.fetch("select agency_id, seat_id, number from seat order by number")
     effects = await admin.fetch("select agency_id, epoch, sequence, seat_id from effect order by id")
     by_agency: dict[str, list[Effect]] = {}

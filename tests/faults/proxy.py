@@ -1,4 +1,4 @@
-"""A proxy before Postgres that falls silent, or understands just enough of its protocol to lose a COMMIT's reply."""
+"""A proxy in front of Postgres that falls silent, or knows just enough of its protocol to lose a COMMIT's reply."""
 
 import asyncio
 from contextlib import suppress
@@ -11,7 +11,7 @@ _QUERY = b"Q"
 
 
 class PostgresProxy:
-    """Passes connections on to the server of an address. Use it as a context, within the server's own host."""
+    """Forwards connections to the server at an address. Use it as a context, on the server's own host."""
 
     def __init__(self, upstream_dsn: str) -> None:
         self.forward_to(upstream_dsn)
@@ -32,20 +32,20 @@ class PostgresProxy:
         self._server.close()
 
     def address_of(self, dsn: str) -> str:
-        """A server's address, by way of the proxy."""
+        """A server's address, through the proxy."""
         return at_port(dsn, self._server.sockets[0].getsockname()[1])
 
     def forward_to(self, upstream_dsn: str) -> None:
-        """From now on, pass new connections on to this server."""
+        """From now on, forward new connections to this server."""
         parts = urlsplit(upstream_dsn)
         self._upstream = (parts.hostname, parts.port)
 
     def lose_replies_to_commit(self, count: int) -> None:
-        """From now on, let so many COMMITs through and cut the connection in place of the answer."""
+        """From now on, let this many COMMITs through, and cut the connection in place of each answer."""
         self._to_lose += count
 
     def fall_silent(self) -> None:
-        """From now on, pass nothing on and keep every connection, as where a machine on the way has vanished."""
+        """From now on, forward nothing but keep every connection, as if a machine on the way had vanished."""
         self._passes_on.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What was asked of a service and how it ended, kept in a file: the oracle trusts nothing else of the sender's."""
+"""What was asked of a service and how it ended, kept in a file: the oracle trusts nothing else from the sender."""
 
 import json
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-# An answer was had; none was, so that it may or may not have been carried out; or it was refused.
+# It was answered; it got no answer, and may or may not have been carried out; or it was refused.
 Ending = Literal["answered", "lost", "refused"]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command that gave seats out, under its Idempotency-Key."""
+    """A command to assign seats, under its Idempotency-Key."""
 
     key: str
     agency_id: str

@@ -53,14 +53,14 @@ class _Standby(Postgres):
 
 @dataclass
 class Replicas:
-    """Both servers, by what they were at first. `parameters` of the primary hold for the standby as well."""
+    """Both servers, by their first roles. The primary's `parameters` apply to the standby too."""
 
     primary: Server
     standby: Server
 
     @classmethod
     async def start(cls, folder: Path, parameters: Mapping[str, str] | None = None) -> "Replicas":
-        """Start both, in a folder that Postgres' system user may pass; the replication is asynchronous."""
+        """Start both, in a folder that Postgres' system user can enter; the replication is asynchronous."""
         password = secrets.token_hex(16)
         settings = dict(parameters or {})
         leads = Postgres(folder / "primary", free_port(), password, settings)
@@ -89,7 +89,7 @@ class Replicas:
             session.kill()
 
     def addresses(self, dsn: str) -> str:
-        """A database's address on both servers, for a client that takes whichever leads."""
+        """A database's address on both servers, for a client that connects to whichever leads."""
         parts = urlsplit(dsn)
         credentials = parts.netloc.rpartition("@")[0]
         hosts = ",".join(f"127.0.0.1:{urlsplit(server.address).port}" for server in (self.primary, self.standby))
@@ -98,7 +98,7 @@ class Replicas:
         return urlunsplit(parts._replace(netloc=f"{credentials}@{hosts}", query=query))
 
     def access(self, access: Access) -> Access:
-        """The addresses of a service's database on whichever server leads; migrations know one server alone."""
+        """The addresses of a service's database on whichever server leads; migrations know only one server."""
         return replace(
             access,
             admin_dsn=self.addresses(access.admin_dsn),
@@ -107,17 +107,17 @@ class Replicas:
         )
 
     async def wait_for_standby(self) -> None:
-        """Let commits on the primary wait for the standby."""
+        """Make commits on the primary wait for the standby."""
         await configure(self.primary, "synchronous_standby_names", STANDBY)
         await eventually(self._is_synchronous, timeout=30)
 
     async def cut_off(self) -> None:
-        """Let the standby receive nothing more, so that it lacks whatever the primary commits from now on."""
+        """Cut the standby off, so that it lacks whatever the primary commits from now on."""
         await configure(self.standby, "primary_conninfo", "")
         await eventually(self._streams_nothing, timeout=30)
 
     async def promote(self) -> None:
-        """Let the standby lead."""
+        """Promote the standby to leader."""
         await _ask(self.standby, "select pg_promote()")
 
     async def _is_synchronous(self) -> bool:
@@ -134,7 +134,7 @@ def _server(server: Postgres, folder: Path) -> Server:
 
 
 async def configure(server: Server, name: str, value: str) -> None:
-    """Change a setting for good, at once."""
+    """Change a setting permanently, with immediate effect."""
     connection = await asyncpg.connect(server.address)
     try:
         # Nothing here may wait for a standby that is gone.

@@ -11,7 +11,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 
 @dataclass(frozen=True)
 class Run:
-    """What a long run came to."""
+    """The results of a long run."""
 
     seed: int
     kills: Mapping[str, int]

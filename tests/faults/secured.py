@@ -1,4 +1,4 @@
-"""The probe's field behind closed doors: a Kafka that asks who connects, a Postgres over TLS only, secrets in files."""
+"""The probe's field on secured servers: a Kafka that authenticates, a Postgres over TLS only, secrets in files."""
 
 import secrets
 import signal
@@ -26,12 +26,12 @@ PRINCIPAL = "User:probe"
 # How long a login to Kafka lasts: then the broker cuts the connection.
 LOGIN_SECONDS = 3
 
-# From when a secret is changed on a server until the process's file has it.
+# How long after a secret changes on a server the process's file changes too.
 LATE_SECONDS = 1.5
 
 
 class SecuredField:
-    """The field, its servers, and what the probe's processes show them."""
+    """The field, its servers, and the credentials that the probe's processes present to them."""
 
     def __init__(self, field: Field, kafka: SecuredKafka, folder: Path) -> None:
         self.field = field
@@ -42,7 +42,7 @@ class SecuredField:
 
     @property
     def rights(self) -> Sequence[Acl]:
-        """What the probe needs of Kafka."""
+        """The ACLs that the probe needs on Kafka."""
         return rights("probe", self.field.prefix)
 
     async def admit(self) -> None:
@@ -72,7 +72,7 @@ class SecuredField:
 
     @property
     def settings(self) -> Mapping[str, str | None]:
-        """What a process is started with, which logs in to Kafka with a password."""
+        """The settings of a process that logs in to Kafka with a password."""
         return {
             "MUSTER_POSTGRES_API_DSN": None,
             "MUSTER_POSTGRES_WORKER_DSN": None,
@@ -110,7 +110,7 @@ async def secured_field(
     *,
     token_issuer: KafkaTokenIssuer | None = None,
 ) -> AsyncIterator[SecuredField]:
-    """A field with a Kafka of its own, which may take an issuer's tokens too, on a secured Postgres."""
+    """A field with a Kafka of its own, which may accept an issuer's tokens too, on a secured Postgres."""
     kafka = secured_kafka(folder / "kafka", login_seconds=LOGIN_SECONDS, token_issuer=token_issuer)
     await kafka.server.up()
     try:

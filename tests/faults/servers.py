@@ -1,4 +1,4 @@
-"""Postgres and Kafka: of the suite's own, to be killed, stopped and filled up; or borrowed, to be left as they are."""
+"""Postgres and Kafka: the suite's own, to be killed, stopped and filled up; or borrowed, to be left as they are."""
 
 import json
 import os
@@ -31,13 +31,13 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process id; the last one, when it has ended."""
+        """Its process id, or the last one if it has ended."""
         assert self._popen is not None
         return self._popen.pid
 
     @property
     def exit_status(self) -> int | None:
-        """None while it runs; a signal's negative number when one has ended it."""
+        """None while it runs; the negative number of the signal that ended it, if one did."""
         return None if self._popen is None else self._popen.poll()
 
     @property
@@ -72,7 +72,7 @@ class Process:
             self._popen.wait()
 
     def stop(self, seconds: float = 30) -> float:
-        """Ask it to stop; answers how many seconds it took, and raises TimeoutExpired when it takes too long."""
+        """Ask it to stop; returns how many seconds it took, and raises TimeoutExpired if it takes too long."""
         started = time.monotonic()
         if self.runs:
             self.send(signal.SIGCONT)
@@ -86,14 +86,14 @@ class Process:
         return self.log.read_text("utf-8", "replace")
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """The lines of its log, which is a service's, about an event."""
+        """The lines about an event in its log, which must be a service's."""
         complete, _, _ = self.said().rpartition("\n")
         lines = [json.loads(line) for line in complete.splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
 
 class Server(Process):
-    """A server: it has come up when it answers in its own protocol."""
+    """A server, which is up once it answers in its own protocol."""
 
     def __init__(self, program: Program, log: Path, answers: Callable[[], Awaitable[bool]]) -> None:
         super().__init__(program, log)
@@ -105,7 +105,7 @@ class Server(Process):
         return self.program.address
 
     async def up(self) -> None:
-        """Start it, where it does not run, and wait until it answers."""
+        """Start it if it does not run, and wait until it answers."""
         if not self.runs:
             self.start()
         try:
@@ -134,7 +134,7 @@ def postgres(folder: Path, parameters: Mapping[str, str] | None = None) -> Serve
 
 
 def kafka(folder: Path, port: int | None = None, advertised_port: int | None = None) -> Server:
-    """A Kafka broker of its own, in a folder `kafka` of `folder`; clients are told the advertised port, a proxy's."""
+    """A Kafka broker of its own, in a folder `kafka` of `folder`; clients are given the advertised port, a proxy's."""
     broker = Kafka(folder / "kafka", port or free_port(), free_port(), advertised_port=advertised_port)
     return _broker(broker, folder / "kafka.log")
 
@@ -157,7 +157,7 @@ def kafka_cluster(folder: Path, brokers: int) -> tuple[Server, list[Server]]:
 def _node(
     folder: Path, node: int, port: int | None, cluster_id: str, controllers: Mapping[int, int], replicas: int
 ) -> Server:
-    """A node of a cluster; without a port it is a controller alone, and no client can reach it."""
+    """A node of a cluster; without a port it is only a controller, and no client can reach it."""
     kafka = Kafka(
         folder / f"kafka-{node}",
         port,

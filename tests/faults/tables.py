@@ -1,4 +1,4 @@
-"""The probe's database, as a test looks into it, meddles with it, and waits for it."""
+"""The probe's database, as a test reads it, tampers with it, and waits for it."""
 
 import secrets
 from typing import Any
@@ -28,7 +28,7 @@ class ProbeTables:
         self.admin = await self.connect()
 
     async def back_up(self) -> str:
-        """A copy of the database, by its name. None of its processes may run."""
+        """Copy the database, and return the copy's name. None of its processes may run."""
         backup = f"backup_{secrets.token_hex(4)}"
         await self._copy(self._database, backup)
         return backup
@@ -107,11 +107,11 @@ class ProbeTables:
         return [row["seat_id"] for row in rows]
 
     async def trouble(self, agency_id: str, seat_id: str, seconds: float | None = None) -> None:
-        """Let the consumer's handler take so many seconds over a seat, or refuse it."""
+        """Make the consumer's handler spend this many seconds on a seat, or refuse it."""
         await self.admin.execute("insert into trouble values ($1, $2, $3)", agency_id, seat_id, seconds)
 
     async def no_more_trouble(self) -> None:
-        """Let the consumer's handler take every seat as it comes."""
+        """Make the consumer's handler accept every seat again."""
         await self.admin.execute("delete from trouble")
 
     async def handler_sleeps(self) -> bool:
@@ -134,7 +134,7 @@ class ProbeTables:
         return reason
 
     async def has_expired(self, count: int) -> bool:
-        """Whether so many deadlines have been handled, and no due one is left."""
+        """Whether exactly this many deadlines have been handled."""
         expired = await self.admin.fetchval("select count(*) from expiry")
         assert expired == count, f"{expired} expiries"
         return True

@@ -1,4 +1,4 @@
-"""Without any one of its ACLs a service cannot do its work: what Muster grants is the least."""
+"""Without any one of its ACLs a service cannot do its work: Muster grants the minimum."""
 
 import asyncio
 from collections.abc import Callable
@@ -53,7 +53,7 @@ async def reported(house: House) -> None:
 
 
 async def without(administrator: Administrator, identity: Identity, acl: Acl, some: str) -> None:
-    """Take an ACL away: what it is for is refused until it is back. `some` topic may be read, with a record on it."""
+    """Remove an ACL: what it allows is refused until it is back. The topic `some` may be read, and has a record."""
     attempts: dict[tuple[Kind, Operation], Callable[[], str]] = {
         (Kind.TOPIC, Operation.WRITE): lambda: identity.write([acl.name])[acl.name],
         (Kind.TOPIC, Operation.READ): lambda: identity.read([acl.name])[acl.name],

@@ -59,7 +59,7 @@ async def cluster(
 
 
 async def up(*brokers: Server) -> None:
-    """Start brokers, where they do not run, side by side."""
+    """Start the brokers that do not run, in parallel."""
     for broker in brokers:
         if not broker.runs:
             broker.start()
@@ -74,7 +74,7 @@ async def stop(*brokers: Server) -> None:
 
 
 async def every_partition(broker: Server, holds: Callable[[Any], bool]) -> bool:
-    """Whether something holds of every partition, as a broker describes it."""
+    """Whether something holds for every partition, as a broker describes it."""
     try:
         async with connect(kafka_at(broker.address)) as admin:
             return all(holds(part) for topic in await admin.describe_topics() for part in topic["partitions"])
@@ -117,7 +117,7 @@ async def test_34_below_the_minimum_of_in_sync_replicas_the_outbox_holds(
     assert await cluster.differences() == []
 
 
-async def test_35_clients_that_know_a_dead_broker_alone_return_to_the_bootstrap_list(
+async def test_35_clients_that_know_only_a_dead_broker_return_to_the_bootstrap_list(
     cluster: Field, brokers: list[Server], findings: Findings
 ) -> None:
     relay = await cluster.serve("relay")
@@ -132,7 +132,7 @@ async def test_35_clients_that_know_a_dead_broker_alone_return_to_the_bootstrap_
     last.kill()
     await eventually(lambda: every_partition(others[0], lambda partition: partition["leader"] in (1, 2)), timeout=60)
     for process in (relay, consumer):
-        assert process.logged("Unable to update metadata from [3]"), "no client knew the dead broker alone"
+        assert process.logged("Unable to update metadata from [3]"), "no client knew only the dead broker"
     findings.fault_is_over()
     await cluster.traffic(10)
     await cluster.at_rest(timeout=REBOOTSTRAP_SECONDS)

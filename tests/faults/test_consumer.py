@@ -26,7 +26,7 @@ pytestmark = pytest.mark.drill
 
 GRACE_SECONDS = 30
 
-# Less and more than a batch in hand may take at a shutdown.
+# Less and more time than a running batch may take at a shutdown.
 SHORT, LONG = 3, 20
 
 # The longest that a broker may ask for.
@@ -154,12 +154,12 @@ async def test_17_a_handler_that_outlives_the_poll_interval_loses_its_place_and_
     await eventually(field.handler_sleeps, timeout=30)
     second = field.start("consumer")
     findings.fault_is_over()
-    # The second one gets the first one's partitions once the first has been given up, and serves the other agencies.
+    # The second one gets the first one's partitions once the group expels the first, and serves the other agencies.
     await field.traffic(20, agencies=[agency for agency in AGENCIES if agency != "NASA"])
     await field.at_rest()
     lost = await eventually(lambda: first.logged("offset_commit_lost"))
     findings.recovered(f"the slow member's commit was refused: {lost[0]['error'].partition('(')[0]}")
-    assert "CommitFailedError" in lost[0]["error"]  # by the group, which had given the member up
+    assert "CommitFailedError" in lost[0]["error"]  # by the group, which had expelled the member
     assert first.runs
     assert second.runs
     assert await field.differences() == []

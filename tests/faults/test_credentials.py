@@ -28,7 +28,7 @@ from tests.faults.servers import Process, Server
 from tests.support.eventually import eventually
 from tests.support.services import ISSUER, TokenIssuer
 
-# Between two certificates of the same client.
+# The pause between two certificates of the same client.
 PAUSE_SECONDS = 0.02
 
 
@@ -44,7 +44,7 @@ async def secured_probe(
 async def test_46_rotated_under_load_no_credential_loses_a_request_or_an_event(
     secured_probe: SecuredField, findings: Findings
 ) -> None:
-    """Kafka's and Postgres' passwords, where the servers know the new ones first, and the keys of the tokens' issuer.
+    """Kafka's and Postgres' passwords, which change on the servers first, and the token issuer's keys.
 
     Kafka cuts each connection three seconds after its login; Postgres needs new sessions as the load grows.
     """
@@ -58,7 +58,7 @@ async def test_46_rotated_under_load_no_credential_loses_a_request_or_an_event(
     until = time.monotonic() + LOGIN_SECONDS * 2.5
     while time.monotonic() < until:
         await field.traffic(3, at_once=1)  # few sessions: those that the load needs later log in again
-    assert _complaints(api) + _complaints(consumer) == before, "logins ended, that is all"
+    assert _complaints(api) + _complaints(consumer) == before, "logins expired, and that is all"
 
     async with field.live_traffic():
         other = Issuer.load(field.folder / "other-key.pem", issuer=ISSUER)
@@ -81,7 +81,7 @@ async def test_46_rotated_under_load_no_credential_loses_a_request_or_an_event(
 
 
 async def test_47_an_expired_client_certificate_is_replaced(secured_probe: SecuredField, findings: Findings) -> None:
-    """Connections continue with it; a new one does not begin until the files hold another certificate."""
+    """Open connections continue; a new one cannot be made until the files hold another certificate."""
     field, authority = secured_probe.field, secured_probe.kafka.authority
     await secured_probe.started(secured_probe.settings_with(authority.issue("probe")))
     await field.traffic(10)
@@ -134,7 +134,7 @@ async def test_47_rotated_under_load_client_certificates_lose_no_request_and_no_
 async def test_48_a_right_is_revoked_under_load_and_granted_again(
     secured_probe: SecuredField, findings: Findings
 ) -> None:
-    """Neither the relay nor the consumer drops or parks what it may not do; both say it, and continue when they may."""
+    """Neither the relay nor the consumer drops or parks anything; both report the refusal, and continue after it."""
     field, administrator = secured_probe.field, secured_probe.administrator
     api, consumer = await secured_probe.started(secured_probe.settings)
     topic = field.prefix + TOPIC

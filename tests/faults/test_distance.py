@@ -1,4 +1,4 @@
-"""Servers far away, on a line that drops connections: everything arrives, in order and within a bound."""
+"""Servers far away, on a line that drops connections: everything arrives, in order and within a time limit."""
 
 import asyncio
 import random
@@ -39,7 +39,7 @@ class Far:
 
     @property
     def where(self) -> Where:
-        """The servers' addresses by way of the proxies."""
+        """The servers' addresses through the proxies."""
         access = self.field.access
         api, worker = (self.postgres.address_of(dsn) for dsn in (access.api_dsn, access.worker_dsn))
         return Where(replace(access, api_dsn=api, worker_dsn=worker), self.field.bootstrap)
@@ -80,7 +80,7 @@ class Far:
 
 @pytest.fixture
 async def far(tmp_path: Path, topic_prefix: str, tokens: TokenIssuer, seed: int, drill: bool) -> AsyncIterator[Far]:
-    """The probe's field on servers of its own, each behind a proxy; Kafka names the proxy to its clients."""
+    """The probe's field on servers of its own, each behind a proxy; Kafka advertises the proxy to its clients."""
     if drill:
         pytest.fail("a drill moves no server away: this is tried on the suite's own alone", pytrace=False)
     dice = random.Random(seed)

@@ -31,28 +31,28 @@ RUNBOOK = "failover.md"
 
 @dataclass
 class Stack:
-    """The services on a primary and its standby, by way of one address that follows whoever leads."""
+    """The services on a primary and its standby, behind one address that follows whoever leads."""
 
     operator: Operator
     replicas: Replicas
     address: PostgresProxy
 
     async def follow(self, part: str, **variables: str) -> str:
-        """Run the commands of a part of the runbook, and answer what they printed."""
+        """Run the commands of a part of the runbook, and return what they printed."""
         return await asyncio.to_thread(self.operator.follow, RUNBOOK, part, **variables)
 
     async def run(self, command: str, **variables: str) -> str:
-        """Run a command, and answer what it printed."""
+        """Run a command, and return what it printed."""
         return await asyncio.to_thread(self.operator.run, command, **variables)
 
     async def fail_over(self) -> None:
-        """The primary dies, the standby leads, and the address is its own."""
+        """Kill the primary, promote the standby, and point the address to it."""
         await asyncio.to_thread(self.replicas.primary.kill)
         await self.replicas.promote()
         self.address.forward_to(self.replicas.standby.address)
 
     async def change(self, seats: range) -> None:
-        """An authorization of NASA's at enrollment, and seats at entitlements: facts on four topics."""
+        """Record an authorization of NASA's at enrollment, and assign seats at entitlements: facts on four topics."""
         stack = self.operator.stack
         urls = {service: stack.service_url(service) for service in SERVICES}
         async with ProgramClient(urls, stack.token(*SCOPES)) as program_office:
@@ -60,7 +60,7 @@ class Stack:
         await assign_seats(self.operator, "NASA", seats)
 
     async def reasons(self, service: str) -> str:
-        """Why a service is not ready; empty where it is."""
+        """Why a service is not ready; empty if it is."""
         return "; ".join((await ask(service, self.operator.stack.service_url(service))).reasons)
 
 

@@ -10,7 +10,7 @@ from tests.faults.findings import Findings
 from tests.faults.servers import Process
 from tests.support.eventually import eventually
 
-# Enough of them to lie in every partition.
+# Enough of them to have some in every partition.
 AGENCIES = [f"A{number:02}" for number in range(24)]
 
 COMMANDS_PER_SECOND = 40
@@ -67,7 +67,7 @@ def replica(field: Field) -> Process:
 
 @asynccontextmanager
 async def steady_traffic(field: Field) -> AsyncIterator[None]:
-    """One agency's command after another, at a steady rate, whether or not those before are answered."""
+    """Send one agency's command after another's, at a steady rate, whether or not earlier ones are answered."""
     over = asyncio.Event()
 
     async def send() -> None:

@@ -22,10 +22,10 @@ from tests.support.services import TokenIssuer
 
 KAFKA_AWAY = "Kafka cannot be reached"
 
-# `make faults-long` lets a broker be away for as long as the catalog of faults says.
+# `make faults-long` keeps a broker down for as long as the catalog of faults says.
 AWAY_SECONDS = float(os.environ.get("FAULT_AWAY_SECONDS", "20"))
 
-# A consumer that does nothing for so long, though it could, ends its process: less than the broker is away.
+# A consumer that does nothing for this long, though it could, ends its process: less than the broker is down.
 STUCK_SECONDS = "10"
 
 # Longer than a producer waits for a request's answer.
@@ -181,7 +181,7 @@ async def test_25_on_a_full_disk_the_broker_stops_and_nothing_acknowledged_is_lo
             await field.at_rest()
             disk.fill()
             await field.traffic(60)
-            await eventually(lambda: not broker.runs, timeout=60)  # it ends itself
+            await eventually(lambda: not broker.runs, timeout=60)  # it stops on its own
             reason = await eventually(lambda: readiness_reason(field.api, KAFKA_AWAY), timeout=60)
             assert {command.ending for command in field.recorder.commands()} == {"answered"}
             disk.empty()

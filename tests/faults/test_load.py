@@ -12,10 +12,10 @@ from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.drill
 
-# The events of the first two lie in one partition, those of the third in another.
+# The events of the first two are in one partition, those of the third in another.
 BUSY, BESIDE, ELSEWHERE = "NASA", "EPA", "DOE"
 
-# Of a hundred events, how many are the busy agency's; and how many hundreds there are.
+# How many of each hundred events are the busy agency's, and how many hundreds there are.
 SHARE, HUNDREDS = 99, 100
 
 

@@ -1,4 +1,4 @@
-"""The oracle is proved to see: each protection is taken out in turn, and the same kill turns the verdict red."""
+"""The oracle is shown to see harm: each protection is removed in turn, and the same kill makes the verdict fail."""
 
 import re
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Scenario:
     nth: int = 1
 
 
-# One effect stands where another one must be: that which is late would be None.
+# One effect is where another one must be; if it were only late, there would be None.
 APPLIED_AGAIN = r"the effects beside the topic, place \d+: \(\(1, \d+\), .* was expected, \(\(1, \d+\), .* found"
 
 SCENARIOS = {
@@ -92,7 +92,7 @@ async def _after_harm(field: Field, mutation: str, *, protected: bool) -> list[s
     if scenario.dying:
         await field.until_dead(dying)
         field.start(scenario.dying, breaking=options[scenario.dying])
-    for agency_id in AGENCIES:  # every stream continues behind the harm
+    for agency_id in AGENCIES:  # every stream continues after the harm
         await field.assign_seats(agency_id, f"{agency_id}-last")
     await field.at_rest()
     differences = await field.differences()

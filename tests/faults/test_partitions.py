@@ -1,4 +1,4 @@
-"""A partition that does not answer holds up its own streams alone; a client that is given up leaves nothing behind."""
+"""A partition that does not answer delays only its own streams; an abandoned client leaves nothing behind."""
 
 import asyncio
 import gc
@@ -34,7 +34,7 @@ from tests.support.topics import Reader
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
 
-# Pauses of the broker; after so many a leak of one task or socket at each of them shows.
+# Pauses of the broker: enough for a leak of one task or socket in each of them to show.
 PAUSES = 4
 
 
@@ -61,7 +61,7 @@ class Outbox:
         )
 
     async def write(self, agency_id: str) -> None:
-        """An event of each topic."""
+        """Write an event of each topic."""
         number = self._numbers[agency_id] = self._numbers.get(agency_id, 0) + 1
         reference = f"sub_{number}"
         async with self._database.write(agency_id, context=CONTEXT) as uow:
@@ -71,22 +71,22 @@ class Outbox:
             )
 
     async def waiting(self) -> set[str]:
-        """The agencies of which something waits."""
+        """The agencies whose events wait."""
         return {row["agency_id"] for row in await self._admin.fetch("select agency_id from outbox")}
 
     async def is_given_up(self) -> bool:
-        """Whether the relay of the facts has given its client up, and then its lease; soon it takes it again."""
+        """Whether the relay of the facts has given up its client and then its lease, which it soon takes again."""
         query = "select exists (select from lease where duty = 'relay' and expires_at > clock_timestamp())"
         return not await self._admin.fetchval(query)
 
     async def holds_only(self, *agencies: str) -> bool:
-        """Whether nothing waits but events of these agencies."""
+        """Whether events of exactly these agencies wait."""
         waiting = await self.waiting()
         assert waiting == set(agencies), f"{waiting} wait"
         return True
 
     async def sequences(self, topic: str, agency_id: str) -> list[int]:
-        """The sequences on a topic, each where it is first."""
+        """The sequences on a topic, each at its first occurrence."""
         async with Reader(kafka_at(self.bootstrap), self.prefix, [topic]) as reader:
             envelopes = [read_headers(record.headers) for record in await reader.records()]
         return list(dict.fromkeys(e.sequence for e in envelopes if e.agency_id == agency_id))
@@ -114,7 +114,7 @@ async def relaying(postgres: Server, bootstrap: str, prefix: str, partitions: in
 
 
 async def create_topics(bootstrap: str, prefix: str, assignment: dict[int, list[int]]) -> None:
-    """The topics with the brokers of each partition."""
+    """Create the topics, with the given brokers for each partition."""
     admin = AIOKafkaAdminClient(**kafka_at(bootstrap).options())
     await admin.start()
     created: Any = await admin.create_topics(
@@ -134,7 +134,7 @@ async def create_topics(bootstrap: str, prefix: str, assignment: dict[int, list[
 
 
 def agency_in(partition: int, partitions: int) -> str:
-    """An agency whose events lie in a partition."""
+    """An agency whose events are in a partition."""
     return next(a for a in (f"AG{n}" for n in range(1000)) if partition_of(a.encode(), partitions) == partition)
 
 
@@ -146,11 +146,11 @@ async def test_32_a_broker_that_pauses_again_and_again_leaves_no_task_and_no_soc
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    # What takes two minutes otherwise: the client is given up, with all that it has in flight.
+    # Otherwise it takes two minutes until the client is given up, with all that it has in flight.
     monkeypatch.setattr(flight, "SEND_SECONDS", 3)
     monkeypatch.setattr(flight, "PATIENCE_SECONDS", 0.5)
     await create_topics(kafka_server.address, topic_prefix, {0: [1], 1: [1]})
-    # A service collects garbage seldom: what only a collection closes is open.
+    # A service rarely collects garbage: what only a collection would close stays open.
     gc.disable()
     request.addfinalizer(gc.enable)
     async with relaying(postgres_server, kafka_server.address, topic_prefix, 2) as outbox:

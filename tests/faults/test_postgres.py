@@ -118,7 +118,7 @@ async def _nothing_leaked(field: Field) -> bool:
     )
     assert locks == 0
     assert [tuple(session) for session in sessions if session["state"] != "idle"] == []
-    # Two processes: of each a pool per role, at most ten wide, and the listener's session.
+    # Two processes, each with a pool per role, of at most ten sessions, and the listener's session.
     assert len(sessions) <= 32
     return True
 
@@ -154,7 +154,7 @@ def _by_way_of(proxy: PostgresProxy, field: Field) -> Where:
 async def test_24_after_a_restore_and_a_raised_epoch_no_new_event_is_mistaken_for_a_duplicate(
     databases: Databases, field: Field, findings: Findings
 ) -> None:
-    """The consumer's database is another one, and was not restored: it knows more than the producer."""
+    """The consumer has a database of its own, which was not restored: it knows more than the producer."""
     consumers = await databases.make("probe", MIGRATIONS)
     consumer = field.start("consumer", where=Where(consumers, field.bootstrap))
     producer = await field.serve()

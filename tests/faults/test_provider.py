@@ -1,4 +1,4 @@
-"""The identity provider is away for longer than its tokens live: what needs none continues, and the rest waits."""
+"""The identity provider is down for longer than its tokens live: what needs none continues, and the rest waits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -74,7 +74,7 @@ async def secured_probe(
 async def test_50_the_provider_is_away_for_longer_than_its_tokens_live(
     secured_probe: SecuredField, provider: Provider, findings: Findings
 ) -> None:
-    """Kafka and the service trust its tokens. It returns with another signing key and another secret of the client."""
+    """Kafka and the service trust its tokens. It returns with another signing key and another client secret."""
     field, files = secured_probe.field, secured_probe.files
     files.put("MUSTER_KAFKA_CLIENT_SECRET", provider.secret)
     api, consumer = await secured_probe.started(
@@ -94,7 +94,7 @@ async def test_50_the_provider_is_away_for_longer_than_its_tokens_live(
 
     authorize(field.client, provider)
     provider.server.kill()
-    await field.traffic(20)  # the keys at hand serve
+    await field.traffic(20)  # the service already has the keys
     assert {command.ending for command in field.recorder.commands()} == {"answered"}
     reasons = [
         await eventually(lambda: readiness_reason(process, "no token from"), timeout=60)  # noqa: B023
@@ -118,12 +118,12 @@ async def test_50_the_provider_is_away_for_longer_than_its_tokens_live(
 
 
 def authorize(client: httpx.AsyncClient, provider: Provider) -> None:
-    """Let the client show a new token."""
+    """Have the client present a new token."""
     client.headers["Authorization"] = f"Bearer {provider.token()}"
 
 
 async def expired(client: httpx.AsyncClient) -> bool:
-    """Whether the service refuses the token, which it took before."""
+    """Whether the service refuses the token, which it accepted before."""
     return (await client.get("/v1/parked")).status_code == httpx.codes.UNAUTHORIZED
 
 

@@ -98,7 +98,7 @@ async def test_03_overlapping_transactions_committed_in_reverse_miss_nothing(fie
     assert await field.differences() == []
 
 
-# Tables that a read writes to, which changes nothing of the agency and so takes no lock.
+# Tables that reads write to: a read changes nothing of the agency, and so takes no lock.
 BESIDE_READS = {"personal_read"}
 
 
@@ -196,7 +196,7 @@ async def test_30_a_woken_relay_does_not_undo_an_erasure(field: Field, findings:
     assert (await field.directory())[-1] is None
     findings.recovered(f"the woken relay was refused: {first.logged('relay_failed')[0]['error']}")
 
-    # It serves the facts as before, and so it does the compacted topic when it leads again.
+    # It publishes the facts as before, and the compacted topic too once it leads again.
     await field.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_2", name="Bob", email="bob@nasa.gov"))
     await field.traffic(5)
     await field.until_drained()

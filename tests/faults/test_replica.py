@@ -16,10 +16,10 @@ from tests.faults.servers import Server
 from tests.faults.traffic import AGENCIES
 from tests.support.eventually import eventually
 
-# When the sandbox's time comes to an expiry.
+# When an expiry falls due in the sandbox's time.
 DUE = datetime(2040, 1, 1, tzinfo=UTC)
 
-# Within this a request has its answer, whatever its sender's time-out is.
+# Within this time a request is answered, whatever its sender's time-out is.
 ANSWER_SECONDS = 15
 
 # Longer than a consumer that is behind may do nothing in this test.
@@ -84,7 +84,7 @@ async def test_37_a_synchronous_standby_that_is_gone_is_named_and_all_go_on_when
     await asyncio.to_thread(processes.pop().stop)
     assert await _commit_of_the_worker_waits(field)
 
-    # Canceled, a commit that waits is done on the primary alone; its repetition finds that.
+    # A waiting commit that is canceled has taken effect on the primary alone; a repeated request finds that.
     canceled = await field.admin.fetchval(
         "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep' and usename = 'probe_api'"
     )
@@ -104,7 +104,7 @@ async def test_37_a_synchronous_standby_that_is_gone_is_named_and_all_go_on_when
 async def test_37_a_promoted_server_that_waits_for_a_standby_of_its_own_is_named_too(
     replicated_field: Field, replicas: Replicas, findings: Findings
 ) -> None:
-    """Clients that are killed leave sessions that wait on, and hold the relay's lease; they end with the wait alone."""
+    """Killed clients leave sessions that wait on, and hold the relay's lease; only the end of the wait ends them."""
     field = replicated_field
     await replicas.wait_for_standby()
     await field.serve("relay", "consumer")
@@ -139,7 +139,7 @@ def _agency(key: str) -> str:
 
 
 async def _ask(field: Field, key: str) -> httpx.Response:
-    """One try to give out the seat of a key's name."""
+    """Try once to assign the seat that has the key's name."""
     return await field.client.post(
         f"/v1/agencies/{_agency(key)}/seats", json={"seat_ids": [key]}, headers={"Idempotency-Key": key}
     )

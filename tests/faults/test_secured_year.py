@@ -1,4 +1,4 @@
-"""The program's first year on a secured stack: closed doors change nothing in the books."""
+"""The program's first year on a secured stack: security changes nothing in the books."""
 
 import os
 import shutil

@@ -10,7 +10,7 @@ from tests.faults.findings import Findings
 from tests.faults.proxy import PostgresProxy
 from tests.support.eventually import eventually
 
-# Within this, whoever waits for the agency continues.
+# Within this time, whoever waits for the agency continues.
 BOUND_SECONDS = 32
 
 
@@ -18,7 +18,7 @@ BOUND_SECONDS = 32
 async def test_38_the_lock_of_a_client_that_fell_silent_is_free_within_half_a_minute(
     field: Field, findings: Findings
 ) -> None:
-    """The connection stays open, and nothing comes: not even the news of the client's end."""
+    """The connection stays open, and nothing arrives, not even a sign of the client's end."""
     async with PostgresProxy(field.postgres_dsn) as proxy:
         access = replace(field.access, worker_dsn=proxy.address_of(field.access.worker_dsn))
         await _others_go_on_after(field, findings, Where(access, field.bootstrap), proxy, seconds=1)

@@ -12,7 +12,7 @@ from tests.faults.recorder import Command, Ending, Recorder
 
 AGENCIES = ("NASA", "DOE", "EPA", "GSA")
 
-# How long a command is tried again before its sender gives up.
+# How long a command is retried before its sender gives up.
 PATIENCE_SECONDS = 60.0
 
 
@@ -22,12 +22,12 @@ class ProbeTraffic:
     client: httpx.AsyncClient
     recorder: Recorder
     traffic_dice: random.Random
-    retried = 0  # requests that had no answer, or an error of the server's
+    retried = 0  # requests that had no answer, or a server error
 
     async def assign_seats(
         self, agency_id: str, *seat_ids: str, key: str | None = None, patient: bool = True
     ) -> Command:
-        """Send a command, again under its key until it has an answer, and record how it ended."""
+        """Send a command, retry it under its key until it has an answer, and record how it ended."""
         key = key or f"key-{self.traffic_dice.getrandbits(64):016x}"
         give_up_at = time.monotonic() + (PATIENCE_SECONDS if patient else 0)
         while True:
@@ -50,7 +50,7 @@ class ProbeTraffic:
             return "lost", ""
         if reply.status_code == 201:
             return "answered", reply.text
-        # A server error says nothing of what became of the transaction; a refusal does.
+        # A server error does not say what became of the transaction; a refusal does.
         return ("lost" if reply.status_code >= 500 else "refused"), reply.text
 
     async def traffic(self, commands: int, *, agencies: Sequence[str] = AGENCIES, at_once: int = 8) -> None:
@@ -67,13 +67,13 @@ class ProbeTraffic:
 
     @asynccontextmanager
     async def live_traffic(self) -> AsyncIterator[None]:
-        """Traffic for as long as the block lasts; every command has its ending when it is left."""
+        """Traffic for as long as the block lasts; every command has ended when the block is left."""
         over = asyncio.Event()
 
         async def keep_up() -> None:
             while not over.is_set():
                 await self.traffic(10)
-                await asyncio.sleep(0.1)  # the machine's other work is not to be starved
+                await asyncio.sleep(0.1)  # leaves time for the machine's other work
 
         traffic = asyncio.create_task(keep_up())
         try:

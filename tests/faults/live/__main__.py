@@ -25,7 +25,7 @@ NEW_AGENCIES = 4
 async def run(kills: int, seed: int, folder: Path) -> Run:
     """The whole run; it ends early at the first difference.
 
-    Whatever runs at once has dice of its own: what one draws does not depend on how quick another is.
+    Each concurrent task has its own dice: what one draws does not depend on how quick another is.
     """
     dice = random.Random(f"{seed}/kills")
     agencies = cast(1000)
@@ -92,7 +92,7 @@ def _say(line: str) -> None:
 
 
 def main() -> int:
-    """Run as the arguments say; the exit status is 1 where a difference was found."""
+    """Run as the arguments say; the exit status is 1 if a difference was found."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(os.environ.get("FAULT_SEED") or secrets.randbelow(10**9)))

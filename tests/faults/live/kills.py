@@ -10,21 +10,21 @@ from tests.faults.live.stage import READY_SECONDS, REPLICAS, Stage
 from tests.faults.readiness import health
 from tests.support.eventually import eventually
 
-# The services that have something to relay at any time; one that has not for so long is killed all the same.
+# The services that have something to relay at any time; one that relays nothing for this long is killed anyway.
 RELAYING = ("enrollment", "entitlements")
 IDLE_SECONDS = 10
 
 LEAVE_SECONDS = 60
 
-# What is said of a member that leaves: it belongs to the storm of rebalances, and is no kill.
+# The result of a member that leaves: it is part of the storm of rebalances, and does not count as a kill.
 LEFT = "a member left at SIGTERM"
 
-# Answers what came of it, in words that are counted.
+# Returns the result, in words that are counted.
 Kill = Callable[[Stage, random.Random], Awaitable[str]]
 
 
 async def service(stage: Stage, dice: random.Random) -> str:
-    """A service is killed, wherever it is at work: 1 and 14."""
+    """A service is killed, whatever it is doing: 1 and 14."""
     name = dice.choice(SERVICES)
     stage.restart(name, dice.randrange(REPLICAS))
     await stage.ready(name)
@@ -32,7 +32,7 @@ async def service(stage: Stage, dice: random.Random) -> str:
 
 
 async def relay(stage: Stage, dice: random.Random) -> str:
-    """A service kills itself between Kafka's acknowledgment and its delete: 1. The lease leads to it, or another."""
+    """A service kills itself between Kafka's acknowledgment and its delete: 1. The replica with the lease dies."""
     name = dice.choice(RELAYING)
     breaking = ["--die-before", "delete", "--nth", str(dice.randint(1, 5))]
     dying = [stage.restart(name, replica, breaking) for replica in range(REPLICAS)]
@@ -69,7 +69,7 @@ async def postgres(stage: Stage, dice: random.Random) -> str:
 
 
 async def rebalance(stage: Stage, dice: random.Random) -> str:
-    """One more consumer of a service joins and is killed or sent away: 14."""
+    """One more consumer of a service joins and is killed or stopped: 14."""
     name = dice.choice(SERVICES)
     joining = stage.start_beside(name)
     await eventually(lambda: health(joining), timeout=READY_SECONDS)

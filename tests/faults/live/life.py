@@ -1,4 +1,4 @@
-"""Live traffic: agencies enroll, pay, and give seats out and take them back, all through the services' own routes."""
+"""Live traffic: agencies enroll, pay, and assign and revoke seats, all through the services' own routes."""
 
 import asyncio
 import hashlib
@@ -50,7 +50,7 @@ class Life:
             await self._post("billing", path, {"amount": invoice["amount"], "reference": f"TREAS-{self._agency.id}"})
 
     async def go_on(self, over: asyncio.Event) -> None:
-        """Give seats out and take some back; now and then send a file of them, or record an authorization."""
+        """Assign seats and revoke some; now and then import a file of them, or record an authorization."""
         while not over.is_set():
             chance = self._dice.random()
             if chance < 0.1:
@@ -115,7 +115,7 @@ class Life:
 
 
 def register_without_headcounts() -> bytes:
-    """The register with no headcount known, so that none limits the seats of a long run."""
+    """The register without headcounts, so that none limits the seats of a long run."""
     header, *rows = (line.split("\t") for line in register().decode().splitlines())
     place = header.index("headcount")
     return "\n".join(

@@ -31,15 +31,15 @@ from tests.support.eventually import eventually
 
 READY_SECONDS = 300
 
-# Of each service: what holds with one must hold while another is at work beside it.
+# Of each service: what holds for one must also hold while another runs beside it.
 REPLICAS = 2
 
-# Instead of a supervisor: how soon a service that has ended by itself is started again.
+# In place of a supervisor: how soon a service that has ended on its own is restarted.
 RESTART_SECONDS = 0.2
 
 
 class Stage:
-    """Everything runs; what ends by itself is started again. Use it as a context."""
+    """Everything runs, and what ends on its own is restarted. Use it as a context."""
 
     def __init__(self, folder: Path) -> None:
         self._home = Home(folder / "home").make()
@@ -56,7 +56,7 @@ class Stage:
         self.restarts = 0
 
     async def __aenter__(self) -> Self:
-        # The home's lock says that this process is what supervises it; so everything finds its way.
+        # The home's lock marks this process as its supervisor, so that everything finds the servers.
         self._exit.enter_context(self._home.held())
         self._home.issuer()
         self._installation = self._home.installation([POSTGRES, KAFKA, CONTROLLER, MAIL, *SERVICES], {})
@@ -99,7 +99,7 @@ class Stage:
                 )
 
     def restart(self, service: str, replica: int, breaking: Sequence[str] = ()) -> Process:
-        """Kill a replica of a service where it runs, and start it again; `breaking` are the launcher's options."""
+        """Kill a replica of a service if it runs, and start it again; `breaking` are the launcher's options."""
         self.services[service][replica].kill()
         process = self.services[service][replica] = self._service(service, replica, breaking)
         process.start()

@@ -18,14 +18,14 @@ from tests.support.eventually import eventually
 
 REST_SECONDS = 180
 
-# How often the evidence is gathered where a stream has grown each time.
+# How often the evidence is gathered if a stream has grown each time.
 GATHERINGS = 5
 
 _PRODUCED = " union all ".join(f"select topic, agency_id, epoch, last_sequence from {s}.stream" for s in SERVICES)
 
 Lines = Sequence[Callable[[Evidence], Line]]
 
-# What holds at any time at which all is at rest, with webhooks or without; the other lines are of a whole year.
+# What holds whenever all is at rest, with webhooks or without; the other lines are about a whole year.
 AT_REST: Lines = (
     streams_gapless,
     streams_applied,
@@ -41,7 +41,7 @@ LINES: Lines = (*AT_REST, one_delivery_per_intent, webhooks_verified)
 
 
 async def reach(stage: Stage) -> tuple[Evidence, list[str]]:
-    """Wait until all is at rest, as far as it ever comes to it; the evidence, and what is not as it must be."""
+    """Wait until all is at rest, or time is up; returns the evidence, and what is wrong."""
     unrest = []
     try:
         await eventually(lambda: at_rest(stage.stack), timeout=REST_SECONDS)
@@ -52,9 +52,9 @@ async def reach(stage: Stage) -> tuple[Evidence, list[str]]:
 
 
 async def gather_one_state(stack: Stack, commands: Mapping[str, int], messages: Sequence[Message]) -> Evidence:
-    """Gather the evidence, again if a stream has grown meanwhile: once a minute, what is unsealed is sealed.
+    """Gather the evidence, again if a stream has grown meanwhile: once a minute, unsealed rows are sealed.
 
-    If it never stays the same, or does not come to rest again, the evidence is the last, and its lines say so.
+    If it never stays the same, or does not come to rest again, the last evidence counts, and its lines say so.
     """
     for number in range(GATHERINGS):
         if number:

@@ -15,7 +15,7 @@ from tests.faults.field import Field, Where
 from tests.faults.proxy import at_port
 from tests.faults.servers import Server, free_port
 
-# Debian installs it where only root's PATH leads.
+# Debian installs it where only root's PATH looks.
 _PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "pgbouncer"
 
 _CONFIGURATION = """

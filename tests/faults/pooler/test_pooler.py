@@ -87,7 +87,7 @@ async def test_40_a_session_keeps_its_settings_for_every_user_of_its_connection(
     assert await _settings(database) == ["muster-probe", "25s", "1s", "probe"]
 
 
-async def test_40_an_agency_whose_lock_is_held_waits_as_long_as_it_is_set(database: Database) -> None:
+async def test_40_a_wait_for_a_held_lock_lasts_as_long_as_the_setting_says(database: Database) -> None:
     async with database.write("NASA", context=CONTEXT):
         began = time.monotonic()
         with pytest.raises(asyncpg.LockNotAvailableError):
@@ -134,7 +134,7 @@ async def test_40_statement_mode_is_refused_in_one_line(field: Field, start_pool
 
 
 async def _refusal(field: Field, pooler: PgBouncer) -> str:
-    """The one line that a process writes, beside its log, when it refuses to start."""
+    """The one line that a process writes, besides its log, when it refuses to start."""
     process = field.start("relay", "consumer", where=pooler.in_front_of(field))
     await eventually(lambda: not process.runs, timeout=60)
     (line,) = (line for line in process.said().splitlines() if not line.startswith("{"))

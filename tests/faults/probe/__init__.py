@@ -1,1 +1,1 @@
-"""A service with nothing of its own but a producer, a consumer and a scheduler: what the faults are tried on."""
+"""A service with only a producer, a consumer and a scheduler, on which the faults are tried."""

@@ -1,4 +1,4 @@
-"""The probe: a command gives seats out, an event of each has an effect and an answer, and an expiry has its instant."""
+"""The probe: a command assigns seats, the event of each has an effect and an answer, and an expiry has its instant."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,7 +23,7 @@ from muster_runtime.settings import Settings
 TOPIC = SeatAssigned.topic
 ANSWERS = AgencyReinstated.topic
 
-# A compacted one, which the tests write to by themselves.
+# A compacted one, which the tests themselves write to.
 DIRECTORY = PersonRecorded.topic
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -95,7 +95,7 @@ async def assign_seats(uow: UnitOfWork, agency_id: str, seat_ids: Sequence[str])
 
 
 async def keep_effects(uow: UnitOfWork, events: Sequence[Received[SeatAssigned]]) -> None:
-    """Note each seat, and answer it with an event of its own."""
+    """Record each seat, and answer it with its own event."""
     await _meet_trouble(uow, events)
     await uow.connection.execute(
         """
@@ -131,7 +131,7 @@ async def _meet_trouble(uow: UnitOfWork, events: Sequence[Received[SeatAssigned]
 
 
 async def expire(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
-    """Note each expiry with its instant."""
+    """Record each expiry with its instant."""
     await uow.connection.executemany(
         "insert into expiry (agency_id, subject, due_at) values ($1, $2, $3)",
         [(deadline.agency_id, deadline.subject, deadline.due_at) for deadline in deadlines],

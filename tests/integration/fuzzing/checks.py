@@ -1,4 +1,4 @@
-"""What Schemathesis checks of each answer, beside its own checks: it loads this file (SCHEMATHESIS_HOOKS)."""
+"""What Schemathesis checks in each answer besides its own checks: it loads this file (SCHEMATHESIS_HOOKS)."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 import schemathesis
 
-# Any route may answer these before it is looked at; `default` documents them: they are of the form of the request.
+# Any route may answer these before its handler runs; `default` documents them: they concern the request's form.
 OF_ANY_REQUEST = {405, 408, 413, 414, 431}
 
 
@@ -25,7 +25,7 @@ def filter_case(_context: Any, case: Any) -> bool:
 
 @schemathesis.check
 def documented_by_its_status(_ctx: Any, response: Any, case: Any) -> None:
-    """A status is documented by itself, not only by `default`, which would document all."""
+    """Each status is documented by itself, and not only by `default`, which would document every one."""
     documented = case.operation.definition.raw["responses"]
     if str(response.status_code) not in documented and response.status_code not in OF_ANY_REQUEST:
         raise AssertionError(f"{response.status_code} is not among {sorted(documented)}")
@@ -33,7 +33,7 @@ def documented_by_its_status(_ctx: Any, response: Any, case: Any) -> None:
 
 @schemathesis.check
 def has_the_fields_of_every_answer(_ctx: Any, response: Any, _case: Any) -> None:
-    """Ids, what a browser may do with it, and no banner."""
+    """An answer has ids, says what a browser may do with it, and has no banner."""
     for name in ("x-request-id", "x-correlation-id", "cache-control", "content-security-policy", "referrer-policy"):
         if name not in response.headers:
             raise AssertionError(f"{name} is missing")

@@ -1,8 +1,9 @@
-"""Schemathesis against each service on a real server: no 5xx, and no answer that the OpenAPI document does not have.
+"""Schemathesis against each service on a real server: no 5xx, and no answer that the OpenAPI document lacks.
 
 It tries the document's examples, each boundary of each parameter, random requests, and sequences of requests, as the
-program and as an agency. MUSTER_TEST_SEED repeats a run. MUSTER_FUZZ_EXAMPLES makes it longer: so many random requests
-of each operation, four times so many sequences, and so many sixteenths of the boundaries, which the seed picks.
+program and as an agency. MUSTER_TEST_SEED repeats a run. MUSTER_FUZZ_EXAMPLES makes it longer: that many random
+requests for each operation, four times as many sequences, and that many sixteenths of the boundaries, which the seed
+picks.
 
 The documents have no links. Schemathesis infers what follows a request from the names in the document: a seat's id in
 an answer leads to the seat's routes.
@@ -38,12 +39,12 @@ from tests.support.services import RunningService, ServiceRunner
 SEED = int(os.environ.get("MUSTER_TEST_SEED") or secrets.randbelow(10**9))
 EXAMPLES = int(os.environ.get("MUSTER_FUZZ_EXAMPLES", "1"))
 
-# In the last one a request follows from an answer; the first of a sequence is not counted in it.
+# In the last one a request follows from an answer; the first request of a sequence does not count.
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
 AGENCY = "NASA"
 
-# Nobody is to be sent anything at an address that was invented.
+# So that nothing is sent to an invented address.
 ROLES = {"notify": frozenset({Role.API, Role.CONSUMER})}
 
 CONFIGURATION = f"""
@@ -100,7 +101,7 @@ expected-statuses = [401, 403, 404, 415, 428]
 
 @asynccontextmanager
 async def serving(service: RunningService) -> AsyncIterator[str]:
-    """The service behind the server that it has in production; answers its address."""
+    """The service behind the server that it has in production; yields its address."""
     listening = socket.create_server(("127.0.0.1", 0))
     connections = Connections(service.runtime.service.name, 1_000, 1_000, open_files=2_000)
     config = uvicorn.Config(
@@ -171,7 +172,7 @@ FILLED: dict[str, Callable[[RunningService], Awaitable[None]]] = {
 
 @dataclass(frozen=True)
 class Answers:
-    """So many answers of one status to one operation in one phase."""
+    """How many answers of one status one operation gave in one phase."""
 
     phase: str
     operation: str
@@ -196,7 +197,7 @@ class Run:
 
 
 async def tried(folder: Path, url: str, token: str) -> Run:
-    """Let Schemathesis try all it knows."""
+    """Run Schemathesis with all its checks."""
     configuration, counts = folder / "schemathesis.toml", folder / "counts.json"
     configuration.write_text(CONFIGURATION, "utf-8")
     counts.unlink(missing_ok=True)
@@ -251,6 +252,6 @@ async def test_no_request_is_answered_by_a_fault_or_by_what_is_not_documented(
             assert run.passed, run.report
             sent.update(requests)
             assert run.operations() == documented
-            # If all were refused, it would prove little.
+            # A run that is refused everywhere would prove little.
             assert len(run.operations(300)) >= 3, run.answers
     assert all(sent[phase] for phase in PHASES), sent

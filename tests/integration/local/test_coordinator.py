@@ -1,4 +1,4 @@
-"""The sandbox's clock moves instant by instant, waits for who is away, and says who holds it up."""
+"""The sandbox's clock moves instant by instant, waits for services that are down, and says which one holds it up."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ START = datetime(2025, 8, 6, tzinfo=UTC)
 
 
 class FakeService:
-    """Follows the clock's topic as a process does, and is done at once with what is due."""
+    """Follows the clock's topic as a process does, and handles at once what is due."""
 
     def __init__(self, bootstrap: str, topic_prefix: str, due: list[datetime]) -> None:
         self.handled: list[tuple[datetime, datetime]] = []  # due at, handled at
@@ -115,7 +115,7 @@ async def test_every_due_instant_of_every_service_is_visited_in_order(kafka_boot
     assert other.handled == [(hours[2], hours[2]), (hours[3], hours[3])]
 
 
-async def test_the_clock_stands_where_another_coordinator_has_put_it(kafka_bootstrap: str, prefix: str) -> None:
+async def test_the_clock_stands_where_another_coordinator_has_moved_it(kafka_bootstrap: str, prefix: str) -> None:
     service = FakeService(kafka_bootstrap, prefix, [])
     async with _coordinated(kafka_bootstrap, prefix, service) as coordinator:
         await coordinator.begin(START)
@@ -176,7 +176,7 @@ async def test_a_coordinator_that_another_has_overtaken_does_not_turn_the_time_b
             await coordinator.advance(START + timedelta(days=1))
 
 
-async def test_a_service_that_is_away_is_waited_for(kafka_bootstrap: str, prefix: str) -> None:
+async def test_the_clock_waits_for_a_service_that_is_down(kafka_bootstrap: str, prefix: str) -> None:
     service = FakeService(kafka_bootstrap, prefix, [])
     listener, url = _listen()
     listener.close()

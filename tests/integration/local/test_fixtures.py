@@ -1,4 +1,4 @@
-"""The fixtures that all other tests stand on."""
+"""The fixtures that all other tests build on."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ async def _void(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) ->
 
 
 def echo(folder: Path) -> Callable[[Settings], Service]:
-    """A service with nothing of its own, which answers each AgencySuspended with an InvoiceVoided."""
+    """A minimal service, which answers each AgencySuspended with an InvoiceVoided."""
     (folder / "20300101000000_nothing.sql").write_text("-- migrate:up\n-- migrate:down\n")
     return lambda settings: Service(
         name="echo",
@@ -52,7 +52,7 @@ def suspended(agency_id: str) -> AgencySuspended:
     return AgencySuspended(agency_id=agency_id, enrollment_id="enr_1", reason="atu_lapsed", suspended_at=NOW)
 
 
-async def test_a_service_runs_whole_on_real_servers(
+async def test_a_whole_service_runs_on_real_servers(
     run_service: ServiceRunner, tmp_path: Path, eventually: Eventually
 ) -> None:
     service = await run_service(echo(tmp_path), Settings)

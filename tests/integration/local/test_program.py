@@ -58,7 +58,7 @@ async def test_two_commands_have_two_keys() -> None:
     assert len(set(service.keys)) == 2
 
 
-async def test_another_answer_than_expected_ends_the_story() -> None:
+async def test_an_unexpected_answer_ends_the_story() -> None:
     async with Service(REFUSED).program() as program:
         with pytest.raises(Unexpected, match="409 enrolled twice, not 201"):
             await program.post("enrollment", PATH)

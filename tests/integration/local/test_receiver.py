@@ -1,4 +1,4 @@
-"""The webhook receiver: a process that keeps what it is sent, and whether the signature was right."""
+"""The webhook receiver: a process that keeps what it is sent, and whether the signature was valid."""
 
 import asyncio
 import os
@@ -50,7 +50,7 @@ async def test_what_it_keeps_is_private(receiver: Receiver, tmp_path: Path) -> N
     check(tmp_path)
 
 
-async def test_a_forged_message_is_seen_as_such(receiver: Receiver) -> None:
+async def test_a_forged_message_is_recognized(receiver: Receiver) -> None:
     assert await _send(receiver.url, BODY.replace("Paid", "Voided"), signed=BODY) == 401
     (message,) = receiver.messages()
     assert not message.verified
@@ -64,9 +64,7 @@ async def test_while_it_is_down_it_keeps_nothing(receiver: Receiver) -> None:
     assert await _send(receiver.url, BODY) == 204
 
 
-async def test_it_ends_with_the_process_that_it_lives_with(
-    tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_it_ends_with_the_process_that_owns_it(tmp_path: Path, eventually: Callable[..., Awaitable[Any]]) -> None:
     other = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE)
     receiver = await Receiver.start(tmp_path, other.pid)
     await receiver.trust(SECRET)

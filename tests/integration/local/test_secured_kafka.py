@@ -1,4 +1,4 @@
-"""The secured Kafka: nobody connects without saying who they are, in one of three ways; nothing is free to all."""
+"""The secured Kafka: every client authenticates, in one of three ways, and nothing is open to everyone."""
 
 import ssl
 import subprocess
@@ -22,7 +22,7 @@ Eventually = Callable[..., Any]
 
 
 async def topics_seen(options: Options) -> list[str]:
-    """The topics that a client may know of. Raises KafkaError if it is not let in."""
+    """The topics that a client may see. Raises KafkaError if it is not let in."""
     admin = AIOKafkaAdminClient(**{"request_timeout_ms": 5000, **options})
     try:
         await admin.start()
@@ -41,7 +41,7 @@ async def topic(secured: SecuredKafka, topic_prefix: str, eventually: Eventually
     return name
 
 
-async def test_each_way_to_say_who_one_is_leads_to_the_same_principal(
+async def test_each_way_to_authenticate_leads_to_the_same_principal(
     secured: SecuredKafka, kafka_tokens: KafkaTokens, topic: str, eventually: Eventually
 ) -> None:
     administrator = secured.administrator()
@@ -52,7 +52,7 @@ async def test_each_way_to_say_who_one_is_leads_to_the_same_principal(
         secured.token("reader", kafka_tokens),
     )
     for way in ways:
-        assert topic not in await topics_seen(way)  # it is let in, and sees nothing that no ACL shows
+        assert topic not in await topics_seen(way)  # it is let in, but sees nothing without an ACL
     await administrator.add([Acl("User:reader", Kind.TOPIC, topic, Operation.DESCRIBE)])
 
     async def all_see_it() -> bool:
@@ -103,14 +103,14 @@ async def test_nobody_else_is_let_in(secured: SecuredKafka, kafka_tokens: KafkaT
             pytest.fail(f"{way}: {await topics_seen({**options, 'request_timeout_ms': 1500})}")
 
 
-async def test_a_client_does_not_believe_another_broker(secured: SecuredKafka, tmp_path: Path) -> None:
+async def test_a_client_does_not_trust_another_broker(secured: SecuredKafka, tmp_path: Path) -> None:
     login = secured.login(ADMIN, secured.security.admin_password)
     other = ssl.create_default_context(cafile=str(Authority.load(tmp_path / "other").certificate))
     with pytest.raises(KafkaError):
         await topics_seen({**login, "ssl_context": other})
 
 
-def test_secrets_are_their_owners_and_on_no_command_line(
+def test_only_their_owner_can_read_secrets_and_no_command_line_shows_them(
     secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = secured.authority.folder

@@ -23,7 +23,7 @@ from muster_operator.topics import create_topics, delete_topics
 Eventually = Callable[..., Awaitable[Any]]
 
 
-async def test_topics_are_made_as_described_and_only_once(kafka_bootstrap: str, topic_prefix: str) -> None:
+async def test_topics_are_created_as_described_and_only_once(kafka_bootstrap: str, topic_prefix: str) -> None:
     described = {topic_prefix + topic.name: topic for topic in topics().values()}
     assert set(await create_topics(kafka_at(kafka_bootstrap), topic_prefix, topics().values())) == described.keys()
     assert await create_topics(kafka_at(kafka_bootstrap), topic_prefix, topics().values(), partitions=1) == []
@@ -93,7 +93,7 @@ async def test_the_mail_server_keeps_every_message_whole(
 @pytest.mark.parametrize(
     "statement", ["create table x (a int)", "create temporary table x (a int)", "create role x", "create database x"]
 )
-async def test_an_api_role_makes_nothing(
+async def test_an_api_role_creates_nothing(
     statement: str, service_database: Callable[..., Awaitable[Any]], tmp_path: Path
 ) -> None:
     (tmp_path / "20300101000000_nothing.sql").write_text("-- migrate:up\nselect 1;\n-- migrate:down\n", "utf-8")

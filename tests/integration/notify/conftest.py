@@ -1,4 +1,4 @@
-"""Notify as a whole, with its clock at the start of the program, a mail server and a receiver of webhooks."""
+"""The whole notify service, with its clock at the start of the program, a mail server and a receiver of webhooks."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ class Notify:
     service: RunningService
 
     def move(self, **by: float) -> None:
-        """Move the clock on and wake the service, as a move of the sandbox's clock does."""
+        """Advance the clock and wake the service, as a move of the sandbox's clock does."""
         self.service.clock.move(self.service.clock.now() + timedelta(**by))
 
     async def add_webhook(self, url: str, agency_id: str = "NASA", **fields: Any) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Notify:
         return items
 
     async def until(self, count: int = 1, agency_id: str = "NASA", **query: str) -> list[dict[str, Any]]:
-        """The deliveries of an agency, once there are so many of that state or channel; more is a failure."""
+        """The deliveries of an agency, once there are `count` of that state or channel; more is a failure."""
 
         async def enough() -> bool:
             return len(await self.deliveries(agency_id, **query)) >= count
@@ -104,7 +104,7 @@ class Notify:
         return found
 
     async def waits(self, error: str, agency_id: str = "NASA", attempts: int = 1) -> dict[str, Any]:
-        """The delivery that waits for its next attempt, with that error, after so many attempts."""
+        """The delivery that waits for its next attempt, with that error, after that many attempts."""
 
         async def waiting() -> list[dict[str, Any]]:
             found = await self.deliveries(agency_id, state="pending")
@@ -114,7 +114,7 @@ class Notify:
         return dict(delivery)
 
     async def fails(self, error: str, attempts: int) -> datetime:
-        """Let the oldest delivery fail at each instant of its schedule, so many times; answers the last one's."""
+        """Let the oldest delivery fail this many times, at the instants of its schedule; returns the last instant."""
         waiting = await self.waits(error)
         for attempt in range(2, attempts + 1):
             self.service.clock.move(datetime.fromisoformat(waiting["next_attempt_at"]))
@@ -122,7 +122,7 @@ class Notify:
         return self.service.clock.now()
 
     async def settle(self) -> None:
-        """Wait until everything was applied and nothing is due."""
+        """Wait until everything is applied and nothing is due."""
 
         async def quiet() -> bool:
             state = (await self.service.client.get("/sandbox/state")).json()

@@ -11,7 +11,7 @@ TYPES = ["muster.enrollment.AgencyReinstated.v1", "muster.billing.InvoicePaid.v1
 
 
 async def disabled(notify: Notify, receiver: Receiver, agency_id: str = "NASA") -> dict[str, Any]:
-    """An endpoint whose receiver answered 410 to a first event of NASA's; the receiver is well again."""
+    """An endpoint whose receiver answered 410 to a first event of NASA's; the receiver works again."""
     webhook = await notify.add_webhook(receiver.url, agency_id, event_types=TYPES)
     receiver.answer = lambda _: 410
     await notify.service.publish(reinstated())

@@ -16,7 +16,7 @@ from aiosmtpd.smtp import SMTP, AuthResult
 class MailServer:
     """`refuse_recipient` and `refuse_message` are answers, such as "550 no such mailbox".
 
-    With a `password`, nobody sends without it. While it is not `open`, no message gets its answer.
+    With a `password`, a client must log in to send. While it is not `open`, no message gets its answer.
     """
 
     port: int = 0
@@ -37,7 +37,7 @@ class MailServer:
         return answer
 
     def authenticate(self, _server: SMTP, _session: Any, _envelope: Any, _mechanism: str, login: Any) -> AuthResult:
-        """Whether a login is right."""
+        """Whether a login's password is correct."""
         return AuthResult(success=login.password.decode() == self.password, handled=False)
 
     async def handle_RCPT(  # noqa: N802

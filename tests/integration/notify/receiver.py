@@ -38,7 +38,7 @@ class Request:
 class Receiver:
     """`answer` gives the status for each request, after `delay`; None leaves it without an answer.
 
-    Each answer sets a cookie. `interim` is sent before an answer; a `flood` has no end.
+    Each answer sets a cookie. `interim` is sent before an answer; a `flood` never ends.
     """
 
     port: int = 0
@@ -77,7 +77,7 @@ class Receiver:
                 writer.write(f"{head}content-length: 0\r\n\r\n".encode())
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the sender has gone
+            pass  # the sender is gone
         finally:
             writer.close()
 

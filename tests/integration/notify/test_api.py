@@ -58,7 +58,7 @@ async def test_a_webhook_that_breaks_a_rule_is_refused_by_its_field(
     assert await notify.service.admin.fetchval("select count(*) from webhook") == 0
 
 
-async def test_without_leave_private_addresses_and_http_are_refused(run_service: ServiceRunner) -> None:
+async def test_private_addresses_and_http_are_refused_by_default(run_service: ServiceRunner) -> None:
     notify = Notify(await run_service(build, NotifySettings))
     for url in ("http://agency.example/", "https://127.0.0.1/", "https://[::1]/", "https://169.254.169.254/meta"):
         assert (await post(notify, json={"url": url})).status_code == 422
@@ -163,7 +163,7 @@ async def test_a_failed_delivery_can_be_tried_again(notify: Notify, mail: MailSe
     assert "already delivered" in again.json()["detail"]
 
 
-async def test_one_that_waits_for_its_next_attempt_can_be_hurried(notify: Notify, receiver: Receiver) -> None:
+async def test_a_delivery_that_waits_can_be_retried_at_once(notify: Notify, receiver: Receiver) -> None:
     await notify.add_webhook(receiver.url)
     receiver.answer = lambda _: 500
     await notify.service.publish(reinstated(), reinstated())
@@ -181,7 +181,7 @@ async def test_one_that_waits_for_its_next_attempt_can_be_hurried(notify: Notify
 
 
 @pytest.mark.parametrize("path", ["/v1/agencies/NASA/deliveries/dlv_none", "/v1/agencies/nasa/webhooks"])
-async def test_what_is_not_there_is_said_so(notify: Notify, path: str) -> None:
+async def test_what_does_not_exist_is_a_problem_document(notify: Notify, path: str) -> None:
     response = await notify.get(path)
     assert response.status_code in {404, 422}
     assert response.headers["content-type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""To where a webhook connects: a checked address of the host's own name, and nowhere else."""
+"""Where a webhook connects: to a checked address of the host's own name, and nowhere else."""
 
 import asyncio
 import ssl
@@ -67,7 +67,7 @@ async def test_a_flood_over_tls_is_not_read_to_its_end(tmp_path: Path) -> None:
             )
 
 
-async def test_a_name_that_leads_to_a_private_address_is_never_connected_to(
+async def test_a_name_that_resolves_to_a_private_address_is_never_connected_to(
     run_service: ServiceRunner, receiver: Receiver
 ) -> None:
     notify = Notify(await run_service(build, NotifySettings))
@@ -130,9 +130,7 @@ async def test_the_certificate_is_checked_against_the_name_and_not_the_address(
     ("url", "error"),
     [("https://a..b/", "the host name could not be resolved"), ("https://[v1.fe80::a]/", "the URL is not valid")],
 )
-async def test_a_url_of_before_that_no_attempt_can_use_is_a_failed_attempt(
-    notify: Notify, url: str, error: str
-) -> None:
+async def test_an_old_url_that_no_attempt_can_use_is_a_failed_attempt(notify: Notify, url: str, error: str) -> None:
     await notify.add_webhook("https://agency.example/")
     await notify.service.admin.execute("update webhook set url = $1", url)
     await notify.service.publish(reinstated())
@@ -140,7 +138,7 @@ async def test_a_url_of_before_that_no_attempt_can_use_is_a_failed_attempt(
 
 
 def self_signed(folder: Path, name: str) -> Path:
-    """A certificate that nobody vouches for, with its key, in one file."""
+    """A self-signed certificate and its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = SystemClock().now()

@@ -1,4 +1,4 @@
-"""A dispatcher that stops ends its attempts, and its successor waits for that: nothing comes twice, or out of order."""
+"""A dispatcher that stops finishes its attempts while its successor waits: nothing arrives twice or out of order."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ from tests.integration.notify.receiver import Receiver, Request
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
-# How long an attempt takes: longer than a lease lasts that nobody renews, and less than a drain.
+# How long an attempt takes: longer than an unrenewed lease lasts, and less than a drain.
 ATTEMPT_SECONDS = LEASE_SECONDS + 0.7
 
 
@@ -47,7 +47,7 @@ async def idle_notify(run_service: ServiceRunner, mail: MailServer) -> Notify:
 
 
 async def replaced(notify: Notify, channel: Channel, begun: Callable[[], Any], resolve: Any = None) -> None:
-    """A dispatcher is stopped once `begun`, while the next one waits, which runs until all is delivered."""
+    """Stop a dispatcher once `begun`, while the next one waits, which then runs until all is delivered."""
     first, second = Duties(), Duties()
     _start(first, notify, "first", AddressPolicy(allow_private=True, **({"resolve": resolve} if resolve else {})))
     await eventually(begun)
@@ -74,7 +74,7 @@ def _start(duties: Duties, notify: Notify, name: str, policy: AddressPolicy, dat
 
 
 def after(seconds: float) -> Callable[[], Awaitable[None]]:
-    """Waits until so long after its first call."""
+    """A function that waits until this many seconds after its first call."""
     began: list[float] = []
 
     async def wait() -> None:
@@ -84,7 +84,7 @@ def after(seconds: float) -> Callable[[], Awaitable[None]]:
     return wait
 
 
-async def test_a_webhook_that_is_answered_in_the_drain_comes_once(idle_notify: Notify, receiver: Receiver) -> None:
+async def test_a_webhook_answered_during_the_drain_arrives_once(idle_notify: Notify, receiver: Receiver) -> None:
     answer = after(ATTEMPT_SECONDS)
 
     async def slow(_: Request) -> None:
@@ -128,7 +128,7 @@ async def test_webhooks_stay_in_order_though_the_lease_is_lost_in_an_attempt(
     async def delivered() -> bool:
         return len(await idle_notify.deliveries(channel="webhook", state="delivered")) == 2
 
-    async def email_is_recorded() -> bool:  # else its transaction, which falls silent too, holds the agency's lock
+    async def email_is_recorded() -> bool:  # or its transaction, which falls silent too, holds the agency's lock
         return await service.admin.fetchval("select bool_or(attempts > 0) from delivery") is True
 
     await idle_notify.add_webhook(receiver.url)
@@ -156,10 +156,10 @@ async def test_webhooks_stay_in_order_though_the_lease_is_lost_in_an_attempt(
     assert receiver.sequences("NASA") == sorted(receiver.sequences("NASA"))
 
 
-async def test_messages_of_a_drain_come_once(
+async def test_messages_of_a_drain_arrive_once(
     idle_notify: Notify, mail: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight lanes wait for one connection to a slow server. The message that the end cuts off may come twice."""
+    """Eight lanes wait for one connection to a slow server. The message that the end interrupts may arrive twice."""
     take = MailServer.handle_DATA
 
     async def slow(self: MailServer, *arguments: Any) -> str:

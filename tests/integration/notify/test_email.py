@@ -44,10 +44,10 @@ async def test_an_email_waits_until_its_contact_is_known_and_then_goes_at_once(
     assert len(mail.messages) == 1
 
 
-async def test_a_contact_that_comes_during_the_attempt_is_not_missed(
+async def test_a_contact_that_arrives_during_the_attempt_is_not_missed(
     notify: Notify, mail: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock does not move: what waits for its next attempt waits for good."""
+    """The clock does not move: what waits for its next attempt waits forever."""
     send = EmailSender.send
 
     async def is_known() -> bool:
@@ -66,7 +66,7 @@ async def test_a_contact_that_comes_during_the_attempt_is_not_missed(
     assert (delivery["attempts"], len(mail.messages)) == (2, 1)
 
 
-async def test_a_contact_that_comes_during_the_last_attempt_stops_nothing(
+async def test_a_contact_that_arrives_during_the_last_attempt_stops_nothing(
     notify: Notify, mail: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The e-mail has failed. An operator can retry it."""
@@ -94,7 +94,7 @@ async def test_a_repeated_event_makes_no_second_email(notify: Notify, mail: Mail
     (envelope,) = await notify.service.publish(enrolled())
     await notify.until(state="delivered")
     await notify.service.producer.put(envelope, enrolled())
-    # As after the loss of the last sequence: only the intent's own key can tell that it was there.
+    # As after the loss of the last sequence: only the intent's own key reveals the duplicate.
     await notify.service.admin.execute("delete from applied where topic = 'muster.enrollment.agency'")
     await notify.service.producer.put(envelope, enrolled())
     await notify.service.publish(reinstated())
@@ -116,7 +116,7 @@ async def test_a_temporary_refusal_is_tried_again_in_order(notify: Notify, mail:
     assert [message["Subject"][:11] for message in mail.messages] == ["The NASA is", "NASA's enro"]
 
 
-async def test_a_refusal_for_good_fails_without_telling_what_the_server_says(notify: Notify, mail: MailServer) -> None:
+async def test_a_permanent_refusal_fails_and_hides_what_the_server_says(notify: Notify, mail: MailServer) -> None:
     mail.refuse_recipient = "550 5.1.1 no mailbox ann of Ann Other here"
     await notify.service.publish(contact(), enrolled())
     (delivery,) = await notify.until(state="failed")
@@ -195,7 +195,7 @@ async def test_who_is_erased_while_an_email_waits_for_the_mail_server_gets_nothi
     assert mail.recipients == ["eve@doe.example"]
 
 
-async def test_an_address_that_is_none_fails_its_email_alone(notify: Notify, mail: MailServer) -> None:
+async def test_an_invalid_address_fails_its_email_alone(notify: Notify, mail: MailServer) -> None:
     await notify.service.publish(contact("NASA", "not an address"), enrolled("NASA"))
     await notify.service.publish(contact("EPA", "eve@epa.example"), enrolled("EPA"))
     (delivery,) = await notify.until(state="failed")

@@ -35,7 +35,7 @@ async def test_a_disabled_endpoint_is_announced(notify: Notify, receiver: Receiv
     assert (audited["actor"], audited["agency_id"], audited["reason"]) == ("notify", "NASA", "answered 410")
 
 
-async def test_an_agency_that_fails_for_fourteen_days_is_said_to_fail_since_the_first_day(
+async def test_an_endpoint_that_fails_for_fourteen_days_is_reported_as_failing_since_the_first_day(
     notify: Notify, receiver: Receiver
 ) -> None:
     await notify.add_webhook(receiver.url, event_types=TYPES)
@@ -134,7 +134,7 @@ async def test_while_a_secret_is_rotated_the_previous_one_signs_as_well(notify: 
 async def test_failures_before_an_endpoint_was_enabled_again_do_not_disable_it(
     notify: Notify, receiver: Receiver
 ) -> None:
-    """One that gets every agency's events has a lane for each, and they fail at different times."""
+    """An endpoint that gets every agency's events has a lane for each, and they fail at different times."""
     webhook = await notify.add_webhook(receiver.url, "*", event_types=TYPES)
     receiver.answer = lambda _: 503
     await notify.service.publish(reinstated("EPA"))

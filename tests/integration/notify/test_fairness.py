@@ -1,4 +1,4 @@
-"""One agency's endpoints and e-mails: how many there may be, and that they never take the place of others'."""
+"""One agency's endpoints and e-mails: how many there may be, and that they never crowd out another agency's."""
 
 import asyncio
 import socket
@@ -33,7 +33,7 @@ async def add(notify: Notify, url: str, agency_id: str = "NASA") -> Any:
 
 
 @pytest.mark.parametrize("audience", ["NASA", "*"])
-async def test_an_audience_has_so_many_endpoints_at_most(notify: Notify, receiver: Receiver, audience: str) -> None:
+async def test_an_audience_has_a_limited_number_of_endpoints(notify: Notify, receiver: Receiver, audience: str) -> None:
     urls = [f"{receiver.url}?{number}" for number in range(LIMIT + 5)]
     replies = await asyncio.gather(*(add(notify, url, audience) for url in urls))
     assert Counter(reply.status_code for reply in replies) == {201: LIMIT, 409: 5}
@@ -57,13 +57,13 @@ async def test_hanging_endpoints_of_one_agency_hold_up_no_other(notify: Notify, 
     await notify.service.publish(reinstated("DOE"))
     await notify.until(1, "DOE", channel="webhook", state="delivered")
     hanging = await notify.deliveries(channel="webhook")
-    assert sum(delivery["attempts"] for delivery in hanging) == 0  # they are still being waited for
+    assert sum(delivery["attempts"] for delivery in hanging) == 0  # the dispatcher still waits for them
 
 
 async def test_slow_endpoints_of_several_agencies_hold_up_no_other_for_more_than_an_attempt(
     run_service: ServiceRunner, receiver: Receiver
 ) -> None:
-    """Each agency begins when the one before has what it can get, so that together they have all slots."""
+    """Each agency begins when the one before has all the slots that it can get, so that together they have all."""
     notify = Notify(await run_service(build, NotifySettings, webhook_allow_private=True, webhook_timeout_seconds=30))
     answers = asyncio.Semaphore(0)
 
@@ -120,7 +120,7 @@ async def test_what_is_due_of_one_agency_hides_no_other(run_service: ServiceRunn
     assert await due(3) == ["NASA", "DOE", "EPA"]
     assert await due(6) == ["NASA", "DOE", "EPA", "NASA", "NASA", "NASA"]
     assert Counter(await due(100)) == {"NASA": LIMIT, "DOE": 1, "EPA": 1}
-    # Who waits since long does not come before who had no turn yet.
+    # An audience that has waited for long does not precede one that has had no turn yet.
     assert await due(2, ["NASA"]) == ["DOE", "EPA"]
     assert await due(4, ["DOE", "NASA"]) == ["EPA", "DOE", "NASA", "NASA"]
 
@@ -158,7 +158,7 @@ def crossed(person: str) -> QuotaThresholdCrossed:
 
 @dataclass
 class SilentNames:
-    """Names under `silent.test`, whose name servers do not answer until `released`; and which ones were asked for."""
+    """Names under `silent.test`, whose name servers do not answer until `released`; and which names were asked for."""
 
     released: threading.Event = field(default_factory=threading.Event)
     asked: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""How lists of deliveries are found: by indexes, however many deliveries an agency has."""
+"""Lists of deliveries are read by indexes, however many deliveries an agency has."""
 
 from typing import Any, cast
 
@@ -34,7 +34,7 @@ from
 """
 
 
-# About FDA, nearly all are to the operators' endpoint.
+# Nearly all of FDA's go to the operators' endpoint.
 TO_OPERATORS = """
 insert into delivery (
     id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience, payload, state, attempts,
@@ -65,7 +65,7 @@ async def filled(notify: Notify) -> Any:
         (None, None, "delivery_audience"),
     ],
 )
-async def test_a_list_reads_no_deliveries_but_those_it_shows(
+async def test_a_list_reads_only_the_deliveries_it_shows(
     filled: Any, state: DeliveryState | None, channel: Channel | None, index: str
 ) -> None:
     explaining = Explaining(filled, ANALYZED)

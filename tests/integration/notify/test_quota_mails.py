@@ -1,4 +1,4 @@
-"""Thresholds of quotas, from the use to the mailbox: entitlements and notify run, and the mail server is real."""
+"""Quota thresholds, from usage to the mailbox: entitlements and notify run, and the mail server is real."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ async def test_each_threshold_is_mailed_once_a_period_to_the_person_and_the_last
     await entitlements.enroll(cap=5)
     for person in ("ada", "bob"):
         assert (await entitlements.assign(person)).status_code == 201
-    await entitlements.import_file("email\nperson.cid@nasa.gov\n")  # the directory does not have who comes by a file
+    await entitlements.import_file("email\nperson.cid@nasa.gov\n")  # the directory lacks people imported by file
 
     await eventually(lambda: notify.service.admin.fetchval("select count(*) = 3 from directory"))
 
@@ -36,7 +36,7 @@ async def test_each_threshold_is_mailed_once_a_period_to_the_person_and_the_last
         use: dict[str, Any] = {"subject": f"person.{person}@nasa.gov", "feature": "deep-research"}
         for number, amount in enumerate(amounts):
             key = f"{person}-{number}-{entitlements.service.clock.now()}"
-            for _ in range(2):  # repeated, it counts and tells nothing more
+            for _ in range(2):  # a repetition counts and announces nothing
                 reply = await entitlements.post("usage/consume", {**use, "amount": amount}, key=key)
                 assert reply.status_code == 200, reply.text
 
@@ -59,7 +59,7 @@ async def test_each_threshold_is_mailed_once_a_period_to_the_person_and_the_last
     for instant in (START + timedelta(days=60), datetime(2025, 11, 1, tzinfo=UTC)):
         for service in (entitlements.service, notify.service):
             service.clock.move(instant)
-        await consume("ada", 12, 1, 12)  # a use that crosses two thresholds tells both
+        await consume("ada", 12, 1, 12)  # a use that crosses two thresholds announces both
         await consume("bob", 13)
         await consume("cid", 25)
         ada = [("person.ada@nasa.gov", used(percent)) for percent in (50, 80, 100)]
@@ -84,7 +84,7 @@ async def test_who_is_erased_meanwhile_gets_no_more(notify: Notify, mail: MailSe
     assert (delivery["last_error"], mail.messages) == ("the person no longer has a seat", [])
 
 
-async def test_nobody_hears_of_a_quota_whose_period_is_over(notify: Notify, mail: MailServer) -> None:
+async def test_nobody_is_told_of_a_quota_whose_period_is_over(notify: Notify, mail: MailServer) -> None:
     person = {"agency_id": "NASA", "subject_ref": "sub_1"}
     await notify.service.publish(contact(), PersonRecorded(**person, name="Ada", email="ada@nasa.gov"))
     await notify.settle()

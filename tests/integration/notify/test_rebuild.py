@@ -1,4 +1,4 @@
-"""The directory, rebuilt from its topics: what a relay repeated late is not what a person is."""
+"""The directory, rebuilt from its topics: an event that a relay repeated late does not overwrite a newer one."""
 
 import asyncio
 import json
@@ -32,8 +32,8 @@ def person(name: str, subject_ref: str = "sub_1") -> PersonRecorded:
     return PersonRecorded(agency_id="NASA", subject_ref=subject_ref, name=name, email="ada@nasa.gov")
 
 
-async def test_what_was_repeated_behind_what_came_after_it_does_not_count(notify: Notify) -> None:
-    """An erased person stays erased; in a transaction the topic ends with a marker that is no record."""
+async def test_an_event_that_is_repeated_after_a_newer_one_does_not_count(notify: Notify) -> None:
+    """An erased person stays erased; in a transaction the topic ends with a marker, which is not a record."""
     service = notify.service
     settings = service.runtime.settings
     async with Producer(
@@ -71,7 +71,7 @@ async def test_a_swap_corrects_who_differs_step_by_step_and_waits_for_no_other_a
         async with opened(notify.service.runtime.service, "directory") as projection, asyncio.timeout(20):
             other = busy.transaction()
             await other.start()
-            await busy.execute(_INSERT, "EPA")  # as the consumer does, which has not committed
+            await busy.execute(_INSERT, "EPA")  # as a consumer that has not committed
             await projection.replay()
             differences = await projection.swap("rows were changed by hand")
             await other.rollback()
@@ -89,7 +89,7 @@ async def test_a_swap_corrects_who_differs_step_by_step_and_waits_for_no_other_a
     ]
 
 
-async def test_muster_runs_the_services_command_with_its_settings_and_passes_on_how_it_ends(
+async def test_muster_runs_the_services_command_with_its_settings_and_passes_on_its_exit_status(
     notify: Notify, tmp_path: Path
 ) -> None:
     settings = notify.service.runtime.settings
@@ -139,7 +139,7 @@ async def test_muster_runs_the_services_command_with_its_settings_and_passes_on_
 
 
 async def rebuilt(notify: Notify) -> list[str]:
-    """The names in the rebuilt directory, with which the one that was kept all along agrees."""
+    """The names in the rebuilt directory, which must agree with the one that was maintained all along."""
     await notify.settle()
     async with opened(notify.service.runtime.service, "directory") as projection:
         await projection.replay()

@@ -1,4 +1,4 @@
-"""A replay sends an endpoint what it missed, in order, and before what comes after."""
+"""A replay sends an endpoint what it missed, in order, and before newer events."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from tests.support.services import ServiceRunner
 HOUR = timedelta(hours=1)
 
 
-async def test_what_an_endpoint_missed_is_replayed_in_order_before_what_comes_after(
+async def test_what_an_endpoint_missed_is_replayed_in_order_before_newer_events(
     notify: Notify, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replayer, "STEP", 3)
@@ -61,7 +61,7 @@ async def test_a_replay_begins_at_an_instant_and_covers_every_agency_of_an_opera
     assert receiver.sequences("NASA") == [2, 3, 4]  # the first was missed before
 
 
-async def test_a_replay_of_a_receiver_that_is_gone_once_more_stops(
+async def test_a_replay_to_a_receiver_that_is_gone_again_stops(
     notify: Notify, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replayer, "STEP", 1)
@@ -113,7 +113,7 @@ async def test_what_a_replay_holds_is_free_once_it_is_over(
 
 
 async def test_a_second_replay_of_an_endpoint_waits_for_the_end_of_the_first(run_service: ServiceRunner) -> None:
-    roles = ALL_ROLES - {Role.WORKER}  # whose worker would end the first
+    roles = ALL_ROLES - {Role.WORKER}  # the worker would end the first
     notify = Notify(await run_service(build, NotifySettings, roles=roles, webhook_allow_private=True))
     notify.service.clock.move(START)
     webhook = await notify.add_webhook("http://127.0.0.1:1/hook")
@@ -123,7 +123,7 @@ async def test_a_second_replay_of_an_endpoint_waits_for_the_end_of_the_first(run
 
 
 @pytest.mark.parametrize("since", ["2099-01-01T00:00:00Z", "2025-08-06", "yesterday"])
-async def test_a_replay_since_no_instant_of_the_past_is_refused(notify: Notify, receiver: Receiver, since: str) -> None:
+async def test_a_replay_from_no_past_instant_is_refused(notify: Notify, receiver: Receiver, since: str) -> None:
     webhook = await notify.add_webhook(receiver.url)
     answer = await replay(notify, webhook, since)
     assert answer.status_code == 422

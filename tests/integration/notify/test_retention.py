@@ -1,4 +1,4 @@
-"""Deliveries that are done go after their time, with their attempts, and are not made again."""
+"""Finished deliveries are deleted when they expire, with their attempts, and are not made again."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ SETTINGS = NotifySettings(environment="sandbox")
 DAYS = SETTINGS.delivery_retention_days
 
 
-async def test_a_delivery_goes_with_its_attempts_and_is_not_made_again(notify: Notify, mail: MailServer) -> None:
+async def test_a_delivery_is_deleted_with_its_attempts_and_is_not_made_again(notify: Notify, mail: MailServer) -> None:
     admin = notify.service.admin
     await notify.service.publish(contact())
     (envelope,) = await notify.service.publish(enrolled())
@@ -50,7 +50,7 @@ async def test_a_delivery_goes_with_its_attempts_and_is_not_made_again(notify: N
     assert 'muster_purged_total{service="notify",table="delivery"} ' in metrics
 
 
-async def test_deliveries_go_in_batches_and_one_that_is_retried_stays(notify: Notify, mail: MailServer) -> None:
+async def test_deliveries_are_purged_in_batches_and_one_that_is_retried_stays(notify: Notify, mail: MailServer) -> None:
     admin = notify.service.admin
     await notify.service.publish(contact(), *(reinstated() for _ in range(12)))
     await notify.until(12, state="delivered")

@@ -33,7 +33,7 @@ async def test_a_retry_keeps_the_first_attempt_and_begins_the_schedule_again(
     assert (await notify.service.client.post(f"{path}/retry")).status_code == 200
     waiting = await notify.waits("answered 503", attempts=2)
     assert waiting["first_attempt_at"] == "2025-08-06T00:00:00Z"
-    assert waiting["next_attempt_at"] == "2025-08-26T00:00:05Z"  # not given up, although 14 days are long over
+    assert waiting["next_attempt_at"] == "2025-08-26T00:00:05Z"  # not given up, although 14 days have long passed
     log = (await notify.get(path)).json()["log"]
     assert [attempt["number"] for attempt in log] == [1, 2]
 

@@ -1,4 +1,4 @@
-"""A result that cannot be recorded: it is tried again, and what was sent is not sent again meanwhile."""
+"""A result that cannot be recorded: recording is retried, and what was sent is not sent again meanwhile."""
 
 from datetime import timedelta
 from typing import Any
@@ -35,7 +35,7 @@ def failures(log: CapturingLogger) -> list[str]:
 
 
 async def refuse(notify: Notify, condition: str) -> None:
-    """Let no attempt be recorded, with an error of Postgres' own; the reason for it is the test's."""
+    """Have the recording of every attempt refused with one of Postgres' own errors, which the test raises."""
     await notify.service.admin.execute(
         f"""
         create function refuse() returns trigger language plpgsql as $$
@@ -57,7 +57,7 @@ async def refuse(notify: Notify, condition: str) -> None:
 async def test_nothing_is_sent_again_and_again_by_a_process_that_is_too_old_for_its_schema(
     notify: Notify, receiver: Receiver, log: CapturingLogger, contract: str, expand: str
 ) -> None:
-    """It leaves the lease to newer code. What it still cannot record when it has lost the lease is repeated once."""
+    """It leaves the lease to newer code. What it still cannot record when it loses the lease is repeated once."""
     admin = notify.service.admin
     await notify.add_webhook(receiver.url)
     await admin.execute(INSERT, CONTRACTING)
@@ -102,7 +102,7 @@ async def test_a_result_that_one_agency_cannot_record_gives_its_slot_to_others(
 
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """How the database's clock disagreed each time that notify asked; it asks again without a pause."""
+    """How the database's clock disagreed each time that notify asked, which it now does without a pause."""
     monkeypatch.setattr(trusted_clock, "CHECK_SECONDS", 0)
     monkeypatch.setattr(trusted_clock, "REST_SECONDS", 0)
     answers = []
@@ -115,7 +115,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     return answers
 
 
-async def test_a_process_whose_clock_goes_wrong_sends_nothing_again_until_it_is_set_right(
+async def test_a_process_whose_clock_goes_wrong_sends_nothing_again_until_the_clock_is_corrected(
     run_service: ServiceRunner, receiver: Receiver, log: CapturingLogger, checks: list[str | None]
 ) -> None:
     clock = ShiftedClock(timedelta())
@@ -149,7 +149,7 @@ async def test_a_process_whose_clock_goes_wrong_sends_nothing_again_until_it_is_
 async def test_a_leader_whose_clock_goes_back_leaves_the_lease_to_others(
     run_service: ServiceRunner, receiver: Receiver
 ) -> None:
-    """Nothing would seem due to it until the time has passed again."""
+    """To it, nothing would seem due until its clock catches up."""
     clock = ShiftedClock(timedelta())
     notify = Notify(await run_service(build, NotifySettings, clock=clock, webhook_allow_private=True))
     await notify.add_webhook(receiver.url)
@@ -159,7 +159,7 @@ async def test_a_leader_whose_clock_goes_back_leaves_the_lease_to_others(
     await eventually(lambda: _dispatch_lease_is_free(notify))
 
 
-async def test_a_clock_that_was_refused_must_agree_better_for_a_while(
+async def test_a_clock_that_was_refused_must_agree_more_closely_for_a_while(
     run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trusted_clock, "CHECK_SECONDS", 0)

@@ -85,7 +85,7 @@ async def test_agencies_for_which_a_receiver_is_slow_hold_up_no_other(notify: No
     attempts = [
         delivery["attempts"] for agency in slow for delivery in await notify.deliveries(agency, channel="webhook")
     ]
-    assert sum(attempts) == 0  # they are still being waited for
+    assert sum(attempts) == 0  # the dispatcher still waits for them
 
 
 async def test_an_answer_that_does_not_come_is_an_error_in_the_log(notify: Notify, receiver: Receiver) -> None:
@@ -109,7 +109,7 @@ async def test_a_repeated_event_makes_no_second_delivery(notify: Notify, receive
     (envelope,) = await notify.service.publish(reinstated())
     await notify.until(channel="webhook", state="delivered")
     await notify.settle()
-    # As after the loss of the last sequence: only the intent's own key can tell that it was there.
+    # As after the loss of the last sequence: only the intent's own key reveals the duplicate.
     await notify.service.admin.execute("delete from applied where topic = 'muster.enrollment.agency'")
     await notify.service.producer.put(envelope, reinstated())
     await notify.service.publish(reinstated())
@@ -171,7 +171,7 @@ async def test_what_waits_for_a_deleted_endpoint_fails(notify: Notify, receiver:
 
 
 class LosesItsFirstResult(WebhookSender):
-    """Sends, and then the connection to the database is gone before the result is recorded."""
+    """Sends, and then loses the connection to the database before the result is recorded."""
 
     lost = False
 

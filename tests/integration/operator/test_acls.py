@@ -90,7 +90,7 @@ async def test_a_service_writes_its_topics_reads_what_it_declares_and_does_nothi
 
 
 def admin_requests(prefix: str) -> dict[str, Callable[[Any], Any]]:
-    """What only an administrator may ask, by what it is called."""
+    """The requests that only an administrator may make, by name."""
     seat = f"{prefix}muster.entitlements.seat"
     anything: Any = None
     every = AclBindingFilter(
@@ -134,7 +134,7 @@ async def test_a_subscriber_reads_public_topics_in_groups_of_its_name_and_does_n
     def try_all() -> None:
         public = {name for name, topic in names.items() if topic.access == "public"}
         assert identity.read(names) == {name: "" if name in public else TOPIC_REFUSED for name in names}
-        # Who may write to no topic gets no idempotent producer's id either.
+        # A client that may write to no topic gets no idempotent producer's id either.
         assert identity.write(names) == dict.fromkeys(names, CLUSTER_REFUSED)
         assert identity.write(names, idempotent=False) == dict.fromkeys(names, TOPIC_REFUSED)
         some = min(public)
@@ -176,7 +176,7 @@ async def test_acls_are_added_and_removed_until_they_are_as_described(house: Hou
     assert (kept.ok, len(kept.data["added"]), kept.data["removed"]) == (False, 1, [])
     pruned = await applied(house.administrator, access, prune=True)
     assert {each["name"] for each in pruned.data["removed"]} == {seat}
-    # Nobody said who subscribes: a stranger is not shut out.
+    # The subscribers were not named, so a stranger's ACL is kept.
     assert [each["principal"] for each in pruned.data["acl_differences"]] == ["User:stranger"]
     await house.administrator.remove([stranger])
     await house.has(access)

@@ -84,7 +84,7 @@ async def test_each_way_of_tampering_is_named_with_its_range(trail: Trails) -> N
             ],
             [of(What.REORDERED, *of_second)],
         ),
-        # A row of another agency.
+        # A row is moved to another agency.
         (
             [f"update audit set agency_id = 'DOE' where id = {ids[4]}"],
             [(What.UNSEALED, "DOE", None, (ids[4], ids[4])), of(What.REMOVED, *of_second)],
@@ -132,7 +132,7 @@ async def test_each_way_of_tampering_is_named_with_its_range(trail: Trails) -> N
 
 
 async def test_a_row_that_is_added_with_an_earlier_date_is_named(trail: Trails) -> None:
-    """A role of the service may add rows, and says when they were recorded."""
+    """A role of the service may add rows, and chooses when they were recorded."""
     connection = await asyncpg.connect(trail.service.access.api_dsn, server_settings={"search_path": "billing"})
     async with connection.transaction():
         await connection.execute("select * from lock_agencies(array['NASA'], now())")
@@ -154,7 +154,7 @@ async def test_a_row_that_is_added_with_an_earlier_date_is_named(trail: Trails) 
 
 async def test_seals_are_compared_with_the_topic_both_ways(trail: Trails) -> None:
     admin = trail.service.admin
-    # A seal that was never published, of a row that was: an insider sealed it.
+    # A seal that was never published: an insider made it.
     await trail.record("NASA", "9")
     new = trail.ids["NASA"][-1]
     rows = await admin.fetch("select * from audit where id = $1", new)
@@ -166,13 +166,13 @@ async def test_seals_are_compared_with_the_topic_both_ways(trail: Trails) -> Non
     assert await trail.found() == [(What.NOT_ON_TOPIC, "NASA", (4, 4), None)]
     await admin.execute("delete from audit_seal where number = 4")
 
-    # It is recorded by the sandbox's clock, and so long ago for the server.
+    # The row is dated by the sandbox's clock, which is long ago for the server.
     assert await trail.found() == [(What.UNSEALED, "NASA", None, (new, new))]
     await admin.execute("update audit set recorded_at = now() where id = $1", new)
     verified = await trail.verify()
     assert (verified.findings, verified.unsealed) == ([], 1)
 
-    # A repeated record is none; another at its place is, and so is one that the database lacks.
+    # A repeated record is no finding; a different one at its position is, and so is one that the database lacks.
     await trail.put(3)
     assert await trail.found() == []
     await trail.put(3, sha256="1" * 64)
@@ -230,7 +230,7 @@ async def test_whole_seals_are_dropped_in_time_and_the_rest_still_verifies(run_s
     kept = await admin.fetch("select agency_id, number from audit_seal order by agency_id, number")
     assert [tuple(row) for row in kept] == [("DOE", 1), ("NASA", 3), ("NASA", 4)]
     assert await trail.found() == []
-    # What is younger than a year was not dropped by the service.
+    # The service does not drop what is younger than a year.
     await admin.execute(f"delete from audit where id <= {trail.ids['NASA'][5]} and agency_id = 'NASA'")
     await admin.execute("delete from audit_seal where agency_id = 'NASA' and number = 3")
     missing = await trail.found()
@@ -276,5 +276,5 @@ def test_no_cell_is_read_as_a_formula_or_as_null(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["x=1", None, 7])
-def test_other_cells_are_as_they_are(value: object) -> None:
+def test_other_cells_are_unchanged(value: object) -> None:
     assert cell(value) == value

@@ -1,4 +1,4 @@
-"""`muster audit verify` on what a service or a principal that was taken over left in the database and on the topic."""
+"""`muster audit verify` on what a compromised service or principal left in the database and on the topic."""
 
 from datetime import timedelta
 
@@ -28,7 +28,7 @@ async def trail(run_service: ServiceRunner) -> Trails:
     return trail
 
 
-async def test_forged_numbers_of_seals_do_not_hold_up_the_verification(trail: Trails) -> None:
+async def test_forged_seal_numbers_do_not_delay_the_verification(trail: Trails) -> None:
     last, ids = 2**63 - 1, (trail.ids["NASA"][2],) * 2
     await trail.put(3, number=last)
     await trail.put(3, epoch=2, number=3)
@@ -44,7 +44,7 @@ async def test_forged_numbers_of_seals_do_not_hold_up_the_verification(trail: Tr
     ]
 
 
-async def test_an_agency_without_a_trail_is_not_said_to_match(trail: Trails) -> None:
+async def test_an_agency_without_a_trail_is_not_reported_as_matching(trail: Trails) -> None:
     code, printed = await trail.run("verify", "--service", "billing", "--agency", "NOPE")
     assert (code, printed.strip()) == (3, "muster: no audit trail of 'NOPE' in billing")
     code, printed = await trail.run("verify", "--service", "billing", "--agency", "NASA")

@@ -1,4 +1,4 @@
-"""`muster databases`: what is missing on a server of Postgres is shown and made, and nothing is done twice."""
+"""`muster databases`: what a Postgres server lacks is shown and created, and nothing is done twice."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ PASSWORD = "Mh4xqTzKq9cV2LrB"
 
 @pytest.fixture
 async def wanted(postgres: str) -> AsyncIterator[Wanted]:
-    """A service that nobody else has: roles belong to the whole server, which other tests use."""
+    """A service of this test's own: roles belong to the whole server, which other tests use too."""
     name = f"ledger_{secrets.token_hex(4)}"
     roles = [f"{name}_{role}" for role in ("owner", "api", "worker")]
     yield Wanted(name, name, dict.fromkeys(roles, PASSWORD))
@@ -38,7 +38,7 @@ async def wanted(postgres: str) -> AsyncIterator[Wanted]:
 
 
 async def make_admin(postgres: str, wanted: Wanted, rights: str) -> str:
-    """The address of an administrator with these rights alone."""
+    """The address of an administrator with only these rights."""
     name = f"{wanted.service}_admin"
     async with connected(postgres) as connection:
         await connection.execute(f"create role {name} login password '{PASSWORD}' {rights}")
@@ -46,7 +46,7 @@ async def make_admin(postgres: str, wanted: Wanted, rights: str) -> str:
 
 
 async def shown(dsn: str, wanted: Wanted) -> Sequence[str]:
-    """What would be done to roles that keep their passwords."""
+    """The planned steps for roles that keep their passwords."""
     return [step.shown for step in await plan(dsn, Wanted(wanted.service, wanted.database, {}))]
 
 
@@ -82,7 +82,7 @@ async def test_what_is_missing_is_made_once_by_several_callers(postgres: str, wa
         assert await connection.fetchval("show search_path") == name
 
 
-async def test_an_administrator_who_is_no_superuser_is_enough(postgres: str, wanted: Wanted) -> None:
+async def test_an_administrator_need_not_be_a_superuser(postgres: str, wanted: Wanted) -> None:
     dsn = await make_admin(postgres, wanted, "createrole createdb")
     assert not any("pg_read_all_stats" in step.sql for step in await apply(dsn, wanted))
     assert await shown(dsn, wanted) == []
@@ -97,7 +97,7 @@ async def test_an_administrator_who_is_no_superuser_is_enough(postgres: str, wan
         ("createrole", "has no CREATEDB, and there is no database"),
     ],
 )
-async def test_an_administrator_who_may_not_is_told_what_is_missing(
+async def test_an_administrator_without_a_right_is_told_what_is_missing(
     postgres: str, wanted: Wanted, rights: str, refusal: str
 ) -> None:
     dsn = await make_admin(postgres, wanted, rights)
@@ -105,7 +105,7 @@ async def test_an_administrator_who_may_not_is_told_what_is_missing(
         await apply(dsn, wanted)
 
 
-def test_the_command_makes_passwords_and_keeps_to_those_it_is_given(
+def test_the_command_makes_passwords_and_keeps_those_it_is_given(
     postgres: str, wanted: Wanted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cli, "SERVICES", (wanted.service,))
@@ -158,7 +158,7 @@ async def test_a_placeholder_in_the_address_leads_to_each_services_own_database(
             await connection.execute("create table effect (id bigint)")
 
 
-def test_databases_are_made_with_an_address_of_one(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_creating_databases_requires_the_address_of_one(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSTER_ADMIN_DSN", address(postgres, "any").replace("any", "{service}"))
     found = CliRunner().invoke(app, ["databases", "plan"])
     assert found.exit_code == 2

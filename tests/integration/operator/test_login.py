@@ -1,4 +1,4 @@
-"""`muster login` and client credentials, at a real OpenID provider whose keys the services find by themselves."""
+"""`muster login` and client credentials, with a real OpenID provider, whose keys the services discover."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ from tests.support.identity_provider import (
 from tests.support.muster_commands import muster, quiet_services, served
 from tests.support.services import ServiceRunner
 
-# Shorter than what a token must still live: every command refreshes it.
+# Shorter than the lifetime that a token must have left: every command refreshes it.
 LIFETIMES = Lifetimes(access_token=50, interval=0.1)
 
 
@@ -42,7 +42,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityProvi
 
 @pytest.fixture
 def configured(provider: IdentityProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The environment of somebody who may log in; answers the folder of the session."""
+    """The environment of somebody who may log in; returns the session's folder."""
     for name, value in {
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "MUSTER_OIDC_ISSUER": provider.issuer,
@@ -61,7 +61,7 @@ def quiet() -> Iterator[None]:
 
 
 async def log_in(provider: IdentityProvider, *, deny: bool = False) -> tuple[int | None, str, str]:
-    """Run `muster login` and do in a browser what it says; answers its status, its output, and what it asked for."""
+    """Run `muster login` and do what it says in a browser; returns its status, its output, and what it asked for."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "muster_operator", "login", "--json"),
         env=os.environ,
@@ -135,14 +135,14 @@ async def test_a_person_logs_in_works_and_logs_out(
     assert (await muster("agency", "list")).exit_code == 2
 
 
-async def test_commands_at_once_share_a_refresh_token_that_is_good_once(
+async def test_concurrent_commands_share_a_refresh_token_that_works_once(
     provider: IdentityProvider, configured: Path
 ) -> None:
-    """The provider ends the session of a refresh token that comes twice."""
+    """The provider ends the session of a refresh token that is used twice."""
     assert (await log_in(provider))[0] == 0
     with ThreadPoolExecutor(4) as commands:
         tokens = list(commands.map(lambda _: SessionCache().token(), range(6)))
-    assert len(set(tokens)) == 6, "each was about to end at once"
+    assert len(set(tokens)) == 6, "each was about to expire at once"
     stale = SessionCache().find()
     assert stale is not None
     assert SessionCache().token()

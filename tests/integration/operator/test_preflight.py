@@ -1,4 +1,4 @@
-"""`muster preflight` on servers with closed doors: it says what is right, and names each thing that is wrong."""
+"""`muster preflight` on secured servers: it reports what is right, and names each thing that is wrong."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Installation:
     acls: list[Acl]
 
     def preflight(self, **environment: str) -> tuple[int, dict[str, tuple[str, str]]]:
-        """The exit status, and what was found by check: the status, and what is wrong."""
+        """The exit status, and the findings by check: its status, and what is wrong."""
         result = CliRunner().invoke(
             app, ["preflight", "--service=entitlements", "--json"], env={**self.environment, **environment}
         )
@@ -105,7 +105,7 @@ async def installation(
 
 
 async def _until(installation: Installation, acls: list[Acl]) -> None:
-    """Wait until the broker knows: the controller answers before."""
+    """Wait until the broker knows these ACLs: the controller answers earlier."""
     administrator = installation.kafka.administrator()
 
     async def known() -> bool:
@@ -133,7 +133,7 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
         "ok",
     ) | {"topics of the cluster": "warning"}, found
     assert status == 0
-    # A sandbox's services read its clock as well, whose settings they need not see.
+    # A sandbox's services also read its clock's topic, but need not see the topic's settings.
     sandboxed, found = await asyncio.to_thread(installation.preflight, MUSTER_ENVIRONMENT="sandbox")
     assert (sandboxed, found["topics"][0], found["kafka permissions"][0]) == (0, "ok", "ok"), found
 

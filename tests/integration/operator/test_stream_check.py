@@ -50,7 +50,7 @@ class Program:
         return process.returncode, stdout.decode()
 
     async def waiting(self) -> asyncio.subprocess.Process:
-        """A check that has looked once, and waits."""
+        """A check that has looked once, and now waits."""
         process = await self.start()
         assert process.stderr is not None
         assert b"1 stream under way" in await process.stderr.readline()
@@ -65,7 +65,7 @@ class Program:
         return missing
 
     async def produced(self, last: int, *, outbox: Sequence[int] = ()) -> None:
-        """Let enrollment have made events up to `last`, of which these are still in its outbox."""
+        """Record that enrollment has produced events up to `last`, of which these are still in its outbox."""
         await self.admin.execute(
             """
             insert into enrollment.stream (topic, agency_id, last_sequence) values ($1, 'NASA', $2)
@@ -84,7 +84,7 @@ class Program:
         )
 
     async def applied(self, service: str, last: int, next_offset: int | None = None) -> None:
-        """Let a reader have applied events up to `last`, and have read up to an offset, by default the same."""
+        """Record that a reader has applied events up to `last`, and has read up to an offset, by default the same."""
         await self.admin.execute(
             f"""
             insert into {service}.applied (consumer_group, topic, agency_id, epoch, last_sequence)
@@ -107,7 +107,7 @@ class Program:
 
 @pytest.fixture
 async def program(postgres: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Program]:
-    """NASA's stream has five events on its topic, and everybody knows them."""
+    """NASA's stream has five events on its topic, and every reader has applied them."""
     database = f"test_check_{secrets.token_hex(6)}"
     for service in SERVICES:
         access = await provision(postgres, database, service, password_of(postgres))
@@ -150,11 +150,11 @@ def event(sequence: int) -> tuple[Envelope, AgencySuspended]:
 
 
 async def test_complete_and_what_is_missing(program: Program) -> None:
-    read = len(topics()) - 2  # all but that of the sandbox's clock, and that of reported use
+    read = len(topics()) - 2  # all but the topics of the sandbox's clock and of reported use
     said = f"complete: 1 stream of {read} topics, every consumer is at the end\n"
     assert await program.check() == (0, said)
 
-    # A database that has lost commits: one of a reader with its offsets, one without, and one of the producer.
+    # Databases that have lost commits: a reader's with its offsets, a reader's without, and the producer's.
     await program.applied("billing", 2)
     await program.applied("notify", 3, next_offset=EVENTS)
     await program.produced(4)
@@ -173,7 +173,7 @@ async def test_complete_and_what_is_missing(program: Program) -> None:
     await program.produced(EVENTS + 2, outbox=[EVENTS + 1, EVENTS + 2])
     (waiting,) = await program.missing()
     assert (waiting["what"], waiting["last"]["sequence"]) == ("events that are not published yet", EVENTS + 2)
-    # Two answered commands have taken again what was lost, and their events wait.
+    # Two answered commands have taken the lost positions again, and their events wait.
     await program.admin.execute("update enrollment.outbox set first_sequence = first_sequence - 2")
     await program.produced(EVENTS)
     lost, waiting = await program.missing()
@@ -192,8 +192,8 @@ async def test_a_service_that_is_not_named_needs_no_schema(program: Program) -> 
     assert (status, said.startswith("complete: 1 stream ")) == (0, True), said
 
 
-async def test_what_is_under_way_is_waited_for(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
-    """Neither an event that is published meanwhile is missing, nor one that is applied then."""
+async def test_the_check_waits_for_what_is_under_way(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
+    """An event that is published or applied meanwhile is not missing."""
     await program.produced(EVENTS + 1, outbox=[EVENTS + 1])
     process = await program.waiting()
     async with Producer(kafka_at(kafka_bootstrap), topic_prefix) as producer:
@@ -205,8 +205,8 @@ async def test_what_is_under_way_is_waited_for(program: Program, kafka_bootstrap
     assert stdout.startswith(b"complete: 1 stream ")
 
 
-async def test_new_events_do_not_keep_it_from_an_end(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
-    """A reader that is always a little behind has applied all once it comes to where the topic ended at first."""
+async def test_new_events_do_not_keep_it_from_ending(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:
+    """A reader that is always a little behind has applied all once it reaches where the topic ended at first."""
     await program.applied("notify", 3)
     process = await program.waiting()
     async with Producer(kafka_at(kafka_bootstrap), topic_prefix) as producer:

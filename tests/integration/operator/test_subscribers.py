@@ -39,7 +39,7 @@ class Desk(Operator):
         return {acl for acl in await self.administrator.acls() if acl.principal == principal_of(name)}
 
     def invoke(self, command: str, environment: Mapping[str, str] | None = None) -> Result:
-        """Give a command of `muster subscribers` in this process, by default as the administrator."""
+        """Run a command of `muster subscribers` in this process, by default as the administrator."""
         places = ["--file", str(self.folder / "subscribers.toml"), "--home", str(self.folder / "home")]
         arguments = ["subscribers", *shlex.split(command), *places]
         return CliRunner().invoke(app, arguments, env=environment or self.environment)
@@ -73,7 +73,7 @@ async def desk(secured: SecuredKafka, topic_prefix: str, tmp_path: Path) -> Desk
     return made
 
 
-async def test_a_subscriber_comes_is_followed_and_goes(desk: Desk) -> None:
+async def test_a_subscriber_is_added_followed_and_removed(desk: Desk) -> None:
     name = f"dash-{secrets.token_hex(4)}"
     facts = f"--owner Treasury --contact x@y.example --purpose Dashboard --topic {TERM}"
     added = await asyncio.to_thread(desk.answer, f"add {name} {facts} --reads muster.billing.TermStarted.v1")
@@ -98,7 +98,7 @@ async def test_a_subscriber_comes_is_followed_and_goes(desk: Desk) -> None:
     listed = await asyncio.to_thread(desk.answer, "list")
     assert [(each["name"], each["groups"]) for each in listed["items"]] == [(name, [{"group": group, "lag": 2}])]
 
-    # A repeated command changes nothing, and makes right what was changed behind its back.
+    # A repeated command changes nothing, but corrects what was changed behind its back.
     stray = Acl(f"User:{name}", Kind.TOPIC, desk.prefix + SEAT, Operation.READ)
     await desk.administrator.remove(sorted(own))
     await desk.administrator.add([stray])

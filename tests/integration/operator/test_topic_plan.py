@@ -1,4 +1,4 @@
-"""`muster topics`: what differs is named, what is safe is made right, and the rest is left alone."""
+"""`muster topics`: what differs is named, what is safe is corrected, and the rest is left alone."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -152,7 +152,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
 
         await eventually(kept_on_two)
 
-        # Kafka's own topics are other programs' as well: what is wrong with them is said, and not changed.
+        # Other programs use Kafka's own topics too: what is wrong with them is reported, and not changed.
         reader = AIOKafkaConsumer(SEAT, bootstrap_servers=three_brokers, group_id="some-program")
         await reader.start()
         await reader.commit({TopicPartition(SEAT, 0): 0})
@@ -174,7 +174,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
 
 
 async def settled(look: Awaitable[T]) -> T:
-    """What is seen at a broker that is not behind the others."""
+    """The result from a broker that is not behind the others."""
     try:
         return await look
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""`muster trace` where not everything can be looked at. With all of it: `tests/e2e/paths.py`."""
+"""`muster trace` when some sources cannot be searched. With all of them: `tests/e2e/paths.py`."""
 
 import asyncio
 import json
@@ -23,8 +23,8 @@ async def _traced(id_: str, environment: dict[str, str]) -> tuple[int | None, st
     return process.returncode, stdout.decode(), stderr.decode()
 
 
-async def test_what_is_found_is_shown_with_what_could_not_be_looked_at(databases: Databases, tmp_path: Path) -> None:
-    """One service's database is there; three are not, and Kafka is away."""
+async def test_what_is_found_is_shown_with_what_could_not_be_searched(databases: Databases, tmp_path: Path) -> None:
+    """One service's database is there; three are not, and Kafka is down."""
     access = await databases.make("billing", migrations_of("billing"))
     admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "billing"})
     await admin.execute(

@@ -46,7 +46,7 @@ class Trails:
             self.ids.setdefault(agency_id, []).append(last)
 
     async def seal(self) -> None:
-        """Seal what is there, and wait until that is on the topic."""
+        """Seal the rows that are there, and wait until the seals are on the topic."""
         runtime = self.service.runtime
         sealer = Sealer(runtime.database, runtime.wakeup, runtime.clock, "billing", audit_sealed, timedelta(minutes=1))
         assert await sealer.seal_all() == []
@@ -83,7 +83,7 @@ class Trails:
         )
 
     async def put(self, sequence: int, epoch: int = 1, **facts: Any) -> None:
-        """Put a seal on the topic as NASA's newest one, as whoever may write there can."""
+        """Put a seal on the topic as NASA's newest one, as anyone who may write there can."""
         stored = await self.service.admin.fetchrow(
             "select * from audit_seal where agency_id = 'NASA' order by number desc limit 1"
         )

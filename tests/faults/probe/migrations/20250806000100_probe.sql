@@ -36,7 +36,7 @@ create table expiry (
 );
 select protect('expiry', api => 'select', worker => 'select, insert');
 
--- Seats that the consumer's handler refuses, and the seconds it takes for others, until the row is deleted.
+-- Seats that the consumer's handler refuses, and the seconds that it spends on others, until a row is deleted.
 create table trouble (
     agency_id text not null,
     seat_id text not null,

@@ -1,4 +1,4 @@
-"""Records that no reader can take: whatever a header, a value or a key can be."""
+"""Records that no reader can accept: every way in which a header, a value or a key can be wrong."""
 
 import json
 import random
@@ -44,7 +44,7 @@ def envelope_of(cls: type[Event], agency_id: str, sequence: int, clock: Clock) -
 
 
 class Attacker:
-    """Makes records that no reader can take, in every way that a header, a value and a key can be wrong."""
+    """Makes records that no reader can accept, in every way that a header, a value and a key can be wrong."""
 
     def __init__(self, dice: random.Random, clock: Clock) -> None:
         self._dice = dice
@@ -52,7 +52,7 @@ class Attacker:
         self.ways: Counter[str] = Counter()
 
     def record(self, cls: type[Event], agency_id: str) -> Hostile:
-        """A worthless record at the next place of an agency's stream; the agency's own key, or none."""
+        """A worthless record at the next position of an agency's stream; with the agency's own key, or none."""
         event = example(cls, agency_id=agency_id)
         headers = write_headers(envelope_of(cls, agency_id, 2, self._clock))
         ways = [self._without, self._doubled, self._huge, self._misformed, self._value, self._key, self._major]
@@ -65,7 +65,7 @@ class Attacker:
         return key, value, self.beside(headers)
 
     def beside(self, headers: Headers) -> Headers:
-        """The headers with others that no reader asks for, whatever is in them; often with none."""
+        """The headers, mixed with any others that no reader asks for; often with none."""
         names = ["", "x" * 5_000, "a\0b", "ce_unknown", "CE_ID", "\u202e", "content-type", "ce_datacontenttype"]
         values: list[bytes | None] = [None, b"", b"\xff\xfe", b"a\0b", b"9" * 5_000, b"text/html"]
         added = [(self._dice.choice(names), self._dice.choice(values)) for _ in range(self._dice.choice([0, 0, 1, 3]))]
@@ -75,7 +75,7 @@ class Attacker:
         return [*headers[:place], *added, *headers[place:]]  # type: ignore[list-item]
 
     def shapeless(self, cls: type[Event], agency_id: str) -> Hostile:
-        """A record whose value alone is worthless."""
+        """A record of which only the value is worthless."""
         event = example(cls, agency_id=agency_id)
         headers = write_headers(envelope_of(cls, agency_id, 2, self._clock))
         return self._value(event.record_key.encode(), encode(event), headers)
@@ -107,7 +107,7 @@ class Attacker:
         return key, value, self._replaced(headers, name, self._dice.choice(anything + wrong.get(name, [])))
 
     def _optional(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
-        """What need not be there must be right where it is."""
+        """An optional header must be valid if it is there."""
         name = self._dice.choice(OPTIONAL)
         if self._dice.random() < 0.3:
             return key, value, [*headers, (name, b"evt_1"), (name, b"evt_2")]
@@ -144,7 +144,7 @@ class Attacker:
         return key, worthless, headers
 
     def _key(self, key: bytes, value: bytes | None, headers: Headers) -> Hostile:
-        """On a compacted topic the key is not the agency, and its header says which."""
+        """On a compacted topic the key is not the agency: a header names the agency."""
         junk = self._dice.choice([b"no agency", b"\xff", b"A,B", b"A\0B", b"X" * 5_000, b"*", b"?"])
         return junk, value, self._replaced(headers, "ce_partitionkey", junk)
 

@@ -18,7 +18,7 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
-# So that a failure there shows its values, as in a test.
+# So that a failed assertion there shows its values, as it does in a test.
 pytest.register_assert_rewrite("tests.integration.runtime.core.looks", "tests.integration.runtime.core.streams")
 
 ProbeStarter = Callable[..., Awaitable[asyncio.subprocess.Process]]
@@ -31,7 +31,7 @@ async def probe(run_service: ServiceRunner) -> RunningService:
 
 @pytest.fixture
 async def idle_probe(run_service: ServiceRunner) -> RunningService:
-    """The probe with its HTTP side alone: no relay, no consumer, no scheduler."""
+    """The probe with only its HTTP side: no relay, no consumer, no scheduler."""
     return await run_service(build, Settings, roles=frozenset())
 
 
@@ -39,7 +39,7 @@ async def idle_probe(run_service: ServiceRunner) -> RunningService:
 async def probe_process(idle_probe: RunningService) -> AsyncIterator[ProbeStarter]:
     """`await probe_process("relay", dies_before="delete")`: a process beside `idle_probe`, on its database.
 
-    With `named=False` nobody has set its MUSTER_INSTANCE.
+    With `named=False` its MUSTER_INSTANCE is not set.
     """
     started: list[asyncio.subprocess.Process] = []
 
@@ -77,7 +77,7 @@ async def probe_process(idle_probe: RunningService) -> AsyncIterator[ProbeStarte
 
 
 async def discard(probe: RunningService, agency_id: str, count: int = 1, **headers: str) -> httpx.Response:
-    """Give up the first records that wait in a parked stream of seats, as they are shown."""
+    """Discard the first records of a parked stream of seats, in the order in which they are shown."""
     path = f"/v1/parked/{SeatAssigned.topic}/{quote(agency_id, safe='')}"
     shown = (await probe.client.get(path)).json()["first_records"]
     records = [{name: record[name] for name in ("partition", "offset")} for record in shown[:count]]
@@ -89,7 +89,7 @@ async def discard(probe: RunningService, agency_id: str, count: int = 1, **heade
 async def put_unreadable(
     probe: RunningService, agency_id: str, topic: str = SeatAssigned.topic, partitions: int = PARTITIONS
 ) -> None:
-    """Put a record on an agency's partition whose header's name was broken on its way to Kafka."""
+    """Put on an agency's partition a record whose header name was damaged on its way to Kafka."""
     kafka = AIOKafkaProducer(bootstrap_servers=probe.runtime.settings.kafka_bootstrap)
     await kafka.start()
     try:

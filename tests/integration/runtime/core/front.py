@@ -1,4 +1,4 @@
-"""A process of the enrollment service with its API alone, as clients and attackers meet it: over sockets."""
+"""A process of the enrollment service with only its API, as clients and attackers reach it: over sockets."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.support.services import RunningService, ServiceRunner, TokenIssuer
 
-# The process may open so many files; connections are what is left of them.
+# How many files the process may open; connections get what is left of them.
 OPEN_FILES = 400
 PER_ADDRESS = 100
 SLOTS = 40
@@ -57,7 +57,7 @@ class Front:
         )
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """The lines of an event."""
+        """The log lines of an event."""
         lines = [json.loads(line) for line in self.log.read_text("utf-8").splitlines()]
         return [line for line in lines if line["event"] == event]
 
@@ -68,7 +68,7 @@ class Front:
         )
 
     async def ask(self, request: bytes, source: str = "127.0.0.2") -> bytes:
-        """All that the server says to these bytes until it closes the connection."""
+        """All that the server answers to these bytes until it closes the connection."""
         reader, writer = await self.connect(source)
         try:
             writer.write(request)
@@ -91,7 +91,7 @@ async def fronting(
     eventually: Callable[..., Awaitable[Any]],
     **variables: str,
 ) -> AsyncIterator[Front]:
-    """Run the process with few places and few open files until the block ends; `variables` are its settings."""
+    """Run the process with few request slots and few open files until the block ends; `variables` are its settings."""
     beside: RunningService = await run_service(build, Settings, roles=frozenset({Role.API}))
     settings = beside.runtime.settings
     with log.open("wb") as out:
@@ -106,7 +106,7 @@ async def fronting(
                 "MUSTER_HTTP_PORT": str(port),
                 "MUSTER_HTTP_CONCURRENCY": str(SLOTS),
                 "MUSTER_HTTP_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
-                # The bounds of what is at work at once are tried with few clients, which ask as fast as they can.
+                # The concurrency limits are tested with few clients, which send requests as fast as they can.
                 "MUSTER_HTTP_TOKEN_RATE": "1000000",
                 "MUSTER_HTTP_AGENCY_RATE": "1000000",
                 "MUSTER_OIDC_ISSUER": settings.oidc_issuer,

@@ -28,10 +28,10 @@ async def write(probe: RunningService, agency_id: str, *seat_ids: str) -> None:
 
 
 async def burst(probe: RunningService, agency_id: str, events: int) -> None:
-    """Leave so many events of an agency in the outbox, by one transaction."""
+    """Put this many events of an agency into the outbox, in one transaction."""
     payloads = [
         b'{"agency_id":"%b","seat_id":"%032x","subject_ref":"sub_%032x"}'
-        % (agency_id.encode(), secrets.randbits(128), secrets.randbits(128))  # random, as ids are: not to be compressed
+        % (agency_id.encode(), secrets.randbits(128), secrets.randbits(128))  # random like ids: hardly compressible
         for _ in range(events)
     ]
     async with probe.runtime.database.write(agency_id, context=CONTEXT) as uow:
@@ -39,7 +39,7 @@ async def burst(probe: RunningService, agency_id: str, events: int) -> None:
 
 
 def partition(agency_id: str) -> int:
-    """Where an agency's events lie."""
+    """The partition of an agency's events."""
     return partition_of(agency_id.encode(), PARTITIONS)
 
 
@@ -50,7 +50,7 @@ async def outbox_is_empty(probe: RunningService) -> bool:
 
 @asynccontextmanager
 async def relaying(probe: RunningService, holder: str = "the same name") -> AsyncIterator[Relay]:
-    """A relay of the probe's, until the block ends."""
+    """Run a relay of the probe until the block ends."""
     settings = probe.runtime.settings
     relay = Relay(
         probe.runtime.database,

@@ -43,7 +43,7 @@ def at(envelope: Envelope, sequence: int) -> Envelope:
 
 
 async def holds(answer: Awaitable[Any], expected: Any) -> bool:
-    """Fail unless the answer is what is expected; to be asked again and again."""
+    """Fail unless the answer is the expected one; for use with `eventually`."""
     assert await answer == expected
     return True
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.alone
 
 Eventually = Callable[..., Awaitable[Any]]
 
-# `make test` lets it be short; with a million it takes a minute.
+# Short in `make test`; with a million it takes a minute.
 BURST = int(os.environ.get("MUSTER_TEST_BURST", "50000"))
 
 BUSY = "A0"
@@ -62,7 +62,7 @@ async def test_a_burst_of_one_agency_is_applied_in_order_and_others_go_on(
 
 
 async def delay(probe: RunningService, agency_id: str, eventually: Eventually) -> float:
-    """Write an event; answers how many seconds it takes from its commit to its effect."""
+    """Write an event, and return the seconds from its commit to its effect."""
     await write(probe, agency_id, "quick")
     committed = time.monotonic()
     await eventually(lambda: is_applied(probe, agency_id), timeout=60 + BURST / 1_000)

@@ -1,4 +1,4 @@
-"""What time a transaction has where clocks differ: that of replicas among themselves, and from the database's."""
+"""The time of a transaction when clocks differ: replicas' from one another, and from the database's."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -61,7 +61,7 @@ def withdrawn(agency_id: str) -> AgencyWithdrawn:
 
 
 async def answers(probe: RunningService, count: int) -> dict[str, list[datetime]] | None:
-    """The times of the probe's answers, by agency, once there are so many."""
+    """The times of the probe's answers, by agency, once there are `count` of them."""
     published = await probe.published(SeatRevoked)
     if len(published) < count:
         return None
@@ -72,7 +72,7 @@ async def answers(probe: RunningService, count: int) -> dict[str, list[datetime]
 
 
 async def complaints(probe: RunningService, about: str) -> list[str] | None:
-    """Why the probe is not ready, once one of the reasons is about this."""
+    """Why the probe is not ready, once a reason mentions `about`."""
     reply = await probe.client.get("/health/ready")
     reasons: list[str] = reply.json()["reasons"]
     return reasons if reply.status_code == 503 and any(about in reason for reason in reasons) else None
@@ -105,7 +105,7 @@ async def test_an_effect_is_not_dated_before_its_cause(run_service: ServiceRunne
     probe = await run_service(build_answering, Settings)
     probe.clock.move(NOON - BIT)
     await probe.publish(withdrawn("NASA"), time=NOON)
-    await eventually(lambda: answers(probe, 1))  # else both may be applied by one transaction, with one instant
+    await eventually(lambda: answers(probe, 1))  # otherwise one transaction may apply both, with one instant
     await probe.publish(withdrawn("DOE"), time=NOON - 2 * BIT)
     assert await eventually(lambda: answers(probe, 2)) == {"NASA": [NOON], "DOE": [NOON - BIT]}
 
@@ -169,7 +169,7 @@ async def test_a_process_whose_clock_is_wrong_is_not_ready_and_waits_until_it_is
     probe = await run_service(build, Settings, clock=clock)
     async with probe.runtime.database.write("GSA", context=Context("test", "cor_1")) as uow:
         uow.publish(SeatRevoked(agency_id="GSA", seat_id="s", subject_ref="sub_1", reason="requested"))
-    await eventually(lambda: answers(probe, 1))  # from here on the relay takes no other's event for its own
+    await eventually(lambda: answers(probe, 1))  # from here on the relay does not take another's event for its own
     clock.offset = offset
     await probe.producer.publish([SeatAssigned(agency_id="NASA", seat_id="s", subject_ref="sub_1")], NOON)
     await probe.admin.execute("insert into deadline values ('revoke', 'DOE', 'seat_1', $1)", NOON)

@@ -17,12 +17,12 @@ from tests.support.services import RunningService
 
 Eventually = Callable[..., Awaitable[Any]]
 
-# The turns of the event loop within which a client closes, about.
+# About how many turns of the event loop a client takes to close.
 TURNS = 12
 
 
 def tasks_of(consumer: Any) -> set[str]:
-    """What a client runs in the background."""
+    """The tasks that a client runs in the background."""
     parts = (consumer._fetcher, consumer._coordinator, consumer._client)
     coroutines = [task.get_coro() for task in asyncio.all_tasks()]
     frames = [(each.__qualname__, each.cr_frame) for each in coroutines if inspect.iscoroutine(each)]
@@ -34,7 +34,7 @@ def connections_of(consumer: Any) -> int:
 
 
 class Closings:
-    """Says when a topic's client begins to close."""
+    """Notes when a topic's client begins to close."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clients: list[AIOKafkaConsumer] = []
@@ -49,7 +49,7 @@ class Closings:
         monkeypatch.setattr(topic_log, "close_consumer", noted)
 
     async def next(self, turns: int) -> None:
-        """Wait until so many turns after the next closing begins."""
+        """Wait until the next closing begins, and then for this many turns."""
         self._begun.clear()
         await asyncio.wait_for(self._begun.wait(), 30)
         for _ in range(turns):
@@ -84,7 +84,7 @@ async def test_a_cancellation_while_a_client_closes_is_kept_and_leaves_nothing(
     assert swallowed == []
 
 
-async def test_a_relay_sends_no_further_once_it_is_canceled(
+async def test_a_relay_sends_nothing_more_once_it_is_canceled(
     idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of a backlog, while it compares a topic with its database."""
@@ -98,8 +98,8 @@ async def test_a_relay_sends_no_further_once_it_is_canceled(
         assert relay.relayed == 0
 
 
-async def test_a_client_closes_though_its_partitions_are_just_being_assigned(idle_probe: RunningService) -> None:
-    """Its fetches swallow the first cancellation then."""
+async def test_a_client_closes_even_while_its_partitions_are_assigned(idle_probe: RunningService) -> None:
+    """At that moment its fetches swallow the first cancellation."""
     topic = idle_probe.topic_prefix + SeatAssigned.topic
     kafka = kafka_at(idle_probe.runtime.settings.kafka_bootstrap)
     for turns in range(4):
@@ -111,6 +111,6 @@ async def test_a_client_closes_though_its_partitions_are_just_being_assigned(idl
         closing = asyncio.create_task(client_closing.close_consumer(consumer))
         for _ in range(turns):
             await asyncio.sleep(0)
-        consumer._subscription.assign_from_subscribed({TopicPartition(topic, 0)})  # as at news of another partition
+        consumer._subscription.assign_from_subscribed({TopicPartition(topic, 0)})  # as when a partition is added
         await asyncio.wait_for(closing, 5)
         assert tasks_of(consumer) == set()

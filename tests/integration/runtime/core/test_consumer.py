@@ -30,10 +30,8 @@ async def test_a_repeated_event_is_applied_once(probe: RunningService, eventuall
     assert {topic for line in logs for topic in line.get("topics", ())} == {TOPIC}
 
 
-async def test_the_marker_of_a_transaction_is_no_record_to_wait_for(
-    probe: RunningService, eventually: Eventually
-) -> None:
-    """It takes the offset behind the last record; a consumer that took it for lag would end its process."""
+async def test_a_transactions_marker_does_not_count_as_lag(probe: RunningService, eventually: Eventually) -> None:
+    """It has the offset after the last record; a consumer that counted it as lag would end its process."""
     settings = probe.runtime.settings
     async with Producer(kafka_at(settings.kafka_bootstrap), settings.topic_prefix, "tests") as producer:
         await producer.publish([seat("NASA", "a")], probe.clock.now())
@@ -100,7 +98,7 @@ async def test_a_higher_epoch_that_skips_is_a_gap_until_it_is_accepted(
 async def test_events_in_two_partitions_are_applied_by_their_position(
     probe: RunningService, eventually: Eventually
 ) -> None:
-    """As after partitions were added: the new one was read first. What cannot be read stands where it lies."""
+    """As after partitions were added: the new one was read first. An unreadable record keeps its place."""
     (first,) = await probe.publish(seat("DOE", "a"))
     first = first._replace(agency_id="NASA")
     await probe.producer.put(at(first, 4), seat("NASA", "4"), partition=0)

@@ -129,7 +129,7 @@ async def test_a_read_that_takes_too_long_is_ended_and_its_connection_serves_the
     async with api.read("NASA") as connection:
         assert await connection.fetch("select from effect") == []
     async with api.write("NASA", context=CONTEXT) as uow:
-        assert await uow.connection.fetchval("show statement_timeout") == "61s"  # with the wait for the lock
+        assert await uow.connection.fetchval("show statement_timeout") == "61s"  # includes the wait for the lock
     await api.close()
 
 
@@ -150,7 +150,7 @@ async def test_only_the_statements_of_requests_have_a_limit(idle_probe: RunningS
 async def test_a_faulty_statement_of_the_api_role_moves_no_row_of_another_agency(
     idle_probe: RunningService, own: str
 ) -> None:
-    """Without a condition an update names every row that its policy lets it see."""
+    """An update without a condition applies to every row that its policy lets it see."""
     api = await Database.connect(idle_probe.access.api_dsn, "probe", idle_probe.clock, size=2)
     for agency in (own, "DOE"):
         async with api.write(agency, context=CONTEXT) as uow:

@@ -1,4 +1,4 @@
-"""One agency's many events hold up no other: what goes before another's event is counted, and not timed."""
+"""One agency's many events delay no other agency: the tests count what precedes an event, and time nothing."""
 
 import asyncio
 import itertools
@@ -48,7 +48,7 @@ async def test_bursts_of_some_agencies_let_anothers_event_pass_in_the_outbox(
         await eventually(lambda: outbox_is_empty(idle_probe), timeout=60)
     records = [r for r in await idle_probe.reader.records() if r.topic.endswith(SeatAssigned.topic)]
     (offset,) = [record.offset for record in records if record.key == other.encode()]
-    assert offset <= 2 * READ_EVENTS  # a read of each burst, and not ten
+    assert offset <= 2 * READ_EVENTS  # one read of each burst, not all ten
     for agency_id in (first, second):
         events = [e for e in await idle_probe.published(SeatAssigned) if e.envelope.agency_id == agency_id]
         assert [event.envelope.sequence for event in events] == list(range(1, 5 * READ_EVENTS + 1))
@@ -151,7 +151,7 @@ async def test_one_fetch_returns_a_burst_of_every_partition(idle_probe: RunningS
     assert len(fetched) == PARTITIONS
 
 
-async def test_a_large_batch_lets_the_event_loop_go_on(
+async def test_a_large_batch_lets_the_event_loop_run(
     idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await burst(idle_probe, "A0", READ_EVENTS)
@@ -184,7 +184,7 @@ async def test_a_large_batch_lets_the_event_loop_go_on(
 
 @asynccontextmanager
 async def wide_topic(probe: RunningService, partitions: int) -> AsyncIterator[str]:
-    """A topic with so many partitions; its name, without the prefix."""
+    """A topic with this many partitions; its name, without the prefix."""
     name = f"{probe.topic_prefix}wide"
     async with connect(probe.runtime.kafka) as admin:
         await admin.create_topics([NewTopic(name, partitions, 1)])

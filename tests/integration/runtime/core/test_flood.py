@@ -33,13 +33,13 @@ Eventually = Callable[..., Awaitable[Any]]
 REQUESTS = 10_000
 # Files that this process has open besides its connections.
 OTHER_FILES = 500
-# By how much a process may grow: by 50 MiB with as many connections as it takes unless told otherwise. Nearly all of it
-# is uvicorn's and uvloop's: about 5 KB of an idle connection, 12 KB of one with a request in work.
+# How much a process may grow: 50 MiB with the default limit of connections. Nearly all of it is uvicorn's and uvloop's:
+# about 5 KB for an idle connection, 12 KB for one with a request in progress.
 GROWTH_BYTES = REQUESTS * 50 * MEBIBYTE // Settings.model_fields["http_connections"].default
 
-# `make test` lets it be short; a million takes some minutes.
+# Short in `make test`; a million takes some minutes.
 BACKLOG = int(os.environ.get("MUSTER_TEST_BACKLOG", "20000"))
-# What a service's process may take, however far behind it is.
+# How much memory a service's process may use, however far behind it is.
 PROCESS_BYTES = 150 * MEBIBYTE
 
 
@@ -129,9 +129,9 @@ def authorization(number: str) -> bytes:
 
 
 async def raw_post(api: Api, agency_id: str, number: str, together: asyncio.Barrier | None = None) -> tuple[int, bool]:
-    """One request on a connection of its own, as cheaply as can be: its status, and whether it says when to retry.
+    """One request on its own connection, as cheaply as possible: its status, and whether it says when to retry.
 
-    With `together` it is sent when as many others are connected.
+    With `together` it is sent once all the others are connected.
     """
     body = authorization(number)
     head = (
@@ -149,7 +149,7 @@ async def raw_post(api: Api, agency_id: str, number: str, together: asyncio.Barr
     return int(answer[9:12]), b"\r\nretry-after: 1\r\n" in answer
 
 
-async def test_a_flood_of_one_agency_is_refused_in_order_and_another_is_served(api: Api) -> None:
+async def test_a_flood_of_one_agency_is_refused_cleanly_and_another_is_served(api: Api) -> None:
     before = api.process.memory_info().rss
     sizes: list[int] = []
     together = asyncio.Barrier(REQUESTS)
@@ -218,7 +218,7 @@ async def test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
     sizes = [process.memory_info().rss]
 
     async def beside_applied() -> list[int]:
-        """When all of the other partition is applied: how much that is, and how much of the backlog is by then."""
+        """Once all of the other partition is applied: its events, and those of the backlog that are applied by then."""
         sizes.append(process.memory_info().rss)
         (counts,) = await idle_probe.admin.fetch(
             "select count(*) filter (where agency_id = any($1)), count(*) filter (where agency_id = $2) from effect",
@@ -251,7 +251,7 @@ async def test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
 
 
 def partition_of(agency_id: str) -> int:
-    """Where the client puts an agency's events."""
+    """The partition to which the client sends an agency's events."""
     partitions = list(range(PARTITIONS))
     partition: int = DefaultPartitioner()(agency_id.encode(), partitions, partitions)
     return partition

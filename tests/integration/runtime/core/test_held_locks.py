@@ -1,4 +1,4 @@
-"""Agencies whose locks are held elsewhere: they are waited for in turn, so that a busy one is not starved."""
+"""Agencies whose locks are held elsewhere: the consumer waits for each in turn, so that a busy one is not starved."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,8 +19,8 @@ from tests.support.services import RunningService
 
 NOON = datetime(2025, 8, 6, 12, tzinfo=UTC)
 
-# How long each transaction of a busy agency holds its lock, and how many callers want it: a wait for the lock of 0.1 s
-# never has it.
+# How long each transaction of a busy agency holds its lock, and how many callers want it: a caller that waits 0.1 s for
+# it never gets it.
 BUSY_SECONDS = 0.15
 CALLERS = 3
 
@@ -33,7 +33,7 @@ async def test_busy_agencies_have_their_turn_though_anothers_lock_is_held_for_lo
     waiting = {"EPA", "NASA", "DOE"}
     async with busy(idle_probe, "NASA"), busy(idle_probe, "DOE"), idle_probe.admin.transaction():
         await idle_probe.admin.execute("select lock_agencies('{EPA}')")
-        for _ in range(4):  # the first finds out, the next waits for EPA, the third for the others; one is to spare
+        for _ in range(4):  # the first finds out, the next waits for EPA, the third for the others; one is spare
             waiting = {stream.agency_id for stream in await applier.apply([first(name) for name in sorted(waiting)])}
             if waiting == {"EPA"}:
                 break
@@ -47,7 +47,7 @@ async def test_busy_agencies_have_their_turn_though_anothers_lock_is_held_for_lo
 
 @asynccontextmanager
 async def busy(probe: RunningService, agency_id: str) -> AsyncIterator[None]:
-    """Callers of an agency who take its lock from one another until the block ends, so that it is never free."""
+    """Callers pass an agency's lock to one another until the block ends, so that it is never free."""
 
     async def call(connection: "asyncpg.Connection[Any]") -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Hostile records on every topic while good traffic flows: each parks in its own stream, and can be given up there.
+"""Hostile records on every topic while good traffic flows: each parks in its own stream, and can be discarded there.
 
 MUSTER_TEST_HOSTILE sets how many there are (`make faults` writes 20,000), MUSTER_TEST_SEED repeats a run.
 """
@@ -43,14 +43,14 @@ GOOD_AGENCIES = [f"GOOD-{number}" for number in range(20)]
 GOOD_EVENTS = max(5, RECORDS // 1_000)
 HOSTILE_AGENCIES = min(25, RECORDS // 80)
 
-# One class for each topic: what is wrong with a record does not hang on its type. Tombstones have no value to read.
+# One class for each topic: what is wrong with a record does not depend on its type. Tombstones have no value to read.
 CLASSES = {
     cls.topic: cls for cls in event_types().values() if not issubclass(cls, Erasure) and cls.topic != ClockMoved.topic
 }
 
 
 async def keep(uow: UnitOfWork, events: Sequence[Received[Any]]) -> None:
-    """One effect for each event, which is read for it."""
+    """Write one effect for each event, from its data."""
     await uow.connection.execute(
         """
         insert into effect (agency_id, event_id, sequence, seat_id)
@@ -80,7 +80,7 @@ class Field:
         self.hostile: dict[str, set[tuple[int, int]]] = defaultdict(set)
 
     async def fill(self) -> None:
-        """Each hostile agency's stream has a good event, its worthless records, and a good event."""
+        """Each hostile agency's stream has a good event, its worthless records, and another good event."""
         kafka = AIOKafkaProducer(bootstrap_servers=self._probe.runtime.settings.kafka_bootstrap, linger_ms=5)
         await kafka.start()
         try:
@@ -113,7 +113,7 @@ class Field:
         for number in range(rounds):
             for agency_id in hostile:
                 for topic, cls in CLASSES.items():
-                    # The first one has a place in the stream, which it holds until it is given up.
+                    # The first one has a position in the stream, which it occupies until it is discarded.
                     make = self.attacker.record if number else self.attacker.shapeless
                     yield topic, make(cls, agency_id), True
                     yield from islice(good, share)
@@ -135,7 +135,7 @@ async def effects(probe: RunningService, pattern: str) -> int:
     return count
 
 
-async def test_hostile_records_park_alone_and_can_be_given_up(
+async def test_hostile_records_park_alone_and_can_be_discarded(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
     print(f"MUSTER_TEST_SEED={SEED}")
@@ -182,7 +182,7 @@ async def test_hostile_records_park_alone_and_can_be_given_up(
 async def test_a_worthless_record_on_the_clocks_topic_stops_no_process(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """Neither one that runs nor one that starts behind it."""
+    """Neither one that is running nor one that starts after it."""
     probe = await run_service(build, Settings, roles=frozenset())
 
     async def put(value: bytes | None) -> None:

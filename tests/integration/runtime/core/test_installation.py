@@ -1,4 +1,4 @@
-"""A package that was installed without its files says so, and does not take nothing for all."""
+"""A package that was installed without its migrations says so, and does not pass for up to date."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,7 @@ from tests.integration.runtime.core.probe.service import build
 from tests.support.services import RunningService
 
 
-async def test_readiness_tells_of_an_installation_without_migrations(
-    idle_probe: RunningService, tmp_path: Path
-) -> None:
+async def test_readiness_reports_an_installation_without_migrations(idle_probe: RunningService, tmp_path: Path) -> None:
     described = build(idle_probe.runtime.settings)
     async with running(replace(described, migrations=tmp_path), frozenset({Role.OPERATIONS})) as process:
         transport = httpx.ASGITransport(process.app)

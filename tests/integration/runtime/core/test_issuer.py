@@ -1,4 +1,4 @@
-"""A process whose issuer of tokens hangs: it serves on with the keys at hand, and its readiness says so."""
+"""A process whose token issuer hangs continues to serve with the keys that it has, and its readiness says so."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from tests.support.services import RunningService, ServiceRunner, TokenIssuer
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys grow old at once, and an issuer that hangs is given up soon."""
+    """Keys are stale at once, and a request to an issuer that hangs times out soon."""
     monkeypatch.setattr(keys, "MAX_AGE", 0.0)
     monkeypatch.setattr(keys, "READ_SECONDS", 2.0)
 

@@ -26,7 +26,7 @@ Eventually = Callable[..., Awaitable[Any]]
 async def test_of_two_processes_that_nobody_has_named_one_leads(
     idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
 ) -> None:
-    """Both are there; when the one that leads is killed, the other takes its place, under a name of its own."""
+    """Both run; when the leader is killed, the other takes its place, under its own name."""
     processes = [await probe_process("relay", named=False) for _ in range(2)]
     await eventually(lambda: both_run(idle_probe))
     leader = await eventually(lambda: holder(idle_probe))
@@ -42,7 +42,7 @@ async def test_of_two_processes_that_nobody_has_named_one_leads(
 
 
 async def both_run(probe: RunningService) -> bool:
-    """Beside the test's own process: each waits for its listener, with which its duties start."""
+    """As the test's own process does, each has a listener, with which its duties start."""
     bells = await probe.admin.fetchval(
         """
         select count(*)
@@ -77,7 +77,7 @@ async def test_a_released_lease_wakes_the_processes_that_wait_for_it(
 async def test_a_relay_that_stops_gives_back_the_leases_of_its_lanes(
     idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a producer takes a while to close: agencies would otherwise wait until the leases expire."""
+    """Even if a producer is slow to close: otherwise agencies would wait until the leases expire."""
     close = Producer.close
 
     async def close_slowly(self: Producer) -> None:
@@ -96,7 +96,7 @@ async def test_a_relay_that_stops_gives_back_the_leases_of_its_lanes(
 
 @pytest.mark.parametrize("step", ["take", "release"])
 async def test_a_lease_is_given_back_wherever_its_holder_is_canceled(idle_probe: RunningService, step: str) -> None:
-    """Postgres may have stored it, or may still have it, where the cancellation took the answer away."""
+    """Postgres may have stored the lease, or may still hold it, when a cancellation loses the answer."""
     kept = []
     for turns in range(1, 60):
         lease = Lease(idle_probe.runtime.database, "duty", "me")
@@ -141,8 +141,8 @@ async def test_a_relay_that_is_canceled_while_a_producer_closes_closes_it(
     assert await idle_probe.admin.fetch("select duty from lease") == []
 
 
-async def test_an_expiry_of_a_clock_that_was_ahead_can_be_taken(idle_probe: RunningService) -> None:
-    """The database's clock was a year ahead, and has been put right."""
+async def test_a_lease_of_a_clock_that_was_ahead_can_be_taken(idle_probe: RunningService) -> None:
+    """The database's clock was a year ahead, and has been corrected."""
     await idle_probe.admin.execute(
         "insert into lease values ('duty', 'somebody', clock_timestamp() + $1)", timedelta(days=365)
     )

@@ -1,4 +1,4 @@
-"""What is bounded, and what happens at the bound: full streams, the breaker, a stuck client, a full outbox."""
+"""What is limited, and what happens at the limit: full streams, the breaker, a stuck client, a full outbox."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,7 +95,7 @@ async def test_worthless_records_do_not_open_the_breaker(run_service: ServiceRun
 
 @asynccontextmanager
 async def second_process(probe: RunningService, **changes: Any) -> AsyncIterator[Process]:
-    """A process of the probe that may break down, beside one that only serves HTTP."""
+    """A process of the probe that may fail, beside one that only serves HTTP."""
     settings = probe.runtime.settings.model_copy(update={"instance": "second", **changes})
     async with running(build(settings)) as process:
         yield process
@@ -106,7 +106,7 @@ async def test_a_consumer_that_is_behind_and_does_nothing_ends_its_process(idle_
         consumer = process.consumer
         assert consumer is not None
         await consumer.assigned.wait()
-        consumer._client().pause(*consumer._client().assignment())  # as lost as a client that fetches no more
+        consumer._client().pause(*consumer._client().assignment())  # like a client that no longer fetches
         await idle_probe.publish(seat("NASA", "a"))
         with pytest.raises(ConsumerStuck, match=r"1 records behind and has been stuck for \d+ s"):
             await asyncio.wait_for(asyncio.shield(process.failed), 30)
@@ -115,7 +115,7 @@ async def test_a_consumer_that_is_behind_and_does_nothing_ends_its_process(idle_
 async def test_a_full_outbox_refuses_commands_until_events_are_published(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """As while Kafka is away for long. What consumers and deadlines decide is taken all the same."""
+    """As during a long outage of Kafka. Events from consumers and deadlines are still accepted."""
     api = await run_service(sample.build, Settings, roles=frozenset({Role.API}), outbox_rows=2)
     for _ in range(2):
         async with api.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
@@ -139,7 +139,7 @@ async def test_a_quiet_consumer_is_not_taken_for_a_stuck_one(idle_probe: Running
 async def test_a_client_whose_coordination_has_ended_ends_the_process(
     idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It reads nothing any more, and no other client takes its place in this process."""
+    """It no longer reads anything, and no other client takes its place in this process."""
     async with second_process(idle_probe) as process:
         consumer = process.consumer
         assert consumer is not None
@@ -154,7 +154,7 @@ async def test_a_client_whose_coordination_has_ended_ends_the_process(
         await eventually(process.failed.done)
 
 
-async def test_a_commit_that_kafka_does_not_answer_holds_up_no_further_event(
+async def test_a_commit_that_kafka_does_not_answer_delays_no_later_event(
     idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with second_process(idle_probe) as process:

@@ -1,4 +1,4 @@
-"""A process whose threads, connections, places, and Kafka are all taken is alive all the same."""
+"""A process whose threads, connections, places, and Kafka are all taken is still alive."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from tests.support.services import ServiceRunner
 # More than the loop's own threads, whatever the machine.
 THREADS = 64
 
-# What an idle machine needs for it is a hundredth.
+# An idle machine needs a hundredth of it.
 PROMPT_SECONDS = 1.0
 
 

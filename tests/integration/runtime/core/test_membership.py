@@ -44,7 +44,7 @@ async def test_a_consumer_asks_for_a_longer_session_when_the_broker_refuses_a_sh
 async def test_records_that_arrive_during_a_stop_are_left_to_the_next_owner(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """The client is past them, as it is past the marker of a transaction, which is no record."""
+    """The client's position is past them, as it is past a transaction's marker, which is not a record."""
     probe = await run_service(build, Settings)
     await probe.publish(seat("a"))
     await eventually(lambda: have(probe, "a"))

@@ -1,4 +1,4 @@
-"""The bounds of the HTTP side, each reached on a real process: places, connections, files, time."""
+"""The limits of the HTTP side, each reached on a real process: request slots, connections, files, time."""
 
 import asyncio
 import socket
@@ -39,7 +39,7 @@ async def start(
 
 @asynccontextmanager
 async def places_taken(front: Front) -> AsyncIterator[None]:
-    """An agency for each place of the process asks for one, with a body that does not come."""
+    """Take every request slot of the process: one agency for each sends a request whose body never arrives."""
     writers = []
     try:
         for number in range(SLOTS):
@@ -56,7 +56,7 @@ async def places_taken(front: Front) -> AsyncIterator[None]:
             writer.close()
 
 
-async def test_while_all_places_are_taken_readiness_says_so_and_an_operator_is_served(
+async def test_while_all_slots_are_taken_readiness_says_so_and_an_operator_is_served(
     start: Starter, eventually: Eventually
 ) -> None:
     front = await start()
@@ -93,7 +93,7 @@ async def test_while_all_places_are_taken_readiness_says_so_and_an_operator_is_s
         pytest.param({"MUSTER_HTTP_CONNECTIONS": "4000"}, OPEN_FILES - RESERVED_DESCRIPTORS, id="the open files"),
     ],
 )
-async def test_at_the_bound_of_connections_the_longest_idle_is_closed_and_health_answers(
+async def test_at_the_limit_of_connections_the_longest_idle_is_closed_and_health_answers(
     start: Starter, variables: dict[str, str], bound: int
 ) -> None:
     front = await start(**variables, MUSTER_HTTP_CONNECTIONS_PER_ADDRESS="4000")
@@ -101,7 +101,7 @@ async def test_at_the_bound_of_connections_the_longest_idle_is_closed_and_health
     try:
         more = [await front.connect("127.0.0.3") for _ in range(20)]
         held += more
-        assert await held[0][0].read() == b""  # without an answer: it has asked nothing
+        assert await held[0][0].read() == b""  # without an answer: it sent no request
         async with httpx.AsyncClient(base_url=front.url) as client:
             for path in ("/health/live", "/health/ready"):
                 assert (await client.get(path)).status_code == 200
@@ -117,7 +117,7 @@ async def test_at_the_bound_of_connections_the_longest_idle_is_closed_and_health
             writer.close()
 
 
-async def test_at_the_bound_of_an_address_another_one_is_served(start: Starter) -> None:
+async def test_at_the_limit_of_an_address_another_one_is_served(start: Starter) -> None:
     front = await start(MUSTER_HTTP_CONNECTIONS_PER_ADDRESS="10")
     held = [await front.connect("127.0.0.2") for _ in range(30)]
     try:
@@ -130,7 +130,7 @@ async def test_at_the_bound_of_an_address_another_one_is_served(start: Starter) 
             writer.close()
 
 
-async def test_who_says_nothing_is_given_up_in_time(start: Starter) -> None:
+async def test_a_silent_client_is_disconnected_in_time(start: Starter) -> None:
     cases = [
         (b"", HEAD_SECONDS, [408]),
         (b"GET /health/live HTTP/1.1\r\nHost: a", HEAD_SECONDS, [408]),
@@ -151,7 +151,7 @@ async def test_who_says_nothing_is_given_up_in_time(start: Starter) -> None:
     assert await front.metric("muster_http_connections_closed_total", reason="head-time") == 2
 
 
-async def test_a_head_behind_an_answer_that_nobody_takes_buys_no_time(start: Starter, eventually: Eventually) -> None:
+async def test_a_head_after_an_answer_that_nobody_reads_buys_no_time(start: Starter, eventually: Eventually) -> None:
     front = await start()
     with socket.socket() as asking:
         asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -165,7 +165,7 @@ async def test_a_head_behind_an_answer_that_nobody_takes_buys_no_time(start: Sta
                 "muster_http_request_seconds_count", route="/docs/redoc.standalone.js", status="200"
             )
 
-        with suppress(AssertionError):  # the first that is not answered waits for those before it to be taken
+        with suppress(AssertionError):  # the first that is not answered waits for those before it to be read
             for number in range(1, 10):
                 await loop.sock_sendall(asking, page)
                 await eventually(partial(answered, number), timeout=1)

@@ -1,4 +1,4 @@
-"""After an absence: what came meanwhile is read before what fell due meanwhile is handled."""
+"""After an absence: events that arrived meanwhile are read before deadlines that fell due are handled."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ async def forget_what_is_due(uow: UnitOfWork, events: Sequence[Received[AgencyWi
 
 
 def build(settings: Settings) -> Service:
-    """The probe as a service whose deadlines an event of another service makes void."""
+    """The probe as a service whose deadlines an event of another service cancels."""
     return Service(
         name="probe",
         settings=settings,
@@ -85,7 +85,7 @@ async def warnings(probe: RunningService) -> list[str]:
     return found
 
 
-async def test_what_came_during_an_absence_is_read_before_deadlines_are_handled(
+async def test_what_arrived_during_an_absence_is_read_before_deadlines_are_handled(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
     probe = await away(run_service, "DOE", "NASA")
@@ -117,7 +117,7 @@ async def test_a_parked_stream_holds_back_its_own_agency_alone(
 
 
 @pytest.mark.parametrize("late", [timedelta(), timedelta(seconds=1)])
-async def test_in_service_a_deadline_waits_for_nothing(
+async def test_without_an_absence_a_deadline_waits_for_nothing(
     run_service: ServiceRunner, eventually: Eventually, late: timedelta
 ) -> None:
     """No consumer runs, and there is something to read."""

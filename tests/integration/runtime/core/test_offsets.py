@@ -20,7 +20,7 @@ from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
 
-# What a failover to a replica that lagged behind, or a restore, takes back together.
+# The tables that a failover to a lagging replica, or a restore, takes back together.
 STATE = ("effect", "applied", "consumed_partition", "parked_stream", "parked_event")
 
 
@@ -63,7 +63,7 @@ async def remember(probe: RunningService) -> None:
 
 
 async def go_back(probe: RunningService) -> None:
-    """Let the database hold again what it held then, as if what came after had never reached it."""
+    """Restore what the database held then, as if what came later had never reached it."""
     async with probe.admin.transaction():
         await probe.admin.execute(f"lock table {', '.join(STATE)} in access exclusive mode")
         for table in STATE:
@@ -73,7 +73,7 @@ async def go_back(probe: RunningService) -> None:
 
 
 async def with_lost_commits(probe: RunningService, eventually: Eventually) -> None:
-    """Two events of NASA and one of DOE are applied; then the database goes back to before the last two."""
+    """Apply two events of NASA and one of DOE; the copy to go back to is from before the last two."""
     await probe.publish(seat("NASA", "a"))
     await eventually(lambda: have(probe, "NASA", "a"))
     await eventually(lambda: kept(probe, 1))
@@ -87,7 +87,7 @@ async def with_lost_commits(probe: RunningService, eventually: Eventually) -> No
 async def test_a_running_consumer_reads_again_what_its_database_has_lost(
     probe: RunningService, eventually: Eventually
 ) -> None:
-    """Nothing new comes that would tell it."""
+    """No new event arrives that would reveal the loss."""
     await with_lost_commits(probe, eventually)
     await go_back(probe)
     assert await seats(probe, "NASA") == ["a"]
@@ -127,7 +127,7 @@ def build_directory(settings: Settings) -> Service:
 async def test_what_comes_after_a_loss_does_not_hide_it_on_a_compacted_topic(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """Its streams have holes, which are no gaps: what was lost would be taken for compacted, and then for repeated."""
+    """Holes in its streams are not gaps: what was lost would be taken for compacted, and later for repeated."""
     probe = await run_service(build_directory, Settings)
     names = (f"sub_{number}" for number in count())
     persons = (PersonRecorded(agency_id="NASA", subject_ref=name, name="Ada", email="ada@nasa.gov") for name in names)
@@ -157,7 +157,7 @@ async def test_a_new_consumer_begins_where_the_database_says_and_not_where_kafka
 
 
 async def parked_for_a_gap(probe: RunningService, eventually: Eventually) -> Envelope:
-    """The second and third events of NASA are missing, the fourth and fifth wait; answers the first's envelope."""
+    """The second and third events of NASA are missing, the fourth and fifth wait; returns the first's envelope."""
     (first,) = await probe.publish(seat("NASA", "1"))
     for sequence in (4, 5):
         await probe.producer.put(at(first, sequence), seat("NASA", f"{sequence}"))
@@ -169,7 +169,7 @@ def at(first: Envelope, sequence: int) -> Envelope:
     return first._replace(sequence=sequence, id=f"{first.id}-{sequence}")
 
 
-async def test_a_stream_that_is_parked_for_a_gap_goes_on_when_the_missing_events_come(
+async def test_a_stream_that_is_parked_for_a_gap_continues_when_the_missing_events_arrive(
     probe: RunningService, eventually: Eventually
 ) -> None:
     first = await parked_for_a_gap(probe, eventually)
@@ -224,7 +224,7 @@ async def test_what_waits_behind_a_gap_is_known_once_a_new_epoch_has_begun_befor
     await eventually(lambda: flows(probe, "NASA"))
 
 
-async def test_a_refused_event_in_a_gap_is_why_the_stream_stands_from_then_on(
+async def test_a_refused_event_in_a_gap_becomes_the_reason_for_the_parked_stream(
     probe: RunningService, eventually: Eventually
 ) -> None:
     (first,) = await probe.publish(seat("NASA", "1"))
@@ -245,7 +245,7 @@ async def test_a_full_stream_takes_the_event_that_fills_its_gap_though_more_foll
         await probe.producer.put(at(first, sequence), seat("NASA", f"{sequence}"))
     await eventually(lambda: waits(probe, 3, "gap: sequence 2 was expected, but 3 arrived"))
     async with probe.admin.transaction():
-        await probe.admin.execute("select lock_agencies('{NASA}')")  # so that they come in one batch
+        await probe.admin.execute("select lock_agencies('{NASA}')")  # so that they arrive in one batch
         for sequence in (2, 6, 8, 7):
             await probe.producer.put(at(first, sequence), seat("NASA", f"{sequence}"))
         await eventually(lambda: queues(probe, 1))
@@ -273,7 +273,7 @@ async def test_a_gap_that_an_operators_replay_meets_is_noted_before_the_next_rec
 
 
 async def queues(probe: RunningService, transactions: int) -> bool:
-    """So many wait for an agency's lock: Postgres lets them have it in the order in which they came."""
+    """This many transactions wait for an agency's lock: Postgres grants it in the order of their arrival."""
     waiting = await probe.admin.fetchval(
         """
         select count(*)

@@ -1,4 +1,4 @@
-"""An operator's hands: where streams stand, accepting a gap, raising the epoch, rereading, replaying much."""
+"""An operator's commands: list streams, accept a gap, raise the epoch, reread topics, replay many records."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -149,7 +149,7 @@ async def test_an_operators_command_under_a_key_is_carried_out_once(
     await parked_for_a_gap(probe, eventually)
     consumer = probe.process.consumer
     assert consumer is not None
-    await consumer.stop()  # else the group refuses to be rewound
+    await consumer.stop()  # otherwise the group refuses to be rewound
     commands = {f"/v1/streams/{TOPIC}/NASA/gap": GAP, "/v1/epoch": WHY, "/v1/rewind": WHY}
     for path, body in commands.items():
         replies = [
@@ -176,7 +176,7 @@ async def test_only_a_gap_can_be_accepted(probe: RunningService, eventually: Eve
     assert await probe.admin.fetchval("select count(*) from audit") == 0
 
 
-async def test_to_discard_a_record_does_not_accept_the_gap_before_it(
+async def test_discarding_a_record_does_not_accept_the_gap_before_it(
     probe: RunningService, eventually: Eventually
 ) -> None:
     late = await parked_for_a_gap(probe, eventually)
@@ -205,7 +205,7 @@ async def test_a_raised_epoch_holds_for_every_stream_old_and_new(idle_probe: Run
     assert [tuple(row) for row in audited] == [("*", WHY["reason"])] * 2
 
 
-async def test_an_operators_hands_are_not_for_one_agencys_token(probe: RunningService) -> None:
+async def test_an_operators_commands_refuse_one_agencys_token(probe: RunningService) -> None:
     header = {"Authorization": f"Bearer {probe.token('probe:operate', agency='NASA')}"}
     commands = (f"/v1/streams/{TOPIC}/NASA/gap", "/v1/epoch", "/v1/rewind")
     for method, path in (("GET", "/v1/streams"), *(("POST", command) for command in commands)):
@@ -213,7 +213,7 @@ async def test_an_operators_hands_are_not_for_one_agencys_token(probe: RunningSe
         assert (await probe.client.request(method, path, json=body, headers=header)).status_code == 403, path
 
 
-async def test_a_replay_applies_all_before_the_culprit_and_stands_there(
+async def test_a_replay_applies_all_before_the_culprit_and_stops_there(
     probe: RunningService, eventually: Eventually
 ) -> None:
     late = await parked_for_a_gap(probe, eventually, missing=1)
@@ -237,7 +237,7 @@ async def waiting(probe: RunningService, count: int) -> bool:
 
 @pytest.mark.parametrize("agencies", [["NASA"], ["DOE", "NASA"]])
 async def test_the_maintenance_role_serves_operators_alone(run_service: ServiceRunner, agencies: list[str]) -> None:
-    """Nothing is relayed and nothing applied while the epoch is raised."""
+    """Nothing is relayed or applied while the epoch is raised."""
     probe = await run_service(build, Settings, roles=frozenset({Role.OPERATIONS}))
     await publish_from_the_service(probe, *agencies)
     assert (await probe.client.post("/v1/epoch", json=WHY)).json()["streams"] == len(agencies)

@@ -47,7 +47,7 @@ async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
     assert (await probe.client.get(f"/v1/parked/{TOPIC}/NASA")).status_code == 404
 
 
-async def test_a_record_waits_where_one_of_an_earlier_topic_is_parked_in_its_place(
+async def test_a_record_waits_while_one_of_an_earlier_topic_is_parked_at_its_position(
     probe: RunningService, eventually: Eventually
 ) -> None:
     await probe.publish(seat("NASA", "poison"))

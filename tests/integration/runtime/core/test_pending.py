@@ -1,4 +1,4 @@
-"""A process that is ahead of its schema: it waits for the migration, says so, and fails only where none is pending."""
+"""A process that is ahead of its schema: it waits for the migration, says so, and fails only if none is pending."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
@@ -25,7 +25,7 @@ NOTES = "/v1/agencies/NASA/notes"
 
 
 async def forget(admin: "asyncpg.Connection[Any]", version: str) -> None:
-    """Let a migration be pending, whatever it has changed."""
+    """Make a migration count as pending, whatever it has changed."""
     assert await admin.fetchval("delete from schema_migrations where version = $1 returning true", version)
 
 

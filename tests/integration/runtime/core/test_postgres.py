@@ -1,4 +1,4 @@
-"""What Postgres may refuse: readiness tells, and only what an event itself is to blame for parks its stream."""
+"""Errors of Postgres: readiness reports them, and only one that the event itself causes parks its stream."""
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,7 +37,7 @@ async def test_a_process_without_postgres_refuses_to_start_and_says_why(run_serv
         assert str(refusal.value).startswith(f"Postgres {start} MUSTER_POSTGRES_WORKER_DSN: ")
 
 
-async def test_readiness_tells_of_pending_migrations(run_service: ServiceRunner, eventually: Eventually) -> None:
+async def test_readiness_reports_pending_migrations(run_service: ServiceRunner, eventually: Eventually) -> None:
     first = await run_service(build, Settings, roles=frozenset())
     version = await first.admin.fetchval(
         "delete from schema_migrations where version = '20250806000100' returning version"
@@ -51,7 +51,7 @@ async def test_readiness_tells_of_pending_migrations(run_service: ServiceRunner,
 async def test_code_that_is_ahead_of_its_migration_parks_nothing(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """A deployment whose migration was forgotten: no event is to blame for the column that is not there."""
+    """A deployment whose migration was forgotten: no event is to blame for the missing column."""
     probe = await run_service(build, Settings)
     await eventually(lambda: ready(probe))
     version = await probe.admin.fetchval(
@@ -73,7 +73,7 @@ async def test_code_that_is_ahead_of_its_migration_parks_nothing(
 async def test_a_handler_that_breaks_a_rule_of_postgres_parks_its_stream_alone(
     probe: RunningService, eventually: Eventually
 ) -> None:
-    """Class 42 as well, but every migration is applied: it is the handler's fault, and with this event alone."""
+    """Class 42 too, but every migration is applied: it is the handler's fault, and only with this event."""
     await fail_with(probe, "insufficient_privilege", agency_id="NASA")
     await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
     await eventually(lambda: seats(probe, "DOE", 1))
@@ -94,7 +94,7 @@ async def test_a_limit_of_the_server_parks_nothing(
     await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
     await eventually(lambda: not_ready(probe, "the consumer cannot apply"))
     assert await parked_streams(probe) == set()
-    # Not both at once: what the first refused would be parked, were the second gone.
+    # Not both at once: what the first refused would be parked if the second were gone.
     await probe.admin.execute("drop trigger failing on effect")
     await eventually(lambda: seats(probe, "NASA", 1))
     await eventually(lambda: seats(probe, "DOE", 1))
@@ -114,7 +114,7 @@ async def test_a_value_that_no_index_can_hold_parks_its_stream_alone(
 async def fail_with(
     probe: RunningService, condition: str, *, tables: Sequence[str] = ("effect",), agency_id: str | None = None
 ) -> None:
-    """Let rows, of one agency or all, be refused with an error of Postgres' own; the reason for it is the test's."""
+    """Have rows, of one agency or all, refused with one of Postgres' own errors, which the test raises."""
     of_agency = f"when (new.agency_id = '{agency_id}')" if agency_id else ""
     await probe.admin.execute(
         f"""
@@ -130,7 +130,7 @@ async def fail_with(
     )
 
 
-async def test_readiness_tells_of_a_postgres_that_is_away(
+async def test_readiness_reports_that_postgres_is_down(
     probe: RunningService, postgres: str, eventually: Eventually
 ) -> None:
     await eventually(lambda: ready(probe))
@@ -149,10 +149,10 @@ async def test_readiness_tells_of_a_postgres_that_is_away(
         await outside.close()
 
 
-async def test_a_write_that_finds_the_disk_full_is_told_until_there_is_room(
+async def test_a_write_that_finds_the_disk_full_is_reported_until_there_is_room(
     probe: RunningService, eventually: Eventually
 ) -> None:
-    """Postgres answers as it does when the disk is full: the error is its own, the reason for it is the test's."""
+    """The test raises the error with which Postgres answers when its disk is full."""
     await probe.admin.execute(
         """
         create function no_room() returns trigger language plpgsql as $$
@@ -174,7 +174,7 @@ async def test_a_write_that_finds_the_disk_full_is_told_until_there_is_room(
 async def test_the_oldest_snapshot_is_measured_whoever_holds_it(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """An operator's console, reading or writing; the worker learns how old, and nothing more."""
+    """An operator's console, reading or writing, holds it; the worker learns its age, and nothing more."""
     probe = await run_service(build, Settings, roles=frozenset({Role.API}))
 
     async def age() -> float:

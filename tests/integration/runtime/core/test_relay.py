@@ -122,7 +122,7 @@ async def _effects(probe: RunningService, count: int) -> bool:
 async def test_two_relays_at_once_lose_nothing_and_keep_the_order(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
-    """Both believe to lead: the lease only spares work."""
+    """Both believe that they lead: the lease only saves work."""
     for number in range(60):
         await write(idle_probe, "NASA", *(f"{number}-{part}" for part in range(50)))
     async with relaying(idle_probe), relaying(idle_probe):
@@ -131,10 +131,10 @@ async def test_two_relays_at_once_lose_nothing_and_keep_the_order(
     assert list(first_seen) == list(range(1, 3001))
 
 
-async def test_relays_that_take_longer_to_begin_than_a_lease_lasts_do_not_fence_each_other_for_ever(
+async def test_relays_that_take_longer_to_begin_than_a_lease_lasts_do_not_fence_each_other_forever(
     idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where each answer of Kafka takes 400 ms: whoever has just begun was fenced before it had sent anything."""
+    """As when each answer of Kafka takes 400 ms: a relay that had just begun was fenced before it sent anything."""
 
     async def compare_slowly(*arguments: Any) -> Collection[TopicPartition]:
         leaderless = await refuse_restored(*arguments)
@@ -152,7 +152,7 @@ async def test_relays_that_take_longer_to_begin_than_a_lease_lasts_do_not_fence_
 async def test_a_lane_that_loses_a_cancellation_ends_with_the_next(
     idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kafka's client swallows one that comes while it closes."""
+    """Kafka's client swallows one that arrives while it closes."""
     lost: list[str] = []
     run = lane.Lane.run
 
@@ -172,7 +172,7 @@ async def test_a_lane_that_loses_a_cancellation_ends_with_the_next(
 
 
 async def test_a_read_finds_what_is_in_flight_by_hash(idle_probe: RunningService) -> None:
-    """It looks through 10,000 runs; to compare each with every run in flight took four times as long as the rest."""
+    """It looks through 10,000 runs; comparing each with every run in flight took four times as long as the rest."""
     types = "text[], bigint[], text[], text[], integer, integer, integer, text[], text[]"
     async with idle_probe.admin.transaction():
         await idle_probe.admin.execute("set local plan_cache_mode = force_generic_plan")
@@ -186,7 +186,7 @@ async def test_a_read_finds_what_is_in_flight_by_hash(idle_probe: RunningService
     assert "ANY (id = (hashed SubPlan" in plan, plan
 
 
-async def test_a_relay_that_meets_what_nobody_can_read_at_a_topics_end_publishes(
+async def test_a_relay_publishes_after_an_unreadable_record_at_a_topics_end(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
     await write(idle_probe, "NASA", "one")

@@ -1,4 +1,4 @@
-"""A database that has lost commits, beside the topics, which tell."""
+"""A database that has lost commits: its topics reveal the loss."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ Eventually = Callable[..., Awaitable[Any]]
 async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoch_is_raised(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
-    """As after a restore, or a failover to a replica that lagged behind."""
+    """As after a restore, or a failover to a lagging replica."""
     await write(idle_probe, "NASA", "one", "two")
     await write(idle_probe, "DOE", "one")
     async with relaying(idle_probe):
@@ -114,10 +114,10 @@ async def test_an_epoch_is_not_raised_while_a_topic_cannot_be_read(
     await raise_epoch(idle_probe)
 
 
-async def test_what_a_database_gives_out_a_second_time_is_published_in_the_new_epoch_alone(
+async def test_a_position_that_a_database_assigns_twice_is_published_in_the_new_epoch_alone(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
-    """Commands continued after the loss, and have reached the topic's last position; nothing of them is lost."""
+    """Commands continued after the loss, and have reached the topic's last position; none of them is lost."""
     await write(idle_probe, "NASA", "one", "two")
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
@@ -153,7 +153,7 @@ async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
     assert positions == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 3)]
 
 
-async def test_a_server_that_has_taken_over_is_looked_at_before_anything_of_it_is_published(
+async def test_a_server_that_has_taken_over_is_checked_before_anything_from_it_is_published(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
     database = idle_probe.runtime.database
@@ -173,7 +173,7 @@ async def test_a_server_that_has_taken_over_is_looked_at_before_anything_of_it_i
 async def test_a_record_of_another_program_holds_nothing_up_once_an_operator_has_passed_it(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
-    """It bears the very id of a position to come. One with an id of its own is no event of the service's at all."""
+    """It has the id of a position to come. A record with a foreign id does not count as the service's event at all."""
     await write(idle_probe, "NASA", "one")
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
@@ -208,7 +208,7 @@ async def test_a_record_of_another_program_holds_nothing_up_once_an_operator_has
 
 
 async def lose_commits(probe: RunningService) -> None:
-    """As if the last transactions of NASA and DOE had never been."""
+    """As if the last transactions of NASA and DOE had never happened."""
     await probe.admin.execute("update stream set last_sequence = 1 where agency_id = 'NASA'")
     await probe.admin.execute("delete from stream where agency_id = 'DOE'")
 
@@ -223,7 +223,7 @@ async def _held(relay: Relay) -> str | None:
 
 
 async def test_what_is_on_its_topic_already_is_found_in_an_outbox_of_any_size(idle_probe: RunningService) -> None:
-    """The topic has something of three runs; another position of it was assigned a second time."""
+    """The topic has events of three runs; another of its positions was assigned a second time."""
     now = idle_probe.clock.now()
     first = await idle_probe.admin.fetchval(
         """

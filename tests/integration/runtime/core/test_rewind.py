@@ -55,7 +55,7 @@ async def test_a_rewind_that_cannot_be_recorded_leaves_the_group_where_it_is(run
 
 
 async def committed(probe: RunningService) -> int:
-    """How many records the group has read, as Kafka knows it."""
+    """How many records the group has read, according to Kafka."""
     settings = probe.runtime.settings
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
     await admin.start()
@@ -67,7 +67,7 @@ async def committed(probe: RunningService) -> int:
 
 
 async def pass_over_all(probe: RunningService) -> None:
-    """Let Kafka believe that the probe's group has read all that is on its topic."""
+    """Make Kafka believe that the probe's group has read everything on its topic."""
     settings = probe.runtime.settings
     group = AIOKafkaConsumer(
         settings.topic_prefix + TOPIC,

@@ -1,4 +1,4 @@
-"""Deadlines: handled at their instant, once, and one that fails holds up its own agency alone."""
+"""Deadlines: handled once, at their instant; one that fails delays no other."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -70,7 +70,7 @@ async def test_a_moved_deadline_is_due_once_and_a_cancelled_one_never(
 
 
 async def test_a_deadline_that_fails_parks_alone(probe: RunningService, eventually: Eventually) -> None:
-    """Neither those of the same instant wait for it nor the agency's later ones."""
+    """Neither the agency's deadlines of the same instant nor its later ones wait for it."""
     probe.clock.move(START)
     later = START + timedelta(hours=1)
     await set_deadlines(

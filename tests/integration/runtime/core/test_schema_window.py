@@ -1,4 +1,4 @@
-"""Code beside a schema that is behind, ahead, or lacks what it can do without."""
+"""Code on a schema that is behind, ahead, or lacks what the code can do without."""
 
 import asyncio
 import shutil
@@ -126,7 +126,7 @@ async def test_a_schema_that_has_contracted_is_too_new(
     head = Schema("probe", MIGRATIONS).head
     reason = f"the schema is too new: {CONTRACTING} changed what this process uses; it knows up to {head}"
     await eventually(lambda: not_ready(probe, reason))
-    # It still says what waits.
+    # It still reports what waits.
     await write(probe, "GSA", "a")
     assert (await probe.client.get("/health/ready")).json()["outbox"]["rows"] == 1
     with pytest.raises(SchemaTooNew, match=f"^{CONTRACTING} changed what this process uses: run a newer version: "):

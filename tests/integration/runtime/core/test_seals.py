@@ -1,4 +1,4 @@
-"""The sealing of the audit: every row once, whoever else is at work, and at no command's cost."""
+"""Sealing the audit: every row once, whatever else is running, and without delaying a command."""
 
 import asyncio
 import random
@@ -135,7 +135,7 @@ async def test_a_held_lock_delays_no_other_agency_and_many_rows_make_several_sea
     assert await sealer(sealing).seal_all() == []
     counts = await sealing.admin.fetch("select agency_id, count from audit_seal order by agency_id, number")
     assert [tuple(row) for row in counts] == [("*", 2), ("DOE", 2), ("EPA", SEAL_ROWS), ("EPA", 1), ("NASA", 2)]
-    # Nothing new, nothing sealed; and sealing itself is not audited.
+    # Without new rows nothing is sealed, and sealing itself is not audited.
     assert await sealer(sealing).seal_all() == []
 
     async def published() -> bool:
@@ -159,7 +159,7 @@ async def test_a_running_scheduler_seals_each_minute_and_the_gauge_says_what_is_
     await eventually(lambda: is_sealed(probe, 1))
     await eventually(lambda: is_due(probe, None))
     assert await gauge(probe) == 0
-    # A lock that is held puts it off, and the clock waits where it stands.
+    # A held lock delays it, and the clock waits where it is.
     await record(probe.runtime.database, "DOE")
     async with probe.runtime.database.write("DOE", context=CONTEXT):
         probe.clock.move(START + timedelta(minutes=14))
@@ -194,7 +194,7 @@ async def test_no_role_can_change_what_is_recorded_or_sealed(sealing: RunningSer
         *(f"truncate {table}" for table in ("audit", "audit_seal")),
         "alter table audit disable row level security",
         "alter function drop_sealed_audit(interval, integer) security invoker",
-        # A row with the highest id would be sealed last of all, and no later row ever.
+        # A row with the highest id would be sealed last, and no later row ever would be.
         """
         insert into audit (id, recorded_at, agency_id, actor, command, correlation_id)
         overriding system value values (9223372036854775807, now(), 'NASA', 'x', 'X', 'cor_1')
@@ -215,14 +215,14 @@ async def test_no_role_can_change_what_is_recorded_or_sealed(sealing: RunningSer
         if role == "worker":
             with pytest.raises(asyncpg.InvalidParameterValueError, match="365 days at least"):
                 await connection.fetchval("select drop_sealed_audit(interval '364 days', 1000)")
-            # A seal that ends beyond every row would leave each later one unsealed.
+            # A seal that ends beyond the last row would leave every later row unsealed.
             async with connection.transaction():
                 await connection.execute("select lock_agencies(array['NASA'], now())")
                 with pytest.raises(asyncpg.ForeignKeyViolationError, match="no audit row of NASA has the ID 1000"):
                     await connection.execute(
                         "insert into audit_seal select agency_id, 2, 3, 1000, 1, sha256, sha256, now() from audit_seal"
                     )
-            # Rows stay that are younger than a year, whatever a seal that the caller makes says of them.
+            # Rows younger than a year stay, whatever a seal that the caller makes says about them.
             forged = "$1, $1, 1, repeat('0', 64), repeat('0', 64), '2000-01-01'"
             for number, row_id in ((2, 1), (3, 2), (4, 2)):
                 insert = f"insert into audit_seal select 'NASA', {number}, {forged}"
@@ -230,7 +230,7 @@ async def test_no_role_can_change_what_is_recorded_or_sealed(sealing: RunningSer
                     await connection.execute("select lock_agencies(array['NASA'], now())")
                     await connection.execute(insert, row_id)
             assert await connection.fetchval("select drop_sealed_audit(interval '365 days', 1000)") == 0
-            # A table of the caller's own does not stand for the owner's.
+            # A table of the caller's own does not take the place of the owner's.
             await sealing.admin.execute("grant temporary on database " + await name_of(sealing) + " to probe_worker")
             await connection.execute("create temp table audit_seal as table audit_seal")
             await connection.execute("update audit_seal set sealed_at = '2000-01-01', number = 2")

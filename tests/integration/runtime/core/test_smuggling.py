@@ -17,7 +17,7 @@ Eventually = Callable[..., Awaitable[Any]]
 LIVE = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = "POST /v1/agencies/NASA/authorizations HTTP/1.1\r\nHost: localhost\r\n"
 
-# What two readers may cut differently. Behind each stands a request that must not be answered.
+# What two readers may split differently. Each is followed by a request that must not be answered.
 AMBIGUOUS = {
     "both lengths": "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "both lengths, reversed": "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
@@ -41,7 +41,7 @@ AMBIGUOUS = {
     "a second addressee": "Host: elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
 }
 
-# What two readers may cut differently within a body of chunks: its end is somewhere else for each.
+# What two readers may split differently within a chunked body: each finds its end in another place.
 CHUNKS = {
     "a size beyond all": "fffffffffffffffff\r\n\r\n0\r\n\r\n",
     "a size with a prefix": "0x0\r\n\r\n",
@@ -86,7 +86,7 @@ async def test_a_request_names_its_host_once(front: Front) -> None:
 
 
 async def test_a_packed_body_is_not_unpacked(front: Front) -> None:
-    """A gigabyte of zeros is a megabyte when it is packed: here it is refused, and takes no more than it is."""
+    """A gigabyte of zeros is a megabyte when compressed: here it is refused, and costs no more than its own size."""
     packed = gzip.compress(b"0" * 6_400_000)  # in one segment: what arrives after the answer would reset it
     for coding in ("gzip", "deflate", "br", "gzip, gzip"):
         head = (
@@ -118,7 +118,7 @@ async def test_no_answer_names_the_server_and_each_tells_a_browser_what_it_may_d
 
 @pytest.mark.parametrize("length", [f"Content-Length: {len(LIVE)}", "Transfer-Encoding: chunked"])
 async def test_the_body_of_an_offer_to_upgrade_is_no_request(front: Front, length: str) -> None:
-    """The parser takes what follows such a head for another protocol, and what the next packet holds for a request."""
+    """The parser takes what follows such a head for another protocol, but what the next packet holds for a request."""
     reader, writer = await front.connect()
     try:
         writer.write(f"{HEAD}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n{length}\r\n\r\n".encode())

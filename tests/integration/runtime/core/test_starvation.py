@@ -1,4 +1,4 @@
-"""No client starves the others: bodies that never come, heads that never end, connections without a word.
+"""No client starves the others: bodies that never arrive, heads that never end, connections that stay silent.
 
 A real process of the enrollment service, with few open files, is attacked over sockets; another client continues.
 """
@@ -28,14 +28,14 @@ Eventually = Callable[..., Awaitable[Any]]
 SOURCES = itertools.cycle(("127.0.0.2", "127.0.0.3"))
 MEBIBYTE = 1024 * 1024
 
-# What an attack may cost the process.
+# How much memory an attack may cost the process.
 GROWTH_BYTES = 50 * MEBIBYTE
 
-# How often the well-behaved client asks during an attack, and what it sees at worst, except for one in a hundred.
+# How many requests the well-behaved client sends during an attack, and how long 99 in a hundred may take at most.
 REQUESTS = 200
 P99_SECONDS = 0.1
 
-# Where that is too much for a machine that does other work, how many times as long as without an attack.
+# On a machine that does other work, how many times as long they may take as without an attack.
 TIMES_AS_CALM = 2
 
 
@@ -51,7 +51,7 @@ async def server(
 async def attacked(
     attack: Callable[[], Coroutine[Any, Any, None]], times: int
 ) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Attack from so many sides at once, until the block ends."""
+    """Attack from this many sides at once, until the block ends."""
     sides = [asyncio.create_task(attack()) for _ in range(times)]
     try:
         yield sides
@@ -62,7 +62,7 @@ async def attacked(
 
 
 async def served(server: Front, agency: str) -> tuple[set[int], float, int]:
-    """A well-behaved client: the statuses that it sees, its 99th percentile in seconds, the process's most memory."""
+    """A well-behaved client: the statuses that it sees, its 99th percentile in seconds, the process's peak memory."""
     statuses: set[int] = set()
     seconds: list[float] = []
     most = 0
@@ -78,7 +78,7 @@ async def served(server: Front, agency: str) -> tuple[set[int], float, int]:
 
 
 async def without_body(server: Front, agency: str) -> None:
-    """Announce a body, send nothing of it, and begin again whenever the server gives up."""
+    """Announce a body, send none of it, and begin again whenever the server gives up."""
     while True:
         reader, writer = await server.connect(next(SOURCES))
         writer.write(
@@ -133,7 +133,7 @@ async def without_reading(server: Front) -> None:
 
 
 async def without_taking(server: Front) -> None:
-    """Ask for a page of a megabyte, again and again, and take nothing: more than the kernel keeps."""
+    """Request a page of a megabyte again and again, and read nothing: more than the kernel buffers."""
     with socket.socket() as asking:
         asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         asking.setblocking(False)
@@ -145,7 +145,7 @@ async def without_taking(server: Front) -> None:
 
 
 async def without_last_trailer(server: Front) -> None:
-    """End a body of chunks with a header that never ends, and begin again whenever the server gives up."""
+    """End a chunked body with a header that never ends, and begin again whenever the server gives up."""
     piece = b"a" * 65_536
     while True:
         _, writer = await server.connect(next(SOURCES))
@@ -186,7 +186,7 @@ async def test_another_client_is_served_meanwhile(
     async with attacked(partial(attack, server), times):
 
         async def felt() -> bool:
-            """The attack has reached a bound."""
+            """The attack has reached a limit."""
             return (await server.metric("muster_http_connections_closed_total") > closed) or (
                 await server.metric("muster_http_refused_total") > refused
             )
@@ -196,7 +196,7 @@ async def test_another_client_is_served_meanwhile(
         rounds: list[tuple[set[int], float, int]] = []
 
         async def is_quick() -> bool:
-            """This machine does other work as well: one round of several is enough for the time, all for the rest."""
+            """This machine does other work too: one round must be quick enough, but every round must pass the rest."""
             rounds.append(await served(server, "NASA"))
             seen, p99, most = rounds[-1]
             return p99 < max(P99_SECONDS, TIMES_AS_CALM * calm) or seen != {200} or most - before >= GROWTH_BYTES

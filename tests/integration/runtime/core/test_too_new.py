@@ -40,7 +40,7 @@ NOON = datetime(2025, 8, 6, 12, tzinfo=UTC)
 
 @pytest.fixture
 def paused(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
-    """What the consumer logs of partitions that it reads no further for now."""
+    """What the consumer logs about partitions that it has paused."""
     log = CapturingLogger()
     monkeypatch.setattr(pausing, "_log", log)
     return log
@@ -117,7 +117,7 @@ async def test_one_agencys_event_that_waits_for_newer_code_delays_no_other_agenc
 async def test_what_a_stream_parked_for_is_not_refused_for_a_schema_that_is_too_new(
     probe: RunningService, eventually: Eventually, paused: CapturingLogger
 ) -> None:
-    """The missing event comes, and what waits for it breaks a newer rule."""
+    """The missing event arrives, and what waits for it breaks a newer rule."""
     (first,) = await probe.publish(seat("NASA", "a"))
     await probe.producer.put(at(first, 3), seat("NASA", "c"))
     reason = await eventually(lambda: parked(probe, "NASA"))
@@ -176,7 +176,7 @@ async def test_what_waited_in_a_parked_stream_and_breaks_a_newer_rule_stops_no_o
 
 
 async def test_a_gauge_that_cannot_be_read_keeps_its_value(probe: RunningService, eventually: Eventually) -> None:
-    """An alert must not end because an older process cannot see its cause any longer."""
+    """An alert must not end because an older process can no longer see its cause."""
     await probe.publish(seat("NASA", "poison"))
     await eventually(lambda: parked(probe, "NASA"))
     await eventually(lambda: ready(probe))
@@ -191,7 +191,7 @@ async def test_a_gauge_that_cannot_be_read_keeps_its_value(probe: RunningService
 async def test_the_lag_keeps_its_value_for_a_while_without_an_answer_of_kafka(
     probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An alert must not end because Kafka has answered one look too late."""
+    """An alert must not end because Kafka has answered one query too late."""
 
     async def time_out(_: KafkaTopics) -> NoReturn:
         raise TimeoutError

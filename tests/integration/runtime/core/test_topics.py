@@ -1,4 +1,4 @@
-"""Topics that are missing or not as their contract says: readiness tells, and no event is lost."""
+"""Topics that are missing or differ from their contract: readiness reports them, and no event is lost."""
 
 import asyncio
 import re
@@ -35,14 +35,14 @@ TOPIC = "muster.entitlements.seat"
 DIRECTORY = "muster.entitlements.directory"
 
 
-async def test_readiness_tells_of_a_missing_topic(probe: RunningService, eventually: Eventually) -> None:
+async def test_readiness_reports_a_missing_topic(probe: RunningService, eventually: Eventually) -> None:
     await eventually(lambda: ready(probe))
     await delete_topics(kafka_at(probe.runtime.settings.kafka_bootstrap), [probe.topic_prefix + TOPIC])
     await eventually(lambda: not_ready(probe, f"the topic {probe.topic_prefix}{TOPIC} is missing"))
 
 
 async def add_a_partition(probe: RunningService) -> None:
-    """Add one, and wait until the broker tells of it: the controller answers before."""
+    """Add one, and wait until the broker reports it: the controller answers earlier."""
     name = probe.topic_prefix + TOPIC
     async with connect(kafka_at(probe.runtime.settings.kafka_bootstrap)) as admin:
         await admin.create_partitions({name: NewPartitions(PARTITIONS + 1)})
@@ -54,7 +54,7 @@ async def add_a_partition(probe: RunningService) -> None:
         await poll(told)
 
 
-async def test_readiness_tells_of_added_partitions(probe: RunningService, eventually: Eventually) -> None:
+async def test_readiness_reports_added_partitions(probe: RunningService, eventually: Eventually) -> None:
     await add_a_partition(probe)
     await eventually(lambda: not_ready(probe, f"has {PARTITIONS + 1} partitions and needs {PARTITIONS}"))
 
@@ -77,7 +77,7 @@ async def test_nothing_is_published_to_a_topic_with_added_partitions_not_even_af
     assert await probe.published(SeatAssigned) == []
 
 
-async def test_nothing_is_applied_of_a_topic_with_added_partitions_not_even_after_a_restart(
+async def test_nothing_is_applied_from_a_topic_with_added_partitions_not_even_after_a_restart(
     idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
 ) -> None:
     await add_a_partition(idle_probe)
@@ -90,14 +90,14 @@ async def test_nothing_is_applied_of_a_topic_with_added_partitions_not_even_afte
 
 
 async def set_otherwise(service: RunningService, topic: str, setting: str, value: str) -> None:
-    """Have a topic as an administrator might have set it."""
+    """Configure a topic as an administrator might have."""
     async with connect(kafka_at(service.runtime.settings.kafka_bootstrap)) as admin:
         name = service.topic_prefix + topic
         configs = {**topics()[topic].settings, setting: value}
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)])
 
 
-async def test_readiness_tells_of_a_topic_that_would_lose_events(probe: RunningService, eventually: Eventually) -> None:
+async def test_readiness_reports_a_topic_that_would_lose_events(probe: RunningService, eventually: Eventually) -> None:
     await eventually(lambda: ready(probe))
     await set_otherwise(probe, TOPIC, "retention.ms", "1000")
     await eventually(lambda: not_ready(probe, "has retention.ms=1000 and needs -1"))
@@ -118,7 +118,7 @@ def build_with_directory(settings: Settings) -> Service:
         (DIRECTORY, "cleanup.policy", "delete", "compact"),
     ],
 )
-async def test_a_topic_that_would_lose_events_is_refused_at_the_start_and_told_of_later(
+async def test_a_topic_that_would_lose_events_is_refused_at_the_start_and_reported_later(
     run_service: ServiceRunner, eventually: Eventually, topic: str, setting: str, value: str, needed: str
 ) -> None:
     service = await run_service(build_with_directory, Settings, roles=frozenset({Role.RELAY}))
@@ -164,7 +164,7 @@ AFTER = ("f", "g", "h", "i", "j", "k", "l")
 
 
 async def make_again(probe: RunningService) -> None:
-    """Delete the topic of seats, and make it again under the same name."""
+    """Delete the topic of seats, and recreate it under the same name."""
     kafka, name = kafka_at(probe.runtime.settings.kafka_bootstrap), probe.topic_prefix + TOPIC
 
     async with AIOKafkaConsumer(**kafka.options(), metadata_max_age_ms=100) as anyone:
@@ -202,7 +202,7 @@ async def test_a_consumer_ends_when_its_topic_was_recreated_and_the_next_one_rea
 async def test_a_topic_that_was_recreated_between_two_processes_is_read_from_its_beginning(
     idle_probe: RunningService, probe_process: ProbeStarter
 ) -> None:
-    """It has more records than were read of the topic before."""
+    """It has more records than were read from the earlier topic."""
     await write(idle_probe, "NASA", *BEFORE)
     process = await probe_process("relay", "consumer")
     await applied(process, idle_probe)

@@ -24,7 +24,7 @@ Eventually = Callable[..., Awaitable[Any]]
 async def test_an_agency_whose_lock_is_held_elsewhere_waits_alone(
     probe: RunningService, eventually: Eventually
 ) -> None:
-    """A forgotten transaction of an operator's; the partition of the two agencies is not DOE's."""
+    """An operator has forgotten a transaction; DOE is not in the partition of the two locked agencies."""
     async with probe.admin.transaction():
         await probe.admin.execute("select lock_agencies('{NASA,EPA}')")
         await probe.publish(seat("NASA", "a"), seat("EPA", "a"), seat("DOE", "a"))
@@ -38,7 +38,7 @@ async def test_an_agency_whose_lock_is_held_elsewhere_waits_alone(
 
 
 async def test_an_agency_whose_rows_cannot_be_read_waits_alone(probe: RunningService, eventually: Eventually) -> None:
-    """The error is Postgres' own for a damaged page; the reason for it is the test's."""
+    """The test raises the error with which Postgres reports a damaged page."""
     await probe.admin.execute(
         """
         create function damaged() returns trigger language plpgsql as $$
@@ -59,7 +59,7 @@ async def test_an_agency_whose_rows_cannot_be_read_waits_alone(probe: RunningSer
 async def test_a_record_that_the_client_cannot_read_costs_no_other_partition_a_record(
     run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """The name of a header is no UTF-8; what the client had taken of other partitions goes with the error."""
+    """A header's name is not UTF-8; the error discards what the client had fetched from other partitions."""
     probe = await run_service(build, Settings, consumer_stuck_seconds=2)
     await probe.publish(seat("NASA", "a"))
     await eventually(lambda: holds(effects(probe, "NASA"), ["a"]))
@@ -95,9 +95,7 @@ async def test_an_operator_lets_the_consumer_past_a_record_that_it_cannot_decode
     assert tuple(audited) == ("PassRecord", f"{TOPIC}[{partition}]@2", ordered["reason"], "operator")
 
 
-async def test_a_record_that_can_be_read_is_passed_by_nobodys_order(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_no_order_passes_a_record_that_can_be_read(probe: RunningService, eventually: Eventually) -> None:
     ordered = {"offset": 0, "last_offset": 5, "reason": "the wrong partition"}
     reply = await probe.client.post(f"/v1/partitions/{TOPIC}/{partition_of(b'NASA', PARTITIONS)}/pass", json=ordered)
     assert reply.status_code == 200
@@ -123,7 +121,7 @@ async def test_an_order_to_pass_that_makes_no_sense_is_refused(
 async def test_a_new_group_waits_quietly_at_a_partition_that_was_emptied(
     idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    """By an operator's delete-records: what the client would begin with is not there."""
+    """By an operator's delete-records: the record at which the client would begin is gone."""
     await idle_probe.publish(seat("NASA", "a"), seat("NASA", "b"))
     partition = TopicPartition(idle_probe.topic_prefix + TOPIC, partition_of(b"NASA", PARTITIONS))
     async with connect(kafka_at(idle_probe.runtime.settings.kafka_bootstrap)) as admin:
@@ -139,7 +137,7 @@ async def test_a_new_group_waits_quietly_at_a_partition_that_was_emptied(
 async def test_an_error_that_no_event_is_to_blame_for_is_outlasted(
     probe: RunningService, eventually: Eventually
 ) -> None:
-    """Even one that nobody has thought of: neither the effects' table is there nor the parked events'."""
+    """Even one that nobody has thought of: the tables of effects and of parked events are both missing."""
     await probe.admin.execute("alter table effect rename to effect_away")
     await probe.admin.execute("alter table parked_event rename to parked_event_away")
     await probe.publish(seat("NASA", "a"), seat("NASA", "b"))
@@ -151,7 +149,7 @@ async def test_an_error_that_no_event_is_to_blame_for_is_outlasted(
 
 
 async def elsewhere(probe: RunningService, agency_id: str) -> list[str]:
-    """The effects, by a connection that is in no transaction."""
+    """The effects, read over a connection that is in no transaction."""
     rows = await probe.runtime.database.pool.fetch(
         "select seat_id from effect where agency_id = $1 order by id", agency_id
     )

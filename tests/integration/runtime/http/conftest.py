@@ -27,13 +27,13 @@ from tests.integration.runtime.http.sample import build
 from tests.support.databases import Databases
 from tests.support.services import ISSUER, TokenIssuer
 
-# So that a failure there shows its values, as in a test.
+# So that a failed assertion there shows its values, as it does in a test.
 pytest.register_assert_rewrite("tests.integration.runtime.http.problems")
 
 
 @dataclass
 class Sample:
-    """The application, with an operator's client on it; `admin` looks past row-level security."""
+    """The application, with an operator's client on it; `admin` bypasses row-level security."""
 
     app: FastAPI
     client: httpx.AsyncClient
@@ -55,13 +55,13 @@ class Sample:
         return int(await self.admin.fetchval(f"select count(*) from {table}"))
 
     async def check_health(self) -> Health:
-        """The process's health, as the test wants it."""
+        """The process's health, as the test has set it."""
         return self.health
 
 
 @pytest.fixture
 def logged() -> Iterator[StringIO]:
-    """What the process logs, written as it writes it."""
+    """The process's log output, in the format that it writes."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     telemetry.configure(Settings(environment="sandbox"), "sample")

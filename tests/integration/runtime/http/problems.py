@@ -1,10 +1,10 @@
-"""What every refused request is answered with."""
+"""The problem document that answers every refused request."""
 
 from typing import Any
 
 
 def problem(reply: Any, status: int) -> dict[str, Any]:
-    """The problem that the reply is, checked for what all of them share."""
+    """The reply's problem document, after a check of the fields that all problems share."""
     assert reply.status_code == status, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = reply.json()

@@ -1,4 +1,4 @@
-"""The smallest service that uses all of the HTTP side."""
+"""The smallest service that uses every part of the HTTP side."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A token for several agencies sees and changes those, and no other; and what a break-glass token leaves behind."""
+"""A token for several agencies sees and changes only those; use of a break-glass token is logged and audited."""
 
 import json
 from datetime import timedelta
@@ -67,7 +67,7 @@ async def test_an_idempotency_key_belongs_to_the_agency_of_the_path(sample: Samp
 
 
 async def test_row_level_security_shows_the_agencies_of_a_reader(sample: Sample) -> None:
-    """Below the API: a query without a condition sees the rows of these agencies, and changes none."""
+    """Below the API: a query without a condition sees only the rows of these agencies, and changes none."""
     await write_everywhere(sample)
     database: Database = sample.app.state.database
 
@@ -95,7 +95,7 @@ def breaking(sample: Sample, *scopes: str, **more: Any) -> dict[str, str]:
 
 
 def times_used() -> float:
-    """From zero on: the alert compares with what was before."""
+    """The counter exists from zero on: the alert compares it with its earlier value."""
     value = REGISTRY.get_sample_value("muster_break_glass_total", {"service": "sample"})
     assert value is not None
     return value
@@ -118,7 +118,7 @@ async def test_break_glass_is_logged_counted_and_audited(sample: Sample) -> None
         ("warning", "ada", "DELETE", REASON),
     ]
     assert times_used() == before + 2
-    # A refused request is logged as well, and not what its caller put into its path.
+    # A refused request is logged too, but not what its caller put in the path.
     assert (await sample.client.delete("/v1/agencies/ann.lee@agency.gov/notes", headers=headers)).is_error
     assert times_used() == before + 3
     assert '"path": "/v1/agencies/\\u2026/notes"' in sample.logged.getvalue()

@@ -46,7 +46,7 @@ class People:
 
     async def trail(self) -> list[tuple[str, str]]:
         rows = await self.sample.admin.fetch("select command, actor from audit order by id")
-        return [(row["command"], row["actor"]) for row in rows][1:]  # without that of the note
+        return [(row["command"], row["actor"]) for row in rows][1:]  # without the note's own entry
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_a_proposal_runs_once_when_another_person_approves_it(sample: Samp
     unfit = await people.approve(proposal_id, sample.bearer("sample:read", "sample:write", subject="eve"))
     assert (unfit.status_code, unfit.json()["scope"]) == (403, "sample:operate")
     assert await people.text() == "old"
-    # Nobody answers in its place, under the key that its approval will have.
+    # Nobody can take the idempotency key that the approval will use.
     squatting = await people.propose(**{"Idempotency-Key": proposal_id})
     assert (squatting.status_code, squatting.json()["type"]) == (400, "urn:muster:problem:invalid-idempotency-key")
 
@@ -137,15 +137,13 @@ async def test_a_rejected_proposal_never_runs(sample: Sample, people: People) ->
     assert (shown["body"], shown["reason"]) == (None, "not now")
 
 
-async def test_a_proposal_that_its_route_does_not_take_any_longer_can_be_rejected(
-    sample: Sample, people: People
-) -> None:
+async def test_a_proposal_that_its_route_no_longer_accepts_can_be_rejected(sample: Sample, people: People) -> None:
     """Its body had a field of an earlier release, or its route is gone."""
     for change in ("body = '{\"x\": 1}'", "route = 'POST /v1/gone', path = '/v1/gone'"):
         proposal_id = (await people.propose()).json()["proposal_id"]
         await sample.admin.execute(f"update proposal set {change} where proposal_id = $1", proposal_id)
         assert (await people.approve(proposal_id)).status_code in {404, 422}
-        if "gone" in change:  # nobody knows who could have used it
+        if "gone" in change:  # nobody knows who was allowed to use it
             tenant = sample.bearer("sample:read", "sample:operate", agency="NASA", subject="bob")
             for unfit in (tenant, sample.bearer("sample:read", subject="bob")):
                 assert (await people.reject(proposal_id, unfit)).status_code == 403

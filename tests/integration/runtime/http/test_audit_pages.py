@@ -1,4 +1,4 @@
-"""The pages of the audit and of the reads of personal data, in tables where nearly all rows are other agencies'."""
+"""Pages of the audit and of the reads of personal data, in tables where other agencies have nearly all the rows."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -46,7 +46,7 @@ LISTS = pytest.mark.parametrize(
         ({EVERY_AGENCY}, EVERY_AGENCY, "pkey"),
     ],
 )
-async def test_a_page_reads_no_rows_but_those_it_shows(
+async def test_a_page_reads_only_the_rows_it_shows(
     sample: Sample, table: str, rows: str, find: Find, agencies: set[str], tenant: str, index: str
 ) -> None:
     await sample.admin.execute(rows)

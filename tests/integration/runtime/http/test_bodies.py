@@ -1,4 +1,4 @@
-"""Bodies: none may come so slowly, or take so much memory, that others are not served."""
+"""Request bodies: none may arrive so slowly, or take so much memory, that other requests are not served."""
 
 import asyncio
 import json
@@ -15,13 +15,13 @@ from tests.integration.runtime.http.test_requests import JSON, NOTES
 
 
 async def trickle(pieces: int) -> AsyncIterator[bytes]:
-    """A body whose end never comes."""
+    """A body that never ends."""
     for _ in range(pieces):
         yield b" "
     await asyncio.Event().wait()
 
 
-async def test_a_body_that_comes_too_slowly_is_given_up(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_arrives_too_slowly_is_refused(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "BODY_SECONDS", 0.2)
     reply = await sample.client.post(NOTES, content=trickle(3), headers=JSON)
     assert (reply.status_code, reply.json()["title"]) == (408, "The body arrived too slowly")
@@ -60,7 +60,7 @@ async def test_readiness_says_that_the_process_is_full(sample: Sample) -> None:
     ],
     ids=["many keys", "many keys with spaces", "deep", "many lists", "many values"],
 )
-async def test_json_of_a_shape_that_no_route_takes_is_refused_unread(sample: Sample, body: bytes, rule: str) -> None:
+async def test_json_of_a_shape_that_no_route_accepts_is_refused_unread(sample: Sample, body: bytes, rule: str) -> None:
     reply = await sample.client.post(NOTES, content=body, headers=JSON)
     assert reply.status_code == 400
     assert rule in reply.json()["detail"]
@@ -70,7 +70,7 @@ async def test_json_of_a_shape_that_no_route_takes_is_refused_unread(sample: Sam
     ("content_type", "encoding", "rule"),
     [("application/JSON", "utf-8", "at most 1000 keys"), ("application/json", "utf-16", "JSON in UTF-8")],
 )
-async def test_the_shape_is_looked_at_however_the_body_comes(
+async def test_the_shape_is_checked_in_every_encoding(
     sample: Sample, content_type: str, encoding: str, rule: str
 ) -> None:
     body = json.dumps({f"k{n}": 1 for n in range(1_001)}).encode(encoding)
@@ -91,7 +91,7 @@ async def test_a_body_in_many_pieces_costs_no_more_than_itself(sample: Sample) -
     size = 100_000
 
     async def pieces() -> AsyncIterator[bytes]:
-        """Each an object of its own, which takes many times its two bytes."""
+        """Each piece is a separate object, which takes many times its two bytes."""
         for number in range(size // 2):
             yield b"%d" % (10 + number % 90)
             await asyncio.sleep(0)
@@ -104,7 +104,7 @@ async def test_a_body_in_many_pieces_costs_no_more_than_itself(sample: Sample) -
     assert peak < 10 * size
 
 
-async def test_what_a_text_holds_does_not_count_as_shape(sample: Sample) -> None:
+async def test_the_content_of_a_string_does_not_count_as_shape(sample: Sample) -> None:
     text = '":' * 20 + "[" * 20 + '\\"' + "{" * 20
     reply = await sample.client.post(NOTES, json={"text": text})
     assert reply.status_code == 201, reply.text

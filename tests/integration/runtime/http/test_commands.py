@@ -15,7 +15,7 @@ def key(value: str) -> dict[str, str]:
     return {"Idempotency-Key": value}
 
 
-async def test_a_command_answers_with_its_reply_and_place(sample: Sample) -> None:
+async def test_a_command_answers_with_its_reply_and_location(sample: Sample) -> None:
     reply = await sample.client.post(NOTES, json={"text": "hello"})
     assert reply.status_code == 201
     note = reply.json()
@@ -86,7 +86,7 @@ async def test_a_key_belongs_to_its_agency(sample: Sample) -> None:
     assert doe.json()["note_id"] != nasa.json()["note_id"]
 
 
-async def test_a_long_request_goes_on_where_it_failed(sample: Sample) -> None:
+async def test_a_long_request_continues_where_it_failed(sample: Sample) -> None:
     batch = [{"text": "a"}, {"text": "b"}, {"text": "c"}]
     path = "/v1/agencies/NASA/note-batches"
     failed = await sample.client.post(path, json=batch, headers=key("k-1") | {"Fail-At": "1"})
@@ -108,7 +108,7 @@ async def test_a_key_that_is_none_is_refused(sample: Sample, value: bytes) -> No
     assert await sample.count("note") == 0
 
 
-async def test_a_refused_command_leaves_nothing_and_its_key_may_try_again(sample: Sample) -> None:
+async def test_a_refused_command_leaves_nothing_and_its_key_can_be_used_again(sample: Sample) -> None:
     refused = await sample.client.post(NOTES, json={"text": "taken"}, headers=key("k-1"))
     assert refused.status_code == 409
     assert refused.json()["detail"] == "there is such a note already"
@@ -162,7 +162,7 @@ async def test_the_audit_in_pages_and_within_the_tenant(sample: Sample) -> None:
     assert (await sample.client.get("/v1/audit", headers=sample.bearer("sample:read"))).status_code == 403
 
 
-async def test_another_agency_is_as_good_as_none(sample: Sample) -> None:
+async def test_another_agency_seems_not_to_exist(sample: Sample) -> None:
     note = (await sample.client.post(NOTES, json={"text": "a"})).json()
     of_doe = sample.bearer("sample:read", "sample:write", agency="DOE")
     replies: list[httpx.Response] = [
@@ -172,7 +172,7 @@ async def test_another_agency_is_as_good_as_none(sample: Sample) -> None:
         await sample.client.get("/v1/agencies/*/notes", headers=of_doe),
         await sample.client.post("/v1/agencies/*/notes", json={"text": "b"}, headers=of_doe),
         await sample.client.get("/v1/agencies/NASA,DOE/notes", headers=of_doe),
-        # The row of another agency by its id, asked for in one's own.
+        # Another agency's row by its id, requested under the caller's own agency.
         await sample.client.get(f"/v1/agencies/DOE/notes/{note['note_id']}", headers=of_doe),
     ]
     assert [reply.status_code for reply in replies] == [404] * len(replies)
@@ -205,7 +205,7 @@ async def test_an_edit_of_an_old_version_is_refused(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("tag", ["1", 'W/"1"', '"a"', '"1", "2"', "*", '"9999999999999999999"'])
-async def test_a_tag_that_is_none_of_ours_is_refused(sample: Sample, tag: str) -> None:
+async def test_a_tag_of_another_form_is_refused(sample: Sample, tag: str) -> None:
     reply = await sample.client.put(f"{NOTES}/note_1", json={"text": "b"}, headers={"If-Match": tag})
     assert reply.status_code == 400
 

@@ -1,4 +1,4 @@
-"""No list of any service falls over a cursor, whatever a caller makes of it."""
+"""No cursor, however malformed, makes a list of any service fail."""
 
 import base64
 from typing import Any
@@ -12,11 +12,11 @@ from tests.support.services import ServiceRunner
 
 
 def cursor(key: bytes) -> str:
-    """A key as a page would give it out."""
+    """A key, encoded as a page returns it."""
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-# What is no cursor at all: refused by every list.
+# Not a cursor at all: every list refuses it.
 MALFORMED = {
     "empty": "",
     "no key": cursor(b""),
@@ -34,7 +34,7 @@ MALFORMED = {
     "a line's end": cursor(b"NASA\n1"),
 }
 
-# What a page of some list assigns, and what looks like it: a list in another order refuses it or begins there.
+# What some list's pages return, and what looks like it: a list in another order refuses it or begins there.
 WELL_FORMED = {
     "a number": b"7",
     "the largest of 18 digits": b"9" * 18,
@@ -50,10 +50,10 @@ WELL_FORMED = {
     "percent": b"%s{0}$1",
 }
 
-# What a list demands besides, by the parameter's name.
+# The other parameters that a list requires, by name.
 REQUIRED = {"feature": "deep-research", "subject": "ada@nasa.gov"}
 
-# An agency and a seat whose lists there are.
+# An agency and a seat that have lists of their own.
 REGISTER = "id,name,parent,treasury_code,domains,headcount,branch\nNASA,NASA,,,nasa.gov,10,executive\n"
 SEAT = "seat_01890a5dac96774bbcceb302099a8057"
 POOL_AND_SEAT = """

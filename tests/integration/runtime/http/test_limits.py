@@ -1,4 +1,4 @@
-"""Quotas of requests per second over HTTP: at the limit, others are served, and the fields say how a caller stands."""
+"""Quotas of requests per second: at the limit, other callers are served, and header fields say what is left."""
 
 import re
 from collections.abc import AsyncIterator
@@ -61,7 +61,7 @@ async def test_beyond_its_quota_a_client_waits_and_others_are_served(
     await eventually(served_again)
 
 
-async def test_every_answer_of_a_route_that_needs_a_token_says_how_the_caller_stands(
+async def test_every_answer_of_a_route_that_needs_a_token_states_the_callers_quota(
     sample: Sample, limited: httpx.AsyncClient
 ) -> None:
     nasa = sample.bearer("sample:read", agency="NASA", subject="ada")
@@ -74,6 +74,6 @@ async def test_every_answer_of_a_route_that_needs_a_token_says_how_the_caller_st
         assert "ratelimit" not in (await limited.get(path)).headers
 
 
-async def test_behind_tls_browsers_are_told_to_keep_to_it(sample: Sample, limited: httpx.AsyncClient) -> None:
+async def test_behind_tls_browsers_are_told_to_keep_using_it(sample: Sample, limited: httpx.AsyncClient) -> None:
     assert (await limited.get("/docs")).headers["strict-transport-security"] == "max-age=31536000"
     assert "strict-transport-security" not in (await sample.client.get("/docs")).headers

@@ -40,7 +40,7 @@ async def test_health_and_metrics_need_no_token(sample: Sample) -> None:
     assert "note_1" not in metrics
 
 
-async def test_the_metrics_do_not_grow_by_what_a_caller_invents(sample: Sample) -> None:
+async def test_the_metrics_do_not_grow_with_what_a_caller_invents(sample: Sample) -> None:
     problem(await sample.client.request("BREW", "/v1/coffee"), 404)
     metrics = (await sample.client.get("/metrics")).text
     assert "coffee" not in metrics
@@ -67,8 +67,8 @@ async def test_the_documentation_is_public_and_of_this_host_alone(sample: Sample
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs/redoc.standalone.js"])
-async def test_a_large_public_page_is_kept_once_for_all_who_do_not_take_it(sample: Sample, path: str) -> None:
-    """Thousands of connections may ask for it without a token, and leave it with the process."""
+async def test_a_large_public_page_is_in_memory_once_for_all_requests(sample: Sample, path: str) -> None:
+    """Thousands of connections may request it without a token, and never read the response."""
     bodies: list[bytes] = []
 
     async def send(message: Any) -> None:

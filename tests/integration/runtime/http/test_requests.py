@@ -1,4 +1,4 @@
-"""Requests that are refused, and how: every answer is a problem that names what is wrong and shows no inside."""
+"""Refused requests: every answer is a problem document that names what is wrong and reveals no internals."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 @pytest.mark.parametrize(
     "body", [b"", b"{", b'{"text": "a",}', b"\xff\xfe", b"[" * 100_000, b'{"text": "a"} {}'], ids=lambda b: str(b[:12])
 )
-async def test_what_is_no_json_is_refused(sample: Sample, body: bytes) -> None:
+async def test_what_is_not_json_is_refused(sample: Sample, body: bytes) -> None:
     reply = await sample.client.post(NOTES, content=body, headers=JSON)
     problem(reply, 422 if body == b"" else 400)
     assert await sample.count("note") == 0
@@ -43,7 +43,7 @@ async def test_what_is_no_json_is_refused(sample: Sample, body: bytes) -> None:
         ({"text": "wrong"}, "text", "wrong"),
     ],
 )
-async def test_a_broken_rule_is_told_with_its_field_and_value(
+async def test_a_broken_rule_is_reported_with_its_field_and_value(
     sample: Sample, body: object, field: str, value: str | None
 ) -> None:
     answer = problem(await sample.client.post(NOTES, json=body), 422)
@@ -76,7 +76,7 @@ async def test_no_cookie_is_read_and_every_head_is_limited(
     problem(await sample.client.get(path, headers={"Cookie": '"' + "\\" * 40_000 + '"', "X": "x" * 33_000}), 431)
 
 
-async def test_not_a_number_is_no_number(sample: Sample) -> None:
+async def test_nan_is_refused(sample: Sample) -> None:
     problem(await sample.client.post(NOTES, content=b'{"text": "a", "copies": NaN}', headers=JSON), 422)
 
 
@@ -93,7 +93,7 @@ async def test_a_body_without_its_content_type_is_refused_with_the_one_to_send(
 
 
 @pytest.mark.parametrize("given", ["application/json", "Application/JSON; charset=utf-8", "application/a+json"])
-async def test_json_by_any_of_its_names_is_taken(sample: Sample, given: str) -> None:
+async def test_json_by_any_of_its_names_is_accepted(sample: Sample, given: str) -> None:
     reply = await sample.client.post(NOTES, content=b'{"text": "a"}', headers={"Content-Type": given})
     assert reply.status_code == 201
 
@@ -103,7 +103,7 @@ async def test_json_by_any_of_its_names_is_taken(sample: Sample, given: str) -> 
     [(f"{NOTES}?color=red", "color"), (f"{NOTES}?limit=2&Limit=3", "Limit"), ("/v1/audit?agency=NASA", "agency")],
 )
 async def test_a_query_parameter_that_the_route_does_not_know_is_refused(sample: Sample, path: str, field: str) -> None:
-    """A misspelled filter would otherwise answer with everything."""
+    """Otherwise a misspelled filter would return everything."""
     refused = problem(await sample.client.get(path), 422)
     assert refused["errors"][0]["field"] == field
     assert "limit" in refused["detail"]
@@ -116,7 +116,7 @@ async def test_a_command_with_an_unknown_query_parameter_does_nothing(sample: Sa
 
 
 async def test_a_query_parameter_that_is_given_twice_is_refused(sample: Sample) -> None:
-    """A proxy may look at the last of them, and a service at the first."""
+    """A proxy may read the last value, and the service the first."""
     for query in ("limit=1&limit=2", "limit=1&limit=1", "after=YQ==&limit=1&%6Cimit=2"):
         refused = problem(await sample.client.get(f"{NOTES}?{query}"), 422)
         assert refused["errors"][0]["field"] == "limit"
@@ -190,7 +190,7 @@ async def test_an_unknown_address_or_method_is_a_problem(sample: Sample) -> None
     problem(await sample.client.get("/redoc"), 404)
     reply = await sample.client.patch(NOTES)
     problem(reply, 405)
-    # A route each: the framework names only those of the first.
+    # Each method is a route: on its own, the framework names only those of the first.
     assert reply.headers["allow"] == "DELETE, GET, POST"
 
 
@@ -239,14 +239,14 @@ async def test_the_logs_know_a_failed_request_but_no_secret_or_input(sample: Sam
 
 
 @pytest.mark.parametrize("kind", ["lost", "locked", "retryable"])
-async def test_what_goes_away_by_itself_may_be_tried_again(sample: Sample, kind: str) -> None:
+async def test_a_transient_error_may_be_retried(sample: Sample, kind: str) -> None:
     reply = await sample.client.post(f"/v1/agencies/NASA/failures/{kind}")
     problem(reply, 503)
     assert reply.headers["retry-after"] == "1"
     assert "10.0.0.7" not in reply.text
 
 
-async def test_a_database_that_is_gone_may_be_tried_again(sample: Sample) -> None:
+async def test_a_request_whose_database_connection_is_gone_may_be_retried(sample: Sample) -> None:
     await sample.admin.execute(
         """
         select pg_terminate_backend(pid)
@@ -261,7 +261,7 @@ async def test_a_database_that_is_gone_may_be_tried_again(sample: Sample) -> Non
 
 @pytest.mark.parametrize("name", ["Authorization", "Idempotency-Key", "If-Match", "Content-Type"])
 async def test_a_header_that_is_given_twice_is_refused(sample: Sample, name: str) -> None:
-    """A proxy may look at the last of them, and a service at the first."""
+    """A proxy may read the last value, and the service the first."""
     once = JSON | sample.bearer("sample:write", agency="NASA") | {"Idempotency-Key": "k-1", "If-Match": '"1"'}
     reply = await sample.client.post(
         NOTES, content=b'{"text": "a"}', headers=[*once.items(), (name.lower(), once[name])]

@@ -1,4 +1,4 @@
-"""Kept replies go after their time: in batches, whatever locks are held, and without holding up a command."""
+"""Stored replies are deleted when they expire: in batches, whatever locks are held, without delaying a command."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ WEEK = timedelta(days=7)
 
 @asynccontextmanager
 async def purging(sample: Sample) -> AsyncIterator[None]:
-    """The duty, as a process runs it."""
+    """The purging duty, as a process runs it."""
     runtime = sample.app.state.runtime
     wakeup = Wakeup(sample.clock)
     sample.clock.on_move(wakeup.wake)
@@ -72,7 +72,7 @@ async def test_a_reply_is_kept_for_a_week_and_the_key_may_be_used_again_after_it
     assert "idempotency-replayed" not in later.headers
 
 
-async def test_a_long_backlog_goes_in_batches_and_what_is_younger_stays(sample: Sample) -> None:
+async def test_a_long_backlog_is_deleted_in_batches_and_what_is_younger_stays(sample: Sample) -> None:
     await keep_replies(sample, 2 * BATCH_ROWS + 10, WEEK)
     await keep_replies(sample, 7, WEEK - timedelta(minutes=5))
     before = purged_metric()
@@ -95,7 +95,7 @@ async def test_a_long_backlog_goes_in_batches_and_what_is_younger_stays(sample: 
 
 
 async def test_neither_waits_for_the_other(sample: Sample) -> None:
-    """A purge continues while NASA's lock is held, and a command of NASA while a purge is not yet committed."""
+    """A purge continues while NASA's lock is held, and so does a command of NASA while a purge is uncommitted."""
     await keep_replies(sample, 3, 2 * WEEK)
     database = sample.app.state.runtime.database
     async with database.write("NASA", context=Context("operator", "cor_1")), purging(sample):
@@ -113,7 +113,7 @@ async def test_neither_waits_for_the_other(sample: Sample) -> None:
 
 
 async def test_a_purge_that_finds_nothing_writes_nothing(sample: Sample) -> None:
-    """Else a sandbox in which nothing has happened yet could not begin at an instant of the past."""
+    """Otherwise a sandbox in which nothing has happened yet could not start at an instant in the past."""
     runtime = sample.app.state.runtime
     looks = 0
 

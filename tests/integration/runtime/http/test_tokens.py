@@ -36,7 +36,7 @@ def tokens_that_are_refused(issuer: Issuer) -> dict[str, str]:
 @pytest.mark.parametrize(
     "kind", ["expired", "unsigned", "garbage", "none", "unknown", "nested", "id", "future", "agencies"]
 )
-async def test_a_bad_token_is_refused_before_anything_is_looked_at(sample: Sample, kind: str) -> None:
+async def test_a_bad_token_is_refused_before_anything_else_is_checked(sample: Sample, kind: str) -> None:
     token = tokens_that_are_refused(sample.tokens.issuer)[kind]
     for path in (NOTES, "/v1/nothing", "/v1/audit"):
         reply = await sample.client.post(path, content=b"{", headers=JSON | {"Authorization": f"Bearer {token}"})
@@ -44,7 +44,7 @@ async def test_a_bad_token_is_refused_before_anything_is_looked_at(sample: Sampl
         assert reply.headers["www-authenticate"] == 'Bearer realm="muster", error="invalid_token"'
 
 
-async def test_no_token_is_asked_for_one(sample: Sample) -> None:
+async def test_a_request_without_a_token_is_asked_for_one(sample: Sample) -> None:
     del sample.client.headers["authorization"]
     reply = await sample.client.get(NOTES)
     problem(reply, 401)
@@ -59,8 +59,8 @@ async def test_another_audience_is_refused(sample: Sample, tmp_path: Any) -> Non
 
 
 @pytest.mark.parametrize("agency", [None, "", "nasa", "NASA,DOE", "**"])
-async def test_a_token_that_does_not_say_for_whom_it_acts_is_refused(sample: Sample, agency: str | None) -> None:
-    """Nothing that is left out makes an officer of the program."""
+async def test_a_token_that_does_not_say_whom_it_acts_for_is_refused(sample: Sample, agency: str | None) -> None:
+    """A missing claim never makes the caller a program officer."""
     reply = await sample.client.get(NOTES, headers=sample.bearer("sample:read", agency=agency))
     detail = problem(reply, 401)["detail"]
     assert "`agency`" in detail
@@ -73,7 +73,7 @@ async def test_a_missing_scope_is_named(sample: Sample) -> None:
     assert 'scope="sample:write"' in reply.headers["www-authenticate"]
 
 
-async def test_tokens_live_by_real_time_even_if_the_sandbox_is_elsewhere(sample: Sample) -> None:
+async def test_tokens_expire_by_real_time_whatever_the_sandboxs_clock_says(sample: Sample) -> None:
     sample.clock.move(sample.clock.now() + timedelta(days=365))
     assert (await sample.client.get(NOTES)).status_code == 200
 

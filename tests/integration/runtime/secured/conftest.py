@@ -1,4 +1,4 @@
-"""A Postgres that takes connections over TLS only, and the identity of the probe at a Kafka with closed doors."""
+"""A Postgres that takes connections over TLS only, and the probe's identity on a secured Kafka."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.secured_kafka import SecuredKafka, rights
 from tests.support.secured_postgres import SecuredPostgres, secured_postgres
 from tests.support.services import ServiceRunner, TokenIssuer
 
-# This role shows a certificate beside its password.
+# This role presents a certificate in addition to its password.
 CERTIFIED = ("sealed_owner",)
 
 
@@ -44,7 +44,7 @@ def files(tmp_path: Path) -> SecretFiles:
 
 @pytest.fixture
 async def password(secured: SecuredKafka) -> str:
-    """With which the user `probe` logs in to Kafka."""
+    """The password with which the user `probe` logs in to Kafka."""
     password = new_password()
     await secured.administrator().set_password("probe", password)
     return password

@@ -1,4 +1,4 @@
-"""A service behind closed doors: each way to say who it is works, and what does not fit is refused with its reason."""
+"""A service on secured servers: each way to authenticate works, and wrong credentials are refused with the reason."""
 
 import asyncio
 import ssl
@@ -45,7 +45,7 @@ def by_password(secured: SecuredKafka, password: str) -> Given:
 
 
 async def works(probe: RunningService, eventually: Eventually) -> None:
-    """An event arrives from Kafka and has its effect; one of the service's own is published."""
+    """An event arrives from Kafka and takes effect; one of the service's own is published."""
     await eventually(lambda: ready(probe))
     await probe.publish(seat("NASA", "a"))
     await eventually(lambda: seats(probe, "NASA", 1))
@@ -59,7 +59,7 @@ async def works(probe: RunningService, eventually: Eventually) -> None:
 
 
 @pytest.mark.parametrize("way", ["password", "certificate", "token"])
-async def test_a_service_works_behind_closed_doors(
+async def test_a_service_works_on_secured_servers(
     way: str,
     run_secured: ServiceRunner,
     secured: SecuredKafka,
@@ -154,7 +154,7 @@ async def test_postgres_takes_tls_and_the_certificates_of_those_who_must_show_on
 async def test_a_rotated_password_of_postgres_is_waited_for(
     postgres_by_tls: SecuredPostgres, files: SecretFiles, eventually: Eventually
 ) -> None:
-    """The server has it first: who needs a new session meanwhile waits for the file, and is not refused."""
+    """The server has it first: a caller that needs a new session meanwhile waits for the file, and is not refused."""
     databases = Databases(postgres_by_tls.server.address)
     access = await databases.make("probe", MIGRATIONS)
     dsn = FileSecret("MUSTER_POSTGRES_API_DSN_FILE", files.put("dsn", access.api_dsn))
@@ -163,7 +163,7 @@ async def test_a_rotated_password_of_postgres_is_waited_for(
 
     async def asked() -> bool:
         async with database.connection() as connection:
-            await connection.execute("select pg_sleep(0.3)")  # the others need sessions of their own
+            await connection.execute("select pg_sleep(0.3)")  # so that the other callers need sessions of their own
         return True
 
     async with asyncio.TaskGroup() as tasks:

@@ -1,4 +1,4 @@
-"""The probe as a process of its own, that can be told to kill itself where a fault does the most harm."""
+"""The probe as a separate process, which can be told to kill itself where a fault does the most harm."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A service with nothing of its own: it keeps one row for each SeatAssigned, and refuses the seat named `poison`."""
+"""A minimal service: it stores one row for each SeatAssigned, and refuses the seat named `poison`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- What the probe's handler has applied: one row per event, and none twice if the runtime keeps its promise.
+-- What the probe's handler has applied: one row per event, and no event twice if the runtime keeps its promise.
 create table effect (
     id bigint generated always as identity primary key,
     agency_id text not null,
