@@ -50,7 +50,7 @@ async def test_an_import_killed_again_and_again_ends_as_a_clean_run(
         async def going(before: int = before) -> bool:
             return await chunks_done() > before
 
-        await front.eventually(going, timeout=60)
+        await front.eventually(going, timeout=60, prompt=True)
         await asyncio.sleep(chance.random() * 0.2)
         process.kill()
         await process.wait()
@@ -98,7 +98,7 @@ async def test_a_withdrawal_killed_again_and_again_revokes_every_seat_once(
         async def going(before: int = before) -> bool:
             return await revoking() < before
 
-        await front.eventually(going, timeout=60)
+        await front.eventually(going, timeout=60, prompt=True)
         await asyncio.sleep(chance.random() * 0.05)
         process.kill()
         await process.wait()

@@ -104,7 +104,7 @@ async def test_the_intake_of_usage_killed_again_and_again_counts_each_event_once
                 async def going(before: int = before) -> bool:
                     return await read() > before
 
-                await front.eventually(going, timeout=60)
+                await front.eventually(going, timeout=60, prompt=True)
                 # The same by HTTP meanwhile.
                 await report(front, *chance.sample(reporter.events, 500))
                 await asyncio.sleep(chance.random() * 0.2)

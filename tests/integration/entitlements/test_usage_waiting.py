@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NoOffsetForPartitionError
+from aiokafka.protocol.fetch import FetchRequest
 
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_contracts.entitlements import FeatureUsed
 from muster_contracts.testing import record
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
+from muster_entitlements.workers import usage_polling
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_polling import ALONE_SECONDS, PartitionsChanged, Poller
 from muster_runtime.context import Context
@@ -140,6 +143,34 @@ async def test_a_record_now_and_then_keeps_no_lane_polling_one_partition_alone(f
             sent += 1
             assert sent < 100
             await asyncio.wait([polling], timeout=ALONE_SECONDS / 2)
+
+
+async def test_a_damaged_record_stops_no_lane_whose_kafka_answers_slowly(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer takes longer than the partitions are polled one by one."""
+    monkeypatch.setattr(usage_polling, "ALONE_SECONDS", 0.05)
+    send: Callable[..., Awaitable[Any]] = AIOKafkaClient.send
+
+    async def sending(client: AIOKafkaClient, node: int, request: Any, **options: Any) -> Any:
+        answer = await send(client, node, request, **options)
+        if isinstance(request, FetchRequest):
+            await asyncio.sleep(0.3)
+        return answer
+
+    monkeypatch.setattr(AIOKafkaClient, "send", sending)
+    damaged = partition_of(b"NASA", PARTITIONS)
+    good = (damaged + 1) % PARTITIONS
+    await put_unreadable(front.service, "NASA", FeatureUsed.topic)
+    await front.service.producer.put_raw(FeatureUsed.topic, key=None, value=b"{}", headers=[], partition=good)
+    intake = UsageIntake(front.service.runtime)
+    polled: set[int] = set()
+    async with intake._opened() as consumer:
+        poller = Poller(intake._runtime, consumer, intake._places.next)
+        async with asyncio.timeout(30):
+            while not (good in polled and poller._waiting):
+                polled |= {place.partition for place in await poller.poll(10)}
+    assert polled == {good}
 
 
 async def test_each_partition_gets_an_equal_share_of_a_batch(front: Entitlements) -> None:

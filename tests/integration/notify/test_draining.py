@@ -79,7 +79,7 @@ def after(seconds: float) -> Callable[[], Awaitable[None]]:
 
     async def wait() -> None:
         began.append(time.monotonic())
-        await eventually(lambda: time.monotonic() > began[0] + seconds)
+        await eventually(lambda: time.monotonic() > began[0] + seconds, prompt=True)
 
     return wait
 

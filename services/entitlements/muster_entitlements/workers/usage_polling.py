@@ -26,14 +26,16 @@ FETCH_MIN_BYTES = 256 * 1024
 POLL_MS = 100
 
 # How long it waits for the first record after a pause. It answers at once when that arrives.
-IDLE_POLL_MS = 500
+IDLE_POLL_MS = 400
 
 # The most that one poll decompresses, and about the size of one batch. The topic's producers keep to no bound.
 MOST_BYTES = 16 * 1024 * 1024
 
 # How long the partitions are polled one by one, together: one request brings records of all that a broker leads. The
-# answer to the previous request may take IDLE_POLL_MS, and the answer to this one POLL_MS.
+# answer to the previous request may take IDLE_POLL_MS, and the answer to this one POLL_MS. A slow network takes longer:
+# after a round without a result, the next one may take twice as long.
 ALONE_SECONDS = (IDLE_POLL_MS + 5 * POLL_MS) / 1000
+LONGEST_ALONE_SECONDS = 8.0
 
 # How long until a waiting partition is tried again.
 WAIT_SECONDS = 2.0
@@ -63,6 +65,8 @@ class Poller:
         self._assigned = assignment_of(consumer)
         self._following = dict(begins)
         self._waiting: dict[TopicPartition, float] = {}  # until when
+        self._alone_seconds = ALONE_SECONDS
+        self._first_alone = 0
 
     async def poll(self, limit: int, wait_ms: int = IDLE_POLL_MS) -> Polled:
         """The next records. Raises what is retryable."""
@@ -90,15 +94,25 @@ class Poller:
         except Exception as error:
             if _is_retryable(error):
                 raise
-        hold_fetches(self._consumer, POLL_MS)
         for partition in partitions:  # the error discarded what the client had taken of any of them
             self._consumer.seek(partition, self._following[partition])
+        return await self._poll_one_by_one(partitions, limit)
+
+    async def _poll_one_by_one(self, partitions: Sequence[TopicPartition], limit: int) -> Polled:
+        """Records of each partition up to what cannot be decoded. Each time, another partition is polled first."""
+        hold_fetches(self._consumer, POLL_MS)
+        self._first_alone = (self._first_alone + 1) % len(partitions)
         polled = {}
-        until = time.monotonic() + ALONE_SECONDS
-        for partition in partitions:
+        before = dict(self._following), dict(self._waiting)
+        until = time.monotonic() + self._alone_seconds
+        for partition in (*partitions[self._first_alone :], *partitions[: self._first_alone]):
             share = limit // len(partitions) + 1, MOST_BYTES // len(partitions)
             if records := await self._poll_alone(partition, *share, until):
                 polled[partition] = records
+        if polled or (self._following, self._waiting) != before:
+            self._alone_seconds = ALONE_SECONDS
+        else:
+            self._alone_seconds = min(2 * self._alone_seconds, LONGEST_ALONE_SECONDS)
         return polled
 
     async def _poll_all(self, partitions: Sequence[TopicPartition], limit: int, wait_ms: int) -> Polled:
@@ -131,11 +145,11 @@ class Poller:
     ) -> list[ConsumerRecord[bytes, bytes]]:
         """The records before the one that cannot be decoded, one at a time: records decoded with it would be lost.
 
-        Waits for the first one until a time of the monotonic clock.
+        Waits for the first one until a time of the monotonic clock, or for POLL_MS.
         """
         records: list[ConsumerRecord[bytes, bytes]] = []
         while len(records) < limit and most_bytes > 0:
-            wait_ms = 0 if records else max(0, int(1000 * (until - time.monotonic())))
+            wait_ms = 0 if records else max(POLL_MS, int(1000 * (until - time.monotonic())))
             try:
                 with decompressing_at_most(MOST_BYTES):
                     one = await self._consumer.getmany(partition, timeout_ms=wait_ms, max_records=1)

@@ -125,12 +125,12 @@ async def test_an_unreadable_record_is_found_among_many_partitions_and_delays_no
             return next(name for name in names if partition_of(name.encode(), partitions) == place.partition)
 
         assert await poller.poll(consumer) == ()
-        first, _, third, *_ = consumer.assignment() - consumer.paused()
+        _, _, third, fourth, *_ = consumer.assignment() - consumer.paused()
         await put_unreadable(idle_probe, agency_of(third), wide, partitions)
         assert await polled() == []
         assert poller.unreadable == {third}
-        await idle_probe.producer.put_raw(wide, key=agency_of(first).encode(), value=b"{}", headers=[])
-        assert await polled() == [agency_of(first).encode()]
+        await idle_probe.producer.put_raw(wide, key=agency_of(fourth).encode(), value=b"{}", headers=[])
+        assert await polled() == [agency_of(fourth).encode()]
 
 
 async def test_one_fetch_returns_a_burst_of_every_partition(idle_probe: RunningService, eventually: Eventually) -> None:

@@ -214,7 +214,7 @@ async def test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
 
     started = await probe_process("consumer")
     process = psutil.Process(started.pid)
-    await eventually(lambda: applied(idle_probe, 1), timeout=60)
+    await eventually(lambda: applied(idle_probe, 1), timeout=60, prompt=True)
     sizes = [process.memory_info().rss]
 
     async def beside_applied() -> list[int]:
@@ -227,14 +227,14 @@ async def test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
         )
         return list(counts) if counts[0] == 100 * len(beside) else []
 
-    _, of_backlog = await eventually(beside_applied, timeout=60)
+    _, of_backlog = await eventually(beside_applied, timeout=60, prompt=True)
     assert of_backlog < BACKLOG / 2
 
     async def all_applied() -> bool:
         sizes.append(process.memory_info().rss)
         return await applied(idle_probe, expected)
 
-    await eventually(all_applied, timeout=60 + BACKLOG / 500)
+    await eventually(all_applied, timeout=60 + BACKLOG / 500, prompt=True)
     assert max(sizes) < PROCESS_BYTES, f"{max(sizes) / MEBIBYTE:.0f} MiB"
     disorder = await idle_probe.admin.fetchval(
         """

@@ -139,7 +139,7 @@ async def test_relays_that_take_longer_to_begin_than_a_lease_lasts_do_not_fence_
     async def compare_slowly(*arguments: Any) -> Collection[TopicPartition]:
         leaderless = await refuse_restored(*arguments)
         until = time.monotonic() + LEASE_SECONDS + 2 * RENEW_SECONDS
-        await eventually(lambda: time.monotonic() > until)
+        await eventually(lambda: time.monotonic() > until, prompt=True)
         return leaderless
 
     monkeypatch.setattr(lane, "refuse_restored", compare_slowly)

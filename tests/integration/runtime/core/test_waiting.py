@@ -1,6 +1,7 @@
 """What keeps the consumer waiting, and whom: a held lock, damaged rows, a record that the client cannot read."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -93,6 +94,14 @@ async def test_an_operator_lets_the_consumer_past_a_record_that_it_cannot_decode
     await eventually(lambda: holds(readiness(probe), []))
     (audited,) = await probe.admin.fetch("select command, subject, reason, actor from audit")
     assert tuple(audited) == ("PassRecord", f"{TOPIC}[{partition}]@2", ordered["reason"], "operator")
+
+    # Nothing needs to follow a record that is passed.
+    await put_unreadable(probe, "NASA")
+    await eventually(lambda: readiness(probe))
+    (waiting,) = re.findall(r"@(\d+) cannot be read", "".join(await readiness(probe)))
+    path = f"/v1/partitions/{TOPIC}/{partition}/pass"
+    assert (await probe.client.post(path, json=ordered | {"offset": int(waiting)})).status_code == 200
+    await eventually(lambda: holds(readiness(probe), []))
 
 
 async def test_no_order_passes_a_record_that_can_be_read(probe: RunningService, eventually: Eventually) -> None:

@@ -116,14 +116,17 @@ class Poller:
             if has_broken_down(consumer):
                 await asyncio.sleep(UNREADABLE_SECONDS)  # the supervisor ends the process
                 return ()
-            hold_fetches(consumer, ALONE_FETCH_WAIT_MS)
             self._go_back(consumer, consumer.assignment())
             if concerns_group(error):
                 await self._refused.wait_for_group(consumer, error)
                 self._progress.restart_watchdog()  # the client is not to blame
                 return ()
             self._progress.in_hand = True  # until all of several polls have returned
-            polled = await self._poll_one_by_one(consumer)
+            hold_fetches(consumer, ALONE_FETCH_WAIT_MS)
+            try:
+                polled = await self._poll_one_by_one(consumer)
+            finally:
+                hold_fetches(consumer, FETCH_WAIT_MS)
             self._progress.in_hand = bool(polled)
             if not polled:
                 await asyncio.sleep(UNREADABLE_SECONDS)
@@ -131,8 +134,8 @@ class Poller:
             known = self._unreadable.get(partition)
             if known is not None and records[-1].offset >= known.offset:
                 del self._unreadable[partition]
-        if not self._unreadable:
-            hold_fetches(consumer, FETCH_WAIT_MS if polled else IDLE_FETCH_WAIT_MS)
+        quiet = not polled and not self._unreadable
+        hold_fetches(consumer, IDLE_FETCH_WAIT_MS if quiet else FETCH_WAIT_MS)
         return tuple(chain.from_iterable(polled.values()))
 
     async def _poll_all(self, consumer: AIOKafkaConsumer) -> Polled:
@@ -216,8 +219,10 @@ class Poller:
         """The records before the unreadable one, polled one at a time: a poll that fails loses everything in it."""
         before: list[ConsumerRecord[bytes, bytes]] = []
         while len(before) < limit:
+            # The client fetches from a broker again once it has held other partitions' records for a while.
+            wait_ms = POLL_MS if before else 2 * POLL_MS
             try:
-                one = await consumer.getmany(partition, timeout_ms=POLL_MS, max_records=1)
+                one = await consumer.getmany(partition, timeout_ms=wait_ms, max_records=1)
             except ConsumerStoppedError:
                 raise
             except Exception as error:
@@ -246,6 +251,7 @@ class Poller:
             with suppress(IllegalStateError):
                 consumer.seek(partition, onward)
                 self._progress.offsets[partition] = onward
+                del self._unreadable[partition]
 
     def _go_back(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
         """Seek back to the first record that is not applied yet."""
