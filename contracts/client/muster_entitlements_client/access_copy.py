@@ -1,4 +1,4 @@
-"""The copy itself: about 50 bytes per person, so that millions fit into a process.
+"""The copy itself: about 60 bytes per person, so that millions fit into a process.
 
 Each person has a row of numbers. Apart from the reference, the revision, and when the seat's trials began, thousands of
 people have the same record. That common part is stored once for all of them, and parsed once.
