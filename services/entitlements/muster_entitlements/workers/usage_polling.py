@@ -33,7 +33,7 @@ MOST_BYTES = 16 * 1024 * 1024
 
 # How long the partitions are polled one by one, together: one request brings records of all that a broker leads. The
 # answer to the previous request may take IDLE_POLL_MS, and the answer to this one POLL_MS. A slow network takes longer:
-# after a round without a result, the next one may take twice as long.
+# after a round that does not find the record, the next one may take twice as long.
 ALONE_SECONDS = (IDLE_POLL_MS + 5 * POLL_MS) / 1000
 LONGEST_ALONE_SECONDS = 8.0
 
@@ -109,7 +109,7 @@ class Poller:
             share = limit // len(partitions) + 1, MOST_BYTES // len(partitions)
             if records := await self._poll_alone(partition, *share, until):
                 polled[partition] = records
-        if polled or (self._following, self._waiting) != before:
+        if (self._following, self._waiting) != before:
             self._alone_seconds = ALONE_SECONDS
         else:
             self._alone_seconds = min(2 * self._alone_seconds, LONGEST_ALONE_SECONDS)

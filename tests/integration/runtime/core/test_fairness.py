@@ -127,7 +127,8 @@ async def test_an_unreadable_record_is_found_among_many_partitions_and_delays_no
         assert await poller.poll(consumer) == ()
         _, _, third, fourth, *_ = consumer.assignment() - consumer.paused()
         await put_unreadable(idle_probe, agency_of(third), wide, partitions)
-        assert await polled() == []
+        while not poller.unreadable and rounds < 3:  # the first round, unless the machine is busy
+            assert await polled() == []
         assert poller.unreadable == {third}
         await idle_probe.producer.put_raw(wide, key=agency_of(fourth).encode(), value=b"{}", headers=[])
         assert await polled() == [agency_of(fourth).encode()]
@@ -180,6 +181,30 @@ async def test_a_large_batch_lets_the_event_loop_run(
     async with counted_turns() as turns:
         await applier.apply([records.read(consumed) for consumed in batch])
     assert during[-1] - during[0] > 2
+
+
+async def test_an_unreadable_record_is_found_though_kafka_answers_slowly(
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer takes longer than each partition is polled alone."""
+    monkeypatch.setattr(polling_module, "UNREADABLE_SECONDS", 0.0)
+    send: Callable[..., Awaitable[Any]] = AIOKafkaClient.send
+
+    async def sending(client: AIOKafkaClient, node: int, request: Any, **options: Any) -> Any:
+        answer = await send(client, node, request, **options)
+        if isinstance(request, FetchRequest):
+            await asyncio.sleep(0.4)
+        return answer
+
+    monkeypatch.setattr(AIOKafkaClient, "send", sending)
+    bad, good = "A0", next(name for name in AGENCIES if partition(name) != partition("A0"))
+    await put_unreadable(idle_probe, bad)
+    await idle_probe.publish(seat(good, "quick"))
+    keys: set[bytes | None] = set()
+    async with polling(idle_probe, batch_records=10) as (poller, consumer), asyncio.timeout(30):
+        while not (keys and poller.unreadable):
+            keys |= {record.key for record in await poller.poll(consumer)}
+    assert keys == {good.encode()}
 
 
 @asynccontextmanager

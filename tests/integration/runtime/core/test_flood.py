@@ -234,7 +234,7 @@ async def test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency
         sizes.append(process.memory_info().rss)
         return await applied(idle_probe, expected)
 
-    await eventually(all_applied, timeout=60 + BACKLOG / 500, prompt=True)
+    await eventually(all_applied, timeout=60 + BACKLOG / 500)
     assert max(sizes) < PROCESS_BYTES, f"{max(sizes) / MEBIBYTE:.0f} MiB"
     disorder = await idle_probe.admin.fetchval(
         """

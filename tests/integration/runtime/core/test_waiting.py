@@ -97,8 +97,11 @@ async def test_an_operator_lets_the_consumer_past_a_record_that_it_cannot_decode
 
     # Nothing needs to follow a record that is passed.
     await put_unreadable(probe, "NASA")
-    await eventually(lambda: readiness(probe))
-    (waiting,) = re.findall(r"@(\d+) cannot be read", "".join(await readiness(probe)))
+
+    async def named_offsets() -> list[str]:
+        return re.findall(r"@(\d+) cannot be read", "".join(await readiness(probe)))
+
+    (waiting,) = await eventually(named_offsets)
     path = f"/v1/partitions/{TOPIC}/{partition}/pass"
     assert (await probe.client.post(path, json=ordered | {"offset": int(waiting)})).status_code == 200
     await eventually(lambda: holds(readiness(probe), []))

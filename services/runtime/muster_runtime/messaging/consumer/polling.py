@@ -36,6 +36,10 @@ IDLE_FETCH_WAIT_MS = 500
 # The same while partitions are polled one by one, each for POLL_MS: a fetch of the others must end meanwhile.
 ALONE_FETCH_WAIT_MS = POLL_MS // 2
 
+# The longest that each of them is polled, for a Kafka that answers slowly: after a round that does not find the
+# unreadable record, the next one takes twice as long.
+LONGEST_ALONE_MS = 8 * POLL_MS
+
 # How many records to take from the client at once: it parses them without yielding to the event loop.
 TAKE_RECORDS = 200
 
@@ -79,6 +83,8 @@ class Poller:
         self._batch_records = batch_records
         self._unreadable: dict[TopicPartition, _Unreadable] = {}
         self._refused = Refused()
+        self._alone_ms = POLL_MS
+        self._found = False  # by the present round
 
     @property
     def unreadable(self) -> Collection[TopicPartition]:
@@ -122,11 +128,13 @@ class Poller:
                 self._progress.restart_watchdog()  # the client is not to blame
                 return ()
             self._progress.in_hand = True  # until all of several polls have returned
+            self._found = False
             hold_fetches(consumer, ALONE_FETCH_WAIT_MS)
             try:
                 polled = await self._poll_one_by_one(consumer)
             finally:
                 hold_fetches(consumer, FETCH_WAIT_MS)
+            self._alone_ms = POLL_MS if self._found else min(2 * self._alone_ms, LONGEST_ALONE_MS)
             self._progress.in_hand = bool(polled)
             if not polled:
                 await asyncio.sleep(UNREADABLE_SECONDS)
@@ -197,13 +205,14 @@ class Poller:
         for partition in partitions:
             limit = self._batch_records // len(partitions) + 1
             try:
-                polled |= await consumer.getmany(partition, timeout_ms=POLL_MS, max_records=limit)
+                polled |= await consumer.getmany(partition, timeout_ms=self._alone_ms, max_records=limit)
             except ConsumerStoppedError:
                 raise
             except Exception as error:
                 if concerns_group(error):
                     raise  # the next poll raises it again
                 if isinstance(error, TopicAuthorizationFailedError):
+                    self._found = True
                     self._refused.put_aside(consumer, partition, error)
                     continue
                 if partition not in consumer.assignment():
@@ -220,7 +229,7 @@ class Poller:
         before: list[ConsumerRecord[bytes, bytes]] = []
         while len(before) < limit:
             # The client fetches from a broker again once it has held other partitions' records for a while.
-            wait_ms = POLL_MS if before else 2 * POLL_MS
+            wait_ms = self._alone_ms if before else 2 * self._alone_ms
             try:
                 one = await consumer.getmany(partition, timeout_ms=wait_ms, max_records=1)
             except ConsumerStoppedError:
@@ -241,6 +250,7 @@ class Poller:
         if self._unreadable.get(partition, (None,))[0] != offset:
             _log.error("partition_unreadable", **place, exc_info=error)
         self._unreadable[partition] = _Unreadable(offset, describe(error))
+        self._found = True
         try:
             onward = await self._step(partition, offset)
         except RETRYABLE as unknown:
@@ -251,7 +261,7 @@ class Poller:
             with suppress(IllegalStateError):
                 consumer.seek(partition, onward)
                 self._progress.offsets[partition] = onward
-                del self._unreadable[partition]
+                self._unreadable.pop(partition, None)  # it may have been revoked meanwhile
 
     def _go_back(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
         """Seek back to the first record that is not applied yet."""
