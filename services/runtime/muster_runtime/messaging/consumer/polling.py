@@ -83,8 +83,7 @@ class Poller:
         self._batch_records = batch_records
         self._unreadable: dict[TopicPartition, _Unreadable] = {}
         self._refused = Refused()
-        self._alone_ms = POLL_MS
-        self._found = False  # by the present round
+        self._alone_ms, self._found = POLL_MS, False  # of a round one by one: how long each takes, and its success
 
     @property
     def unreadable(self) -> Collection[TopicPartition]:
@@ -106,10 +105,7 @@ class Poller:
         self._refused.clear()
 
     async def poll(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
-        """Poll for records.
-
-        A partition that cannot be read waits; the others are read again from what is not applied.
-        """
+        """Poll for records. A partition that cannot be read waits; the others continue from what is applied."""
         if not consumer.assignment() <= self._progress.offsets.keys():
             await self._begin(consumer)
             return ()
@@ -123,6 +119,7 @@ class Poller:
                 await asyncio.sleep(UNREADABLE_SECONDS)  # the supervisor ends the process
                 return ()
             self._go_back(consumer, consumer.assignment())
+            hold_fetches(consumer, FETCH_WAIT_MS)
             if concerns_group(error):
                 await self._refused.wait_for_group(consumer, error)
                 self._progress.restart_watchdog()  # the client is not to blame
@@ -130,20 +127,15 @@ class Poller:
             self._progress.in_hand = True  # until all of several polls have returned
             self._found = False
             hold_fetches(consumer, ALONE_FETCH_WAIT_MS)
-            try:
-                polled = await self._poll_one_by_one(consumer)
-            finally:
-                hold_fetches(consumer, FETCH_WAIT_MS)
+            polled = await self._poll_one_by_one(consumer)
             self._alone_ms = POLL_MS if self._found else min(2 * self._alone_ms, LONGEST_ALONE_MS)
             self._progress.in_hand = bool(polled)
             if not polled:
                 await asyncio.sleep(UNREADABLE_SECONDS)
-        for partition, records in polled.items():
-            known = self._unreadable.get(partition)
-            if known is not None and records[-1].offset >= known.offset:
+        for partition, known in tuple(self._unreadable.items()):
+            if partition in polled and polled[partition][-1].offset >= known.offset:
                 del self._unreadable[partition]
-        quiet = not polled and not self._unreadable
-        hold_fetches(consumer, IDLE_FETCH_WAIT_MS if quiet else FETCH_WAIT_MS)
+        hold_fetches(consumer, FETCH_WAIT_MS if polled or self._unreadable else IDLE_FETCH_WAIT_MS)
         return tuple(chain.from_iterable(polled.values()))
 
     async def _poll_all(self, consumer: AIOKafkaConsumer) -> Polled:
@@ -229,7 +221,7 @@ class Poller:
         before: list[ConsumerRecord[bytes, bytes]] = []
         while len(before) < limit:
             # The client fetches from a broker again once it has held other partitions' records for a while.
-            wait_ms = self._alone_ms if before else 2 * self._alone_ms
+            wait_ms = self._alone_ms * (1 if before else 2)
             try:
                 one = await consumer.getmany(partition, timeout_ms=wait_ms, max_records=1)
             except ConsumerStoppedError:
