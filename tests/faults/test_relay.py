@@ -53,7 +53,7 @@ async def test_02_stopped_past_its_lease_and_woken_beside_a_second_one_order_is_
     second = field.start("relay")
     await field.at_rest()
     holder = await field.admin.fetchval("select holder from lease where duty = 'relay'")
-    findings.recovered(f"{holder} held the lease, {first.program.environment['MUSTER_INSTANCE']} stood still")
+    findings.recovered(f"{holder} held the lease, {first.program.environment['MUSTER_INSTANCE']} was idle")
 
     repeated = await field.repetitions()
     traffic = asyncio.create_task(field.traffic(40))

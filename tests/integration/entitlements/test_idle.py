@@ -1,4 +1,4 @@
-"""Idle seats of a large agency: warned about and taken back step by step."""
+"""Idle seats of a large agency: warned about and revoked step by step."""
 
 from datetime import datetime, timedelta
 

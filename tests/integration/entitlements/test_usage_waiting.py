@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NoOffsetForPartitionError
-from aiokafka.protocol.fetch import FetchRequest
 
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_contracts.entitlements import FeatureUsed
@@ -28,7 +26,7 @@ from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import count_all, counts, put
-from tests.integration.runtime.core.conftest import put_unreadable
+from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
 from tests.support.clocks import ShiftedClock
 from tests.support.services import PARTITIONS, ServiceRunner
 
@@ -150,15 +148,7 @@ async def test_a_damaged_record_stops_no_lane_whose_kafka_answers_slowly(
 ) -> None:
     """An answer takes longer than the partitions are polled one by one."""
     monkeypatch.setattr(usage_polling, "ALONE_SECONDS", 0.05)
-    send: Callable[..., Awaitable[Any]] = AIOKafkaClient.send
-
-    async def sending(client: AIOKafkaClient, node: int, request: Any, **options: Any) -> Any:
-        answer = await send(client, node, request, **options)
-        if isinstance(request, FetchRequest):
-            await asyncio.sleep(0.3)
-        return answer
-
-    monkeypatch.setattr(AIOKafkaClient, "send", sending)
+    delay_fetches(monkeypatch, 0.3)
     damaged = partition_of(b"NASA", PARTITIONS)
     good = (damaged + 1) % PARTITIONS
     await put_unreadable(front.service, "NASA", FeatureUsed.topic)

@@ -1,4 +1,4 @@
-"""Finished deliveries are deleted when they expire, with their attempts, and are not made again."""
+"""Finished deliveries are deleted when they expire, with their attempts, and are not created again."""
 
 from datetime import timedelta
 

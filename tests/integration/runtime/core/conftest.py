@@ -5,11 +5,14 @@ import os
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.util import calc_crc32c
 
 from muster_contracts.entitlements import SeatAssigned
@@ -84,6 +87,19 @@ async def discard(probe: RunningService, agency_id: str, count: int = 1, **heade
     return await probe.client.post(
         f"{path}/discard", json={"records": records, "reason": "entered by mistake"}, headers=headers
     )
+
+
+def delay_fetches(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the answers to this process's fetches arrive later, as from a Kafka that answers slowly."""
+    send: Callable[..., Awaitable[Any]] = AIOKafkaClient.send
+
+    async def sending(client: AIOKafkaClient, node: int, request: Any, **options: Any) -> Any:
+        answer = await send(client, node, request, **options)
+        if isinstance(request, FetchRequest):
+            await asyncio.sleep(seconds)
+        return answer
+
+    monkeypatch.setattr(AIOKafkaClient, "send", sending)
 
 
 async def put_unreadable(

@@ -26,7 +26,7 @@ from muster_runtime.messaging.lane import READ_EVENTS
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.record_reader import Item, Record, RecordReader
 from muster_runtime.messaging.subscriptions import Subscriptions
-from tests.integration.runtime.core.conftest import put_unreadable
+from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
 from tests.integration.runtime.core.probe.service import keep_seats
 from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relaying, seat, write
 from tests.support.services import PARTITIONS, RunningService
@@ -188,15 +188,7 @@ async def test_an_unreadable_record_is_found_though_kafka_answers_slowly(
 ) -> None:
     """An answer takes longer than each partition is polled alone."""
     monkeypatch.setattr(polling_module, "UNREADABLE_SECONDS", 0.0)
-    send: Callable[..., Awaitable[Any]] = AIOKafkaClient.send
-
-    async def sending(client: AIOKafkaClient, node: int, request: Any, **options: Any) -> Any:
-        answer = await send(client, node, request, **options)
-        if isinstance(request, FetchRequest):
-            await asyncio.sleep(0.4)
-        return answer
-
-    monkeypatch.setattr(AIOKafkaClient, "send", sending)
+    delay_fetches(monkeypatch, 0.4)
     bad, good = "A0", next(name for name in AGENCIES if partition(name) != partition("A0"))
     await put_unreadable(idle_probe, bad)
     await idle_probe.publish(seat(good, "quick"))

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import chain
-from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -21,6 +20,7 @@ from muster_runtime.messaging.client_internals import has_broken_down, hold_fetc
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
 from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.refused import Refused, concerns_group
+from muster_runtime.messaging.consumer.unreadable import Unreadable
 from muster_runtime.pacing import Pace
 
 # How long one poll waits for records. Newly assigned partitions wait for the poll to end, so it is short.
@@ -33,11 +33,11 @@ FETCH_WAIT_MS = 200
 # The same while no records arrive: the fetches of idle consumers would keep the broker busy.
 IDLE_FETCH_WAIT_MS = 500
 
-# The same while partitions are polled one by one, each for POLL_MS: a fetch of the others must end meanwhile.
+# The same while partitions are polled one by one: a fetch of the others must end while one is polled.
 ALONE_FETCH_WAIT_MS = POLL_MS // 2
 
-# The longest that each of them is polled, for a Kafka that answers slowly: after a round that does not find the
-# unreadable record, the next one takes twice as long.
+# The longest that one partition is polled alone. It is POLL_MS at first, and twice as long after each round that does
+# not find the unreadable record: Kafka may answer slowly.
 LONGEST_ALONE_MS = 8 * POLL_MS
 
 # How many records to take from the client at once: it parses them without yielding to the event loop.
@@ -52,13 +52,6 @@ UNREADABLE_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 Polled = dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]
-
-
-class _Unreadable(NamedTuple):
-    """The offset from which a partition cannot be read, and why."""
-
-    offset: int
-    why: str
 
 
 class Poller:
@@ -81,23 +74,20 @@ class Poller:
         self._begins = begins
         self._step = step
         self._batch_records = batch_records
-        self._unreadable: dict[TopicPartition, _Unreadable] = {}
+        self._unreadable = Unreadable()
         self._refused = Refused()
-        self._alone_ms, self._found = POLL_MS, False  # of a round one by one: how long each takes, and its success
+        self._alone_ms = POLL_MS
+        self._found = False  # whether the round has found what cannot be read
 
     @property
     def unreadable(self) -> Collection[TopicPartition]:
         """The partitions that cannot be read."""
-        return {*self._unreadable, *self._refused.partitions}
+        return {*self._unreadable.partitions, *self._refused.partitions}
 
     @property
     def reasons(self) -> list[str]:
         """Human-readable reasons why partitions cannot be read."""
-        unreadable = self._unreadable.items()
-        return [
-            *self._refused.reasons,
-            *(f"{p.topic}[{p.partition}]@{at} cannot be read: {why}" for p, (at, why) in unreadable),
-        ]
+        return [*self._refused.reasons, *self._unreadable.reasons]
 
     def clear(self) -> None:
         """Forget the partitions: they are revoked."""
@@ -132,10 +122,9 @@ class Poller:
             self._progress.in_hand = bool(polled)
             if not polled:
                 await asyncio.sleep(UNREADABLE_SECONDS)
-        for partition, known in tuple(self._unreadable.items()):
-            if partition in polled and polled[partition][-1].offset >= known.offset:
-                del self._unreadable[partition]
-        hold_fetches(consumer, FETCH_WAIT_MS if polled or self._unreadable else IDLE_FETCH_WAIT_MS)
+        self._unreadable.forget_read(polled)
+        quiet = not polled and not self._unreadable.partitions
+        hold_fetches(consumer, IDLE_FETCH_WAIT_MS if quiet else FETCH_WAIT_MS)
         return tuple(chain.from_iterable(polled.values()))
 
     async def _poll_all(self, consumer: AIOKafkaConsumer) -> Polled:
@@ -239,9 +228,7 @@ class Poller:
         """Make the partition wait where it is, or continue from where an operator said."""
         offset = await consumer.position(partition)
         place = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
-        if self._unreadable.get(partition, (None,))[0] != offset:
-            _log.error("partition_unreadable", **place, exc_info=error)
-        self._unreadable[partition] = _Unreadable(offset, describe(error))
+        self._unreadable.note(partition, offset, error)
         self._found = True
         try:
             onward = await self._step(partition, offset)
@@ -253,7 +240,7 @@ class Poller:
             with suppress(IllegalStateError):
                 consumer.seek(partition, onward)
                 self._progress.offsets[partition] = onward
-                self._unreadable.pop(partition, None)  # it may have been revoked meanwhile
+                self._unreadable.forget(partition)
 
     def _go_back(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
         """Seek back to the first record that is not applied yet."""
