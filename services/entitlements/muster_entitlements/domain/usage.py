@@ -89,8 +89,10 @@ class KafkaRecord(Protocol):
 
 def size_of(record: KafkaRecord) -> int:
     """The size of a record's key, headers, and value, in bytes."""
-    headers = sum(len(name) + len(content or b"") for name, content in record.headers)
-    return len(record.key or b"") + headers + len(record.value or b"")
+    size = len(record.key or b"") + len(record.value or b"")
+    for name, content in record.headers:
+        size += len(name) + len(content or b"")
+    return size
 
 
 def read_record(record: KafkaRecord) -> Use:

@@ -1,8 +1,9 @@
 """Counts adoption together with use, and publishes a summary of each day."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from muster_entitlements.domain.adoption import days_of, gains
@@ -10,7 +11,8 @@ from muster_entitlements.domain.days import DAY, day_until, end_of_day
 from muster_entitlements.domain.quotas import Sum
 from muster_entitlements.publishing.adoption import adoption_summarized
 from muster_entitlements.repository import adoption, catalogs, pools
-from muster_entitlements.repository.adoption import Day, Gain, Person
+from muster_entitlements.repository.adoption import Day, Gain
+from muster_entitlements.repository.seat_uses import Person, SeatUse
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
@@ -23,18 +25,28 @@ _LOOK_BACK = timedelta(days=100)
 _COUNTERS = {1: "active", 7: "active_7_days", 28: "active_28_days"}
 
 
-async def count_adoption(
-    uow: UnitOfWork, fresh: Sequence[Sum], uses: Mapping[Person, Sequence[datetime]], zones: Mapping[str, ZoneInfo]
-) -> None:
-    """Count the new days of use in people's sums, and the first uses with a seat.
+class FirstUse(NamedTuple):
+    """The first use of a feature with a seat, and when it was."""
 
-    `uses` has the instants of new use; `zones` has the agencies' time zones.
-    """
+    use: SeatUse
+    at: datetime
+
+    @classmethod
+    def of(cls, use: SeatUse, instants: Iterable[datetime]) -> "FirstUse":
+        """It was at the first of these instants; use from before the person got the seat does not count."""
+        got = use.assigned_at
+        return cls(use, max(got, min(at for at in instants if at >= got.replace(microsecond=0))))
+
+
+async def count_adoption(
+    uow: UnitOfWork, fresh: Sequence[Sum], first: Sequence[FirstUse], zones: Mapping[str, ZoneInfo]
+) -> None:
+    """Count the new days of use in people's sums, and first uses; `zones` has the agencies' time zones."""
     grown: defaultdict[Day, Gain] = defaultdict(Gain)
     if fresh:
         await _count_active(uow, fresh, zones, grown)
-    if uses:
-        await _count_first_uses(uow, uses, zones, grown)
+    if first:
+        _count_first_uses(uow, first, zones, grown)
     if grown:
         uow.writes.add(adoption.add_gains(grown))
     for agency_id in {total.agency_id for total in fresh}:
@@ -62,27 +74,22 @@ async def _count_active(
             setattr(gain, _COUNTERS[span], getattr(gain, _COUNTERS[span]) + people)
 
 
-async def _count_first_uses(
-    uow: UnitOfWork,
-    uses: Mapping[Person, Sequence[datetime]],
-    zones: Mapping[str, ZoneInfo],
-    grown: defaultdict[Day, Gain],
+def _count_first_uses(
+    uow: UnitOfWork, first: Sequence[FirstUse], zones: Mapping[str, ZoneInfo], grown: defaultdict[Day, Gain]
 ) -> None:
-    """Count people who use a feature for the first time with their seat; use from before they got it does not count."""
+    """Count people who use a feature for the first time with their seats."""
     features: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     adopters: Counter[tuple[str, str, int]] = Counter()
-    last = {person: max(instants) for person, instants in uses.items()}
-    for found in await adoption.find_first_uses(uow.connection, last):
-        instants, zone = uses[found.agency_id, found.feature, found.subject_ref], zones[found.agency_id]
-        got = found.assigned_at
-        first = max(got, min(at for at in instants if at >= got.replace(microsecond=0))).astimezone(zone).date()
-        features[found.agency_id, found.seat_id].add(found.feature)
-        adopters[found.agency_id, found.feature, found.generation] += 1
-        gain = grown[found.agency_id, found.feature, first]
+    for use, at in first:
+        agency_id, feature, _ = use.person
+        zone = zones[agency_id]
+        day = at.astimezone(zone).date()
+        features[agency_id, use.seat.seat_id].add(feature)
+        adopters[agency_id, feature, use.generation] += 1
+        gain = grown[agency_id, feature, day]
         gain.first_uses += 1
-        gain.first_use_days += (first - got.astimezone(zone).date()).days
-    if features:
-        uow.writes.add(adoption.save_used_features(features), adoption.add_adopters(adopters))
+        gain.first_use_days += (day - use.assigned_at.astimezone(zone).date()).days
+    uow.writes.add(adoption.save_used_features(features), adoption.add_adopters(adopters))
 
 
 async def on_adoption_summarized_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:

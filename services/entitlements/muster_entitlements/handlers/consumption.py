@@ -10,9 +10,9 @@ from muster_entitlements.domain.days import zone_of
 from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, available, whose
 from muster_entitlements.errors import QuotaUsedUp, UseRefused
-from muster_entitlements.handlers.adoption import count_adoption
+from muster_entitlements.handlers.adoption import FirstUse, count_adoption
 from muster_entitlements.handlers.quotas import save_counts
-from muster_entitlements.handlers.uses import record_use
+from muster_entitlements.handlers.uses import record_uses
 from muster_entitlements.queries.checks import find_question_of_use
 from muster_entitlements.replies.usage import ConsumptionReply
 from muster_entitlements.repository import quota_grants, usage, usage_replies
@@ -64,9 +64,12 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     )
     whole = own._replace(subject_ref=WHOLE_AGENCY, granted=command.amount if given or apart else 0, days=0)
     totals = {each.subject_ref: each for each in await usage.add_to_sums(uow.connection, [own, whole], least=0)}
-    uses = {} if question.adopted else {(command.agency_id, command.feature, command.subject_ref): [uow.now]}
+    first = []
+    if not question.adopted or question.used_on != uow.now.date():
+        person = command.agency_id, command.feature, command.subject_ref
+        first = [FirstUse(each, uow.now) for each in await record_uses(uow, {person: uow.now}, "ConsumeFeature")]
     fresh = [each for each in totals.values() if each.fresh_days]
-    await count_adoption(uow, fresh, uses, {command.agency_id: zone})
+    await count_adoption(uow, fresh, first, {command.agency_id: zone})
     total = totals[command.subject_ref if quota is None else whose(quota, command.subject_ref)]
     reply = ConsumptionReply(
         subject_ref=command.subject_ref,
@@ -78,8 +81,6 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     if quota is not None:
         before = total._replace(used=total.used - command.amount)
         reply = await _charge(uow, reply, Charge(quota, before, command.amount, uow.now), granted=granted)
-    if question.used_on != uow.now.date():
-        await record_use(uow, command.agency_id, command.subject_ref, "ConsumeFeature")
     return reply
 
 

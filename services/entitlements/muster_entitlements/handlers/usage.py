@@ -1,5 +1,6 @@
 """Counts reported use in batches. Each event counts once, and an invalid event does not affect the others."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -13,14 +14,14 @@ from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota, is_ke
 from muster_entitlements.domain.charges import Limited, LimitedUse
 from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, least_told
-from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.usage import OLDEST, Identity, Use, check_open, check_time, read_use
-from muster_entitlements.handlers.adoption import count_adoption
+from muster_entitlements.handlers.adoption import FirstUse, count_adoption
 from muster_entitlements.handlers.quotas import charge_quotas
-from muster_entitlements.handlers.seats import activate, record_change
+from muster_entitlements.handlers.uses import record_uses
 from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
-from muster_entitlements.repository import catalogs, pools, seats, usage
+from muster_entitlements.repository import catalogs, pools, usage
 from muster_entitlements.repository.meters import find_meters
+from muster_entitlements.repository.seat_uses import Person, SeatUse
 from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.pacing import Pace
@@ -86,31 +87,31 @@ class _Addition:
     days: int = 0
     limited: list[LimitedUse] = field(default_factory=list)
 
-    def add(self, uses: Sequence[Use], quota: Quota | None, *, given: bool) -> None:
-        """Add uses that a quota limits, that are `given`, or neither."""
-        amount = sum(use.amount for use in uses)
-        self.used += amount
+    def add(self, use: Use, quota: Quota | None, *, given: bool) -> None:
+        """Add a use that a quota limits, that is `given`, or neither."""
+        self.used += use.amount
         if given:
-            self.given += amount
+            self.given += use.amount
         if quota is not None:
-            self.limited += [LimitedUse(use.at, use.amount, quota) for use in uses]
+            self.limited.append(LimitedUse(use.at, use.amount, quota))
 
 
 async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest) -> Tally:
     """Count uses, by their place in the report, of agencies that the unit of work has locked."""
     tally = Tally()
-    people: dict[str, set[str]] = {}
+    people: defaultdict[str, set[str]] = defaultdict(set)
+    features: defaultdict[str, set[str]] = defaultdict(set)
     for use in uses.values():
-        people.setdefault(use.agency_id, set()).add(use.subject_ref)
+        people[use.agency_id].add(use.subject_ref)
+        features[use.agency_id].add(use.feature)
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
-    asked = {(use.agency_id, use.feature) for use in uses.values() if is_key(use.feature)}
+    asked = [(agency_id, feature) for agency_id, own in features.items() for feature in own if is_key(feature)]
     meters = await find_meters(uow.connection, people, uow.now - OLDEST, catalog, asked)
     metered, tally.refused = await _meter_all(uses, catalog, meters, nearest, uow.now)
     new = await _new(uow, metered, tally)
     tally.counted = len(new)
     if new:
         await _add(uow, new, {agency_id: meter.zone for agency_id, meter in meters.items()})
-        await _record_days(uow, new)
     return tally
 
 
@@ -157,9 +158,8 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
     again = [each for each in metered if first.setdefault(each.use.identity, each) is not each]
     if not first:
         return []
-    added = await usage.add_seen(uow.connection, [each.use for each in first.values()])
-    new = [each for event, each in first.items() if event in added]
-    again += [each for event, each in first.items() if event not in added]
+    known = await usage.add_seen(uow.connection, {event: each.use for event, each in first.items()})
+    again += [first.pop(event) for event in known]
     if again:
         contents = await usage.find_contents(uow.connection, [each.use for each in again])
         for each in again:
@@ -171,29 +171,14 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
                     each.use.name,
                     "must be new for its source: another event with this source and ID was counted",
                 )
-    return new
-
-
-async def _record_days(uow: UnitOfWork, new: Sequence[_Metered]) -> None:
-    """Store the last day on which each seat was used, so that it is not idle. The first use of a seat activates it."""
-    last: dict[tuple[str, str], datetime] = {}
-    for _, use, _, _ in new:
-        person = use.agency_id, use.subject_ref
-        if last.setdefault(person, use.at) < use.at:
-            last[person] = use.at
-    for seat in await seats.save_uses(uow.connection, last, uow.now):
-        await activate(uow, seat)
-        record_change(uow, "ReportUsage", seat, SeatState.ACTIVE)
+    return list(first.values())
 
 
 async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, ZoneInfo]) -> None:
-    """Add the uses to the sums of their subjects and agencies; then count adoption and charge quotas."""
+    """Add the uses to the sums of their subjects and agencies; then record them, count adoption, and charge quotas."""
     additions = _additions(new)
     sums = [Sum(*counter, each.ends_at, each.used, each.given, days=each.days) for counter, each in additions.items()]
     least, limited, fresh = _least_told(additions), [], []
-    uses: dict[tuple[str, str, str], list[datetime]] = {}
-    for _, use, _, _ in new:
-        uses.setdefault((use.agency_id, use.feature, use.subject_ref), []).append(use.at)
     for total in await usage.add_to_sums(uow.connection, sums, least):
         addition = additions[total.agency_id, total.feature, total.subject_ref, total.starts_at]
         if addition.limited and total.charged >= least:
@@ -201,8 +186,28 @@ async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, Zon
             limited.append(Limited(before, addition.limited))
         if total.fresh_days:
             fresh.append(total)
-    await count_adoption(uow, fresh, uses, zones)
+    first = await record_uses(uow, _last_uses(new), "ReportUsage")
+    await count_adoption(uow, fresh, _first_uses(first, new), zones)
     await charge_quotas(uow, limited)
+
+
+def _last_uses(new: Sequence[_Metered]) -> dict[Person, datetime]:
+    last: dict[Person, datetime] = {}
+    for _, use, _, _ in new:
+        person = use.agency_id, use.feature, use.subject_ref
+        if last.setdefault(person, use.at) < use.at:
+            last[person] = use.at
+    return last
+
+
+def _first_uses(first: Sequence[SeatUse], new: Sequence[_Metered]) -> list[FirstUse]:
+    """When people used a feature for the first time with their seats."""
+    instants: dict[Person, list[datetime]] = {each.person: [] for each in first}
+    for _, use, _, _ in new if first else ():
+        person = use.agency_id, use.feature, use.subject_ref
+        if person in instants:
+            instants[person].append(use.at)
+    return [FirstUse.of(each, instants[each.person]) for each in first]
 
 
 def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
@@ -214,15 +219,16 @@ def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
     for (agency_id, feature, _), uses in alike.items():
         period, quota, given, apart = uses[0].terms
         per_seat = quota if quota is not None and quota.per is QuotaScope.SEAT else None
+        of_all = None if per_seat else quota
+        whole = additions.setdefault((agency_id, feature, WHOLE_AGENCY, period.starts_at), _Addition(period.ends_at))
         for _, use, _, day in uses:
             counter = agency_id, feature, use.subject_ref, period.starts_at
             addition = additions.get(counter)
             if addition is None:
                 additions[counter] = addition = _Addition(period.ends_at)
-            addition.add([use], per_seat, given=given)
+            addition.add(use, per_seat, given=given)
             addition.days |= day
-        whole = additions.setdefault((agency_id, feature, WHOLE_AGENCY, period.starts_at), _Addition(period.ends_at))
-        whole.add([each.use for each in uses], None if per_seat else quota, given=given or apart)
+            whole.add(use, of_all, given=given or apart)
     return additions
 
 

@@ -1,6 +1,6 @@
 """Records the use of features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from muster_entitlements.errors import UseRefused
 from muster_entitlements.handlers.seats import activate, record_change
 from muster_entitlements.queries.checks import find_question
 from muster_entitlements.replies import UseReply
-from muster_entitlements.repository import seats
+from muster_entitlements.repository.seat_uses import Person, SeatUse, save_last_uses
 from muster_runtime.database.transactions import Connection, UnitOfWork
 
 Read = Callable[[], AbstractAsyncContextManager[Connection]]
@@ -30,18 +30,17 @@ async def mark_use(command: MarkUse, now: datetime, *, read: Read, write: Write)
         raise UseRefused(command.feature, answer.reason.value)
     if question.used_on != now.date():
         async with write() as uow:
-            await record_use(uow, command.agency_id, command.subject_ref, "MarkUse")
+            await record_uses(uow, {(command.agency_id, command.feature, command.subject_ref): uow.now}, "MarkUse")
     return UseReply(subject_ref=command.subject_ref, used_on=now.date())
 
 
-async def record_use(uow: UnitOfWork, agency_id: str, subject_ref: str, command: str) -> None:
-    """Record a person's first use of a day. Their very first use activates the seat; a revoked seat stays revoked."""
-    held = await seats.find_held(uow.connection, agency_id, [subject_ref])
-    seat = held.get(subject_ref)
-    if seat is None:
-        return
-    if seat.state is SeatState.ASSIGNED:
+async def record_uses(uow: UnitOfWork, last: Mapping[Person, datetime], command: str) -> list[SeatUse]:
+    """Record people's uses of features; `last` is when each last used each. The first use of a seat activates it.
+
+    Returns the uses of features that had not been used with their seats before.
+    """
+    changed = await save_last_uses(uow.connection, last, uow.now)
+    for seat in dict.fromkeys(each.seat for each in changed if each.activates):
         await activate(uow, seat)
         record_change(uow, command, seat, SeatState.ACTIVE)
-    elif seat.state is SeatState.ACTIVE:
-        await seats.save_use(uow.connection, seat, uow.now.date())
+    return [each for each in changed if each.first]

@@ -8,15 +8,11 @@ from datetime import UTC, date, datetime, time
 from muster_entitlements.domain.adoption import Adoption
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.quotas import Sum
-from muster_runtime.database.array_literals import array
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
 
 # An agency, a feature, and a day.
 Day = tuple[str, str, date]
-
-# An agency, a feature, and a person.
-Person = tuple[str, str, str]
 
 
 @dataclass(slots=True)
@@ -28,18 +24,6 @@ class Gain:
     active_28_days: int = 0
     first_uses: int = 0
     first_use_days: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FirstUse:
-    """A feature that a person has not used before with their current seat."""
-
-    agency_id: str
-    feature: str
-    subject_ref: str
-    seat_id: str
-    generation: int
-    assigned_at: datetime
 
 
 async def find_used_days(connection: Connection, totals: Sequence[Sum], since: datetime) -> list[Sum]:
@@ -59,31 +43,6 @@ async def find_used_days(connection: Connection, totals: Sequence[Sum], since: d
         since,
     )
     return [Sum(**row) for row in rows]
-
-
-async def find_first_uses(connection: Connection, last: Mapping[Person, datetime]) -> list[FirstUse]:
-    """The features that people used for the first time with their seats. `last` is when they last used each feature.
-
-    As with the seat's activation, use counts from the start of the second in which the seat was assigned.
-    """
-    rows = await connection.fetch(
-        """
-        select s.agency_id, u.feature, s.subject_ref, s.seat_id, s.generation, s.assigned_at
-        from unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::timestamptz[])
-            as u (agency_id, feature, subject_ref, used_at)
-        join pool as p on p.agency_id = u.agency_id
-        join seat as s
-            on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
-        where
-            s.state <> 'revoked' and date_trunc('second', s.assigned_at) <= u.used_at
-            and u.feature <> all(coalesce(s.used_features, '{}'))
-        """,
-        array(agency_id for agency_id, _, _ in last),
-        array(feature for _, feature, _ in last),
-        array(subject_ref for _, _, subject_ref in last),
-        array(last.values()),
-    )
-    return [FirstUse(*row) for row in rows]
 
 
 def save_used_features(features: Mapping[tuple[str, str], Collection[str]]) -> Write:

@@ -9,7 +9,6 @@ from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.seats import Seat, SeatState
 from muster_entitlements.domain.units import unit_key
-from muster_runtime.database.array_literals import array
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.writes import Write
 
@@ -169,56 +168,6 @@ async def save_expired_invitations(
         agency_id,
         seat_ids,
         at,
-    )
-    return _in_order(rows)
-
-
-async def save_use(connection: Connection, seat: Seat, today: date) -> None:
-    """Store the day on which a seat was last used."""
-    await connection.execute(
-        """
-        update seat set idle_since = $3, idle_reclaim_at = null
-        where agency_id = $1 and seat_id = $2
-        """,
-        seat.agency_id,
-        seat.seat_id,
-        today,
-    )
-
-
-async def save_uses(connection: Connection, last: Mapping[tuple[str, str], datetime], now: datetime) -> list[Seat]:
-    """Store the days on which people last used their active seats. `last` is by agency and reference.
-
-    Returns the seats in open pools that are still only assigned: use from the second of assignment on activates them.
-    """
-    rows = await connection.fetch(
-        """
-        with used as (
-            select s.agency_id, s.seat_id, s.subject_ref, s.state, s.activated_at is not null as used, u.used_at
-            from unnest($1::text::text[], $2::text::text[], $3::text::timestamptz[])
-                as u (agency_id, subject_ref, used_at)
-            join pool as p on p.agency_id = u.agency_id
-            join seat as s
-                on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
-            where
-                (s.state = 'active' and s.idle_since < (u.used_at at time zone 'UTC')::date)
-                or (s.state = 'assigned' and date_trunc('second', s.assigned_at) <= u.used_at
-                    and not p.suspended and p.starts_at <= $4 and p.ends_at > $4)
-        ),
-
-        marked as (
-            update seat as s
-            set idle_since = (u.used_at at time zone 'UTC')::date, idle_reclaim_at = null
-            from used as u
-            where s.agency_id = u.agency_id and s.seat_id = u.seat_id and u.state = 'active'
-        )
-
-        select agency_id, seat_id, subject_ref, state, used from used where state = 'assigned'
-        """,
-        array(agency_id for agency_id, _ in last),
-        array(subject_ref for _, subject_ref in last),
-        array(last.values()),
-        now,
     )
     return _in_order(rows)
 

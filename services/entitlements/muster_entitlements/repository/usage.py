@@ -6,9 +6,9 @@ from datetime import date, datetime
 
 from muster_entitlements.domain.catalog import Catalog, packaged_catalog
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Limit, QuotaGrant, Sum, Used, whose
-from muster_entitlements.domain.usage import EVENT_BYTES, Identity, Use
+from muster_entitlements.domain.usage import Identity, Use
 from muster_entitlements.repository import catalogs, quota_grants
-from muster_runtime.database.array_literals import array
+from muster_runtime.database.array_literals import array, instants
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
 from muster_runtime.pacing import Pace
@@ -45,34 +45,32 @@ async def find_versions(
     return versions
 
 
-async def add_seen(connection: Connection, uses: Sequence[Use]) -> set[Identity]:
-    """Store events as counted; returns those that were not stored before.
-
-    The driver reads one value with many events faster than one row per event.
-    """
+async def add_seen(connection: Connection, uses: Mapping[Identity, Use]) -> set[Identity]:
+    """Store events as counted; returns those that were stored before."""
+    agencies, events, days = zip(*uses, strict=True)
     rows = await connection.fetch(
         """
-        with added as (
-            insert into usage_seen (agency_id, day, event, content)
-            select agency_id, day, decode(event, 'hex'), content
+        with event as (
+            select agency_id, day, decode(event, 'hex') as event, content
             from unnest($1::text::text[], $2::text::date[], $3::text::text[], $4::text::bigint[])
                 as u (agency_id, day, event, content)
+        ),
+
+        added as (
+            insert into usage_seen (agency_id, day, event, content)
+            select agency_id, day, event, content from event
             on conflict (agency_id, event, day) do nothing
             returning agency_id, event, day
         )
 
-        select agency_id, string_agg(event, '') as events, day from added group by agency_id, day
+        select agency_id, event, day from event except select agency_id, event, day from added
         """,
-        array(use.agency_id for use in uses),
-        array(use.at.date() for use in uses),
-        array(use.event.hex() for use in uses),
-        array(use.content for use in uses),
+        array(agencies),
+        array(days),
+        array(map(bytes.hex, events)),
+        array(use.content for use in uses.values()),
     )
-    return {
-        (agency_id, events[start : start + EVENT_BYTES], day)
-        for agency_id, events, day in rows
-        for start in range(0, len(events), EVENT_BYTES)
-    }
+    return {(agency_id, event, day) for agency_id, event, day in rows}
 
 
 async def find_contents(connection: Connection, uses: Sequence[Use]) -> dict[Identity, int]:
@@ -95,6 +93,7 @@ async def add_to_sums(connection: Connection, uses: Sequence[Sum], least: int) -
 
     Returns the sums with at least `least` uses that no grant pays for, and those that got a new day.
     """
+    agencies, features, subjects, starts, ends, used, granted, _, _, days, _ = zip(*uses, strict=True)
     rows = await connection.fetch(
         """
         with added as (
@@ -119,14 +118,14 @@ async def add_to_sums(connection: Connection, uses: Sequence[Sum], least: int) -
 
         select * from added where used - granted >= $9 or fresh_days <> 0
         """,
-        array(each.agency_id for each in uses),
-        array(each.feature for each in uses),
-        array(each.subject_ref for each in uses),
-        array(each.starts_at for each in uses),
-        array(each.ends_at for each in uses),
-        array(each.used for each in uses),
-        array(each.granted for each in uses),
-        array(each.days for each in uses),
+        array(agencies),
+        array(features),
+        array(subjects),
+        instants(starts),
+        instants(ends),
+        array(used),
+        array(granted),
+        array(days),
         least,
     )
     return [Sum(*row) for row in rows]

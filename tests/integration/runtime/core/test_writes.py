@@ -8,7 +8,7 @@ import pytest
 from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
 from muster_runtime.context import Context
 from muster_runtime.database import outbox
-from muster_runtime.database.array_literals import array
+from muster_runtime.database.array_literals import array, instants
 from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule, schedule_earlier
 from tests.support.services import RunningService
 
@@ -72,8 +72,10 @@ async def test_an_array_can_be_written_as_a_literal(idle_probe: RunningService) 
         assert await ask("select $1::text::text[]", array(texts)) == texts
     assert await ask("select $1::text::bigint[]", array([0, -1, 2**63 - 1])) == [0, -1, 2**63 - 1]
     assert await ask("select $1::text::date[]", array([date(1, 1, 1), date(9999, 12, 31)])) == [date.min, date.max]
-    instants = [datetime(2025, 8, 6, 1, 2, 3, 4, tzinfo=UTC), datetime(2025, 8, 6, tzinfo=UTC)]
-    assert await ask("select $1::text::timestamptz[]", array(instants)) == instants
+    times = [datetime(2025, 8, 6, 1, 2, 3, 4, tzinfo=UTC), *2 * [datetime(2025, 8, 6, tzinfo=UTC)]]
+    assert await ask("select $1::text::timestamptz[]", array(times)) == times
+    assert await ask("select $1::text::timestamptz[]", instants(times)) == times
+    assert await ask("select $1::text::timestamptz[]", instants([])) == []
 
 
 async def test_the_earliest_instant_of_a_deadline_counts_whatever_was_scheduled_last(
