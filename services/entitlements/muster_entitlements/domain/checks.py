@@ -75,6 +75,10 @@ class Question:
     adopted: bool = False
     """Whether the feature was used with the seat before; known only in the check of a single person."""
 
+    def is_first_use_on(self, today: date) -> bool:
+        """Whether a use today would be the seat's first of the day, or activate it."""
+        return self.used_on is None or self.used_on < today
+
 
 def check(question: Question, now: datetime) -> Answer:
     """Answer a check at an instant."""

@@ -12,7 +12,7 @@ from muster_entitlements.domain.quotas import Sum
 from muster_entitlements.publishing.adoption import adoption_summarized
 from muster_entitlements.repository import adoption, catalogs, pools
 from muster_entitlements.repository.adoption import Day, Gain
-from muster_entitlements.repository.seat_uses import Person, SeatUse
+from muster_entitlements.repository.seat_uses import FeatureUser, SeatUse
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
@@ -33,20 +33,20 @@ class FirstUse(NamedTuple):
 
     @classmethod
     def of(cls, use: SeatUse, instants: Iterable[datetime]) -> "FirstUse":
-        """It was at the first of these instants; use from before the person got the seat does not count."""
+        """It was at the first of these instants since the assignment; in that same second, at the assignment."""
         got = use.assigned_at
-        return cls(use, max(got, min(at for at in instants if at >= got.replace(microsecond=0))))
+        return cls(use, max(got, min((at for at in instants if at >= got.replace(microsecond=0)), default=got)))
 
 
 async def count_adoption(
-    uow: UnitOfWork, fresh: Sequence[Sum], first: Sequence[FirstUse], zones: Mapping[str, ZoneInfo]
+    uow: UnitOfWork, fresh: Sequence[Sum], adopted: Sequence[FirstUse], zones: Mapping[str, ZoneInfo]
 ) -> None:
-    """Count the new days of use in people's sums, and first uses; `zones` has the agencies' time zones."""
+    """Count the new days of use in people's sums, and the features adopted; `zones` has the agencies' time zones."""
     grown: defaultdict[Day, Gain] = defaultdict(Gain)
     if fresh:
         await _count_active(uow, fresh, zones, grown)
-    if first:
-        _count_first_uses(uow, first, zones, grown)
+    if adopted:
+        _count_first_uses(uow, adopted, zones, grown)
     if grown:
         uow.writes.add(adoption.add_gains(grown))
     for agency_id in {total.agency_id for total in fresh}:
@@ -57,8 +57,8 @@ async def _count_active(
     uow: UnitOfWork, totals: Sequence[Sum], zones: Mapping[str, ZoneInfo], grown: defaultdict[Day, Gain]
 ) -> None:
     """Count active people by the new days of use in their sums."""
-    used: defaultdict[Person, set[int]] = defaultdict(set)
-    fresh: defaultdict[Person, set[int]] = defaultdict(set)
+    used: defaultdict[FeatureUser, set[int]] = defaultdict(set)
+    fresh: defaultdict[FeatureUser, set[int]] = defaultdict(set)
     added = {(total.agency_id, total.feature, total.subject_ref, total.starts_at): total for total in totals}
     for known in await adoption.find_used_days(uow.connection, totals, uow.now - _LOOK_BACK):
         person = known.agency_id, known.feature, known.subject_ref
@@ -75,13 +75,13 @@ async def _count_active(
 
 
 def _count_first_uses(
-    uow: UnitOfWork, first: Sequence[FirstUse], zones: Mapping[str, ZoneInfo], grown: defaultdict[Day, Gain]
+    uow: UnitOfWork, adopted: Sequence[FirstUse], zones: Mapping[str, ZoneInfo], grown: defaultdict[Day, Gain]
 ) -> None:
     """Count people who use a feature for the first time with their seats."""
     features: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     adopters: Counter[tuple[str, str, int]] = Counter()
-    for use, at in first:
-        agency_id, feature, _ = use.person
+    for use, at in adopted:
+        agency_id, feature, _ = use.user
         zone = zones[agency_id]
         day = at.astimezone(zone).date()
         features[agency_id, use.seat.seat_id].add(feature)

@@ -64,12 +64,6 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     )
     whole = own._replace(subject_ref=WHOLE_AGENCY, granted=command.amount if given or apart else 0, days=0)
     totals = {each.subject_ref: each for each in await usage.add_to_sums(uow.connection, [own, whole], least=0)}
-    first = []
-    if not question.adopted or question.used_on != uow.now.date():
-        person = command.agency_id, command.feature, command.subject_ref
-        first = [FirstUse(each, uow.now) for each in await record_uses(uow, {person: uow.now}, "ConsumeFeature")]
-    fresh = [each for each in totals.values() if each.fresh_days]
-    await count_adoption(uow, fresh, first, {command.agency_id: zone})
     total = totals[command.subject_ref if quota is None else whose(quota, command.subject_ref)]
     reply = ConsumptionReply(
         subject_ref=command.subject_ref,
@@ -81,6 +75,12 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     if quota is not None:
         before = total._replace(used=total.used - command.amount)
         reply = await _charge(uow, reply, Charge(quota, before, command.amount, uow.now), granted=granted)
+    adopted: list[FirstUse] = []
+    if not question.adopted or question.is_first_use_on(uow.now.date()):
+        user = command.agency_id, command.feature, command.subject_ref
+        adopted = [FirstUse(each, uow.now) for each in await record_uses(uow, {user: uow.now}, "ConsumeFeature")]
+    fresh = [each for each in totals.values() if each.fresh_days]
+    await count_adoption(uow, fresh, adopted, {command.agency_id: zone})
     return reply
 
 

@@ -21,7 +21,7 @@ from muster_entitlements.handlers.uses import record_uses
 from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
 from muster_entitlements.repository import catalogs, pools, usage
 from muster_entitlements.repository.meters import find_meters
-from muster_entitlements.repository.seat_uses import Person, SeatUse
+from muster_entitlements.repository.seat_uses import FeatureUser, SeatUse
 from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.pacing import Pace
@@ -186,28 +186,29 @@ async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, Zon
             limited.append(Limited(before, addition.limited))
         if total.fresh_days:
             fresh.append(total)
-    first = await record_uses(uow, _last_uses(new), "ReportUsage")
-    await count_adoption(uow, fresh, _first_uses(first, new), zones)
+    adopted = await record_uses(uow, _last_uses(new), "ReportUsage")
+    await count_adoption(uow, fresh, _first_uses(adopted, new), zones)
     await charge_quotas(uow, limited)
 
 
-def _last_uses(new: Sequence[_Metered]) -> dict[Person, datetime]:
-    last: dict[Person, datetime] = {}
+def _last_uses(new: Sequence[_Metered]) -> dict[FeatureUser, datetime]:
+    """When each person last used each feature."""
+    last: dict[FeatureUser, datetime] = {}
     for _, use, _, _ in new:
-        person = use.agency_id, use.feature, use.subject_ref
-        if last.setdefault(person, use.at) < use.at:
-            last[person] = use.at
+        user = use.agency_id, use.feature, use.subject_ref
+        if last.setdefault(user, use.at) < use.at:
+            last[user] = use.at
     return last
 
 
-def _first_uses(first: Sequence[SeatUse], new: Sequence[_Metered]) -> list[FirstUse]:
+def _first_uses(adopted: Sequence[SeatUse], new: Sequence[_Metered]) -> list[FirstUse]:
     """When people used a feature for the first time with their seats."""
-    instants: dict[Person, list[datetime]] = {each.person: [] for each in first}
-    for _, use, _, _ in new if first else ():
-        person = use.agency_id, use.feature, use.subject_ref
-        if person in instants:
-            instants[person].append(use.at)
-    return [FirstUse.of(each, instants[each.person]) for each in first]
+    instants: dict[FeatureUser, list[datetime]] = {each.user: [] for each in adopted}
+    for _, use, _, _ in new if adopted else ():
+        user = use.agency_id, use.feature, use.subject_ref
+        if user in instants:
+            instants[user].append(use.at)
+    return [FirstUse.of(each, instants[each.user]) for each in adopted]
 
 
 def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:

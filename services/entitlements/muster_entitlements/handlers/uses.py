@@ -11,7 +11,7 @@ from muster_entitlements.errors import UseRefused
 from muster_entitlements.handlers.seats import activate, record_change
 from muster_entitlements.queries.checks import find_question
 from muster_entitlements.replies import UseReply
-from muster_entitlements.repository.seat_uses import Person, SeatUse, save_last_uses
+from muster_entitlements.repository.seat_uses import FeatureUser, SeatUse, save_last_uses
 from muster_runtime.database.transactions import Connection, UnitOfWork
 
 Read = Callable[[], AbstractAsyncContextManager[Connection]]
@@ -28,16 +28,16 @@ async def mark_use(command: MarkUse, now: datetime, *, read: Read, write: Write)
     answer = check(question, now)
     if answer.verdict is Verdict.REFUSED:
         raise UseRefused(command.feature, answer.reason.value)
-    if question.used_on != now.date():
+    if question.is_first_use_on(now.date()):
         async with write() as uow:
             await record_uses(uow, {(command.agency_id, command.feature, command.subject_ref): uow.now}, "MarkUse")
     return UseReply(subject_ref=command.subject_ref, used_on=now.date())
 
 
-async def record_uses(uow: UnitOfWork, last: Mapping[Person, datetime], command: str) -> list[SeatUse]:
-    """Record people's uses of features; `last` is when each last used each. The first use of a seat activates it.
+async def record_uses(uow: UnitOfWork, last: Mapping[FeatureUser, datetime], command: str) -> list[SeatUse]:
+    """Store the last day on which each seat was used, so that it is not idle. The first use of a seat activates it.
 
-    Returns the uses of features that had not been used with their seats before.
+    `last` is when each person last used each feature. Returns the uses of features that are new to their seats.
     """
     changed = await save_last_uses(uow.connection, last, uow.now)
     for seat in dict.fromkeys(each.seat for each in changed if each.activates):

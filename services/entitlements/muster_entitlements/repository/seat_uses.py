@@ -8,16 +8,16 @@ from muster_entitlements.domain.seats import Seat, SeatState
 from muster_runtime.database.array_literals import array
 from muster_runtime.database.connections import Connection
 
-# An agency, a feature, and a person.
-Person = tuple[str, str, str]
+# An agency, a feature, and a person who uses it.
+FeatureUser = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class SeatUse:
-    """The use of a feature by the holder of a seat, from the second in which the seat was assigned.
+    """The use of a feature by the person of a seat, not before the second in which the seat was assigned.
 
-    `first`: the holder had not used the feature with this seat. `activates`: the seat is assigned, in an open pool, so
-    that its use activates it.
+    `first`: until now, the person had not used the feature with this seat. `activates`: the seat is assigned, in an
+    open pool, so its use activates it.
     """
 
     seat: Seat
@@ -28,15 +28,16 @@ class SeatUse:
     activates: bool
 
     @property
-    def person(self) -> Person:
+    def user(self) -> FeatureUser:
         """The agency, the feature, and the person."""
         return self.seat.agency_id, self.feature, self.seat.subject_ref
 
 
-async def save_last_uses(connection: Connection, last: Mapping[Person, datetime], now: datetime) -> list[SeatUse]:
-    """Store the days (UTC) on which people last used their active seats; returns first uses and those that activate.
+async def save_last_uses(connection: Connection, last: Mapping[FeatureUser, datetime], now: datetime) -> list[SeatUse]:
+    """Store the days (UTC) on which people last used their active seats.
 
-    `last` is when each person last used each feature; its seconds are enough. The uses are in order of the seats' IDs.
+    Returns first uses and those that activate a seat, in order of the seats' IDs; the caller stores both. `last` is
+    when each person last used each feature, of which whole seconds count.
     """
     agencies, features, subjects = zip(*last, strict=True)
     rows = await connection.fetch(
@@ -47,7 +48,7 @@ async def save_last_uses(connection: Connection, last: Mapping[Person, datetime]
                 select
                     s.agency_id, s.seat_id, s.subject_ref, s.state, s.activated_at is not null as used,
                     u.feature, s.generation, s.assigned_at, u.day,
-                    s.state = 'active' and s.idle_since < u.day as idle,
+                    s.state = 'active' and s.idle_since < u.day as newer,
                     date_trunc('second', s.assigned_at) <= u.used_at
                     and u.feature <> all(coalesce(s.used_features, '{}')) as first,
                     date_trunc('second', s.assigned_at) <= u.used_at
@@ -65,13 +66,13 @@ async def save_last_uses(connection: Connection, last: Mapping[Person, datetime]
                     on s.agency_id = u.agency_id and s.subject_ref = u.subject_ref and s.generation = p.generation
                 where s.state <> 'revoked'
             ) as s
-            where idle or first or activates
+            where newer or first or activates
         ),
 
         marked as (
             update seat as s
             set idle_since = c.day, idle_reclaim_at = null
-            from (select agency_id, seat_id, max(day) as day from changed where idle group by agency_id, seat_id) as c
+            from (select agency_id, seat_id, max(day) as day from changed where newer group by agency_id, seat_id) as c
             where s.agency_id = c.agency_id and s.seat_id = c.seat_id
         )
 
