@@ -88,6 +88,7 @@ _RULES: Mapping[str, Schema] = {
     "pods.secretFileMode": {"enum": [0o400, 0o440, 0o444]},
     "pods.tolerations": _OBJECTS,
     "pods.labels": _TEXTS,
+    "pods.jobLabels": _TEXTS,
     "pods.nodeSelector": _TEXTS,
     "annotations": _TEXTS,
     "labels": _TEXTS,

@@ -34,16 +34,19 @@ def test_a_consumer_is_replaced_before_another_starts_and_requests_always_find_a
         assert spec["progressDeadlineSeconds"] > spec["minReadySeconds"] + 120
 
 
-def test_the_probes_distinguish_liveness_from_readiness() -> None:
-    for deployment in _deployments("standard"):
+@pytest.mark.parametrize("profile", ["small", "standard"])
+def test_the_probes_distinguish_liveness_from_readiness(profile: str) -> None:
+    for deployment in _deployments(profile):
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         paths = {
             probe: container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")
         }
-        # An unreachable server makes a pod unready, but restarts none.
+        # An unreachable server makes a pod unready, but restarts none. A pod that answers requests stays in its Service
+        # while its events wait: it also has the routes that mend that.
+        answers = deployment["metadata"]["name"].endswith(("-api", "-all"))
         assert paths == {
             "startupProbe": "/health/live",
-            "readinessProbe": "/health/ready",
+            "readinessProbe": "/health/serving" if answers else "/health/ready",
             "livenessProbe": "/health/live",
         }
 
@@ -154,6 +157,15 @@ def test_a_finished_job_stays_for_its_ttl() -> None:
         return {job["spec"].get("ttlSecondsAfterFinished") for job in jobs}
 
     assert [seconds(ttl) for ttl in (60, 0, None)] == [{60}, {0}, {None}]
+
+
+def test_a_job_beside_the_release_waits_for_what_it_needs_and_a_hook_soon_says_what_is_missing() -> None:
+    def limits(mode: str) -> dict[str, int]:
+        jobs = of_kind(render({"migrations": {"mode": mode}, "provisioning": {"mode": mode}}), "Job")
+        return {name: job["spec"]["backoffLimit"] for name, job in jobs.items()}
+
+    assert len(limits("hook")) == len(limits("job")) == len(SERVICES) + 1
+    assert [{*limits(mode).values()} for mode in ("hook", "job")] == [{4}, {20}]
 
 
 def test_an_operators_job_stays_until_it_is_deleted_so_that_no_upgrade_repeats_it() -> None:

@@ -1,6 +1,8 @@
 """A site's settings for all pods reach each of them, including Jobs and tests."""
 
-from tests.chart.rendering import Object, Values, containers, environment, pods, render
+from collections import Counter
+
+from tests.chart.rendering import Object, Values, containers, environment, example, of_kind, pods, render
 
 CA = "/etc/muster/ca/ca.crt"
 
@@ -104,3 +106,48 @@ def test_a_hook_starts_without_its_secrets_and_says_what_is_missing() -> None:
     assert seen == {(role, True) for role in hooked} | {
         (role, False) for role in ("all", "provision", "migrate", "operations")
     }
+
+
+def test_only_the_pods_of_jobs_have_the_labels_of_jobs() -> None:
+    inject = "sidecar.istio.io/inject"
+    objects = render({**EVERY_JOB, "pods": {"jobLabels": {inject: "false"}}})
+    serving = {name for name, pod in pods(objects) if inject not in pod["metadata"]["labels"]}
+    assert serving == set(of_kind(objects, "Deployment"))
+
+
+def test_a_pod_without_secrets_has_an_empty_folder_for_them() -> None:
+    values: Values = {**EVERY_JOB, "selfTest": {"secrets": []}, "provisioning": {"mode": "hook", "secrets": []}}
+    for name, pod in pods(render(values)):
+        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+        for container in containers(pod):
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes, name
+
+
+def test_the_preflight_checks_find_each_key_in_one_secret() -> None:
+    own = {
+        "secrets": [{"name": "pg"}, {"name": "kafka", "items": [{"key": "password", "path": "MUSTER_KAFKA_PASSWORD"}]}]
+    }
+    objects = render({"preflight": {"mode": "hook"}, "services": {"billing": own}})
+    (pod,) = (pod for name, pod in pods(objects) if name == "muster-preflight")
+    (sources,) = (each["projected"]["sources"] for each in pod["spec"]["volumes"] if each["name"] == "secrets")
+    found = Counter(item["path"] for source in sources for item in source["secret"].get("items", ()))
+    assert found["billing/MUSTER_KAFKA_PASSWORD"] == 1
+    assert found["billing/MUSTER_POSTGRES_API_DSN"] == 1
+    assert set(found.values()) == {1}
+
+
+def test_two_installations_of_one_release_select_only_their_own_pods() -> None:
+    east, west = (render({"fullnameOverride": name}) for name in ("east", "west"))
+    labels = [pod["metadata"]["labels"] for _, pod in pods(west)]
+    selectors = [each["spec"]["selector"] for each in of_kind(east, "Service").values()]
+    selectors += [each["spec"]["selector"]["matchLabels"] for each in of_kind(east, "Deployment").values()]
+    selectors += [
+        each["spec"]["podSelector"].get("matchLabels", {}) for each in of_kind(east, "NetworkPolicy").values()
+    ]
+    assert len(selectors) > len(labels) / 2
+    assert not [each for each in labels for selector in selectors if selector.items() <= each.items()]
+
+
+def test_the_network_policies_may_come_before_argo_cds_jobs() -> None:
+    policies = of_kind(example("argocd"), "NetworkPolicy").values()
+    assert {each["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"] for each in policies} == {"-3"}

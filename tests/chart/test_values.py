@@ -117,7 +117,36 @@ HOPELESS: list[tuple[Values, str]] = [
             {"seLinuxOptions": {"type": "spc_t"}},
         )
     ),
+    ({"pods": {"jobLabels": {"muster/role": "x"}}}, "pods.jobLabels.muster/role: the chart sets it"),
+    (
+        {"settings": {"MUSTER_INSTANCE": "prod-a"}},
+        "settings.MUSTER_INSTANCE: two pods of one name would work as one.*remove it",
+    ),
+    (
+        {"services": {"notify": {"settings": {"MUSTER_INSTANCE": "prod-a"}}}},
+        "services.notify.settings.MUSTER_INSTANCE: two pods of one name",
+    ),
     ({"settings": {"MUSTER_SUBJECT_KEY": "x"}}, "settings.MUSTER_SUBJECT_KEY is a secret: put it into a Secret"),
+    (
+        {"operations": {"settings": {"MUSTER_ADMIN_DSN": "postgresql://root:pw@db/muster"}}},
+        "operations.settings.MUSTER_ADMIN_DSN is a secret.*name that Secret in operations.secrets",
+    ),
+    (
+        {"services": {"notify": {"enabled": False, "settings": {"MUSTER_SMTP_PASSWORD": "x"}}}},
+        "services.notify.settings.MUSTER_SMTP_PASSWORD is a secret",
+    ),
+    (
+        {"settings": {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer abc"}},
+        "settings.OTEL_EXPORTER_OTLP_HEADERS may have a secret.*send traces to a collector of yours",
+    ),
+    (
+        {"provisioning": {"mode": "hook", "topics": False}},
+        "provisioning.acls is true.*provisioning.topics is false: set both or neither",
+    ),
+    (
+        {"preflight": {"mode": "hook"}, "services": {"billing": {"secrets": [{"name": "pg"}, {"name": "kafka"}]}}},
+        "services.billing.secrets has 2 Secrets without items.*Set items for all but one",
+    ),
     (
         {"services": {"notify": {"settings": {"MUSTER_SMTP_PASSWORD": "x"}}}},
         "services.notify.settings.MUSTER_SMTP_PASSWORD is a secret",

@@ -48,7 +48,7 @@ def whole_application(name: str, jwks: Path = Path("no-keys.json")) -> FastAPI:
 
 
 async def _healthy() -> Health:
-    return Health(ready=True)
+    return Health(ready=True, serving=True)
 
 
 async def _no_state() -> dict[str, object]:

@@ -9,10 +9,10 @@
 {{ .Values.fullnameOverride | default .Release.Name }}
 {{- end }}
 
-{{/* Labels of every pod of the release. */}}
+{{/* Labels of every pod of the installation: a parent chart may have several in one release, each with its own name. */}}
 {{- define "muster.release" -}}
 app.kubernetes.io/name: muster
-app.kubernetes.io/instance: {{ .Release.Name | quote }}
+app.kubernetes.io/instance: {{ include "muster.name" . | quote }}
 {{- end }}
 
 {{/* The constant labels of a Deployment's pods. Arguments: service, role. */}}
@@ -44,6 +44,11 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: muster
 {{- with .root.Values.pods.labels }}
 {{ toYaml . }}
+{{- end }}
+{{- if has .role (list "migrate" "preflight" "provision" "operations" "self-test") }}
+{{- with .root.Values.pods.jobLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -242,15 +247,17 @@ volumes:
   {{- $volumes := dict "secrets" .secrets }}
   {{- range $service, $secrets := .sidecars }}{{ $_ := set $volumes (printf "%s-secrets" $service) $secrets }}{{ end }}
   {{- range $volume, $secrets := $volumes }}
-  {{- if $secrets }}
   - name: {{ $volume }}
     projected:
       defaultMode: {{ $pods.secretFileMode }}
+      {{- if not $secrets }}
+      sources: []
+      {{- else }}
       sources:
         {{- range $secrets }}
         - secret: {{- merge (deepCopy $more) . | toYaml | nindent 12 }}
         {{- end }}
-  {{- end }}
+      {{- end }}
   {{- end }}
   {{- with .root.Values.trustedCA }}
   {{- if .configMap }}

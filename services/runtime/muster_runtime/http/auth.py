@@ -14,7 +14,10 @@ from muster_runtime.http.request_rules import check_rules
 from muster_runtime.identifiers import EVERY_AGENCY
 
 PUBLIC_PATHS = frozenset(
-    {"/", "/docs", "/docs/redoc.standalone.js", "/health/live", "/health/ready", "/metrics", "/openapi.json"}
+    {
+        *("/", "/docs", "/docs/redoc.standalone.js", "/openapi.json"),
+        *("/health/live", "/health/ready", "/health/serving", "/metrics"),
+    }
 )
 
 _BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", scheme_name="oidc")

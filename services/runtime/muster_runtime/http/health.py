@@ -18,10 +18,12 @@ log = structlog.get_logger(__name__)
 class Health:
     """The state of a process: `reasons` why it is not ready, and `warnings` about problems that do not stop it.
 
-    Ages are in seconds, the lag in records.
+    `serving`: it answers requests, even if it is not ready because its reading or publishing waits. Ages are in
+    seconds, the lag in records.
     """
 
     ready: bool
+    serving: bool
     reasons: Sequence[str] = ()
     outbox_rows: int = 0
     outbox_oldest_seconds: float = 0.0
@@ -30,7 +32,7 @@ class Health:
     warnings: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The body of /health/ready."""
+        """The body of /health/ready and /health/serving."""
         return {
             "ready": self.ready,
             "reasons": list(self.reasons),
@@ -45,7 +47,7 @@ HealthCheck = Callable[[], Awaitable[Health]]
 
 
 def health_router(check: HealthCheck, admission: Admission) -> APIRouter:
-    """The two health routes, which need no token.
+    """The health routes, which need no token.
 
     The only agency data they show is the ID of an agency whose stream holds up the process.
     """
@@ -63,15 +65,25 @@ def health_router(check: HealthCheck, admission: Admission) -> APIRouter:
     async def live() -> JSONResponse:
         return JSONResponse({"live": True})
 
-    @router.get("/ready")
-    async def ready() -> JSONResponse:
+    async def admitted() -> Health:
+        """The process's health, in which requests that fill its slots count, too."""
         try:
             health = await look()
-            if saturated := admission.reasons:
-                health = replace(health, ready=False, reasons=[*health.reasons, *saturated])
         except Exception as error:
             log.warning("health_check_failed", exc_info=True)
-            health = Health(ready=False, reasons=[f"the health check failed: {type(error).__name__}"])
+            return Health(ready=False, serving=False, reasons=[f"the health check failed: {type(error).__name__}"])
+        if saturated := admission.reasons:
+            return replace(health, ready=False, serving=False, reasons=[*health.reasons, *saturated])
+        return health
+
+    @router.get("/ready")
+    async def ready() -> JSONResponse:
+        health = await admitted()
         return JSONResponse(health.as_json(), status_code=200 if health.ready else 503)
+
+    @router.get("/serving")
+    async def serving() -> JSONResponse:
+        health = await admitted()
+        return JSONResponse(health.as_json(), status_code=200 if health.serving else 503)
 
     return router

@@ -101,7 +101,8 @@ class Monitor:
     async def health(self) -> Health:
         """Readiness with its reasons. On the way it sets the gauges of what it reads; the others keep their values."""
         service = self._runtime.service.name
-        reasons: list[str] = []
+        reasons: list[str] = []  # why it cannot answer requests
+        waits: list[str] = []  # why it cannot read or publish events, so that it is not ready either
         warnings: list[str] = []
         rows, oldest, parked_streams, lag = 0, 0.0, 0, 0
         standby_gone = False
@@ -159,19 +160,19 @@ class Monitor:
         if self._kafka is not None:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    reasons += (await self._kafka.look()).reasons
+                    waits += (await self._kafka.look()).reasons
                     lag = await self._consumer.lag() if self._consumer else 0
                 LAG.labels(service).set(lag)
                 self._lag_known_at = time.monotonic()
             except (KafkaError, OSError, TimeoutError) as error:
-                reasons.append(await self._runtime.kafka.failure(error))
+                waits.append(await self._runtime.kafka.failure(error))
                 if time.monotonic() - self._lag_known_at > LAG_KEPT_SECONDS:
                     LAG.labels(service).set(0)
         if self._consumer is not None:
-            reasons += self._consumer.reasons
+            waits += self._consumer.reasons
             warnings += self._consumer.warnings
         if self._relay is not None and self._relay.held is not None:
-            reasons.append(f"the relay cannot publish: {self._relay.held}")
+            waits.append(f"the relay cannot publish: {self._relay.held}")
         if self._scheduler is not None:
             held = Counter(self._scheduler.waiting.values())
             warnings += [f"deadlines wait: {why} (agencies: {count})" for why, count in held.items()]
@@ -181,11 +182,13 @@ class Monitor:
         if issuer := await self._keys.reason():
             (warnings if self._keys.at_hand else reasons).append(issuer)
         ISSUER_KEYS_AGE_SECONDS.labels(service).set(self._keys.age)
+        serving = not reasons
+        reasons += waits
         READY.labels(service).set(not reasons)
         self._log_change(reasons)
         for role, database in self._databases.items():
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
-        return Health(not reasons, reasons, rows, oldest, lag, parked_streams, warnings)
+        return Health(not reasons, serving, reasons, rows, oldest, lag, parked_streams, warnings)
 
     def _log_change(self, reasons: Sequence[str]) -> None:
         ready = not reasons

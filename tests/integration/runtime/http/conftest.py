@@ -41,7 +41,7 @@ class Sample:
     clock: SandboxClock
     tokens: TokenIssuer
     logged: StringIO
-    health: Health = field(default_factory=lambda: Health(ready=True))
+    health: Health = field(default_factory=lambda: Health(ready=True, serving=True))
 
     def bearer(
         self, *scopes: str, agency: str | Sequence[str] | None = EVERY_AGENCY, subject: str = "operator", **more: Any

@@ -31,10 +31,14 @@ async def test_health_and_metrics_need_no_token(sample: Sample) -> None:
             "warnings": [],
         },
     )
-    sample.health = Health(ready=False, reasons=["Kafka cannot be reached"], lag=7)
+    sample.health = Health(ready=False, serving=True, reasons=["Kafka cannot be reached"], lag=7)
     unready = await sample.client.get("/health/ready")
     assert unready.status_code == 503
     assert unready.json()["reasons"] == ["Kafka cannot be reached"]
+    serving = await sample.client.get("/health/serving")
+    assert (serving.status_code, serving.json()) == (200, unready.json())
+    sample.health = Health(ready=False, serving=False, reasons=["Postgres cannot be reached"])
+    assert (await sample.client.get("/health/serving")).status_code == 503
     metrics = (await sample.client.get("/metrics")).text
     assert 'route="/v1/agencies/{agency_id}/notes/{note_id}",service="sample",status="404"' in metrics
     assert "note_1" not in metrics
