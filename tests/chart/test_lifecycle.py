@@ -165,7 +165,7 @@ def test_a_job_beside_the_release_waits_for_what_it_needs_and_a_hook_soon_says_w
         return {name: job["spec"]["backoffLimit"] for name, job in jobs.items()}
 
     assert len(limits("hook")) == len(limits("job")) == len(SERVICES) + 1
-    assert [{*limits(mode).values()} for mode in ("hook", "job")] == [{4}, {20}]
+    assert [{*limits(mode).values()} for mode in ("hook", "job")] == [{4}, {6}]
 
 
 def test_an_operators_job_stays_until_it_is_deleted_so_that_no_upgrade_repeats_it() -> None:

@@ -110,8 +110,8 @@ def test_a_hook_starts_without_its_secrets_and_says_what_is_missing() -> None:
 
 def test_only_the_pods_of_jobs_have_the_labels_of_jobs() -> None:
     inject = "sidecar.istio.io/inject"
-    objects = render({**EVERY_JOB, "pods": {"jobLabels": {inject: "false"}}})
-    serving = {name for name, pod in pods(objects) if inject not in pod["metadata"]["labels"]}
+    objects = render({**EVERY_JOB, "pods": {"labels": {inject: "true"}, "jobLabels": {inject: "false"}}})
+    serving = {name for name, pod in pods(objects) if pod["metadata"]["labels"][inject] == "true"}
     assert serving == set(of_kind(objects, "Deployment"))
 
 

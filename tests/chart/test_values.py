@@ -140,10 +140,6 @@ HOPELESS: list[tuple[Values, str]] = [
         "settings.OTEL_EXPORTER_OTLP_HEADERS may have a secret.*send traces to a collector of yours",
     ),
     (
-        {"provisioning": {"mode": "hook", "topics": False}},
-        "provisioning.acls is true.*provisioning.topics is false: set both or neither",
-    ),
-    (
         {"preflight": {"mode": "hook"}, "services": {"billing": {"secrets": [{"name": "pg"}, {"name": "kafka"}]}}},
         "services.billing.secrets has 2 Secrets without items.*Set items for all but one",
     ),

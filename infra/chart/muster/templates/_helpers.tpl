@@ -42,13 +42,9 @@ muster/role: {{ . }}
 {{- include "muster.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: muster
-{{- with .root.Values.pods.labels }}
+{{- $own := ternary .root.Values.pods.jobLabels dict (has .role (list "migrate" "preflight" "provision" "operations" "self-test")) }}
+{{- with merge (deepCopy $own) .root.Values.pods.labels }}
 {{ toYaml . }}
-{{- end }}
-{{- if has .role (list "migrate" "preflight" "provision" "operations" "self-test") }}
-{{- with .root.Values.pods.jobLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end }}
 {{- end }}
 

@@ -55,6 +55,9 @@ LAG_KEPT_SECONDS = 30.0
 # How long Postgres and Kafka may each take for their answers.
 PATIENCE_SECONDS = 4.0
 
+# How long a process that has never been ready serves nobody, though it could. By then, a rolling upgrade has failed.
+PROOF_SECONDS = 900.0
+
 _log = structlog.get_logger(__name__)
 
 
@@ -85,7 +88,8 @@ class Monitor:
         self._sealer = sealer
         self._keys = keys
         self._kafka = kafka
-        self._ready = False
+        self._ready = self._was_ready = False
+        self._began_at = time.monotonic()
         self._lag_known_at = 0.0
 
     async def run(self) -> None:
@@ -102,7 +106,7 @@ class Monitor:
         """Readiness with its reasons. On the way it sets the gauges of what it reads; the others keep their values."""
         service = self._runtime.service.name
         reasons: list[str] = []  # why it cannot answer requests
-        waits: list[str] = []  # why it cannot read or publish events, so that it is not ready either
+        waits: list[str] = []  # why it cannot read, publish, or commit, so that it is not ready either
         warnings: list[str] = []
         rows, oldest, parked_streams, lag = 0, 0.0, 0, 0
         standby_gone = False
@@ -138,7 +142,7 @@ class Monitor:
                     if self._runtime.service.warnings is not None:
                         warnings += await self._runtime.service.warnings(connection, self._runtime.clock.now())
             if not pending and await self._disk_is_full():
-                reasons.append("Postgres' disk is full")
+                waits.append("Postgres' disk is full")
         except asyncpg.SyntaxOrAccessError:
             if not reasons:
                 raise
@@ -154,7 +158,7 @@ class Monitor:
                 else:
                     reasons.append(refusal)
         if standby_gone:
-            reasons.append(STANDBY_GONE)
+            waits.append(STANDBY_GONE)
         for database in self._databases.values():
             database.commits.standby_gone = standby_gone
         if self._kafka is not None:
@@ -182,7 +186,7 @@ class Monitor:
         if issuer := await self._keys.reason():
             (warnings if self._keys.at_hand else reasons).append(issuer)
         ISSUER_KEYS_AGE_SECONDS.labels(service).set(self._keys.age)
-        serving = not reasons
+        serving = not reasons and (not waits or self._is_proven())
         reasons += waits
         READY.labels(service).set(not reasons)
         self._log_change(reasons)
@@ -190,8 +194,13 @@ class Monitor:
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
         return Health(not reasons, serving, reasons, rows, oldest, lag, parked_streams, warnings)
 
+    def _is_proven(self) -> bool:
+        """Whether this process was ready before, or began long ago: it must not replace one that can do more."""
+        return self._was_ready or time.monotonic() - self._began_at > PROOF_SECONDS
+
     def _log_change(self, reasons: Sequence[str]) -> None:
         ready = not reasons
+        self._was_ready |= ready
         if ready and not self._ready:
             _log.info("service_ready")
         elif self._ready and not ready:
