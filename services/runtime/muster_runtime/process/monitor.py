@@ -55,8 +55,11 @@ LAG_KEPT_SECONDS = 30.0
 # How long Postgres and Kafka may each take for their answers.
 PATIENCE_SECONDS = 4.0
 
-# How long a process that has never been ready serves nobody, though it could. By then, a rolling upgrade has failed.
-PROOF_SECONDS = 900.0
+# How long a new process must be ready before it may serve without: by then, it has tried to read and publish.
+PROOF_SECONDS = 10.0
+
+# How long a process that never was serves nobody, though it could: until an operator has noticed that an upgrade fails.
+UNPROVEN_SECONDS = 900.0
 
 _log = structlog.get_logger(__name__)
 
@@ -88,8 +91,8 @@ class Monitor:
         self._sealer = sealer
         self._keys = keys
         self._kafka = kafka
-        self._ready = self._was_ready = False
-        self._began_at = time.monotonic()
+        self._ready = self._proven = False
+        self._began_at = self._ready_at = time.monotonic()
         self._lag_known_at = 0.0
 
     async def run(self) -> None:
@@ -106,7 +109,8 @@ class Monitor:
         """Readiness with its reasons. On the way it sets the gauges of what it reads; the others keep their values."""
         service = self._runtime.service.name
         reasons: list[str] = []  # why it cannot answer requests
-        waits: list[str] = []  # why it cannot read, publish, or commit, so that it is not ready either
+        uncommitted: list[str] = []  # why no process can commit
+        waits: list[str] = []  # why it cannot read or publish
         warnings: list[str] = []
         rows, oldest, parked_streams, lag = 0, 0.0, 0, 0
         standby_gone = False
@@ -142,7 +146,7 @@ class Monitor:
                     if self._runtime.service.warnings is not None:
                         warnings += await self._runtime.service.warnings(connection, self._runtime.clock.now())
             if not pending and await self._disk_is_full():
-                waits.append("Postgres' disk is full")
+                uncommitted.append("Postgres' disk is full")
         except asyncpg.SyntaxOrAccessError:
             if not reasons:
                 raise
@@ -158,7 +162,7 @@ class Monitor:
                 else:
                     reasons.append(refusal)
         if standby_gone:
-            waits.append(STANDBY_GONE)
+            uncommitted.append(STANDBY_GONE)
         for database in self._databases.values():
             database.commits.standby_gone = standby_gone
         if self._kafka is not None:
@@ -187,7 +191,7 @@ class Monitor:
             (warnings if self._keys.at_hand else reasons).append(issuer)
         ISSUER_KEYS_AGE_SECONDS.labels(service).set(self._keys.age)
         serving = not reasons and (not waits or self._is_proven())
-        reasons += waits
+        reasons += uncommitted + waits
         READY.labels(service).set(not reasons)
         self._log_change(reasons)
         for role, database in self._databases.items():
@@ -195,16 +199,17 @@ class Monitor:
         return Health(not reasons, serving, reasons, rows, oldest, lag, parked_streams, warnings)
 
     def _is_proven(self) -> bool:
-        """Whether this process was ready before, or began long ago: it must not replace one that can do more."""
-        return self._was_ready or time.monotonic() - self._began_at > PROOF_SECONDS
+        """Whether this process was ready for a while, or began long ago: it must not replace one that can do more."""
+        return self._proven or time.monotonic() - self._began_at > UNPROVEN_SECONDS
 
     def _log_change(self, reasons: Sequence[str]) -> None:
         ready = not reasons
-        self._was_ready |= ready
         if ready and not self._ready:
+            self._ready_at = time.monotonic()
             _log.info("service_ready")
         elif self._ready and not ready:
             _log.warning("service_not_ready", reasons=reasons)
+        self._proven |= ready and time.monotonic() - self._ready_at >= PROOF_SECONDS
         self._ready = ready
 
     def _seconds_since(self, instant: datetime | None) -> float:

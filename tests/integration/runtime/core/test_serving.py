@@ -28,6 +28,7 @@ async def _serving(client: httpx.AsyncClient) -> int:
 async def test_a_process_that_was_ready_serves_while_its_events_or_commits_wait(
     probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(monitor, "PROOF_SECONDS", 0)
     await eventually(lambda: ready(probe))
     with monkeypatch.context() as kafka:
         kafka.setattr(KafkaTopics, "look", _time_out)
@@ -49,15 +50,15 @@ async def _skewed(*_: object) -> str:
     return "the clock is wrong"
 
 
-async def test_a_process_that_was_never_ready_serves_nobody_until_an_upgrade_has_failed(
+async def test_a_process_that_was_not_ready_for_a_while_serves_nobody_until_an_upgrade_must_have_been_noticed(
     idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise, a rolling upgrade would replace a process that reads and publishes by one that cannot."""
-    monkeypatch.setattr(monitor, "COMMIT_SECONDS", -1)
     described = build(idle_probe.runtime.settings)
     async with running(described, frozenset({Role.API, Role.RELAY})) as process:
         transport = httpx.ASGITransport(process.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://probe.test") as client:
+            monkeypatch.setattr(KafkaTopics, "look", _time_out)
             assert await _serving(client) == 503
-            monkeypatch.setattr(monitor, "PROOF_SECONDS", 0)
+            monkeypatch.setattr(monitor, "UNPROVEN_SECONDS", 0)
             assert await _serving(client) == 200
