@@ -193,7 +193,7 @@ class Monitor:
         serving = not reasons and (not waits or self._is_proven())
         reasons += uncommitted + waits
         READY.labels(service).set(not reasons)
-        self._log_change(reasons)
+        self._note_change(reasons)
         for role, database in self._databases.items():
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
         return Health(not reasons, serving, reasons, rows, oldest, lag, parked_streams, warnings)
@@ -202,7 +202,7 @@ class Monitor:
         """Whether this process was ready for a while, or began long ago: it must not replace one that can do more."""
         return self._proven or time.monotonic() - self._began_at > UNPROVEN_SECONDS
 
-    def _log_change(self, reasons: Sequence[str]) -> None:
+    def _note_change(self, reasons: Sequence[str]) -> None:
         ready = not reasons
         if ready and not self._ready:
             self._ready_at = time.monotonic()
