@@ -246,14 +246,10 @@ volumes:
   - name: {{ $volume }}
     projected:
       defaultMode: {{ $pods.secretFileMode }}
-      {{- if not $secrets }}
-      sources: []
-      {{- else }}
-      sources:
+      sources: {{- if not $secrets }} []{{ end }}
         {{- range $secrets }}
         - secret: {{- merge (deepCopy $more) . | toYaml | nindent 12 }}
         {{- end }}
-      {{- end }}
   {{- end }}
   {{- with .root.Values.trustedCA }}
   {{- if .configMap }}
