@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_billing.commands import DecideRenewal, RecordPayment
-from muster_billing.domain import Money
+from muster_billing.domain import MAX_MINOR, Money
 from muster_billing.errors import InvoiceNotPayable, RenewalClosed
 from muster_billing.handlers import invoices, renewals
 from muster_billing.queries import lists, reports
@@ -45,7 +45,7 @@ class _Request(BaseModel):
 class Amount(_Request):
     """An amount in minor units of a currency, such as cents for USD. It must be an integer."""
 
-    amount_minor: int = Field(strict=True, gt=0, le=10**12, examples=[100])
+    amount_minor: int = Field(strict=True, gt=0, le=MAX_MINOR, examples=[100])
     currency: str = Field(pattern=r"^[A-Z]{3}$", examples=["USD"])
 
 

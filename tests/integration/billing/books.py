@@ -15,6 +15,7 @@ from muster_billing.domain import Money, Tariff
 from muster_billing.handlers.invoices import record_payment
 from muster_billing.handlers.renewals import decide_renewal
 from muster_billing.queries import reports
+from muster_billing.replies import ForecastReply
 from muster_billing.subscriptions import deadlines, subscriptions
 from muster_contracts import Envelope, Event
 from muster_contracts.billing import RenewalDecision
@@ -81,9 +82,13 @@ class Books:
             "select count(*) from term where agency_id = $1 and state in ('running', 'scheduled')", self.agency_id
         )
         if live == 0:
-            starts_at = self.clock.now() + timedelta(days=len(self.enrollments) % 3)
-            self.enrollments.append(enrolled(self.agency_id, starts_at, f"enr_{len(self.enrollments)}"))
-            await self.apply(self.enrollments[-1])
+            await self.enroll_over()
+
+    async def enroll_over(self) -> None:
+        """Enroll even if the earlier enrollment still has a term: the event of its withdrawal was lost."""
+        starts_at = self.clock.now() + timedelta(days=len(self.enrollments) % 3)
+        self.enrollments.append(enrolled(self.agency_id, starts_at, f"enr_{len(self.enrollments)}"))
+        await self.apply(self.enrollments[-1])
 
     async def enroll_again(self) -> None:
         if self.enrollments:
@@ -126,6 +131,24 @@ class Books:
                 "outbox": "type, time",
             }.items()
         }
+
+    async def invoices(self) -> list[str]:
+        """The states of the invoices, by the start of their terms."""
+        found = await self.admin.fetch(
+            """
+            select i.state
+            from invoice as i
+            join term as t on t.id = i.term_id
+            where i.agency_id = $1
+            order by t.starts_at, t.number
+            """,
+            self.agency_id,
+        )
+        return [row["state"] for row in found]
+
+    async def forecast(self, fiscal_year: int) -> ForecastReply:
+        async with self.worker.read(self.agency_id) as connection:
+            return await reports.forecast(connection, fiscal_year)
 
     async def assert_sound(self) -> None:
         async with self.worker.read(EVERY_AGENCY) as connection:

@@ -40,7 +40,7 @@ async def books(service_database: Callable[..., Awaitable[Access]]) -> AsyncIter
 
 
 STEPS = st.one_of(
-    st.sampled_from(["enroll", "enroll_again", "withdraw", "handle_due"]).map(lambda name: (name, None)),
+    st.sampled_from(["enroll", "enroll_again", "enroll_over", "withdraw", "handle_due"]).map(lambda name: (name, None)),
     st.tuples(st.just("pay"), st.sampled_from([Money(100, "USD"), Money(250, "USD"), Money(100, "EUR")])),
     st.tuples(st.just("decide"), st.sampled_from(RenewalDecision)),
     st.tuples(st.just("wait"), st.sampled_from([1, 29, 30, 61, 305, 365])),
@@ -108,6 +108,59 @@ async def test_a_withdrawal_at_the_start_has_the_same_result_before_and_after_th
         outcomes.append(await books.state())
     assert outcomes[0] == outcomes[1]
     assert [state for _, state, *_ in outcomes[0]["term"]] == ["ended"]
+
+
+@pytest.mark.parametrize("decision", [None, *RenewalDecision])
+async def test_a_late_withdrawal_voids_the_invoices_that_an_early_one_would(
+    books: Books, decision: RenewalDecision | None
+) -> None:
+    outcomes = []
+    for deadlines_first in (True, False):
+        await until_the_end(books, decision)
+        books.clock.move(END)
+        if deadlines_first:
+            await books.handle_due()
+        await books.apply(withdrawn(books.agency_id, END - timedelta(hours=1), "enr_0"))
+        await books.handle_due()
+        await books.assert_sound()
+        outcomes.append(await books.invoices())
+    assert set(outcomes[0]) == set(outcomes[1]) == {"void"}
+
+
+@pytest.mark.parametrize("days", [0, 100, 400])
+async def test_an_enrollment_ends_the_earlier_one_whose_withdrawal_was_lost(books: Books, days: int) -> None:
+    books.next_agency()
+    await books.enroll()
+    books.clock.move(START + timedelta(days=days))
+    await books.enroll_over()
+    await books.enroll_again()
+    await books.handle_due()
+    books.clock.move(books.clock.now() + timedelta(days=1))  # the second term starts a day after its enrollment
+    await books.handle_due()
+    await books.assert_sound()
+    terms = await books.admin.fetch(
+        "select enrollment_id, state from term where agency_id = $1 order by starts_at, enrollment_id", books.agency_id
+    )
+    assert [tuple(term) for term in terms] == [("enr_0", "ended"), ("enr_1", "running")]
+    assert await books.invoices() == ["void" if days < 365 else "issued", "issued"]
+
+
+async def test_an_earlier_enrollment_that_is_published_again_ends_nothing(books: Books) -> None:
+    books.next_agency()
+    await books.enroll()
+    await books.enroll_over()
+    before = await books.state()
+    await books.apply(books.enrollments[0])
+    assert await books.state() == before
+
+
+async def test_the_forecast_leaves_out_a_renewal_whose_invoice_was_voided(books: Books) -> None:
+    await until_the_end(books, RenewalDecision.ACCEPTED)
+    books.clock.move(END)
+    await books.handle_due()
+    assert [line.renewals for line in (await books.forecast(2026)).lines] == [1]
+    await books.withdraw()
+    assert (await books.forecast(2026)).lines == []
 
 
 async def test_two_transactions_of_one_agency_cannot_both_take_the_payment(books: Books) -> None:

@@ -12,7 +12,15 @@ def test_a_term_costs_one_dollar_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"term_price_minor": 0}, {"term_price_minor": 100.1}, {"renewal_price_minor": -1}, {"currency": "usd"}]
+    "wrong",
+    [
+        {"term_price_minor": 0},
+        {"term_price_minor": 100.1},
+        {"term_price_minor": 10**12 + 1},
+        {"renewal_price_minor": -1},
+        {"renewal_price_minor": 10**12 + 1},
+        {"currency": "usd"},
+    ],
 )
 def test_an_invalid_price_is_refused_at_the_start(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

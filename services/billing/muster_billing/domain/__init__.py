@@ -2,10 +2,11 @@
 
 from muster_billing.domain.calendar import PeriodOfPerformance, civil_day, fiscal_year
 from muster_billing.domain.invoices import Invoice, InvoiceState, Issuance, OverdueNotice, Payment, invoice_number
-from muster_billing.domain.money import Money, Tariff
+from muster_billing.domain.money import MAX_MINOR, Money, Tariff
 from muster_billing.domain.terms import Renewal, RenewalState, Term, TermState
 
 __all__ = [
+    "MAX_MINOR",
     "Invoice",
     "InvoiceState",
     "Issuance",

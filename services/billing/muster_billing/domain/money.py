@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# The largest amount of a price or a payment, in minor units.
+MAX_MINOR = 10**12
+
 
 @dataclass(frozen=True, slots=True)
 class Money:

@@ -1,6 +1,8 @@
 """Starts terms, ends them, and cuts them short after a withdrawal."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from muster_billing import publishing
@@ -18,7 +20,7 @@ from muster_billing.handlers.transitions import (
     withdraw_renewal,
 )
 from muster_billing.repository.renewals import find_renewal_of_term
-from muster_billing.repository.terms import find_live_term, find_term, save_term
+from muster_billing.repository.terms import find_live_term, find_term, has_term, list_terms_ending_after, save_term
 from muster_contracts.billing import TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from muster_runtime.database.transactions import UnitOfWork
@@ -30,9 +32,18 @@ from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
 async def on_agency_enrolled(
     tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[AgencyEnrolled]]
 ) -> None:
-    """Open an enrolled agency's first term, and start it now, or by a deadline if its start is later."""
+    """Open an enrolled agency's first term, and start it now, or by a deadline if its start is later.
+
+    If an earlier enrollment still has a live term, the event of its withdrawal was lost: the new enrollment ends it.
+    """
     for event in received:
         enrolled = event.data
+        if await has_term(uow.connection, enrolled.agency_id, enrolled.enrollment_id):
+            continue
+        earlier = await find_live_term(uow.connection, enrolled.agency_id)
+        if earlier is not None:
+            enrolled_at, cause = event.envelope.time, event.envelope.id
+            await _end_enrollment(uow, zone, _Ending(enrolled.agency_id, earlier.enrollment_id, enrolled_at, cause))
         term = Term(
             id=new_id("term", uow.now),
             agency_id=enrolled.agency_id,
@@ -43,8 +54,7 @@ async def on_agency_enrolled(
             first_day=civil_day(enrolled.starts_at, zone),
             price=tariff.first_term,
         )
-        if not await open_term(uow, term):
-            continue
+        await open_term(uow, term)
         if term.starts_at <= uow.now:
             await start_term(uow, term, event.envelope.id)
         else:
@@ -54,25 +64,9 @@ async def on_agency_enrolled(
 async def on_agency_withdrawn(zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[AgencyWithdrawn]]) -> None:
     """End the enrollment's term, void its invoice if unpaid, and close its renewal."""
     for event in received:
-        withdrawn = event.data
-        term = await _catch_up(uow, zone, withdrawn, event.envelope.id)
-        if term is None:
-            continue
-        if term.state is TermState.SCHEDULED:
-            # No event announced its start, so none announces its end.
-            await save_term(uow.connection, term.cancel())
-        else:
-            ended_at = max(withdrawn.withdrawn_at, term.starts_at)
-            await save_term(uow.connection, term.end(TermEndReason.WITHDRAWN, ended_at))
-            uow.publish(
-                publishing.term_ended(term, TermEndReason.WITHDRAWN, ended_at, renewed=False),
-                time=ended_at,
-                causation_id=event.envelope.id,
-            )
-        await void_unpaid_invoice(uow, term, event.envelope.id)
-        await withdraw_renewal(uow, term)
-        for kind in (START_TERM, OFFER_RENEWAL, END_TERM):
-            cancel(uow, term.agency_id, kind, [term.id])
+        withdrawn, cause = event.data, event.envelope.id
+        ending = _Ending(withdrawn.agency_id, withdrawn.enrollment_id, withdrawn.withdrawn_at, cause)
+        await _end_enrollment(uow, zone, ending)
 
 
 async def on_start_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -96,16 +90,57 @@ async def on_end_term_due(tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, due: 
             await complete_term(uow, zone, term)
 
 
-async def _catch_up(uow: UnitOfWork, zone: ZoneInfo, withdrawn: AgencyWithdrawn, cause: str) -> Term | None:
-    """Catch up on every start and end that was due before a withdrawal. Returns the term that it cuts short, if any.
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """The end of an enrollment whose term may not be over, and the event that caused it."""
 
-    So the books are the same whether the withdrawal is applied before or after the deadlines of the same instant.
+    agency_id: str
+    enrollment_id: str
+    at: datetime
+    cause: str
+
+
+async def _end_enrollment(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> None:
+    """Cut the live term short, and void the unpaid invoices of all terms that were not over.
+
+    If the event is late, the deadlines may have completed such a term already.
     """
-    while term := await find_live_term(uow.connection, withdrawn.agency_id, withdrawn.enrollment_id):
-        if term.state is TermState.SCHEDULED and term.starts_at <= withdrawn.withdrawn_at:
-            await start_term(uow, term, cause)
-        elif term.state is TermState.RUNNING and term.ends_at <= withdrawn.withdrawn_at:
-            await complete_term(uow, zone, term, cause)
+    term = await _catch_up(uow, zone, ending)
+    if term is not None:
+        await _cut_short(uow, term, ending)
+    for unfinished in await list_terms_ending_after(uow.connection, ending.agency_id, ending.enrollment_id, ending.at):
+        await void_unpaid_invoice(uow, unfinished, ending.cause)
+
+
+async def _catch_up(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> Term | None:
+    """Catch up on every start and end of terms that was due before the end. Returns the live term, if there is one.
+
+    So the books are the same whether the end is applied before or after the deadlines of the same instant.
+    """
+    while (term := await find_live_term(uow.connection, ending.agency_id)) and (
+        term.enrollment_id == ending.enrollment_id
+    ):
+        if term.state is TermState.SCHEDULED and term.starts_at <= ending.at:
+            await start_term(uow, term, ending.cause)
+        elif term.state is TermState.RUNNING and term.ends_at <= ending.at:
+            await complete_term(uow, zone, term, ending.cause)
         else:
             return term
     return None
+
+
+async def _cut_short(uow: UnitOfWork, term: Term, ending: _Ending) -> None:
+    if term.state is TermState.SCHEDULED:
+        # No event announced its start, so none announces its end.
+        await save_term(uow.connection, term.cancel())
+    else:
+        ended_at = max(ending.at, term.starts_at)
+        await save_term(uow.connection, term.end(TermEndReason.WITHDRAWN, ended_at))
+        uow.publish(
+            publishing.term_ended(term, TermEndReason.WITHDRAWN, ended_at, renewed=False),
+            time=ended_at,
+            causation_id=ending.cause,
+        )
+    await withdraw_renewal(uow, term)
+    for kind in (START_TERM, OFFER_RENEWAL, END_TERM):
+        cancel(uow, term.agency_id, kind, [term.id])

@@ -24,7 +24,7 @@ async def reconcile(connection: Connection) -> ReconciliationReply:
 
 
 async def forecast(connection: Connection, fiscal_year: int) -> ForecastReply:
-    """The accepted and the open renewals whose term begins in a fiscal year.
+    """The accepted and the open renewals whose term begins in a fiscal year, unless its invoice was voided.
 
     A renewal that was accepted late has its own first day.
     """
@@ -37,7 +37,9 @@ async def forecast(connection: Connection, fiscal_year: int) -> ForecastReply:
             on following.agency_id = t.agency_id
             and following.enrollment_id = t.enrollment_id and following.number = t.number + 1
         cross join lateral (select coalesce(following.first_day, t.first_day + interval '1 year') as first_day) as next
-        where r.state in ('accepted', 'offered') and next.first_day >= $1 and next.first_day < $2
+        where
+            r.state in ('accepted', 'offered') and next.first_day >= $1 and next.first_day < $2
+            and not exists (select from invoice where invoice.term_id = following.id and invoice.state = 'void')
         group by r.state, r.currency
         order by r.state, r.currency
         """,

@@ -1,5 +1,7 @@
 """The SQL of terms."""
 
+from datetime import datetime
+
 from muster_billing.domain import Term
 from muster_billing.repository import rows
 from muster_runtime.database.transactions import Connection
@@ -53,15 +55,40 @@ async def find_term(connection: Connection, agency_id: str, term_id: str) -> Ter
     return rows.term(row)
 
 
-async def find_live_term(connection: Connection, agency_id: str, enrollment_id: str) -> Term | None:
-    """The enrollment's scheduled or running term, if it has one."""
+async def has_term(connection: Connection, agency_id: str, enrollment_id: str) -> bool:
+    """Whether an enrollment has, or had, a term."""
+    found: bool = await connection.fetchval(
+        "select exists (select from term where agency_id = $1 and enrollment_id = $2)", agency_id, enrollment_id
+    )
+    return found
+
+
+async def find_live_term(connection: Connection, agency_id: str) -> Term | None:
+    """The agency's scheduled or running term, if it has one."""
     row = await connection.fetchrow(
         """
         select *
         from term
-        where agency_id = $1 and enrollment_id = $2 and state in ('scheduled', 'running')
+        where agency_id = $1 and state in ('scheduled', 'running')
+        """,
+        agency_id,
+    )
+    return rows.term(row) if row else None
+
+
+async def list_terms_ending_after(
+    connection: Connection, agency_id: str, enrollment_id: str, instant: datetime
+) -> list[Term]:
+    """The enrollment's terms, whatever their state, whose planned end is after an instant."""
+    found = await connection.fetch(
+        """
+        select *
+        from term
+        where agency_id = $1 and enrollment_id = $2 and ends_at > $3
+        order by number
         """,
         agency_id,
         enrollment_id,
+        instant,
     )
-    return rows.term(row) if row else None
+    return [rows.term(row) for row in found]
