@@ -190,6 +190,11 @@ class TermEnded(_TermFact):
 
     event_type: ClassVar[str] = "muster.billing.TermEnded.v1"
 
+    enrollment_id: str | None = Field(
+        default=None,
+        description="The enrollment that the term belongs to. null: the event is older than this field.",
+        examples=["enr_01987b3e0000700080000000000000aa", None],
+    )
     reason: Open[TermEndReason] = Field(description="The reason.", examples=["completed", "superseded"])
     renewed: bool = Field(
         description="Whether an accepted renewal follows, without a break unless it was accepted after this end.",

@@ -36,6 +36,7 @@ def term_ended(term: Term, reason: TermEndReason, ended_at: datetime, *, renewed
     return TermEnded(
         agency_id=term.agency_id,
         term_id=term.id,
+        enrollment_id=term.enrollment_id,
         reason=reason,
         renewed=renewed,
         ended_at=ended_at,

@@ -220,16 +220,25 @@ def test_a_withdrawal_needs_a_live_enrollment() -> None:
 
 def test_a_completed_term_ends_the_enrollment_even_when_suspended() -> None:
     end = term_of(active()).ends_at
-    assert rules.end_term(active(), end).state is State.ENDED
-    assert rules.end_term(rules.settle(active(), NOW + 30 * DAY), end).state is State.ENDED
+    suspended = rules.settle(active(), NOW + 30 * DAY)
+    for enrollment_id in ("enr_1", None):
+        assert rules.end_term(active(), enrollment_id, end).state is State.ENDED
+        assert rules.end_term(suspended, enrollment_id, end).state is State.ENDED
 
 
 def test_the_end_of_an_earlier_enrollments_term_changes_nothing() -> None:
     end = term_of(active()).ends_at
-    assert rules.end_term(active(), end - INSTANT) == active()
+    assert rules.end_term(active(), None, end - INSTANT) == active()
+    assert rules.end_term(active(), "enr_earlier", end) == active()
     waiting = submitted(rules.withdraw(active(), "reorganized", NOW))
-    assert rules.end_term(waiting, end) == waiting
-    assert rules.end_term(draft(), end) == draft()
+    for enrollment_id in ("enr_1", None):
+        assert rules.end_term(waiting, enrollment_id, end) == waiting
+        assert rules.end_term(draft(), enrollment_id, end) == draft()
+
+
+def test_a_term_whose_enrollment_was_activated_again_with_later_dates_ends_it() -> None:
+    standing = active()
+    assert rules.end_term(standing, "enr_1", term_of(standing).ends_at - INSTANT).state is State.ENDED
 
 
 spans = st.lists(

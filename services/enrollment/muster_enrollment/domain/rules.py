@@ -230,13 +230,17 @@ def withdraw(standing: Standing, reason: str, now: datetime) -> Standing:
     )
 
 
-def end_term(standing: Standing, ended_at: datetime) -> Standing:
-    """The standing after a term ended at `ended_at` and no other follows.
+def end_term(standing: Standing, enrollment_id: str | None, ended_at: datetime) -> Standing:
+    """The standing after a term of an enrollment ended at `ended_at` and no other follows.
 
-    A term that ends before the live enrollment's first term belongs to an earlier enrollment, and changes nothing.
+    A term of an earlier enrollment changes nothing. An event from before contracts 0.6.0 does not name the enrollment:
+    its term belongs to an earlier one if it ends before the live enrollment's first term.
     """
     enrollment = standing.live
-    if enrollment is None or enrollment.term is None or ended_at < enrollment.term.ends_at:
+    if enrollment is None or enrollment.term is None:
+        return standing
+    earlier = ended_at < enrollment.term.ends_at if enrollment_id is None else enrollment_id != enrollment.enrollment_id
+    if earlier:
         return standing
     return replace(
         standing,

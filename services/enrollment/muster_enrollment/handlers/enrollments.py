@@ -89,7 +89,7 @@ async def on_term_ended(uow: UnitOfWork, run: Sequence[Received[TermEnded]]) -> 
         ended, cause = received.data, received.envelope.id
         if ended.reason == TermEndReason.COMPLETED and not ended.renewed:
             before = await current_standing(uow, ended.agency_id, cause)
-            after = settle(uow, rules.end_term(before, ended.ended_at), uow.now, cause)
+            after = settle(uow, rules.end_term(before, ended.enrollment_id, ended.ended_at), uow.now, cause)
             await save_now(uow, after)
             if before.live and not after.live:
                 await schedule_contacts_erasure(uow, ended.agency_id)

@@ -9,23 +9,22 @@ from muster_runtime.database.connections import Connection
 
 
 class Disk:
-    """The disk, as one pool's writes find it. `is_full` says that the last write found no space."""
+    """The disk, as one pool's writes find it. `is_full`: a write found no space, and `look` has found none since."""
 
     def __init__(self) -> None:
         self.is_full = False
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Note whether a write finds space."""
+        """Note a write that finds no space. One that succeeds may have needed none, so only `look` clears the note."""
         try:
             yield
         except asyncpg.DiskFullError:
             self.is_full = True
             raise
-        self.is_full = False
 
     async def look(self, connection: Connection) -> None:
-        """If the last write found no space, check whether a few more pages can be allocated now."""
+        """If a write found no space, check whether a few more pages can be allocated now."""
         if not self.is_full:
             return
         room = connection.transaction()

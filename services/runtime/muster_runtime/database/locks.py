@@ -1,14 +1,24 @@
 """The agencies' locks: taken by the first statement of a transaction that writes, which may read more under them."""
 
-from collections.abc import Iterable, Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import asyncpg
 
 from muster_runtime.clock import MAX_SKEW, Clock, skew
 from muster_runtime.database.connections import Connection
 from muster_runtime.errors import ClockSkewed
+
+# How long a command waits for a lock, at first and in each later round, and the longest pause between two rounds.
+FIRST_ROUND_SECONDS = 0.5
+ROUND_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,24 @@ async def take(
     if not clock.virtual and (reason := skew(sent, first["entered"], first["locked"], clock.now())):
         raise ClockSkewed(reason)
     return first["latest"], rows
+
+
+async def in_rounds(begin: Callable[[asyncio.Timeout], Awaitable[T]], seconds: float) -> T:
+    """Begin a transaction that takes locks, for so many seconds, with pauses in which it uses no connection.
+
+    Otherwise, commands for a few agencies whose locks are held would take all connections of their pool.
+    """
+    until = time.monotonic() + seconds
+    wait, pause = FIRST_ROUND_SECONDS, ROUND_SECONDS
+    while True:
+        patience = asyncio.timeout(wait)
+        try:
+            return await begin(patience)
+        except TimeoutError:
+            if not patience.expired() or time.monotonic() > until:
+                raise
+        await asyncio.sleep(pause)
+        wait, pause = ROUND_SECONDS, min(2 * pause, MAX_PAUSE_SECONDS)
 
 
 async def free(connection: Connection, agencies: Iterable[str]) -> set[str]:

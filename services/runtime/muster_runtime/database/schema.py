@@ -98,6 +98,39 @@ class Schema:
         return await compare(connection, self.migrations)
 
 
+class Fitting:
+    """Whether a database's schema fits the code, as last compared. Without `migrations`, it always does."""
+
+    def __init__(self, migrations: Path | None) -> None:
+        self._migrations = migrations
+        self.last: Compared | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it fit when last compared."""
+        return self._migrations is None or (self.last is not None and self.last.fits)
+
+    async def ask(self, connection: Connection) -> bool:
+        """Compare again, and answer whether it fits. Readiness reports missing migrations."""
+        if self._migrations is None:
+            return True
+        try:
+            self.last = await compare(connection, self._migrations)
+        except MigrationsMissing:
+            return False
+        return self.last.fits
+
+    async def blame(self, connection: Connection, error: Exception, before: Compared | None) -> None:
+        """Raise MigrationsPending or SchemaTooNew if the schema does not fit the code, or did not `before` the work.
+
+        It may fit again since: a migration may have ended, or been taken back, just after the work had failed.
+        """
+        await self.ask(connection)
+        for compared in (self.last, before):
+            if compared is not None and (misfit := compared.misfit(error)):
+                raise misfit from error
+
+
 def contracts(version: str) -> bool:
     """Whether the migration of this version breaks the code of the release before."""
     return version.endswith("1")

@@ -14,9 +14,15 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, 
 # If there are several servers, how long one may take to start a session.
 CONNECT_SECONDS = 3.0
 
-# Errors after which the next server is tried: this one does not respond, is not the primary, or is not accepting
-# sessions yet.
-_NEXT = (OSError, TimeoutError, asyncpg.TargetServerAttributeNotMatched, asyncpg.CannotConnectNowError)
+# Errors after which the next server is tried: this one does not respond, closes the connection, is not the primary, or
+# is not accepting sessions yet.
+_NEXT = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.CannotConnectNowError,
+)
 
 # Seconds of silence before the first keepalive probe, seconds between probes, and the number of probes; then the
 # milliseconds for which sent data may stay unacknowledged.

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,10 +19,10 @@ from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
-from muster_runtime.database.schema import Compared, MigrationsMissing, MigrationsPending, SchemaTooNew, compare
+from muster_runtime.database.schema import Fitting, MigrationsPending, SchemaTooNew
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
-from muster_runtime.errors import RetryableError
+from muster_runtime.errors import ClockSkewed, RetryableError
 from muster_runtime.identifiers import EVERY_AGENCY as EVERY_AGENCY
 
 # A caller that gets no connection for so long gets 503 with Retry-After.
@@ -104,9 +105,9 @@ class Database:
         self.commits = Commits(COMMIT_SECONDS if gate else None)
         self._array_types = ArrayTypes()
         self._gate = gate
-        self._migrations = migrations
-        self._compared: Compared | None = None  # when last asked
+        self._fitting = Fitting(migrations)
         self._settings: dict[str, str] = {}
+        self._lock_seconds = 0  # the longest wait for an agency's lock
         self._read_milliseconds: str | None = None  # how long a statement of a read may take; None: as its session says
 
     @classmethod
@@ -132,6 +133,7 @@ class Database:
         """
         database = cls(clock, gate, migrations)
         database.address = Address(dsn, PASSWORD_SECONDS)
+        database._lock_seconds = lock_timeout_seconds
         database._settings = {
             "search_path": schema,
             "application_name": f"muster-{schema}",
@@ -171,12 +173,24 @@ class Database:
         Raises MigrationsPending, or SchemaTooNew, if the schema lacks what it asks for.
         """
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            before = self._compared
+            before = self._fitting.last
             try:
                 yield connection
             except asyncpg.SyntaxOrAccessError as error:  # a column that is not there, a right that is not granted
-                await self._blame_schema(connection, error, before)
+                await self._fitting.blame(connection, error, before)
                 raise
+
+    @asynccontextmanager
+    async def spare_connection(self, patience: float) -> AsyncIterator[Connection]:
+        """A connection of the pool or, if all are in use for so many seconds, a new one."""
+        async with AsyncExitStack() as stack:
+            try:
+                connection: Connection = await stack.enter_async_context(self.pool.acquire(timeout=patience))
+            except TimeoutError:
+                connection = await self.address.connect()
+                stack.push_async_callback(connection.close, timeout=CLOSE_SECONDS)
+                await self._configure(connection)
+            yield connection
 
     @asynccontextmanager
     async def blaming_schema(self, but: tuple[type[Exception], ...] = ()) -> AsyncIterator[None]:
@@ -185,7 +199,7 @@ class Database:
         Then any error may be the schema's fault, and MigrationsPending or SchemaTooNew is raised instead, except for
         `but`: errors that have nothing to do with it.
         """
-        before = self._compared
+        before = self._fitting.last
         try:
             yield
         except RETRYABLE:
@@ -194,34 +208,15 @@ class Database:
             if isinstance(error, but):
                 raise
             async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                await self._blame_schema(connection, error, before)
+                await self._fitting.blame(connection, error, before)
             raise
 
     async def fits(self) -> bool:
         """Whether the schema fits the code, as far as is known: asked at first, and while it did not when compared."""
-        if self._migrations is None or (self._compared is not None and self._compared.fits):
+        if self._fitting.is_known:
             return True
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            try:
-                self._compared = await compare(connection, self._migrations)
-            except MigrationsMissing:  # readiness says so
-                return False
-        return self._compared.fits
-
-    async def _blame_schema(self, connection: Connection, error: Exception, before: Compared | None) -> None:
-        """Raise MigrationsPending or SchemaTooNew if the schema does not fit the code, or did not `before` the work.
-
-        It may fit again since: a migration may have ended, or been taken back, just after the work had failed.
-        """
-        if self._migrations is None:
-            return
-        try:
-            self._compared = await compare(connection, self._migrations)
-        except MigrationsMissing:  # readiness says so
-            return
-        for compared in (self._compared, before):
-            if compared is not None and (misfit := compared.misfit(error)):
-                raise misfit from error
+            return await self._fitting.ask(connection)
 
     @asynccontextmanager
     async def write(self, *agencies: str, context: Context, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
@@ -234,21 +229,40 @@ class Database:
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
-        async with AsyncExitStack() as turn, AsyncExitStack() as held:
+        async with AsyncExitStack() as turn, AsyncExitStack() as work:
             span = turn.enter_context(traced.transaction(self._settings.get("search_path", ""), agencies))
             context = traced.carried_on(context)
-            if self._gate is not None:
+            begin = partial(self._begin, work, agencies, lock)
+            if self._gate is None:
+                connection, now, found = await begin(asyncio.timeout(None))
+            else:
                 await turn.enter_async_context(self._gate.turn(agencies))
-            self.commits.admit()
+                connection, now, found = await locks.in_rounds(begin, self._lock_seconds)
+            span.add_event("locked")
+            uow = UnitOfWork(connection, frozenset(agencies), now, context, found)
+            yield uow
+            await uow.flush()
+
+    async def _begin(
+        self, work: AsyncExitStack, agencies: Sequence[str], lock: Lock, patience: asyncio.Timeout
+    ) -> tuple[Connection, datetime, Sequence[asyncpg.Record]]:
+        """Begin a transaction, which `work` ends, and take the agencies' locks. `patience` limits the wait for them."""
+        self.commits.admit()
+        async with AsyncExitStack() as begun:
+            connection = await begun.enter_async_context(self._transaction())
+            async with self.commits.interruptible(), patience:
+                now, found = await locks.take(connection, self.clock, agencies, lock)
+            work.push_async_exit(begun.pop_all())
+        return connection, now, found
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        """A transaction that writes. Raises CommitUnconfirmed, after which the commit keeps the connection."""
+        async with AsyncExitStack() as held:
             connection = await held.enter_async_context(self.connection())
             with self.disk.watched():
                 async with self.commits.transaction(connection, held):
-                    async with self.commits.interruptible():
-                        now, found = await locks.take(connection, self.clock, agencies, lock)
-                    span.add_event("locked")
-                    uow = UnitOfWork(connection, frozenset(agencies), now, context, found)
-                    yield uow
-                    await uow.flush()
+                    yield connection
 
     @asynccontextmanager
     async def read(self, *agencies: str, of_one_state: bool = False) -> AsyncIterator[Connection]:
@@ -263,14 +277,13 @@ class Database:
 
     @asynccontextmanager
     async def read_on_record(self, agency: str) -> AsyncIterator[Connection]:
-        """As read, in a transaction that also records what it reads. Raises CommitUnconfirmed as write does."""
+        """As read, in a transaction that also records it. Raises ClockSkewed and CommitUnconfirmed as write does."""
         self.commits.admit()
-        async with AsyncExitStack() as held:
-            connection = await held.enter_async_context(self.connection())
-            with self.disk.watched():
-                async with self.commits.transaction(connection, held):
-                    await self._begin_read(connection, agency)
-                    yield connection
+        async with self._transaction() as connection:
+            if reason := await locks.ask_for_skew(connection, self.clock):
+                raise ClockSkewed(reason)
+            await self._begin_read(connection, agency)
+            yield connection
 
     async def _begin_read(self, connection: Connection, *agencies: str) -> None:
         await connection.execute(_BEGIN_READ, ",".join(sorted(agencies)), self._read_milliseconds)

@@ -1,6 +1,7 @@
 """Builds the parts of a process from its service and settings; `running` starts them."""
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 
 from muster_runtime.clock import Clock, SandboxClock
@@ -31,6 +32,31 @@ WORKER_LOCK_SECONDS = 2
 
 # How long a request's statement may take: otherwise, a few slow ones take all connections of the pool.
 STATEMENT_SECONDS = 10
+
+
+@dataclass
+class Parts:
+    """A process's duties that others look at; None where its roles do not include one."""
+
+    relay: Relay | None = None
+    consumer: Consumer | None = None
+    scheduler: Scheduler | None = None
+    sealer: Sealer | None = None
+
+    async def lag(self) -> int:
+        """How many records the consumer has not applied."""
+        return await self.consumer.lag() if self.consumer else 0
+
+    @property
+    def activity(self) -> int:
+        """A number that grows whenever something was relayed, applied, or handled."""
+        return sum(
+            (
+                self.relay.relayed if self.relay else 0,
+                self.consumer.applied if self.consumer else 0,
+                self.scheduler.handled if self.scheduler else 0,
+            )
+        )
 
 
 async def worker_database(service: Service, clock: Clock, stack: AsyncExitStack) -> Database:

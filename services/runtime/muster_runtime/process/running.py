@@ -5,6 +5,7 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
@@ -26,6 +27,7 @@ from muster_runtime.process import parts
 from muster_runtime.process.duties import Duties
 from muster_runtime.process.monitor import Monitor
 from muster_runtime.process.roles import ALL_ROLES, Role
+from muster_runtime.process.sandbox_state import read_sandbox_state
 from muster_runtime.process.start_checks import (
     StartRefused,
     require_identity,
@@ -84,26 +86,26 @@ async def running(
         subscriptions = Subscriptions(service.subscriptions, service=service.name, group=group, clock=clock)
         topics = KafkaTopics(kafka, settings, service.name, service.topics)
         takes_in = Role.WORKER in roles and bool(service.intakes)
-        relay = scheduler = sealer = consumer = None
+        own = parts.Parts()
         if Role.RELAY in roles and service.produces:
-            relay = parts.make_relay(runtime, listener, backlog, topics)
-            duties.start("relay", relay.run())
+            own.relay = parts.make_relay(runtime, listener, backlog, topics)
+            duties.start("relay", own.relay.run())
         if Role.SCHEDULER in roles:
-            scheduler = parts.make_scheduler(runtime, listener, group)
-            duties.start("scheduler", scheduler.run())
+            own.scheduler = parts.make_scheduler(runtime, listener, group)
+            duties.start("scheduler", own.scheduler.run())
             duties.start("purger", parts.make_purger(runtime, listener).run())
-            sealer = parts.make_sealer(runtime, listener)
-            if sealer is not None:
-                duties.start("sealer", sealer.run())
+            own.sealer = parts.make_sealer(runtime, listener)
+            if own.sealer is not None:
+                duties.start("sealer", own.sealer.run())
         if Role.WORKER in roles:
             for worker in service.workers:
                 duties.start(worker.name, worker.run(replace(runtime, wakeup=listener.wakeup())))
         stack.push_async_callback(duties.stop)
         if Role.CONSUMER in roles and service.subscriptions:
-            consumer = parts.make_consumer(runtime, subscriptions)
+            own.consumer = parts.make_consumer(runtime, subscriptions)
 
-        watched = topics if relay is not None or consumer is not None or takes_in else None
-        monitor = Monitor(runtime, api_database, group, backlog, relay, consumer, scheduler, sealer, keys, watched)
+        watched = topics if own.relay is not None or own.consumer is not None or takes_in else None
+        monitor = Monitor(runtime, api_database, group, backlog, own, keys, watched)
         if watched is not None:
             stack.push_async_callback(topics.stop)
             try:
@@ -118,18 +120,18 @@ async def running(
             monitor.health,
             keys,
             caller_roles,
-            monitor.sandbox_state,
+            partial(read_sandbox_state, runtime, own),
             with_api=Role.API in roles,
         )
         collect_garbage_rarely()
-        if consumer is not None:  # last, so that no partition waits while startup blocks the event loop
+        if own.consumer is not None:  # last, so that no partition waits while startup blocks the event loop
+            stack.push_async_callback(own.consumer.stop)
             try:
-                await consumer.start()
+                await own.consumer.start()
             except KafkaError as error:
                 raise StartRefused(await kafka.failure(error)) from None
-            stack.push_async_callback(consumer.stop)
-            duties.start("consumer", consumer.supervise())
-        yield Process(runtime, app, clock, consumer, duties.failed)
+            duties.start("consumer", own.consumer.supervise())
+        yield Process(runtime, app, clock, own.consumer, duties.failed)
 
 
 def application(

@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -62,13 +62,14 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> None:
-    stopped = asyncio.Event()
-    for signal_ in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_, stopped.set)
     asyncio.get_running_loop().set_exception_handler(_log_unhandled)
     settings = service.settings
     _log.info("service_started", roles=sorted(roles), environment=settings.environment)
-    async with running(service, roles) as process:
+    async with AsyncExitStack() as stack:
+        stopped = asyncio.Event()
+        process = await _started(stack, running(service, roles), stopped)
+        if process is None:
+            return
         connections = Connections(
             service.name, settings.http_connections, settings.http_connections_per_address, open_files=open_files
         )
@@ -86,6 +87,36 @@ async def _serve(service: Service, roles: frozenset[Role], open_files: int) -> N
         )
         await _until_stopped(_Server(config), process, stopped)
     _log.info("service_stopped")
+
+
+async def _started(
+    stack: AsyncExitStack, starting: AbstractAsyncContextManager[Process], stopped: asyncio.Event
+) -> Process | None:
+    """The process once it runs; None if a signal came before, because a start may wait for Kafka without a limit.
+
+    `stack` ends it, and a signal sets `stopped`.
+    """
+    try:
+        async with asyncio.timeout(None) as patience:
+
+            def stop() -> None:
+                _on_signal(stopped.set)
+                patience.reschedule(asyncio.get_running_loop().time())
+
+            _on_signal(stop)
+            process = await stack.enter_async_context(starting)
+    except TimeoutError:
+        if not patience.expired():
+            raise
+        _log.info("service_stopped", reason="a signal during the start")
+        return None
+    _on_signal(stopped.set)
+    return process
+
+
+def _on_signal(handler: Callable[[], None]) -> None:
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_, handler)
 
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, found: dict[str, Any]) -> None:

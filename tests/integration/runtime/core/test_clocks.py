@@ -152,6 +152,9 @@ async def test_a_clock_far_from_the_databases_writes_nothing(idle_probe: Running
         with pytest.raises(ClockSkewed, match=r"this process's clock reads 20.*and Postgres' reads 20"):
             async with database.write("NASA", context=CONTEXT) as uow:
                 await uow.connection.execute(EFFECT, "NASA")
+        with pytest.raises(ClockSkewed):  # the record of the read would have a wrong time
+            async with database.read_on_record("NASA"):
+                pass
         assert await idle_probe.admin.fetchval("select count(*) from effect") == 0
         assert await idle_probe.admin.fetchval("select count(*) from agency_instant") == 0
         clock.offset = timedelta(milliseconds=900)

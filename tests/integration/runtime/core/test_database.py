@@ -10,7 +10,9 @@ import pytest
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import EVERY_AGENCY, Database
+from muster_runtime.database.transactions import ACQUIRE_SECONDS, EVERY_AGENCY, Database
+from muster_runtime.http.agency_queue import AgencyQueue
+from muster_runtime.http.command_gate import CommandGate
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.process.parts import api_database, worker_database
 from tests.support.services import RunningService
@@ -110,6 +112,47 @@ async def test_the_api_role_reads_its_tenant_alone(idle_probe: RunningService) -
         seen["none"] = await connection.fetch("select agency_id from effect")
     await api.close()
     assert seen == {"NASA": ["NASA"], "DOE": ["DOE"], "EPA": [], EVERY_AGENCY: ["NASA", "DOE"], "none": []}
+
+
+async def test_commands_for_agencies_whose_locks_are_held_leave_connections_to_others(
+    idle_probe: RunningService,
+) -> None:
+    held = [f"A{number:02}" for number in range(12)]
+    settings, clock = idle_probe.runtime.settings, idle_probe.clock
+    gate = CommandGate(AgencyQueue(settings.agency_queue), Backlog(10))
+    api = await Database.connect(idle_probe.access.api_dsn, "probe", clock, size=2, gate=gate)
+
+    async def command(agency_id: str) -> None:
+        async with api.write(agency_id, context=CONTEXT) as uow:
+            await uow.connection.execute(EFFECT, agency_id)
+
+    async with idle_probe.admin.transaction():
+        await idle_probe.admin.execute("select lock_agencies($1)", held)
+        waiting = [asyncio.create_task(command(agency_id)) for agency_id in held]
+        async with asyncio.timeout(ACQUIRE_SECONDS):
+            await command("NASA")
+            async with api.read("NASA") as connection:
+                assert await connection.fetchval("select count(*) from effect") == 1
+        assert not any(task.done() for task in waiting)
+    await asyncio.gather(*waiting)
+    assert await idle_probe.admin.fetchval("select count(*) from effect") == len(held) + 1
+    await api.close()
+
+
+async def test_a_command_waits_for_a_held_lock_no_longer_than_the_setting_says(idle_probe: RunningService) -> None:
+    gate = CommandGate(AgencyQueue(10), Backlog(10))
+    api = await Database.connect(
+        idle_probe.access.api_dsn, "probe", idle_probe.clock, size=2, lock_timeout_seconds=1, gate=gate
+    )
+    async with idle_probe.admin.transaction():
+        await idle_probe.admin.execute("select lock_agencies('{NASA}')")
+        async with asyncio.timeout(20):
+            with pytest.raises(TimeoutError):
+                async with api.write("NASA", context=CONTEXT):
+                    pass
+    async with api.write("NASA", context=CONTEXT) as uow:
+        await uow.connection.execute(EFFECT, "NASA")
+    await api.close()
 
 
 async def test_a_read_that_takes_too_long_is_ended_and_its_connection_serves_the_next(

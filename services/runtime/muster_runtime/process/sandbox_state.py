@@ -1,0 +1,35 @@
+"""The state that the coordinator of the sandbox's clock reads from each process."""
+
+import asyncio
+
+from muster_runtime.process.parts import Parts
+from muster_runtime.scheduling.deadlines import next_due
+from muster_runtime.service import Runtime
+
+# How long Kafka may take for its answer.
+PATIENCE_SECONDS = 4.0
+
+
+async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object]:
+    """What has happened, what is due next, and what is still on its way. `activity` grows with everything done."""
+    async with runtime.database.connection() as connection:
+        (written,) = await connection.fetch(
+            "select (select count(*) from outbox) as outbox, (select max(latest) from agency_instant) as latest"
+        )
+        due = [
+            parts.sealer.due_since if parts.sealer else None,
+            await next_due(connection),
+            *[await worker.next_due(connection) for worker in runtime.service.workers],
+        ]
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        lag = await parts.lag()
+    return {
+        "service": runtime.service.name,
+        "instance": runtime.settings.instance,
+        "now": runtime.clock.now().isoformat().replace("+00:00", "Z"),
+        "latest": written["latest"],
+        "next_due": min((d for d in due if d is not None), default=None),
+        "outbox": written["outbox"],
+        "lag": lag,
+        "activity": parts.activity,
+    }
