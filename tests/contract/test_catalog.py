@@ -64,7 +64,7 @@ def test_a_service_publishes_the_seals_of_its_audit(service: str, monkeypatch: p
     monkeypatch.setenv("MUSTER_ENVIRONMENT", "sandbox")
     described = import_module(f"muster_{service}.bootstrap").build()
     seal = Seal("*", 1, 1, 1, 1, NO_SEAL, NO_SEAL, datetime(2025, 8, 6, tzinfo=UTC))
-    published = described.audit_sealed(seal)
+    published = described.audit_sealed(**seal.facts)
     assert published.topic == f"muster.{service}.audit"
     assert published.topic in described.produces
     assert published.model_dump() == seal.facts

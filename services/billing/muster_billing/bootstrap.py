@@ -1,7 +1,6 @@
 """Assembles billing."""
 
 from muster_billing.api import router
-from muster_billing.publishing import audit_sealed
 from muster_billing.schema import SCHEMA
 from muster_billing.settings import BillingSettings
 from muster_billing.subscriptions import REQUIRED_DEADLINES, deadlines, subscriptions
@@ -18,7 +17,7 @@ def build(settings: BillingSettings | None = None) -> Service:
         migrations=SCHEMA.migrations,
         routers=[router],
         produces=[TermStarted.topic, BillingAuditSealed.topic],
-        audit_sealed=audit_sealed,
+        audit_sealed=BillingAuditSealed,
         subscriptions=subscriptions(settings.tariff, settings.time_zone),
         deadlines=deadlines(settings.tariff, settings.time_zone),
         required_deadlines=REQUIRED_DEADLINES,

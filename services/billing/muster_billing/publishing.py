@@ -5,7 +5,6 @@ from datetime import datetime
 from muster_billing.domain import Invoice, Issuance, Money, OverdueNotice, Payment, Renewal, Term, invoice_number
 from muster_contracts import Money as EventMoney
 from muster_contracts.billing import (
-    BillingAuditSealed,
     InvoiceIssued,
     InvoicePaid,
     InvoiceVoided,
@@ -17,7 +16,6 @@ from muster_contracts.billing import (
     TermEndReason,
     TermStarted,
 )
-from muster_runtime.observability.seals import Seal
 
 
 def term_started(term: Term) -> TermStarted:
@@ -115,7 +113,3 @@ def renewal_decided(renewal: Renewal, decision: RenewalDecision, decided_at: dat
 
 def _money(money: Money) -> EventMoney:
     return EventMoney(amount_minor=money.amount_minor, currency=money.currency)
-
-
-def audit_sealed(seal: Seal) -> BillingAuditSealed:
-    return BillingAuditSealed(**seal.facts)

@@ -3,7 +3,6 @@
 from muster_contracts.enrollment import AgencyEnrolled, ContactRecorded, EnrollmentAuditSealed
 from muster_enrollment import api
 from muster_enrollment.handlers.contacts import CONTACT_ERASURE
-from muster_enrollment.publishing import audit_sealed
 from muster_enrollment.schema import SCHEMA
 from muster_enrollment.settings import EnrollmentSettings
 from muster_enrollment.subscriptions import DEADLINES, SUBSCRIPTIONS
@@ -18,7 +17,7 @@ def build(settings: EnrollmentSettings | None = None) -> Service:
         migrations=SCHEMA.migrations,
         routers=[api.router],
         produces=[AgencyEnrolled.topic, ContactRecorded.topic, EnrollmentAuditSealed.topic],
-        audit_sealed=audit_sealed,
+        audit_sealed=EnrollmentAuditSealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
         required_deadlines=[CONTACT_ERASURE],

@@ -14,7 +14,6 @@ from muster_contracts.enrollment import (
     ContactErased,
     ContactRecorded,
     DataUseTermsAccepted,
-    EnrollmentAuditSealed,
 )
 from muster_enrollment.domain.facts import (
     Acceptance,
@@ -26,7 +25,6 @@ from muster_enrollment.domain.facts import (
     State,
 )
 from muster_enrollment.domain.rules import ISSUER, PRODUCT
-from muster_runtime.observability.seals import Seal
 
 
 def enrollment_changed(agency: Agency, before: Enrollment | None, after: Enrollment) -> Event | None:
@@ -123,7 +121,3 @@ def contact_recorded(agency_id: str, contact_ref: str, role: ContactRole, person
 
 def contact_erased(agency_id: str, contact_ref: str) -> ContactErased:
     return ContactErased(agency_id=agency_id, subject_ref=contact_ref)
-
-
-def audit_sealed(seal: Seal) -> EnrollmentAuditSealed:
-    return EnrollmentAuditSealed(**seal.facts)

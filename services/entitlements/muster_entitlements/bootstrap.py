@@ -18,7 +18,6 @@ from muster_entitlements.domain import quotas
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.usage import PARKED_FOR
 from muster_entitlements.handlers import parked_usage
-from muster_entitlements.publishing import audit_sealed
 from muster_entitlements.repository import adoption, facts, pools, purge, subject_key, usage_intake
 from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
@@ -51,7 +50,7 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
             AgencyAccess.topic,
             EntitlementsAuditSealed.topic,
         ],
-        audit_sealed=audit_sealed,
+        audit_sealed=EntitlementsAuditSealed,
         subscriptions=SUBSCRIPTIONS,
         deadlines=DEADLINES,
         required_deadlines=REQUIRED_DEADLINES,

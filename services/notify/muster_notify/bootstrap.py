@@ -11,7 +11,6 @@ from muster_notify.adapters.webhooks import WebhookSender
 from muster_notify.api import make_router, operators_router
 from muster_notify.domain.deliveries import Channel
 from muster_notify.handlers.disabling import disabled_warnings
-from muster_notify.publishing import audit_sealed
 from muster_notify.repository import deliveries, purge, replays
 from muster_notify.schema import SCHEMA
 from muster_notify.settings import NotifySettings
@@ -49,7 +48,7 @@ def build(settings: NotifySettings | None = None) -> Service:
         migrations=SCHEMA.migrations,
         routers=[make_router(vault, allow_private=allow_private), operators_router],
         produces=[WebhookEndpointDisabled.topic, NotifyAuditSealed.topic],
-        audit_sealed=audit_sealed,
+        audit_sealed=NotifyAuditSealed,
         subscriptions=SUBSCRIPTIONS,
         retentions=[make_retention(settings)],
         workers=[

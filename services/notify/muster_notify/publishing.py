@@ -2,9 +2,8 @@
 
 from datetime import datetime
 
-from muster_contracts.notify import NotifyAuditSealed, WebhookEndpointDisabled
+from muster_contracts.notify import WebhookEndpointDisabled
 from muster_notify.domain.deliveries import Delivery
-from muster_runtime.observability.seals import Seal
 
 
 def webhook_endpoint_disabled(delivery: Delivery, disabled_at: datetime) -> WebhookEndpointDisabled:
@@ -16,7 +15,3 @@ def webhook_endpoint_disabled(delivery: Delivery, disabled_at: datetime) -> Webh
         failing_since=delivery.round_started_at or disabled_at,
         disabled_at=disabled_at,
     )
-
-
-def audit_sealed(seal: Seal) -> NotifyAuditSealed:
-    return NotifyAuditSealed(**seal.facts)

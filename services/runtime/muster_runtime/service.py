@@ -14,7 +14,6 @@ from muster_runtime.database.transactions import Connection, Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import EventHandler
-from muster_runtime.observability.seals import SealEvent
 from muster_runtime.projection import OpenProjection
 from muster_runtime.scheduling import proposals
 from muster_runtime.scheduling.deadlines import DeadlineHandler
@@ -55,8 +54,8 @@ class Service:
     migrations: Path
     routers: Sequence[APIRouter] = ()
     produces: Sequence[str] = ()
-    audit_sealed: SealEvent | None = None
-    """Makes the event that publishes a seal of its audit trail, on a topic that it produces to.
+    audit_sealed: type[Event] | None = None
+    """The event that publishes a seal of its audit trail, on a topic that it produces to.
 
     Without it, nothing is sealed.
     """

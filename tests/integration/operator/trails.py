@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from muster_billing.publishing import audit_sealed
 from muster_contracts import Envelope, event_id, source_of
 from muster_contracts.billing import BillingAuditSealed
 from muster_operator.audit.finding import What
@@ -48,7 +47,8 @@ class Trails:
     async def seal(self) -> None:
         """Seal the rows that are there, and wait until the seals are on the topic."""
         runtime = self.service.runtime
-        sealer = Sealer(runtime.database, runtime.wakeup, runtime.clock, "billing", audit_sealed, timedelta(minutes=1))
+        period = timedelta(minutes=1)
+        sealer = Sealer(runtime.database, runtime.wakeup, runtime.clock, "billing", BillingAuditSealed, period)
         assert await sealer.seal_all() == []
         await eventually(self._published)
 

@@ -19,7 +19,7 @@ NOW = datetime(2026, 3, 5, tzinfo=UTC)
 
 
 def run(records: list[tuple[str, bytes | None]], topic: str = SeatAssigned.topic) -> EncodedEntry:
-    return EncodedEntry((topic, "NASA", SeatAssigned.event_type, NOW, "cor_1", None, None), records)
+    return EncodedEntry(RunKey(topic, "NASA", SeatAssigned.event_type, NOW, "cor_1", None, None), records)
 
 
 def test_the_rows_of_a_statement_become_its_columns() -> None:
@@ -58,7 +58,7 @@ def test_rows_that_do_not_fit_into_one_message_go_in_several() -> None:
 
 def test_only_the_last_state_of_a_key_is_published_whatever_its_type() -> None:
     def of(event_type: str, topic: str = PersonErased.topic) -> RunKey:
-        return (topic, "NASA", event_type, NOW, "cor_1", None, None)
+        return RunKey(topic, "NASA", event_type, NOW, "cor_1", None, None)
 
     recorded, erased = of(PersonRecorded.event_type), of(PersonErased.event_type)
     states = States()

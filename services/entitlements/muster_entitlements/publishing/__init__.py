@@ -7,7 +7,6 @@ from typing import Any
 
 from muster_contracts.entitlements import (
     EndingSeats,
-    EntitlementsAuditSealed,
     FeatureAccessChanged,
     FeatureWindowChanged,
     FeatureWindowExtended,
@@ -39,7 +38,6 @@ from muster_entitlements.domain.people import Person
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.seats import Seat
 from muster_entitlements.domain.windows import Extension, Window
-from muster_runtime.observability.seals import Seal
 
 
 def window_opened(window: Window) -> FeatureWindowOpened:
@@ -254,7 +252,3 @@ def person_recorded(agency_id: str, person: Person) -> PersonRecorded:
 def person_erased(seat: Seat) -> PersonErased:
     """The person behind a reference is erased; for the restricted directory."""
     return PersonErased(agency_id=seat.agency_id, subject_ref=seat.subject_ref)
-
-
-def audit_sealed(seal: Seal) -> EntitlementsAuditSealed:
-    return EntitlementsAuditSealed(**seal.facts)

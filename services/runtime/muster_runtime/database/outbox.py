@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from typing import NamedTuple
 
 from muster_contracts import Erasure, Event
 from muster_runtime.database.writes import Write
@@ -61,38 +62,31 @@ appended as (
 """
 
 
-# Topic, agency, type, time, correlation id, causation id and traceparent.
-RunKey = tuple[str, str, str, datetime, str, str | None, str | None]
-
 # The key and the value of a record; a value of None is a tombstone.
 OutboxRecord = tuple[str, bytes | None]
+
+
+class RunKey(NamedTuple):
+    """What all events of one run have in common; `time` is when their facts became true."""
+
+    topic: str
+    agency_id: str
+    event_type: str
+    time: datetime
+    correlation_id: str
+    causation_id: str | None
+    traceparent: str | None
+
 
 _Run = tuple[RunKey, Sequence[OutboxRecord]]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event to publish, when it became true, and what led to it."""
+    """An event to publish."""
 
+    run: RunKey
     event: Event
-    time: datetime
-    causation_id: str | None
-    correlation_id: str
-    traceparent: str | None
-
-    @property
-    def run(self) -> RunKey:
-        """What all events of one run have in common."""
-        event = self.event
-        return (
-            event.topic,
-            event.agency_id,
-            event.event_type,
-            self.time,
-            self.correlation_id,
-            self.causation_id,
-            self.traceparent,
-        )
 
     @property
     def records(self) -> Sequence[OutboxRecord]:
@@ -120,7 +114,7 @@ class States:
     def add(self, run: RunKey, records: Mapping[str, bytes | None]) -> None:
         """Add records; each replaces an earlier one with the same key."""
         for other, others in self._runs.items():
-            if other[0] == run[0] and other != run:
+            if other.topic == run.topic and other != run:
                 for key in records.keys() & others.keys():
                     del others[key]
         self._runs.setdefault(run, {}).update(records)
@@ -157,7 +151,7 @@ def _runs(entries: Sequence[Entry | EncodedEntry]) -> Iterator[_Run]:
 
 
 def _arguments(runs: Sequence[_Run], now: datetime) -> Sequence[object]:
-    has_keys = [records[0][0] != shared[1] for shared, records in runs]
+    has_keys = [records[0][0] != shared.agency_id for shared, records in runs]
     records = [record for _, records in runs for record in records]
     return [
         *map(list, zip(*(shared for shared, _ in runs), strict=True)),

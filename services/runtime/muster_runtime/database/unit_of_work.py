@@ -48,11 +48,8 @@ class UnitOfWork:
         `time` is when the fact became true, by default now. `causation_id` is the event that led to it, by default the
         context's.
         """
-        context = self._context_of(causation_id)
-        self._check(event.event_type, event.agency_id, context)
-        self._entries.append(
-            outbox.Entry(event, time or self.now, context.causation_id, context.correlation_id, context.traceparent)
-        )
+        run = self._run(type(event), event.agency_id, self._context_of(causation_id), time)
+        self._entries.append(outbox.Entry(run, event))
 
     def publish_encoded(
         self, event_class: type[Event], agency_id: str, payloads: Sequence[bytes], *, context: Context | None = None
@@ -113,25 +110,26 @@ class UnitOfWork:
     ) -> None:
         self._entries.append(outbox.EncodedEntry(self._run(event_class, agency_id, context), records))
 
-    def _run(self, event_class: type[Event], agency_id: str, context: Context | None) -> outbox.RunKey:
+    def _run(
+        self, event_class: type[Event], agency_id: str, context: Context | None, time: datetime | None = None
+    ) -> outbox.RunKey:
+        """Raises RuntimeError for an event of an agency that is not locked, or without a correlation ID."""
         context = context or self.context
-        self._check(event_class.event_type, agency_id, context)
-        return (
+        if agency_id not in self.agencies:
+            raise RuntimeError(f"{event_class.event_type} is of {agency_id}, which is not locked")
+        if not context.correlation_id:
+            raise RuntimeError(
+                f"{event_class.event_type} of {agency_id} has no correlation ID: name the event that led to it"
+            )
+        return outbox.RunKey(
             event_class.topic,
             agency_id,
             event_class.event_type,
-            self.now,
+            time or self.now,
             context.correlation_id,
             context.causation_id,
             context.traceparent,
         )
-
-    def _check(self, event_type: str, agency_id: str, context: Context) -> None:
-        """Raise RuntimeError for an event of an agency that is not locked, or without a correlation ID."""
-        if agency_id not in self.agencies:
-            raise RuntimeError(f"{event_type} is of {agency_id}, which is not locked")
-        if not context.correlation_id:
-            raise RuntimeError(f"{event_type} of {agency_id} has no correlation ID: name the event that led to it")
 
     def wake(self) -> None:
         """Wake this service's relay and scheduler when the transaction commits."""

@@ -72,17 +72,15 @@ class Key:
         self._key = key
         self._request = request
 
-    async def of_body(self, part: int, body_sha256: bytes | None) -> "KeyedRequest":
+    async def of_body(self, body_sha256: bytes | None) -> "KeyedRequest":
         """The key, bound to the method, the path with its query, and the body.
 
         Without `body_sha256`, it reads the body.
-
-        `part` numbers the request's transactions, from 0. No key can contain the separator.
         """
         request = self._request
         route = f"{request.method} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
         return KeyedRequest(
-            key=f"{self._key}\x1f{part}" if part else self._key,
+            key=self._key,
             route=route.removesuffix("?"),
             body_sha256=body_sha256 or hashlib.sha256(await request.body()).digest(),
         )

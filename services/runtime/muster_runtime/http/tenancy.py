@@ -120,7 +120,6 @@ class Commands:
         status_code: int = 200,
         location: Callable[[R], str] | None = None,
         version: Callable[[R], int] | None = None,
-        part: int = 0,
         body_sha256: bytes | None = None,
         kept: Callable[[R], R] = lambda reply: reply,
         after_refusal: AfterRefusal | None = None,
@@ -129,15 +128,15 @@ class Commands:
         """Execute a command under the agency's lock, and return the response with its reply (None: an empty body).
 
         With an Idempotency-Key, the same transaction stores the reply, and a repeated request gets that reply. An error
-        rolls everything back and is not stored, so the key can be used again. Call this once per request, or number the
-        calls with `part`, from 0: each is a separate transaction with its own stored reply. `others` are locked too.
+        rolls everything back and is not stored, so the key can be used again. Call this once per request. `others` are
+        locked too.
 
         `version` gives the version for the reply's ETag. `kept` removes what must not be stored from the stored reply,
         such as a secret that is shown once or a person's name. `body_sha256` is the digest of a body that was read as a
         stream. A refusal rolls the transaction back, so its consequence, `after_refusal`, runs in a separate one.
         `revision` reads the revision of what the command changes; a route that needs approval must pass it.
         """
-        keyed = await self._key.of_body(part, body_sha256) if self._key else None
+        keyed = await self._key.of_body(body_sha256) if self._key else None
         lock = keyed.lock(agency_id) if keyed else LOCK
         async with (
             self._followed(agency_id, after_refusal or {}),

@@ -4,7 +4,7 @@ A row is written under its agency's lock. So under the lock, no row with a lower
 and exactly the rows after the newest seal's last row are unsealed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -76,16 +76,12 @@ class Seal:
         return asdict(self)
 
 
-# Makes the event that publishes a seal.
-SealEvent = Callable[[Seal], Event]
-
-
 async def unsealed_agencies(connection: Connection) -> dict[str, datetime]:
     """The agencies with unsealed rows, each with the time of its oldest one; oldest first."""
     return {row["agency_id"]: row["recorded_at"] for row in await connection.fetch(_UNSEALED)}
 
 
-async def seal(uow: UnitOfWork, agency_id: str, service: str, event_of: SealEvent) -> Seal | None:
+async def seal(uow: UnitOfWork, agency_id: str, service: str, event_class: type[Event]) -> Seal | None:
     """Seal an agency's first SEAL_ROWS unsealed rows, and publish the seal; None if there are none."""
     newest = await uow.connection.fetchrow(
         "select number, last_id, sha256 from audit_seal where agency_id = $1 order by number desc limit 1", agency_id
@@ -108,7 +104,7 @@ async def seal(uow: UnitOfWork, agency_id: str, service: str, event_of: SealEven
         return None
     made = make_seal(rows, service, agency_id, number + 1, previous, uow.now)
     uow.writes.add_row(_SEAL, *made.facts.values())
-    uow.publish(event_of(made))
+    uow.publish(event_class(**made.facts))
     return made
 
 

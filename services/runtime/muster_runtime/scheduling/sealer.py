@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from muster_contracts import Event
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK
@@ -16,7 +17,6 @@ from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Databas
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import seals
-from muster_runtime.observability.seals import SealEvent
 
 # How long to wait for an agency's lock, less than commands do. If it is held longer, the agency is skipped until the
 # next round.
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Sealer:
-    """Seals one service's audit trail in rounds. `event_of` makes the event that publishes a seal.
+    """Seals one service's audit trail in rounds. A seal is published as an event of `event_class`.
 
     `failed` are the agencies whose rows could not be sealed in the last round, for example because of a date that no
     program can read. They are tried again in each round.
@@ -41,14 +41,14 @@ class Sealer:
         wakeup: Wakeup,
         clock: Clock,
         service: str,
-        event_of: SealEvent,
+        event_class: type[Event],
         period: timedelta,
     ) -> None:
         self._database = database
         self._wakeup = wakeup
         self._clock = clock
         self._service = service
-        self._event_of = event_of
+        self._event_class = event_class
         self._period = period
         self._lock = replace(LOCK, patience_seconds=PATIENCE_SECONDS)
         self._sealed_at = clock.now()
@@ -110,5 +110,5 @@ class Sealer:
         count = seals.SEAL_ROWS
         while count == seals.SEAL_ROWS:
             async with self._database.write(agency_id, context=context, lock=self._lock) as uow:
-                made = await seals.seal(uow, agency_id, self._service, self._event_of)
+                made = await seals.seal(uow, agency_id, self._service, self._event_class)
             count = made.count if made else 0

@@ -1,7 +1,9 @@
 """Errors of Postgres: readiness reports them, and only one that the event itself causes parks its stream."""
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,6 +11,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from muster_runtime.database.sessions import Address
 from muster_runtime.process.roles import Role
 from muster_runtime.process.running import running
 from muster_runtime.process.start_checks import StartRefused
@@ -147,6 +150,27 @@ async def test_readiness_reports_that_postgres_is_down(
         await eventually(lambda: ready(probe))
     finally:
         await outside.close()
+
+
+async def test_a_process_whose_connections_are_all_in_use_still_sees_postgres(idle_probe: RunningService) -> None:
+    """As when they all wait for a synchronous standby."""
+    pool = idle_probe.runtime.database.pool
+    async with AsyncExitStack() as stack:
+        for _ in range(pool.get_max_size()):
+            await stack.enter_async_context(pool.acquire())
+        assert await ready(idle_probe)
+
+
+async def test_a_server_that_closes_each_connection_is_not_the_last_one_tried(idle_probe: RunningService) -> None:
+    """As a proxy in front of a server that is down."""
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as down:
+        worker = urlsplit(idle_probe.access.worker_dsn)
+        credentials, _, server = worker.netloc.rpartition("@")
+        hosts = f"127.0.0.1:{down.sockets[0].getsockname()[1]},{server}"
+        both = worker._replace(netloc=f"{credentials}@{hosts}", query="sslmode=disable").geturl()
+        connection = await Address(both).connect()
+        assert await connection.fetchval("select current_user") == worker.username
+        await connection.close()
 
 
 async def test_a_write_that_finds_the_disk_full_is_reported_until_there_is_room(

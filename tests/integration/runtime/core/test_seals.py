@@ -21,7 +21,7 @@ from muster_runtime.observability.seals import SEAL_ROWS
 from muster_runtime.process.roles import Role
 from muster_runtime.scheduling.sealer import PATIENCE_SECONDS, Sealer
 from muster_runtime.settings import Settings
-from tests.integration.runtime.core.probe.service import audit_sealed, build_sealing
+from tests.integration.runtime.core.probe.service import build_sealing
 from tests.support.services import RunningService, ServiceRunner
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -38,7 +38,8 @@ async def sealing(run_service: ServiceRunner) -> RunningService:
 
 def sealer(probe: RunningService) -> Sealer:
     runtime = probe.runtime
-    return Sealer(runtime.database, runtime.wakeup, runtime.clock, "probe", audit_sealed, timedelta(minutes=1))
+    period = timedelta(minutes=1)
+    return Sealer(runtime.database, runtime.wakeup, runtime.clock, "probe", EntitlementsAuditSealed, period)
 
 
 async def record(database: Database, agency_id: str, count: int = 1) -> None:

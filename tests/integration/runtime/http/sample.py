@@ -1,11 +1,10 @@
 """The smallest service that uses every part of the HTTP side."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
 import asyncpg
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_runtime.database.transactions import UnitOfWork
@@ -88,24 +87,6 @@ async def write_note(
     return await commands.execute(
         agency_id, handle, status_code=201, location=lambda note: f"/v1/agencies/{agency_id}/notes/{note.note_id}"
     )
-
-
-@router.post("/note-batches", dependencies=[requires("sample:write")])
-async def write_notes(
-    agency_id: str, body: list[NewNote], commands: CommandsDep, fail_at: Annotated[int | None, Header()] = None
-) -> list[Note]:
-    """Each note in a transaction of its own; the one at the number of the header fails."""
-
-    def writing(number: int) -> Callable[[UnitOfWork], Awaitable[Note]]:
-        async def handle(uow: UnitOfWork) -> Note:
-            if number == fail_at:
-                raise RetryableError("elsewhere")
-            return await insert_note(uow, agency_id, body[number].text)
-
-        return handle
-
-    replies = [await commands.execute(agency_id, writing(number), part=number) for number in range(len(body))]
-    return [Note.model_validate_json(bytes(reply.body)) for reply in replies]
 
 
 @router.put("/notes/{note_id}", dependencies=[requires("sample:write")])

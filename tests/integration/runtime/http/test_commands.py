@@ -86,18 +86,6 @@ async def test_a_key_belongs_to_its_agency(sample: Sample) -> None:
     assert doe.json()["note_id"] != nasa.json()["note_id"]
 
 
-async def test_a_long_request_continues_where_it_failed(sample: Sample) -> None:
-    batch = [{"text": "a"}, {"text": "b"}, {"text": "c"}]
-    path = "/v1/agencies/NASA/note-batches"
-    failed = await sample.client.post(path, json=batch, headers=key("k-1") | {"Fail-At": "1"})
-    assert failed.status_code == 503
-    assert await sample.count("note") == 1
-    replies = [await sample.client.post(path, json=batch, headers=key("k-1")) for _ in range(2)]
-    assert [note["text"] for note in replies[0].json()] == ["a", "b", "c"]
-    assert replies[1].json() == replies[0].json()
-    assert await sample.count("note") == 3
-
-
 @pytest.mark.parametrize("value", [b"", b"x" * 256, b"a\tb", b"caf\xe9"])
 async def test_a_key_that_is_none_is_refused(sample: Sample, value: bytes) -> None:
     reply = await sample.client.post(

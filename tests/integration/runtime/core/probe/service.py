@@ -8,7 +8,6 @@ from muster_contracts.entitlements import EntitlementsAuditSealed, SeatAssigned,
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict
 from muster_runtime.messaging.events import Received
-from muster_runtime.observability.seals import Seal
 from muster_runtime.scheduling.deadlines import Deadline
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
@@ -73,10 +72,6 @@ def build_answering(settings: Settings) -> Service:
     )
 
 
-def audit_sealed(seal: Seal) -> EntitlementsAuditSealed:
-    return EntitlementsAuditSealed(**seal.facts)
-
-
 def build_sealing(settings: Settings) -> Service:
     """The probe as a service that seals its audit, and does nothing else."""
     return Service(
@@ -84,5 +79,5 @@ def build_sealing(settings: Settings) -> Service:
         settings=settings,
         migrations=MIGRATIONS,
         produces=[EntitlementsAuditSealed.topic],
-        audit_sealed=audit_sealed,
+        audit_sealed=EntitlementsAuditSealed,
     )
