@@ -44,6 +44,8 @@ class InvalidInput(PermanentError):
             f"{field}: {shown(value)} is invalid: {rule}",
             errors=[{"field": field, "value": as_text(value), "rule": rule}],
         )
+        self.field = field
+        self.rule = rule
 
 
 # How much of a value an error shows, in characters.

@@ -164,5 +164,4 @@ def _pair(directory: Directory, agency_id: str, number: int, pair: Pair) -> quer
     try:
         return queries.Pair(agency_id, directory.subject_ref(agency_id, pair.subject), pair.feature)
     except InvalidInput as refusal:
-        [error] = refusal.extensions["errors"]
-        raise InvalidInput(f"pairs.{number}.subject", pair.subject, error["rule"]) from refusal
+        raise InvalidInput(f"pairs.{number}.subject", pair.subject, refusal.rule) from refusal

@@ -124,8 +124,7 @@ def _address_ref(directory: Directory, agency_id: str, address: str) -> str:
     try:
         return directory.person(agency_id, address, None).subject_ref
     except InvalidInput as refusal:
-        [error] = refusal.extensions["errors"]
-        raise InvalidInput("address", address, error["rule"]) from refusal
+        raise InvalidInput("address", address, refusal.rule) from refusal
 
 
 def _unit_key(unit: str) -> str:

@@ -59,5 +59,4 @@ def refuse_all(rows: Iterable[Row], reason: str) -> Report:
 
 def rule_of(refusal: InvalidInput) -> str:
     """The field and the rule that it breaks, without the value, which may be an address."""
-    error = refusal.extensions["errors"][0]
-    return f"{error['field']} {error['rule']}"
+    return f"{refusal.field} {refusal.rule}"
