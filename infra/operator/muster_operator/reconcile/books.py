@@ -12,6 +12,7 @@ from muster_operator.reconcile.streams import End, Stream, Streams, read_streams
 
 TermKey = tuple[str, str]  # agency, term
 Someone = tuple[str, str]  # agency, reference
+InvoiceKey = tuple[str, str]  # agency, invoice
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Books:
     contacts: frozenset[Someone]
     holders: frozenset[Someone]  # of seats
     terms: Sequence[Term]
+    unpaid: frozenset[InvoiceKey]  # issued, by billing
     decided: Mapping[TermKey, Outlook]  # billing's
     understood: Mapping[TermKey, Outlook]  # entitlements'
     pools: Mapping[str, Pool]  # by agency
@@ -95,10 +97,11 @@ class Books:
 
 @dataclass(frozen=True)
 class TopicEnds:
-    """The topics' contents: each stream's end, and the people on the directory topic who are not erased."""
+    """The topics' contents: each stream's end, the people on the directory topic who are not erased, and payments."""
 
     streams: Mapping[Stream, End]
     people: frozenset[Someone]
+    paid: frozenset[InvoiceKey]
 
 
 async def read_books(admin_dsn: str, ends: Mapping[Stream, End]) -> Books:
@@ -109,6 +112,7 @@ async def read_books(admin_dsn: str, ends: Mapping[Stream, End]) -> Books:
         contacts = group.create_task(within(admin_dsn, "enrollment", _contacts))
         holders = group.create_task(within(admin_dsn, "entitlements", read_holders))
         terms = group.create_task(within(admin_dsn, "billing", _terms))
+        unpaid = group.create_task(within(admin_dsn, "billing", _unpaid))
         decided = group.create_task(within(admin_dsn, "billing", _decided))
         understood = group.create_task(within(admin_dsn, "entitlements", _understood))
         pools = group.create_task(within(admin_dsn, "entitlements", _pools))
@@ -121,6 +125,7 @@ async def read_books(admin_dsn: str, ends: Mapping[Stream, End]) -> Books:
         contacts.result(),
         holders.result(),
         terms.result(),
+        unpaid.result(),
         decided.result(),
         understood.result(),
         pools.result(),
@@ -162,6 +167,11 @@ async def _terms(connection: "asyncpg.Connection[Any]") -> list[Term]:
         """
     )
     return [Term(**row) for row in rows]
+
+
+async def _unpaid(connection: "asyncpg.Connection[Any]") -> frozenset[InvoiceKey]:
+    rows = await connection.fetch("select agency_id, id from invoice where state = 'issued'")
+    return frozenset((row["agency_id"], row["id"]) for row in rows)
 
 
 async def _decided(connection: "asyncpg.Connection[Any]") -> dict[TermKey, Outlook]:

@@ -1,18 +1,21 @@
 """The command: compares twice, and reports the differences found both times."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Group
 from rich.markup import escape
 from rich.text import Text
 
+from muster_contracts.billing import InvoicePaid
 from muster_contracts.entitlements import PersonRecorded
 from muster_operator.clients import clients_of_servers
 from muster_operator.output import Answer, table
-from muster_operator.reconcile.books import Someone, TopicEnds, read_books
+from muster_operator.reconcile.books import InvoiceKey, Someone, TopicEnds, read_books
 from muster_operator.reconcile.comparison import compare, persisting
 from muster_operator.reconcile.difference import Difference
 from muster_operator.reconcile.streams import TOPICS, Ends
@@ -56,9 +59,10 @@ async def _look(target: Target) -> list[Difference]:
 
 
 async def _read_topics(target: Target) -> TopicEnds:
-    """Each stream's end on the topics, and who holds a seat according to the directory topic."""
+    """Each stream's end on the topics, who holds a seat by the directory topic, and which invoices were paid."""
     ends = Ends()
     people: set[Someone] = set()
+    paid: set[InvoiceKey] = set()
     async with TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log:
         async for records in log.batches():
             for record in records:
@@ -67,4 +71,8 @@ async def _read_topics(target: Target) -> TopicEnds:
                 if envelope is not None and topic == PersonRecorded.topic:
                     someone = envelope.agency_id, (record.key or b"").decode("utf-8", "replace")
                     (people.discard if record.value is None else people.add)(someone)
-    return TopicEnds(ends, frozenset(people))
+                if envelope is not None and envelope.type == InvoicePaid.event_type:
+                    with suppress(ValidationError):  # a reader parks it
+                        fact = InvoicePaid.model_validate_json(record.value or b"")
+                        paid.add((fact.agency_id, fact.invoice_id))
+    return TopicEnds(ends, frozenset(people), frozenset(paid))

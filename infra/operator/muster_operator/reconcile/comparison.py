@@ -16,6 +16,7 @@ def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
     return sorted(
         {
             *_terms(after),
+            *_payments(ends, after),
             *_outlooks(after),
             *_pools(after),
             *_trials(after),
@@ -36,7 +37,8 @@ def _terms(books: Books) -> Iterator[Difference]:
                 "a term without an enrollment",
                 term.agency_id,
                 f"billing's term {term.id} runs; enrollment {term.enrollment_id} does not",
-                "check whether billing is behind (muster streams --behind); then void the invoice and end the term",
+                "check whether billing is behind or parked the stream (muster streams --behind, muster parked list); "
+                "otherwise the agency's next enrollment ends the term",
             )
     for agency_id, enrollment in books.enrollments.items():
         if enrollment.open and enrollment.id not in covered:
@@ -46,6 +48,18 @@ def _terms(books: Books) -> Iterator[Difference]:
                 f"enrollment {enrollment.id} is {enrollment.state}; billing has no term for it",
                 "check whether billing is behind or parked the stream (muster streams --behind, muster parked list)",
             )
+
+
+def _payments(ends: TopicEnds, books: Books) -> Iterator[Difference]:
+    """An invoice whose payment was published must be paid: billing may have lost the command's commit."""
+    for agency_id, invoice_id in ends.paid & books.unpaid:
+        yield Difference(
+            "a payment that billing does not know",
+            agency_id,
+            f"invoice {invoice_id} is unpaid in billing; its payment is on the topic",
+            f"record the payment again: POST /v1/agencies/{agency_id}/invoices/{invoice_id}/payments",
+            invoice_id,
+        )
 
 
 def _outlooks(books: Books) -> Iterator[Difference]:
