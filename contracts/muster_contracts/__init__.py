@@ -19,7 +19,7 @@ from muster_contracts.streams import Duplicate, Gap, New, NewEpoch, Position, Si
 from muster_contracts.topics import SERVICES, Topic, topics
 from muster_contracts.types import AgencyId, Instant, Money, is_agency_id
 
-__version__ = "0.6.0.dev"
+__version__ = "0.6.0"
 
 __all__ = [
     "MAX_EPOCH",

@@ -51,7 +51,7 @@ class NotificationFailed(_DeliveryFact):
 class WebhookEndpointDisabled(_DeliveryFact):
     """A webhook endpoint was disabled; it receives nothing until it is enabled again.
 
-    Emitted when it has failed for fourteen days and twenty attempts, or its receiver answered 410 (gone).
+    Emitted after twenty failed attempts of a delivery, over about 13 days, or when its receiver answered 410 (gone).
     """
 
     event_type: ClassVar[str] = "muster.notify.WebhookEndpointDisabled.v1"

@@ -37,9 +37,8 @@ async def sealing(run_service: ServiceRunner) -> RunningService:
 
 
 def sealer(probe: RunningService) -> Sealer:
-    runtime = probe.runtime
-    period = timedelta(minutes=1)
-    return Sealer(runtime.database, runtime.wakeup, runtime.clock, "probe", EntitlementsAuditSealed, period)
+    own = probe.runtime
+    return Sealer(own.database, own.wakeup, own.clock, "probe", EntitlementsAuditSealed, timedelta(minutes=1))
 
 
 async def record(database: Database, agency_id: str, count: int = 1) -> None:
