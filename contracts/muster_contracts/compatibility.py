@@ -47,7 +47,7 @@ def current() -> Release:
 
 
 def refusals(released: Release, today: Release) -> list[Refusal]:
-    """Every change since a release that breaks a reader; none when both can live with each other."""
+    """Changes since a release that break a reader; empty if both are compatible."""
     return [
         *_topic_refusals(released["topics"], today["topics"]),
         *_event_refusals(released["schemas"], today["schemas"]),
@@ -55,7 +55,7 @@ def refusals(released: Release, today: Release) -> list[Refusal]:
 
 
 def misread(released: Release, today: Release) -> list[Refusal]:
-    """What today's models make otherwise of a release's records, and a release's schemas of today's records."""
+    """A release's records that today's models read differently, and today's records that its readers would refuse."""
     return [
         *(refusal for record in released["records"] for refusal in _reread(record)),
         *_resampled(released.get("samples", {})),
@@ -64,7 +64,7 @@ def misread(released: Release, today: Release) -> list[Refusal]:
 
 
 def misnumbered(releases: Sequence[Release], version: str) -> list[Refusal]:
-    """Whether the version is the newest release's, or one under development that may follow it: else that is gone."""
+    """A refusal unless the version is the newest release's, or a `.dev` version of that release or of a successor."""
     newest = releases[-1]["version"]
     follows = version.endswith(".dev") and numbers_of(version) in followers_of(newest)
     if version.removesuffix(".dev") == newest or follows:
@@ -74,7 +74,7 @@ def misnumbered(releases: Sequence[Release], version: str) -> list[Refusal]:
 
 
 def unreleased(newest: Release, today: Release) -> list[Refusal]:
-    """Whether today's models are guarded: they are those of the release of their version, or under development."""
+    """A refusal if today's models have the newest release's version, but are not that release's models."""
     if today["version"] != newest["version"]:
         return []
     # A release says what it said when it was made: later gates keep more of one.

@@ -33,7 +33,7 @@ class MalformedRecord(ValueError):
 
 
 class Envelope(NamedTuple):
-    """What is known of an event besides its data.
+    """An event's metadata.
 
     A named tuple: it is made for every record that is read, and a frozen dataclass takes four times as long.
     """
@@ -182,7 +182,7 @@ def read_headers(headers: Iterable[tuple[str, bytes]]) -> Envelope:
 
 
 def _of_run(headers: tuple[tuple[str, bytes], ...]) -> tuple[Any, ...]:
-    """What the events of a run share. Raises where any of it is not as it must be."""
+    """The values that a run's events share. Raises an error of any kind if one is invalid."""
     raw = dict(headers)
     if len(raw) != len(headers) or not raw.keys() <= _SHARED or len(raw["content-type"]) > MAX_TEXT_BYTES:
         raise MalformedRecord("not the headers of a run")
@@ -224,7 +224,7 @@ def _defect(headers: tuple[tuple[str, bytes], ...]) -> str:
 
 
 def shown(value: bytes | str | None) -> str:
-    """What was refused, as a message may show it: escaped, and its beginning alone where it is long."""
+    """A rejected value for an error message: escaped, and truncated if it is long."""
     if value is None or len(value) <= SHOWN_BYTES:
         return ascii(value)
     return f"{value[:SHOWN_BYTES]!a}... ({len(value):,} in all)"

@@ -40,7 +40,7 @@ class Gap:
 class NewEpoch:
     """The producer was restored from a backup: apply the event, and reconcile what came after `before`.
 
-    Sequences go on over an epoch: its first event repeats or continues what was known, and where it skips it is a Gap.
+    Sequences continue across epochs: its first event repeats or continues what was known; one that skips is a Gap.
     """
 
     before: Position
@@ -52,10 +52,10 @@ _START = Position(epoch=1, sequence=0)
 
 
 def judge(last: Position | None, seen: Position, *, compacted: bool = False) -> Sighting:
-    """What an event at `seen` is to a reader who applied `last`, or nothing yet.
+    """Classify an event at `seen` for a reader whose last applied position is `last`; None if it has applied nothing.
 
     The first event that a reader ever sees of a stream must be number 1, in whatever epoch. A compacted topic keeps
-    only the latest record of each key: there, numbers are left out and that is no gap.
+    only the latest record of each key: there, a missing number is no gap.
     """
     known = last or _START
     if seen <= known:

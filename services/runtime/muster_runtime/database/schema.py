@@ -34,14 +34,14 @@ class MigrationsMissing(Exception):
 
 
 class MigrationsPending(RetryableError):
-    """The code is ahead of its schema: what fails for that is no work's fault, and succeeds after the migration."""
+    """The database lacks migrations that the code needs: the work is not at fault, and succeeds after the migration."""
 
     def __init__(self, versions: Sequence[str], error: Exception) -> None:
         super().__init__(f"{', '.join(versions)}: run the migrations; until then: {describe(error)}")
 
 
 class SchemaTooNew(RetryableError):
-    """The schema has contracted past the code: what fails for that is no work's fault, and succeeds with newer code."""
+    """The schema has contracted past the code: the work is not at fault, and succeeds with newer code."""
 
     def __init__(self, versions: Sequence[str], error: Exception) -> None:
         super().__init__(

@@ -51,8 +51,8 @@ RETRYABLE = (
     asyncpg.ReadOnlySQLTransactionError,  # a replica that does not lead yet
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
-    # Of the limits of class 54 not the class itself: a value too long for an index is the work's. Where the server has
-    # no transaction ids left, which it reports the same way, nothing can park either.
+    # Not all of class 54: a value too long for an index is the work's fault. A server that has run out of transaction
+    # IDs reports the same error, but then nothing can be parked either.
     asyncpg.StatementTooComplexError,
     asyncpg.TooManyColumnsError,
     asyncpg.TooManyArgumentsError,
@@ -153,7 +153,7 @@ class Database:
         return database
 
     async def _configure(self, connection: "asyncpg.Connection[Any]") -> None:
-        """Have a connection notice a server that has vanished, set its session, and know the server."""
+        """Enable keepalives, register the array types, apply the session settings, and note the server's start time."""
         keep_alive(connection)
         await self._array_types.teach(connection)
         self.server = await configure(connection, self._settings)
@@ -194,10 +194,10 @@ class Database:
 
     @asynccontextmanager
     async def blaming_schema(self, but: tuple[type[Exception], ...] = ()) -> AsyncIterator[None]:
-        """Work that is blamed for its errors, as by parking it, but not while the schema does not fit the code.
+        """Raise MigrationsPending or SchemaTooNew instead of an error that the schema may have caused.
 
-        Then any error may be the schema's fault, and MigrationsPending or SchemaTooNew is raised instead, except for
-        `but`: errors that have nothing to do with it.
+        While the schema does not fit the code, that is any error but a retryable one and those of `but`, which have
+        nothing to do with the schema. So work is blamed for its errors, as by parking it, only while the schema fits.
         """
         before = self._fitting.last
         try:

@@ -76,7 +76,7 @@ class Applier:
     async def _apply_held_last(
         self, streams: Streams, known: Mapping[Partition, int], waits_seconds: float
     ) -> list[StreamBlocked]:
-        """Apply streams, last those of agencies whose locks are known to be held, for which it waits so long."""
+        """Apply streams; those with held locks last, waiting up to `waits_seconds` for all of these together."""
         free, held = self._locks.part(streams)
         blocked = await self._apply_together(free, known)
         return blocked + await self._apply_each(held, known, time.monotonic() + waits_seconds)
@@ -98,7 +98,7 @@ class Applier:
     async def _apply_each(
         self, streams: Streams, known: Mapping[Partition, int], waits_until: float | None = None
     ) -> list[StreamBlocked]:
-        """Apply each stream in a transaction of its own, and wait for locks no longer than that, or WAIT_SECONDS."""
+        """Apply each stream in its own transaction; wait for its lock until `waits_until`, at least WAIT_SECONDS."""
         blocked: list[StreamBlocked] = []
         reasons: dict[str, str] = {}  # by agency: one wait for its lock is enough
         for (topic, agency_id), items in streams.items():
@@ -151,7 +151,7 @@ class Applier:
         known: Mapping[Partition, int],
         patience_seconds: float | None = None,
     ) -> Exception | None:
-        """Apply items of one stream; returns the error that speaks against one of them, if any, and raises others."""
+        """Apply items of one stream. Returns an error that an item caused, if any; raises any other."""
         try:
             async with self._database.blaming_schema(but=(Unreadable,)):
                 await self._transaction.apply({stream: items}, known, patience_seconds)
@@ -175,7 +175,7 @@ class Applier:
 
 
 def _spares_others(error: Exception) -> bool:
-    """Whether an error concerns this agency alone, maybe. A table or a column that is missing is so for all."""
+    """Whether the error may concern one agency only. A missing table or column concerns all."""
     if isinstance(error, MISFITS):
         return not isinstance(error.__cause__, asyncpg.SyntaxOrAccessError)
     return isinstance(error, ONE_AGENCYS)
