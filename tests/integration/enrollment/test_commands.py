@@ -201,6 +201,18 @@ async def test_a_withdrawal_and_a_new_enrollment(program: Program) -> None:
     assert published.data.enrollment_id == withdrawn.json()["enrollment_id"] != again.json()["enrollment_id"]
 
 
+async def test_the_etag_of_an_earlier_enrollment_does_not_withdraw_the_next(program: Program) -> None:
+    earlier: list[str] = []
+    for _ in range(3):
+        await program.post("NASA", "enrollments", enrollment())
+        for etag in earlier:
+            problem(await program.withdraw("NASA", **{"If-Match": etag}), 412)
+        submitted = await program.get("agencies/NASA/enrollment")
+        assert (await program.withdraw("NASA")).status_code == 200
+        withdrawn = await program.get("agencies/NASA/enrollment")
+        earlier += [submitted.headers["etag"], withdrawn.headers["etag"]]
+
+
 async def test_a_revocation_suspends_when_no_other_authorization_is_in_force(program: Program) -> None:
     await program.activate("NASA", authorization(), authorization(end=START + 60 * DAY))
     listed = (await program.get("agencies/NASA/authorizations")).json()["items"]

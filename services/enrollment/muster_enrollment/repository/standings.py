@@ -57,7 +57,10 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
 
 
 def save_enrollment(enrollment: Enrollment) -> Write:
-    """Add an enrollment, or save its new state as its next version."""
+    """Add an enrollment, or save its new state as its next version.
+
+    Versions continue from one enrollment of an agency to the next, so that no ETag of an earlier one matches.
+    """
     return (
         """
         saved_enrollment as (
@@ -66,7 +69,10 @@ def save_enrollment(enrollment: Enrollment) -> Write:
                 state, changed_at, starts_at, ends_at, suspension_reason, closed_at, closing_reason, time_zone,
                 continues, version
             )
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 1)
+            values (
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                coalesce((select max(version) from enrollment where agency_id = $2), 0) + 1
+            )
             on conflict (enrollment_id) do update set
                 state = excluded.state,
                 changed_at = excluded.changed_at,
