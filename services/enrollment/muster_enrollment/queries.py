@@ -50,7 +50,7 @@ async def list_authorizations(connection: Connection, agency_id: str, page: Pagi
     await find_agency(connection, agency_id)
     found = await connection.fetch(
         """
-        select authorization_id, number, valid_from, valid_until, revoked_at
+        select authorization_id, number, valid_from, valid_until, recorded_at, revoked_at
         from atu
         where agency_id = $1 and authorization_id > $2
         order by authorization_id

@@ -37,7 +37,7 @@ def submitted(standing: Standing, *, start: datetime = NOW, now: datetime = NOW)
 
 def authorized(standing: Standing, start: datetime = NOW - DAY, end: datetime = NOW + 30 * DAY) -> Standing:
     number = str(len(standing.authorizations) + 1)
-    return rules.authorize(standing, Authorization(f"atu_{number}", number, start, end))
+    return rules.authorize(standing, Authorization(f"atu_{number}", number, start, end, NOW))
 
 
 def bound(standing: Standing, at: datetime = NOW) -> Standing:
@@ -79,7 +79,7 @@ def test_the_term_is_a_year_from_the_activation_or_from_a_later_requested_start(
 
 
 def test_an_authorization_is_in_force_from_its_start_to_just_before_its_end() -> None:
-    authorization = Authorization("atu_1", "1", NOW, NOW + DAY)
+    authorization = Authorization("atu_1", "1", NOW, NOW + DAY, NOW)
     assert not authorization.in_force(NOW - INSTANT)
     assert authorization.in_force(NOW)
     assert authorization.in_force(NOW + DAY - INSTANT)
@@ -202,7 +202,7 @@ def test_an_authorization_is_one_of_the_programs_with_time_left(changes: dict[st
 
 def test_an_authorization_is_recorded_once_by_its_number() -> None:
     with pytest.raises(Conflict, match="authorization 1"):
-        rules.authorize(active(), Authorization("atu_9", "1", NOW, NOW + DAY))
+        rules.authorize(active(), Authorization("atu_9", "1", NOW, NOW + DAY, NOW))
 
 
 def test_terms_are_of_a_known_version_and_accepted_once() -> None:

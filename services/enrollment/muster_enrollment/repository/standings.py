@@ -31,12 +31,12 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
         ) as e on true
         left join lateral (
             select
-                authorization_id, number as authorization_number, valid_from, valid_until, revoked_at,
+                authorization_id, number as authorization_number, valid_from, valid_until, recorded_at, revoked_at,
                 null as acceptance_id, null as terms_version, null as accepted_at
             from atu
             where agency_id = a.id
             union all
-            select null, null, null, null, null, acceptance_id, terms_version, accepted_at
+            select null, null, null, null, null, null, acceptance_id, terms_version, accepted_at
             from data_use_acceptance
             where agency_id = a.id
         ) as fact on true
@@ -51,8 +51,8 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
     return Standing(
         agency=rows.agency(first),
         enrollment=rows.enrollment(first) if first["enrollment_id"] else None,
-        authorizations=tuple(Authorization(*row[:5]) for row in found if row["authorization_id"]),
-        acceptances=tuple(Acceptance(*row[5:8]) for row in found if row["acceptance_id"]),
+        authorizations=tuple(Authorization(*row[:6]) for row in found if row["authorization_id"]),
+        acceptances=tuple(Acceptance(*row[6:9]) for row in found if row["acceptance_id"]),
     )
 
 
@@ -105,7 +105,7 @@ def save_enrollment(enrollment: Enrollment) -> Write:
     )
 
 
-def add_authorization(agency_id: str, authorization: Authorization, issuer: str, product: str, now: datetime) -> Write:
+def add_authorization(agency_id: str, authorization: Authorization, issuer: str, product: str) -> Write:
     return (
         """
         added_atu as (
@@ -123,7 +123,7 @@ def add_authorization(agency_id: str, authorization: Authorization, issuer: str,
             product,
             authorization.valid_from,
             authorization.valid_until,
-            now,
+            authorization.recorded_at,
         ],
     )
 
