@@ -86,6 +86,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("enrollments", enrollment(contact={"name": "", "email": "a@b.gov"}), "contact.name"),
     ("enrollments", enrollment(contact={"name": "a\x00b", "email": "a@b.gov"}), "contact.name"),
     ("enrollments", enrollment(contact={"name": "A", "email": "not an address"}), "contact.email"),
+    ("enrollments", enrollment(time_zone="localtime"), "time_zone"),
     ("enrollments", enrollment(cap=5), "cap"),
     ("authorizations", authorization(START + DAY, START + DAY), "valid_until"),
     ("authorizations", authorization(START + 2 * DAY, START + DAY), "valid_until"),

@@ -263,6 +263,14 @@ def test_catching_up_ends_in_the_state_that_the_authorizations_determine(
     assert rules.settle(standing, at) == standing
 
 
+@pytest.mark.parametrize("name", ["localtime", "Factory", "posixrules", "posix/UTC", "America/Washington", ""])
+def test_a_time_zone_is_one_of_the_iana_database(name: str) -> None:
+    for valid in (None, "America/New_York", "US/Eastern", "UTC"):
+        rules.check_time_zone(valid)
+    with pytest.raises(InvalidInput, match=f"time_zone: '{name}' is invalid: must be a time zone of the IANA"):
+        rules.check_time_zone(name)
+
+
 def test_an_agency_continues_others_that_are_known() -> None:
     rules.check_continued("NIH", [], ())
     rules.check_continued("NIH", ["HHS", "NSF"], ["NSF", "HHS"])
