@@ -15,12 +15,8 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
     Raises NotFound if the register has no such agency.
     """
     found = await connection.fetch(
-        """
-        select
-            fact.*,
-            a.id, a.name, a.parent, a.treasury_code, a.headcount, a.branch,
-            array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains,
-            e.*
+        f"""
+        select fact.*, {rows.AGENCY}, e.*
         from agency as a
         left join lateral (
             select *
@@ -42,7 +38,7 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
         ) as fact on true
         where a.id = $1
         order by valid_from, authorization_id, accepted_at, acceptance_id
-        """,
+        """,  # noqa: S608
         agency_id,
     )
     if not found:
