@@ -1,6 +1,7 @@
 """The routes of enrollment: decode and delegate."""
 
 import unicodedata
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -166,8 +167,8 @@ class AcceptanceRequest(_Request):
 )
 async def import_register(request: Request, commands: CommandsDep) -> Response:
     """Imports a register file, CSV or tab-separated. If any value breaks a rule, nothing is imported."""
-    entries = parse_register(await request.body(), _DELIMITERS[media_type(request)])
-    return await commands.execute(EVERY_AGENCY, lambda uow: register.import_register(uow, ImportRegister(entries)))
+    command = ImportRegister(parse_register(await request.body(), _DELIMITERS[media_type(request)]))
+    return await commands.execute(EVERY_AGENCY, partial(register.import_register, command=command))
 
 
 @router.get("/agencies", summary="List agencies", dependencies=_READ)
@@ -224,7 +225,7 @@ async def submit_enrollment(
     )
     return await commands.execute(
         agency_id,
-        lambda uow: enrollments.submit_enrollment(uow, command, seats_per_head),
+        partial(enrollments.submit_enrollment, command=command, seats_per_head=seats_per_head),
         status_code=201,
         location=lambda reply: f"/v1/agencies/{agency_id}/enrollment",
     )
@@ -240,7 +241,7 @@ async def submit_enrollment(
 )
 async def record_atu(agency_id: AgencyId, body: AuthorizationRequest, commands: CommandsDep) -> Response:
     command = RecordAtu(agency_id, body.number, body.issuer, body.product, body.valid_from, body.valid_until)
-    return await commands.execute(agency_id, lambda uow: authorizations.record_atu(uow, command), status_code=201)
+    return await commands.execute(agency_id, partial(authorizations.record_atu, command=command), status_code=201)
 
 
 @router.post(
@@ -255,7 +256,7 @@ async def revoke_atu(
 ) -> Response:
     """Records that the issuer revoked an authorization. The enrollment is suspended if no other is in force."""
     command = RevokeAtu(agency_id, authorization_id, body.reason)
-    return await commands.execute(agency_id, lambda uow: authorizations.revoke_atu(uow, command))
+    return await commands.execute(agency_id, partial(authorizations.revoke_atu, command=command))
 
 
 @router.post(
@@ -269,7 +270,7 @@ async def revoke_atu(
 async def accept_data_use_terms(agency_id: AgencyId, body: AcceptanceRequest, commands: CommandsDep) -> Response:
     command = AcceptDataUseTerms(agency_id, body.terms_version, body.signer.to_person(), body.evidence_sha256)
     return await commands.execute(
-        agency_id, lambda uow: acceptances.accept_data_use_terms(uow, command), status_code=201
+        agency_id, partial(acceptances.accept_data_use_terms, command=command), status_code=201
     )
 
 
@@ -285,4 +286,4 @@ async def withdraw_agency(
 ) -> Response:
     """In `If-Match`, send the ETag of the enrollment as you read it."""
     command = WithdrawAgency(agency_id, body.reason, expected_version=if_match)
-    return await commands.execute(agency_id, lambda uow: enrollments.withdraw_agency(uow, command))
+    return await commands.execute(agency_id, partial(enrollments.withdraw_agency, command=command))

@@ -15,13 +15,13 @@ from muster_runtime.pagination import Page, Pagination
 async def list_agencies(connection: Connection, agencies: Collection[str], page: Pagination) -> Page[AgencyReply]:
     """The register's agencies with these IDs, or with EVERY_AGENCY all of them, by ID."""
     found = await connection.fetch(
-        """
-        select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
+        f"""
+        select {rows.AGENCY}
         from agency as a
         where (a.id = any($1::text[]) or $2 = any($1)) and a.id > $3
         order by a.id
         limit $4
-        """,
+        """,  # noqa: S608
         list(agencies),
         EVERY_AGENCY,
         page.after or "",
@@ -50,7 +50,7 @@ async def list_authorizations(connection: Connection, agency_id: str, page: Pagi
     await find_agency(connection, agency_id)
     found = await connection.fetch(
         """
-        select authorization_id, number, valid_from, valid_until, revoked_at
+        select authorization_id, number, valid_from, valid_until, recorded_at, revoked_at
         from atu
         where agency_id = $1 and authorization_id > $2
         order by authorization_id

@@ -86,6 +86,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("enrollments", enrollment(contact={"name": "", "email": "a@b.gov"}), "contact.name"),
     ("enrollments", enrollment(contact={"name": "a\x00b", "email": "a@b.gov"}), "contact.name"),
     ("enrollments", enrollment(contact={"name": "A", "email": "not an address"}), "contact.email"),
+    ("enrollments", enrollment(time_zone="localtime"), "time_zone"),
     ("enrollments", enrollment(cap=5), "cap"),
     ("authorizations", authorization(START + DAY, START + DAY), "valid_until"),
     ("authorizations", authorization(START + 2 * DAY, START + DAY), "valid_until"),
@@ -199,6 +200,18 @@ async def test_a_withdrawal_and_a_new_enrollment(program: Program) -> None:
     ]
     (published,) = await program.service.published(AgencyWithdrawn)
     assert published.data.enrollment_id == withdrawn.json()["enrollment_id"] != again.json()["enrollment_id"]
+
+
+async def test_the_etag_of_an_earlier_enrollment_does_not_withdraw_the_next(program: Program) -> None:
+    earlier: list[str] = []
+    for _ in range(3):
+        await program.post("NASA", "enrollments", enrollment())
+        for etag in earlier:
+            problem(await program.withdraw("NASA", **{"If-Match": etag}), 412)
+        submitted = await program.get("agencies/NASA/enrollment")
+        assert (await program.withdraw("NASA")).status_code == 200
+        withdrawn = await program.get("agencies/NASA/enrollment")
+        earlier += [submitted.headers["etag"], withdrawn.headers["etag"]]
 
 
 async def test_a_revocation_suspends_when_no_other_authorization_is_in_force(program: Program) -> None:

@@ -1,5 +1,9 @@
 """What happens as time passes: authorizations start and end, and terms end."""
 
+from datetime import datetime
+
+import pytest
+
 from muster_contracts import ClockMoved
 from muster_contracts.billing import TermEnded, TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
@@ -72,28 +76,35 @@ async def test_a_lapse_before_the_activation_suspends_nobody(program: Program) -
     assert (await program.facts("NASA"))[-1] == ("AtuLapsed", END)
 
 
-async def test_a_command_first_handles_an_end_that_the_scheduler_has_not(run_service: ServiceRunner) -> None:
+@pytest.mark.parametrize(
+    ("now", "valid_from"),
+    [(END + INSTANT, END + INSTANT), (END + INSTANT, END), (END, END)],
+    ids=["after the end", "without a gap", "at the end"],
+)
+async def test_a_command_first_handles_an_end_that_the_scheduler_has_not(
+    run_service: ServiceRunner, now: datetime, valid_from: datetime
+) -> None:
     service = await run_service(build, EnrollmentSettings, roles=ALL_ROLES - {Role.SCHEDULER})
     program = Program(service)
     service.clock.move(START)
     await program.import_register(REGISTER)
     await program.activate("NASA", authorization(end=END))
     # Through the topic, so that the second process also starts at this time.
-    moved = ClockMoved(now=END + INSTANT)
+    moved = ClockMoved(now=now)
     await service.producer.put_raw(
         moved.topic, key=None, value=moved.model_dump_json().encode(), headers=[("ce_type", moved.event_type.encode())]
     )
     await eventually(lambda: service.clock.now() == moved.now)
-    await program.post("NASA", "authorizations", authorization(END + INSTANT, END + 30 * DAY))
+    await program.post("NASA", "authorizations", authorization(valid_from, END + 30 * DAY))
     assert await program.state("NASA") == "active"
 
     await run_service(build, EnrollmentSettings, roles=frozenset({Role.SCHEDULER}), beside=service)
-    await program.move(END + INSTANT)
+    await program.move(now)
     assert await program.state("NASA") == "active"
     assert (await program.facts("NASA"))[4:] == [
         ("AgencySuspended", END),
-        ("AtuRecorded", END + INSTANT),
-        ("AgencyReinstated", END + INSTANT),
+        ("AtuRecorded", now),
+        ("AgencyReinstated", now),
         ("AtuLapsed", END),
     ]
 

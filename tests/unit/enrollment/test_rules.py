@@ -37,7 +37,7 @@ def submitted(standing: Standing, *, start: datetime = NOW, now: datetime = NOW)
 
 def authorized(standing: Standing, start: datetime = NOW - DAY, end: datetime = NOW + 30 * DAY) -> Standing:
     number = str(len(standing.authorizations) + 1)
-    return rules.authorize(standing, Authorization(f"atu_{number}", number, start, end))
+    return rules.authorize(standing, Authorization(f"atu_{number}", number, start, end, NOW))
 
 
 def bound(standing: Standing, at: datetime = NOW) -> Standing:
@@ -79,7 +79,7 @@ def test_the_term_is_a_year_from_the_activation_or_from_a_later_requested_start(
 
 
 def test_an_authorization_is_in_force_from_its_start_to_just_before_its_end() -> None:
-    authorization = Authorization("atu_1", "1", NOW, NOW + DAY)
+    authorization = Authorization("atu_1", "1", NOW, NOW + DAY, NOW)
     assert not authorization.in_force(NOW - INSTANT)
     assert authorization.in_force(NOW)
     assert authorization.in_force(NOW + DAY - INSTANT)
@@ -202,7 +202,7 @@ def test_an_authorization_is_one_of_the_programs_with_time_left(changes: dict[st
 
 def test_an_authorization_is_recorded_once_by_its_number() -> None:
     with pytest.raises(Conflict, match="authorization 1"):
-        rules.authorize(active(), Authorization("atu_9", "1", NOW, NOW + DAY))
+        rules.authorize(active(), Authorization("atu_9", "1", NOW, NOW + DAY, NOW))
 
 
 def test_terms_are_of_a_known_version_and_accepted_once() -> None:
@@ -270,6 +270,14 @@ def test_catching_up_ends_in_the_state_that_the_authorizations_determine(
     assert (standing.state is State.ACTIVE) == in_force(until)
     assert (standing.state is State.SUBMITTED) == (not any(in_force(day) for day in range(until + 1)))
     assert rules.settle(standing, at) == standing
+
+
+@pytest.mark.parametrize("name", ["localtime", "Factory", "posixrules", "posix/UTC", "America/Washington", ""])
+def test_a_time_zone_is_one_of_the_iana_database(name: str) -> None:
+    for valid in (None, "America/New_York", "US/Eastern", "UTC"):
+        rules.check_time_zone(valid)
+    with pytest.raises(InvalidInput, match=f"time_zone: '{name}' is invalid: must be a time zone of the IANA"):
+        rules.check_time_zone(name)
 
 
 def test_an_agency_continues_others_that_are_known() -> None:

@@ -72,6 +72,7 @@ class Authorization:
     number: str
     valid_from: datetime
     valid_until: datetime
+    recorded_at: datetime
     revoked_at: datetime | None = None
 
     @property
@@ -156,6 +157,10 @@ class Standing:
     def authorized(self, at: datetime) -> bool:
         """Whether any authorization is in force."""
         return any(authorization.in_force(at) for authorization in self.authorizations)
+
+    def lapsed(self, at: datetime) -> bool:
+        """Whether no authorization is in force at an instant. One that is recorded then, or later, does not count."""
+        return not any(each.recorded_at < at and each.in_force(at) for each in self.authorizations)
 
     def missing(self, at: datetime) -> tuple[Condition, ...]:
         """The conditions that are not met at an instant."""

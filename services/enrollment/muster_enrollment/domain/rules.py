@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from zoneinfo import available_timezones
+from importlib.resources import files
 
 from muster_contracts.calendar import one_year_after
 from muster_contracts.enrollment import SuspensionReason
@@ -114,7 +114,8 @@ def check_continued(agency_id: str, continues: Sequence[str], known: Collection[
 
 @cache
 def _time_zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    # The package's, not the machine's: those differ between replicas, and one is localtime. Factory means no zone.
+    return frozenset(files("tzdata").joinpath("zones").read_text("utf-8").split()) - {"Factory"}
 
 
 def submit(

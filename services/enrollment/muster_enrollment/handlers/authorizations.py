@@ -28,9 +28,10 @@ async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationReply:
         number=command.number,
         valid_from=command.valid_from,
         valid_until=command.valid_until,
+        recorded_at=uow.now,
     )
     authorized = rules.authorize(before, authorization)
-    uow.writes.add(add_authorization(command.agency_id, authorization, command.issuer, command.product, uow.now))
+    uow.writes.add(add_authorization(command.agency_id, authorization, command.issuer, command.product))
     deadlines.schedule(
         uow,
         [
@@ -73,7 +74,7 @@ async def on_atu_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     ends = {f"{a.authorization_id}/ends": a for a in standing.authorizations}
     for deadline in due:
         ended = ends.get(deadline.subject)
-        if ended and not standing.authorized(deadline.due_at):
+        if ended and standing.lapsed(deadline.due_at):
             lapse = publishing.atu_lapsed(deadline.agency_id, ended, deadline.due_at)
             uow.publish(lapse, time=deadline.due_at)
     await save_now(uow, catch_up(uow, standing, due[-1].due_at))

@@ -83,9 +83,9 @@ async def withdraw_agency(uow: UnitOfWork, command: WithdrawAgency) -> Enrollmen
     return EnrollmentReply.of(after, uow.now)
 
 
-async def on_term_ended(uow: UnitOfWork, run: Sequence[Received[TermEnded]]) -> None:
+async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> None:
     """End the enrollment whose term was completed without a renewal. A withdrawal has already ended it."""
-    for received in run:
+    for received in events:
         ended, cause = received.data, received.envelope.id
         if ended.reason == TermEndReason.COMPLETED and not ended.renewed:
             before = await current_standing(uow, ended.agency_id, cause)

@@ -9,12 +9,7 @@ from muster_runtime.database.transactions import Connection
 
 async def list_agencies(connection: Connection) -> dict[str, Agency]:
     """All agencies in the register by ID."""
-    found = await connection.fetch(
-        """
-        select a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains
-        from agency as a
-        """
-    )
+    found = await connection.fetch(f"select {rows.AGENCY} from agency as a")  # noqa: S608
     return {row["id"]: rows.agency(row) for row in found}
 
 

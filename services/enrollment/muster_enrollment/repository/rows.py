@@ -5,9 +5,12 @@ from asyncpg import Record
 from muster_contracts.enrollment import SuspensionReason
 from muster_enrollment.domain.facts import Agency, Branch, Closure, Enrollment, State, Term
 
+# An agency's row; the table's alias is a.
+AGENCY = 'a.*, array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains'
+
 
 def agency(row: Record) -> Agency:
-    """Convert a row with the agency's columns and, as `domains`, its domains."""
+    """Convert a row of AGENCY."""
     return Agency(
         id=row["id"],
         name=row["name"],

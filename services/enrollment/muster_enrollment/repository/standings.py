@@ -15,12 +15,8 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
     Raises NotFound if the register has no such agency.
     """
     found = await connection.fetch(
-        """
-        select
-            fact.*,
-            a.id, a.name, a.parent, a.treasury_code, a.headcount, a.branch,
-            array(select domain from agency_domain where holder = a.id order by domain collate "C") as domains,
-            e.*
+        f"""
+        select fact.*, {rows.AGENCY}, e.*
         from agency as a
         left join lateral (
             select *
@@ -31,18 +27,18 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
         ) as e on true
         left join lateral (
             select
-                authorization_id, number as authorization_number, valid_from, valid_until, revoked_at,
+                authorization_id, number as authorization_number, valid_from, valid_until, recorded_at, revoked_at,
                 null as acceptance_id, null as terms_version, null as accepted_at
             from atu
             where agency_id = a.id
             union all
-            select null, null, null, null, null, acceptance_id, terms_version, accepted_at
+            select null, null, null, null, null, null, acceptance_id, terms_version, accepted_at
             from data_use_acceptance
             where agency_id = a.id
         ) as fact on true
         where a.id = $1
         order by valid_from, authorization_id, accepted_at, acceptance_id
-        """,
+        """,  # noqa: S608
         agency_id,
     )
     if not found:
@@ -51,13 +47,16 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
     return Standing(
         agency=rows.agency(first),
         enrollment=rows.enrollment(first) if first["enrollment_id"] else None,
-        authorizations=tuple(Authorization(*row[:5]) for row in found if row["authorization_id"]),
-        acceptances=tuple(Acceptance(*row[5:8]) for row in found if row["acceptance_id"]),
+        authorizations=tuple(Authorization(*row[:6]) for row in found if row["authorization_id"]),
+        acceptances=tuple(Acceptance(*row[6:9]) for row in found if row["acceptance_id"]),
     )
 
 
 def save_enrollment(enrollment: Enrollment) -> Write:
-    """Add an enrollment, or save its new state as its next version."""
+    """Add an enrollment, or save its new state as its next version.
+
+    Versions continue from one enrollment of an agency to the next, so that no ETag of an earlier one matches.
+    """
     return (
         """
         saved_enrollment as (
@@ -66,7 +65,10 @@ def save_enrollment(enrollment: Enrollment) -> Write:
                 state, changed_at, starts_at, ends_at, suspension_reason, closed_at, closing_reason, time_zone,
                 continues, version
             )
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 1)
+            values (
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                coalesce((select max(version) from enrollment where agency_id = $2), 0) + 1
+            )
             on conflict (enrollment_id) do update set
                 state = excluded.state,
                 changed_at = excluded.changed_at,
@@ -99,7 +101,7 @@ def save_enrollment(enrollment: Enrollment) -> Write:
     )
 
 
-def add_authorization(agency_id: str, authorization: Authorization, issuer: str, product: str, now: datetime) -> Write:
+def add_authorization(agency_id: str, authorization: Authorization, issuer: str, product: str) -> Write:
     return (
         """
         added_atu as (
@@ -117,7 +119,7 @@ def add_authorization(agency_id: str, authorization: Authorization, issuer: str,
             product,
             authorization.valid_from,
             authorization.valid_until,
-            now,
+            authorization.recorded_at,
         ],
     )
 

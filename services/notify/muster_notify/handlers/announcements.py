@@ -28,18 +28,18 @@ async def on_public_event(uow: UnitOfWork, events: Sequence[Received[Event]]) ->
     email_rules = rules().for_event(event_type)
     subscribed = await endpoints.list_subscribed(
         uow.connection,
-        sorted({event.envelope.agency_id for event in events}),
+        sorted({received.envelope.agency_id for received in events}),
         event_type,
         on_request=event_type in types_on_request(),
     )
     if not email_rules and not subscribed:
         return
     purged_before = await purge.find_purged_before(uow.connection)
-    new = [event for event in events if purged_before is None or event.envelope.time > purged_before]
+    new = [received for received in events if purged_before is None or received.envelope.time > purged_before]
     if len(new) < len(events):
         _log.warning("old_events_not_announced", event_type=event_type, events=len(events) - len(new))
     known = await _known_people(uow, new, email_rules)
-    intents = [intent for event in new for intent in _intents(uow, event, email_rules, known, subscribed)]
+    intents = [intent for received in new for intent in _intents(uow, received, email_rules, known, subscribed)]
     if intents:
         await deliveries.add_deliveries(uow.connection, intents, uow.now)
         uow.wake()
@@ -51,7 +51,7 @@ async def _known_people(
     """The reachable people among those that the events are about; empty if no rule is for people."""
     if not any(rule.recipient == PERSON for rule in email_rules):
         return ()
-    return await directory.find_people(uow.connection, [_person_of(event.data) for event in events])
+    return await directory.find_people(uow.connection, [_person_of(received.data) for received in events])
 
 
 def _person_of(event: Event) -> Person:
@@ -59,32 +59,32 @@ def _person_of(event: Event) -> Person:
     return event.agency_id, getattr(event, "subject_ref")  # noqa: B009
 
 
-def _recipient(rule: Rule, event: Received[Event], known: Container[Person]) -> str | None:
+def _recipient(rule: Rule, received: Received[Event], known: Container[Person]) -> str | None:
     """The recipient of the rule's e-mail about an event: a role, or a person's reference; None for nobody."""
-    if not rule.applies_to(event.data, event.envelope.time):
+    if not rule.applies_to(received.data, received.envelope.time):
         return None
     if rule.recipient != PERSON:
         return rule.recipient
-    person = _person_of(event.data)
+    person = _person_of(received.data)
     return person[1] if person in known else None
 
 
 def _intents(
     uow: UnitOfWork,
-    event: Received[Event],
+    received: Received[Event],
     email_rules: Sequence[Rule],
     known: Container[Person],
     subscribed: Sequence[Endpoint],
 ) -> list[Intent]:
-    agency_id = event.data.agency_id
+    agency_id = received.data.agency_id
     intent = partial(
         Intent,
         agency_id=agency_id,
-        event_id=event.envelope.id,
-        event_type=event.envelope.type,
-        correlation_id=event.envelope.correlation_id,
-        traceparent=uow.context.traceparent_after(event.envelope.traceparent),
-        payload=_body(event),
+        event_id=received.envelope.id,
+        event_type=received.envelope.type,
+        correlation_id=received.envelope.correlation_id,
+        traceparent=uow.context.traceparent_after(received.envelope.traceparent),
+        payload=_body(received),
     )
     emails = [
         intent(
@@ -94,7 +94,7 @@ def _intents(
             audience=EVERY_AGENCY if rule.recipient == OPERATORS else agency_id,
         )
         for rule in email_rules
-        if (recipient := _recipient(rule, event, known)) is not None
+        if (recipient := _recipient(rule, received, known)) is not None
     ]
     webhooks = [
         intent(
@@ -110,17 +110,17 @@ def _intents(
     return emails + webhooks
 
 
-def _body(event: Received[Event]) -> bytes:
+def _body(received: Received[Event]) -> bytes:
     """The body of a webhook: type, timestamp, and data (Standard Webhooks), and the position in the stream."""
-    envelope = event.envelope
+    envelope = received.envelope
     body = {
         "type": envelope.type,
         "timestamp": envelope.time.isoformat().replace("+00:00", "Z"),
         "id": envelope.id,
         "agency_id": envelope.agency_id,
-        "topic": event.data.topic,
+        "topic": received.data.topic,
         "epoch": envelope.epoch,
         "sequence": envelope.sequence,
-        "data": event.data.model_dump(mode="json"),
+        "data": received.data.model_dump(mode="json"),
     }
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()

@@ -12,7 +12,7 @@ from muster_runtime.messaging.events import Received
 
 async def on_contact_recorded(uow: UnitOfWork, events: Sequence[Received[ContactRecorded]]) -> None:
     """Record an agency's contacts, and make the e-mails that wait for them due now."""
-    contacts = [event.data for event in events]
+    contacts = [received.data for received in events]
     roles = [contact.role for contact in contacts]
     await directory.save_people(uow.connection, contacts, roles)
     await deliveries.save_waiting_as_due(uow.connection, [contact.agency_id for contact in contacts], roles, uow.now)
@@ -21,15 +21,19 @@ async def on_contact_recorded(uow: UnitOfWork, events: Sequence[Received[Contact
 
 async def on_contact_erased(uow: UnitOfWork, events: Sequence[Received[ContactErased]]) -> None:
     """Delete contacts from the directory."""
-    await directory.delete_people(uow.connection, [(event.data.agency_id, event.data.subject_ref) for event in events])
+    await directory.delete_people(
+        uow.connection, [(received.data.agency_id, received.data.subject_ref) for received in events]
+    )
 
 
 async def on_person_recorded(uow: UnitOfWork, events: Sequence[Received[PersonRecorded]]) -> None:
     """Record seat holders."""
-    persons = [event.data for event in events]
+    persons = [received.data for received in events]
     await directory.save_people(uow.connection, persons, [PERSON] * len(persons))
 
 
 async def on_person_erased(uow: UnitOfWork, events: Sequence[Received[PersonErased]]) -> None:
     """Delete seat holders from the directory."""
-    await directory.delete_people(uow.connection, [(event.data.agency_id, event.data.subject_ref) for event in events])
+    await directory.delete_people(
+        uow.connection, [(received.data.agency_id, received.data.subject_ref) for received in events]
+    )
