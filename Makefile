@@ -151,7 +151,7 @@ contracts-check: venv ## Reject an event change that breaks a reader of any rele
 	$(BIN)/python -m muster_contracts.generate --check
 	$(BIN)/python -m muster_contracts.compatibility
 
-release-contracts: venv ## Release the current events: make release-contracts VERSION=0.6.0
+release-contracts: venv ## Release the current events: make release-contracts VERSION=0.7.0
 	$(BIN)/python -m muster_contracts.compatibility --release "$(VERSION)"
 	sed -i 's/^__version__ = .*/__version__ = "$(VERSION)"/' contracts/muster_contracts/__init__.py
 	sed -i 's/"muster-contracts==[^"]*"/"muster-contracts==$(VERSION)"/' $(PACKAGES:%=%/pyproject.toml)
