@@ -8,7 +8,6 @@ from aiokafka.errors import KafkaError
 from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from muster_operator.failures import BadInput, Unreachable
-from muster_runtime.database.sessions import NO_ADDRESS
 from muster_runtime.messaging.connection import KafkaConnection
 
 
@@ -30,15 +29,13 @@ async def client_of_kafka(kafka: KafkaConnection) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def client_of_postgres() -> AsyncIterator[None]:
-    """A block that uses only Postgres. Raises Unreachable, and BadInput for a standby or an invalid DSN."""
+    """A block that uses only Postgres. Raises Unreachable, and BadInput for a standby."""
     try:
         with _first_of_several():
             yield
     except TargetServerAttributeNotMatched:
         raise BadInput("Postgres is a standby, which may lag behind: name its primary") from None
-    except asyncpg.exceptions.ClientConfigurationError:  # its message may contain part of the password
-        raise BadInput(f"MUSTER_ADMIN_DSN is {NO_ADDRESS}") from None
-    except (OSError, asyncpg.PostgresError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Unreachable(f"Postgres cannot be queried: {error or type(error).__name__}") from None
 
 

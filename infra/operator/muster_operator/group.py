@@ -82,8 +82,10 @@ class Root(Group):
             _complain(str(failed), failed.exit_code)
         except typer.TyperException as error:
             _complain(_in_plain_words(error), error.exit_code)
-        except UnicodeEncodeError as error:  # bytes that are not UTF-8 cannot be sent
-            _complain(f"{error.object!a} must be text in UTF-8", BAD_INPUT)
+        except UnicodeEncodeError as error:  # such as bytes that are not UTF-8; the text may also be a secret
+            given = any(error.object in each for each in (sys.argv[1:] if args is None else args))
+            what = ascii(error.object) if given else "an argument or a setting"
+            _complain(f"{what} must be text in {error.encoding.upper()}", BAD_INPUT)
         sys.exit(status if isinstance(status, int) else 0)
 
     def _known(self) -> Iterator[Command]:

@@ -18,13 +18,15 @@ from rich.table import Table
 from muster_operator.failures import BadInput
 from muster_operator.group import group
 from muster_operator.output import Answer, table
-from muster_operator.service import CONNECT_SECONDS, Bearer, no_answer, require_success
+from muster_operator.service import agency_path, client, elsewhere, json_of, no_answer, require_success
 from muster_operator.target import Target, on_target
 from muster_runtime.console import console
 
 app = group("Import an agency's seats.")
 
 _SERVICE = "entitlements"
+
+_SECONDS = 60.0
 
 _PIECE_BYTES = 262_144
 _LOOK_SECONDS = 0.1
@@ -33,6 +35,8 @@ _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
 
 _RETRY_SECONDS = 1.0
+
+_AGAIN = "the import has ended, so import the file again, which changes nothing"
 
 # The statuses of a busy service, a service without its database, or a proxy in front.
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
@@ -72,12 +76,11 @@ async def import_(
     if results is not None:
         _require_writable(results)
     url = target.url(_SERVICE)
-    bearer = Bearer(target.credential("entitlements:read", "entitlements:write"))
-    timeout = httpx.Timeout(60.0, connect=CONNECT_SECONDS)
-    async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=timeout, trust_env=False) as http:
+    credential = target.credential("entitlements:read", "entitlements:write")
+    async with client(_SERVICE, url, credential, _SECONDS) as http:
         with _progress() as progress:
             query = {"dry_run": str(dry_run).lower(), "on_limit": on_limit.value}
-            address = await _send(http, progress, file, f"/v1/agencies/{agency}/seat-imports", query)
+            address = await _send(http, progress, file, f"{agency_path(agency)}/seat-imports", query)
             operation = await _follow(http, progress, address)
         if results is not None:
             await _download(http, operation["results"], results)
@@ -119,6 +122,8 @@ async def _send(http: httpx.AsyncClient, progress: Progress, file: Path, path: s
     except httpx.HTTPError as error:
         raise no_answer(_SERVICE, error) from None
     require_success(_SERVICE, reply)
+    if "location" not in reply.headers:
+        raise elsewhere(_SERVICE, "the reply names no operation")
     return reply.headers["location"]
 
 
@@ -143,8 +148,7 @@ async def _look(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
         try:
             reply = await http.get(path)
             if late or reply.status_code not in _TRY_AGAIN:
-                require_success(_SERVICE, reply)
-                operation: dict[str, Any] = reply.json()
+                operation: dict[str, Any] = json_of(_SERVICE, reply)
                 return operation
         except httpx.HTTPError as error:
             if late:
@@ -161,13 +165,20 @@ def _require_writable(results: Path) -> None:
 
 
 async def _download(http: httpx.AsyncClient, path: str, file: Path) -> None:
-    async with http.stream("GET", path) as reply:
-        if reply.is_error:
-            await reply.aread()
-            require_success(_SERVICE, reply)
-        with file.open("wb") as target:
-            async for piece in reply.aiter_bytes():
-                await asyncio.to_thread(target.write, piece)
+    """Write the results. Raises CommandFailed, which says that the file is incomplete: the import itself has ended."""
+    try:
+        async with http.stream("GET", path) as reply:
+            if not reply.is_success:
+                await reply.aread()
+                require_success(_SERVICE, reply)
+            with file.open("wb") as target:
+                async for piece in reply.aiter_bytes():
+                    await asyncio.to_thread(target.write, piece)
+    except OSError as error:
+        raise BadInput(f"--results {file} is incomplete: {error.strerror}: {_AGAIN}") from None
+    except httpx.HTTPError as error:
+        failed = no_answer(_SERVICE, error)
+        raise type(failed)(f"--results {file} is incomplete: {failed}: {_AGAIN}") from None
 
 
 def _sums(operation: Mapping[str, Any]) -> Table:

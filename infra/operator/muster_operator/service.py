@@ -1,6 +1,7 @@
 """An operator's requests to the services."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,9 @@ _SECONDS = 600.0
 # A stopped or firewalled service may not even refuse connections.
 CONNECT_SECONDS = 10.0
 
+# Visible ASCII characters.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
 _INVALID_INPUT = "urn:muster:problem:invalid-input"
 
 # Every other error response is a refusal.
@@ -31,11 +35,18 @@ _FAILURES: dict[int, type[CommandFailed]] = {
 async def connect(
     name: str, url: str, credential: Credential, *, seconds: float = _SECONDS
 ) -> AsyncIterator["Service"]:
-    """A client for the service at `url` that uses a credential's tokens."""
-    bearer = Bearer(credential)
-    timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
-    async with httpx.AsyncClient(base_url=url, auth=bearer, timeout=timeout, trust_env=False) as http:
+    """A client for the service at `url` that uses a credential's tokens. Raises BadInput for an invalid URL."""
+    async with client(name, url, credential, seconds) as http:
         yield Service(name, http)
+
+
+def client(name: str, url: str, credential: Credential, seconds: float) -> httpx.AsyncClient:
+    """An HTTP client for the service at `url` that uses a credential's tokens. Raises BadInput for an invalid URL."""
+    timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+    try:
+        return httpx.AsyncClient(base_url=url, auth=Bearer(credential), timeout=timeout, trust_env=False)
+    except httpx.InvalidURL:  # its message may contain part of a password
+        raise BadInput(f"MUSTER_{name.upper()}_URL must be a URL, such as https://{name}.example") from None
 
 
 class Bearer(httpx.Auth):
@@ -47,6 +58,10 @@ class Bearer(httpx.Auth):
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Yield the request with the credential's current token. Raises CommandFailed."""
         token = await asyncio.to_thread(self._credential.token)
+        # The client's own error would quote the token.
+        if not _TOKEN.fullmatch(token):
+            rule = "the token contains characters that no token may have, such as a space or a line break"
+            raise BadInput(f"{self._credential.origin}: {rule}")
         request.headers["authorization"] = f"Bearer {token}"
         yield request
 
@@ -60,24 +75,24 @@ class Service:
 
     async def get(self, path: str, **query: str) -> Any:
         """The JSON at a path. Raises CommandFailed."""
-        return (await self._ask("GET", path, params=query)).json()
+        return (await self._ask("GET", path, params=query))[0]
 
     async def version(self, path: str) -> str:
         """The ETag of the resource at a path; empty if it has none. Raises CommandFailed."""
-        return str((await self._ask("GET", path)).headers.get("etag", ""))
+        return str((await self._ask("GET", path))[1].get("etag", ""))
 
     async def post(self, path: str, body: Mapping[str, Any] | None = None, *, if_match: str = "") -> Any:
         """Send a command, conditional on the ETag `if_match` if given; return the reply. Raises CommandFailed."""
-        reply = await self._ask("POST", path, json=body, headers={"if-match": if_match} if if_match else {})
-        return reply.json() if reply.content else None
+        headers = {"if-match": if_match} if if_match else {}
+        return (await self._ask("POST", path, json=body, headers=headers))[0]
 
     async def put(self, path: str, body: Mapping[str, Any]) -> Any:
         """Replace the resource at a path; return the reply. Raises CommandFailed."""
-        return (await self._ask("PUT", path, json=body)).json()
+        return (await self._ask("PUT", path, json=body))[0]
 
     async def send(self, path: str, text: str, media_type: str) -> Any:
         """Send a command whose body is a file; return the reply. Raises CommandFailed."""
-        return (await self._ask("POST", path, content=text.encode(), headers={"content-type": media_type})).json()
+        return (await self._ask("POST", path, content=text.encode(), headers={"content-type": media_type}))[0]
 
     async def items(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
         """All items of a list, page by page. Raises CommandFailed."""
@@ -90,13 +105,13 @@ class Service:
                 return
             after = {"after": page["next"]}
 
-    async def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+    async def _ask(self, method: str, path: str, **more: Any) -> tuple[Any, httpx.Headers]:
+        """The reply's JSON and its headers."""
         try:
             reply = await self._http.request(method, path, **more)
         except httpx.HTTPError as error:
             raise no_answer(self.name, error) from None
-        require_success(self.name, reply)
-        return reply
+        return json_of(self.name, reply), reply.headers
 
 
 def agency_path(agency_id: str) -> str:
@@ -111,10 +126,29 @@ def no_answer(service: str, error: httpx.HTTPError) -> CommandFailed:
     return Unreachable(f"{service} does not answer: {error or type(error).__name__}")
 
 
+def json_of(service: str, reply: httpx.Response) -> Any:
+    """A service's reply; None for 204. Raises CommandFailed unless it is a success with JSON."""
+    require_success(service, reply)
+    if reply.status_code == httpx.codes.NO_CONTENT:
+        return None
+    try:
+        return reply.json()
+    except ValueError:
+        raise elsewhere(service, "the reply is not JSON") from None
+
+
 def require_success(service: str, reply: httpx.Response) -> None:
-    """Raise BadInput, NotFound, or Refused, with the problem's text, if a service replied with an error."""
+    """Raise BadInput, NotFound, or Refused, with the problem's text, unless a service replied with a success."""
     if reply.is_error:
         raise _FAILURES.get(reply.status_code, Refused)(f"{service}: {_said(reply)}")
+    if not reply.is_success:
+        location = reply.headers.get("location", "nowhere")
+        raise elsewhere(service, f"the reply is {reply.status_code} {reply.reason_phrase} to {location}")
+
+
+def elsewhere(service: str, found: str) -> BadInput:
+    """The error for a reply that no service sends, but a proxy or another server may."""
+    return BadInput(f"{service}: {found}: MUSTER_{service.upper()}_URL must be the service's own address")
 
 
 def _said(reply: httpx.Response) -> str:

@@ -5,6 +5,7 @@ import json
 import secrets
 import stat
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from typer.testing import CliRunner
 
 from muster_operator.cli import app
 from muster_operator.databases import cli
-from muster_operator.databases.provisioning import address, apply, connected, drop, plan
-from muster_operator.databases.reading import reading
+from muster_operator.databases.passwords import make_passwords
+from muster_operator.databases.provisioning import _LOCK, address, apply, apply_locked, drop, plan
+from muster_operator.databases.reading import connected, reading
 from muster_operator.databases.steps import Wanted
 from muster_operator.failures import Refused
+from muster_operator.target import Target
 from muster_runtime.database.dbmate import migrate
 from tests.integration.runtime.core.probe.service import MIGRATIONS
+from tests.support.eventually import eventually
 
 PASSWORD = "Mh4xqTzKq9cV2LrB"
 
@@ -146,6 +150,32 @@ def test_the_command_makes_passwords_and_keeps_those_it_is_given(
     status, changed = databases("apply")
     assert [step["sql"] for step in changed["steps"]] == [f"alter role \"{api}\" password '…'"]
     assert logs_in(api)
+
+
+@pytest.mark.parametrize("folders", [("passwords", "passwords"), ("ours", "theirs")])
+async def test_commands_that_run_at_once_keep_passwords_that_work(
+    postgres: str, wanted: Wanted, tmp_path: Path, folders: tuple[str, str]
+) -> None:
+    target, new = Target({}, "", postgres, {}, ""), Wanted(wanted.service, wanted.database, {})
+
+    async def apply_with(folder: Path) -> cli.Done:
+        return await cli._steps(target, [new], folder, partial(make_passwords, folder), apply_locked)
+
+    async with connected(postgres) as admin, asyncio.TaskGroup() as commands:
+        await admin.execute("select pg_advisory_lock($1)", _LOCK)
+        done = [commands.create_task(apply_with(tmp_path / folder)) for folder in folders]
+
+        async def both_wait() -> bool:
+            waiting = "select count(*) > 1 from pg_locks where locktype = 'advisory' and not granted and objid = $1"
+            return bool(await admin.fetchval(waiting, _LOCK))
+
+        await eventually(both_wait)
+        await admin.execute("select pg_advisory_unlock($1)", _LOCK)
+    assert sorted(bool(task.result()) for task in done) == [False, True]
+    assert len(list(tmp_path.glob("*/*"))) == len(wanted.roles)
+    for file in tmp_path.glob("*/*"):
+        async with connected(address(postgres, wanted.database, file.name, file.read_text("utf-8"))):
+            pass
 
 
 async def test_a_placeholder_in_the_address_leads_to_each_services_own_database(postgres: str, wanted: Wanted) -> None:

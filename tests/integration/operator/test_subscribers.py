@@ -121,7 +121,7 @@ async def test_what_failed_half_way_is_completed_by_the_same_command(desk: Desk)
     kept_in = f"--password-file {desk.folder / 'kept'}"
     refused = environment_of(desk.kafka, powerless, "powerless", desk.prefix)
     failed = await asyncio.to_thread(desk.invoke, f"add {name} {facts} {kept_in}", refused)
-    assert (failed.exit_code, f"run muster subscribers add {name} again" in failed.output) == (4, True)
+    assert (failed.exit_code, "run the same command again" in failed.output) == (4, True)
     assert await desk.acls_of(name) == set()
 
     done = await asyncio.to_thread(desk.answer, f"add {name} {kept_in}")
@@ -131,10 +131,36 @@ async def test_what_failed_half_way_is_completed_by_the_same_command(desk: Desk)
     assert await asyncio.to_thread(reader.look, desk.prefix + TERM) == "TOPIC_AUTHORIZATION_FAILED"  # but it is let in
 
     failed = await asyncio.to_thread(desk.invoke, f"remove {name}", refused)
-    assert (failed.exit_code, f"run muster subscribers remove {name} again" in failed.output) == (4, True)
+    assert (failed.exit_code, "run the same command again" in failed.output) == (4, True)
     assert name in Registry.read(desk.folder / "subscribers.toml").subscribers
     assert await desk.administrator.has_user(name)
     await asyncio.to_thread(desk.answer, f"remove {name}")
+
+
+async def test_a_replaced_password_is_new_and_is_kept_once_kafka_has_it(desk: Desk) -> None:
+    name = f"dash-{secrets.token_hex(4)}"
+    powerless = f"operator-{secrets.token_hex(4)}"
+    await desk.administrator.set_password(powerless, "powerless")
+    facts = f"--owner Treasury --contact x@y.example --purpose Dashboard --topic {TERM}"
+    kept = desk.folder / "kept"
+    await asyncio.to_thread(desk.answer, f"add {name} {facts} --password-file {kept}")
+    first = kept.read_text("utf-8")
+
+    again = f"add {name} --new-password --password-file {kept}"
+    refused = environment_of(desk.kafka, powerless, "powerless", desk.prefix)
+    failed = await asyncio.to_thread(desk.invoke, again, refused)
+    assert (failed.exit_code, kept.read_text("utf-8")) == (4, first)
+    await asyncio.to_thread(desk.answer, again)
+    second = kept.read_text("utf-8").strip()
+    assert second != first.strip()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    reader = Identity(desk.kafka.librdkafka(name, second))
+    assert await asyncio.to_thread(reader.look, desk.prefix + TERM) == "TOPIC_AUTHORIZATION_FAILED"  # but it is let in
+    assert sorted(file.name for file in desk.folder.glob("*kept*")) == ["kept"]
+
+    (desk.folder / "other").write_text("of something else", "utf-8")
+    taken = await asyncio.to_thread(desk.invoke, f"add {name} --new-password --password-file {desk.folder / 'other'}")
+    assert (taken.exit_code, "must be accessible only to you" in taken.output) == (2, True)
 
 
 async def test_the_runbook(desk: Desk) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -101,11 +101,11 @@ class Trails:
         )
         await self.service.producer.put(envelope, event)
 
-    async def run(self, *words: str) -> tuple[int | None, str]:
-        """The exit status of `muster audit`, and what it prints."""
+    async def run(self, *words: str, under: Sequence[str] = ()) -> tuple[int | None, str]:
+        """The exit status of `muster audit`, and what it prints; another program, `under`, may run it."""
         target = self.target
         return await output(
-            *(sys.executable, "-m", "muster_operator", "audit", *words),
+            *(*under, sys.executable, "-m", "muster_operator", "audit", *words),
             MUSTER_ADMIN_DSN=target.admin_dsn,
             MUSTER_KAFKA_BOOTSTRAP=target.kafka.bootstrap,
             MUSTER_TOPIC_PREFIX=target.topic_prefix,

@@ -174,6 +174,16 @@ def test_an_argument_that_is_not_utf_8_is_refused(arguments: list[str]) -> None:
     assert (result.exit_code, result.stderr) == (2, "muster: 'prp_\\udcff' must be text in UTF-8\n")
 
 
+def test_text_that_cannot_be_sent_is_printed_only_if_it_is_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    def send(*_: object) -> None:
+        "pä55word".encode("ascii")
+
+    monkeypatch.setattr(Target, "find", send)
+    for arguments, what in (["pä55word", "'p\\xe455word'"], ["prp_1", "an argument or a setting"]):
+        result = CliRunner().invoke(app, ["proposals", "show", arguments])
+        assert (result.exit_code, result.stderr) == (2, f"muster: {what} must be text in ASCII\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

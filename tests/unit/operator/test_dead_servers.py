@@ -10,6 +10,7 @@ from muster_contracts import SERVICES
 from muster_contracts.billing import TermStarted
 from muster_operator.cli import app
 from muster_operator.subscribers.registry import Registry, checked
+from muster_runtime.database.sessions import NO_ADDRESS
 
 DEAD = {
     **{f"MUSTER_{service.upper()}_URL": "http://127.0.0.1:1" for service in SERVICES},
@@ -43,6 +44,14 @@ COMMANDS = (
     "trace cor_1",
     "windows show NASA",
 )
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://admin:pa/ss@host/muster", "postgresql://admin:pa[ss@host/muster"])
+@pytest.mark.parametrize("command", ["databases plan", "reconcile", "rollback-check --to 0.1.0", "trace cor_1"])
+def test_an_address_of_postgres_that_cannot_be_parsed_is_not_quoted(command: str, dsn: str) -> None:
+    result = CliRunner().invoke(app, command.split(), env=DEAD | {"MUSTER_ADMIN_DSN": dsn})
+    said = f"muster: MUSTER_ADMIN_DSN is {NO_ADDRESS}\n"
+    assert (result.exit_code, result.stderr, result.stdout) == (2, said, "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from joserfc.jwk import KeySet, RSAKey
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from muster_notify.settings import NotifySettings
@@ -74,12 +75,14 @@ async def test_an_issuer_without_keys_has_failed() -> None:
         (empty,) = await found(address)
         (another,) = await found(f"{address}/tenant")
     (away,) = await found("http://127.0.0.1:1")
+    (invalid,) = await found("http://127.0.0.1:80a")
     (unset,) = await found("")
     (unknown,) = await found("muster-sandbox")
     for finding, said in (
         (empty, "no usable key"),
         (another, "names the issuer"),
         (away, "cannot be read"),
+        (invalid, "cannot be read"),
         (unset, "MUSTER_OIDC_ISSUER and MUSTER_OIDC_AUDIENCE must be set"),
         (unknown, "MUSTER_OIDC_JWKS must be set"),
     ):
@@ -92,6 +95,19 @@ async def test_a_mail_server_is_asked_only_if_one_is_set() -> None:
     assert [finding async for finding in check_smtp(subject, {})] == []
     (away,) = [finding async for finding in check_smtp(subject, {"MUSTER_SMTP_HOST": "127.0.0.1"})]
     assert (away.status, away.found.startswith("127.0.0.1:1 does not accept a session: ")) == (Status.FAILED, True)
+
+
+async def test_a_password_or_a_host_that_the_check_cannot_send_is_not_quoted() -> None:
+    settings = NotifySettings(environment="sandbox", smtp_username="muster", smtp_password=SecretStr("pä55word"))
+    (unchecked,) = [finding async for finding in check_smtp(Subject("notify", settings), {"MUSTER_SMTP_HOST": "x"})]
+    assert (unchecked.status, "not ASCII" in unchecked.found, "55word" in str(unchecked)) == (
+        Status.WARNING,
+        True,
+        False,
+    )
+    settings = NotifySettings(environment="sandbox", smtp_host="mail..example")
+    (invalid,) = [finding async for finding in check_smtp(Subject("notify", settings), {"MUSTER_SMTP_HOST": "x"})]
+    assert invalid.status is Status.FAILED
 
 
 async def test_a_credential_whose_absence_prevents_the_check_of_topics_is_named() -> None:

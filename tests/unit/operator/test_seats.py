@@ -15,6 +15,21 @@ from muster_operator.cli import app
 from muster_operator.failures import CommandFailed
 
 PATH = "/v1/agencies/NASA/operations/bat_1"
+COMPLETED = {
+    "state": "completed",
+    "progress": 1.0,
+    "rows_per_second": None,
+    "stop_reason": None,
+    "rows": 1,
+    "assigned": 1,
+    "already_held": 0,
+    "refused": 0,
+    "results": f"{PATH}/results",
+}
+
+
+# The results are longer than what the server sends.
+PARTIAL = b"email,result\n"
 
 
 def test_results_that_cannot_be_written_are_named_before_the_file_is_sent(tmp_path: Path) -> None:
@@ -32,9 +47,23 @@ def answers() -> Iterator[tuple[str, list[int]]]:
     statuses: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            while self.rfile.readline() != b"0\r\n":  # the last chunk
+                pass
+            self.send_response(202)
+            self.send_header("location", PATH)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
         def do_GET(self) -> None:
+            if self.path == f"{PATH}/results":
+                self.send_response(200)
+                self.send_header("content-length", "1000")
+                self.end_headers()
+                self.wfile.write(PARTIAL)
+                return
             status = statuses.pop(0) if statuses else 200
-            body = json.dumps({"title": "Unavailable", "detail": "Postgres is away", "state": "completed"}).encode()
+            body = json.dumps({"title": "Unavailable", "detail": "Postgres is away", **COMPLETED}).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -72,3 +101,20 @@ async def test_a_refusal_ends_the_command_and_so_does_a_service_that_stays_away(
     async with httpx.AsyncClient(base_url=url) as http:
         with pytest.raises(CommandFailed, match="Postgres is away"):
             await seats._look(http, PATH)
+
+
+@pytest.mark.parametrize(
+    ("results", "status", "reason"),
+    [("results.csv", 5, "entitlements does not answer: peer closed connection"), ("/dev/full", 2, "No space left")],
+)
+def test_results_that_break_off_are_incomplete(
+    answers: tuple[str, list[int]], tmp_path: Path, results: str, status: int, reason: str
+) -> None:
+    file, written = tmp_path / "seats.csv", tmp_path / results
+    file.write_text("email\n", "utf-8")
+    arguments = ["seats", "import", str(file), "--agency", "NASA", "--results", str(written)]
+    environment = {"MUSTER_ENTITLEMENTS_URL": answers[0], "MUSTER_TOKEN": "token", "COLUMNS": "400"}
+    result = CliRunner().invoke(app, arguments, env=environment)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (status, 1), result.output
+    assert result.stderr.startswith(f"muster: --results {written} is incomplete: {reason}")
+    assert "import the file again" in result.stderr

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,20 +12,28 @@ from typing import Any
 import pytest
 
 from muster_operator.failures import BadInput, CommandFailed, Refused, TimedOut, Unreachable
-from muster_operator.session.cache import SessionCache
+from muster_operator.session.cache import Session, SessionCache
 from muster_operator.session.commands import approved
-from muster_operator.session.oauth import Client
+from muster_operator.session.oauth import Client, Tokens
 from muster_operator.session.tokens import find_credential
+from muster_runtime.clock import SystemClock
+from tests.support.eventually import eventually
 
 TOKEN = {"access_token": "opaque", "token_type": "Bearer", "expires_in": 300}
 BEGUN = {"device_code": "d", "user_code": "ABCD-EFGH", "verification_uri": "https://id.test/device", "interval": 3}
 
 
 class Provider:
-    """Answers each token request with the next of its answers; `closes` closes the connection instead."""
+    """Answers each token request with the next of its answers; `closes` closes the connection instead.
 
-    def __init__(self, *answers: Any, begun: Mapping[str, Any] = BEGUN, **metadata: Any) -> None:
+    A `slow` one waits for `answers`.
+    """
+
+    def __init__(self, *answers: Any, begun: Mapping[str, Any] = BEGUN, slow: bool = False, **metadata: Any) -> None:
         self.asked: list[str] = []
+        self.answers = threading.Event()
+        if not slow:
+            self.answers.set()
         waiting = list(answers)
         outer = self
 
@@ -34,6 +43,7 @@ class Provider:
 
             def do_POST(self) -> None:
                 outer.asked.append(self.rfile.read(int(self.headers["content-length"])).decode())
+                outer.answers.wait()
                 found = dict(begun) if self.path == "/device" else waiting.pop(0)
                 if found == "closes":
                     self.connection.close()
@@ -120,6 +130,8 @@ def test_metadata_that_are_not_the_issuers_are_not_followed(metadata: dict[str, 
 def test_a_provider_that_does_not_answer_is_unreachable() -> None:
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1 does not answer"):
         Client("http://127.0.0.1:1", "muster-cli").by_credentials()
+    with pytest.raises(BadInput, match=r"MUSTER_OIDC_ISSUER: http://127\.0\.0\.1:80a .* must be URLs"):
+        Client("http://127.0.0.1:80a", "muster-cli").by_credentials()
 
 
 @pytest.mark.parametrize(
@@ -173,6 +185,23 @@ def test_what_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         own = find_credential("", lambda: "of the stack")
         assert [own.token(), own.token()] == ["opaque"] * 2
         assert len(provider.asked) == 1, "one token serves until it is about to end"
+
+
+async def test_a_logout_is_final_even_while_a_command_refreshes_the_session(tmp_path: Path) -> None:
+    cache = SessionCache(tmp_path / "muster")
+    assert cache.remove() is None
+    assert not cache.folder.exists()
+    with answering({**TOKEN, "refresh_token": "next"}, slow=True) as provider, ThreadPoolExecutor(2) as commands:
+        stale = Tokens("old", SystemClock().now(), "first")
+        cache.save(Session.of(provider.client, stale))
+        refreshing = commands.submit(cache.token)
+        await eventually(lambda: provider.asked)
+        leaving = commands.submit(cache.remove)
+        wait([leaving], timeout=0.2)  # a logout that does not wait has ended by then
+        provider.answers.set()
+        left = leaving.result()
+        assert refreshing.result() == "opaque"
+    assert (cache.find(), left and left.refresh_token) == (None, "next")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "not JSON"])

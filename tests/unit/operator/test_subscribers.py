@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,20 @@ def test_the_file_keeps_its_comments_and_its_order(tmp_path: Path) -> None:
     assert [each.review for each in left.subscribers.values()] == [date(2098, 1, 1)]
     with pytest.raises(NotFound, match="did you mean zeta"):
         left["zetta"]
+
+
+def test_a_change_keeps_what_other_commands_wrote_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "subscribers.toml"
+    Registry.read(path, may_be_missing=True).put(checked("zeta", FACTS))
+    stale = Registry.read(path)
+    Registry.read(path).put(checked("alpha", FACTS))
+    stale.drop("zeta")
+    assert list(Registry.read(path).subscribers) == ["alpha"]
+    stale.drop("zeta")  # another command has
+    names = [f"dash-{number}" for number in range(20)]
+    with ThreadPoolExecutor(8) as commands:
+        list(commands.map(lambda name: Registry.read(path).put(checked(name, FACTS)), names))
+    assert Registry.read(path).subscribers.keys() == {"alpha", *names}
 
 
 def test_the_runbooks_example_can_be_used(tmp_path: Path) -> None:

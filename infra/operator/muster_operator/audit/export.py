@@ -5,8 +5,8 @@ It exports every row of those seals, so that an outsider can recompute their has
 
 import csv
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO
 
 from muster_contracts.audit import COLUMNS, canonical_instant
 from muster_operator.audit.trail import Row, Trail
+from muster_operator.clients import client_of_postgres
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.private import open_private
 
@@ -64,21 +65,40 @@ async def export(
         if covering is None and not unsealed:
             raise NotFound(f"{service} has no audit rows of {agency_id!r} in the period")
         seals = rows = 0
-        with ExitStack() as stack:
-            opened = [_open(file, stack) for file in files]
-            write = _csv(*opened) if form == "csv" else _json(opened[0], stack, service, agency_id, start, end)
+        with (
+            _new_files(files) as opened,
+            _csv(*opened) if form == "csv" else _json(opened[0], service, agency_id, start, end) as write,
+        ):
             async for seal, covered in _sealed(trail, service, agency_id, covering):
                 write(seal, covered)
                 seals, rows = seals + 1, rows + len(covered)
     return Exported(files, seals, rows, unsealed)
 
 
-def _open(file: Path, stack: ExitStack) -> TextIO:
+@contextmanager
+def _new_files(files: Sequence[Path]) -> Iterator[list[TextIO]]:
+    """Files to write. A part never looks like a whole: they are empty until the block ends, and removed if it fails.
+
+    Raises BadInput for a file that exists or cannot be written.
+    """
+    partial = {file: file.with_name(f"{file.name}.partial") for file in files}
+    made: list[Path] = []
     try:
-        # It records people's actions, so only its owner may read it. newline: the CSV writer ends lines itself.
-        return stack.enter_context(open(file, "x", encoding="utf-8", newline="", opener=open_private))
-    except OSError as error:
-        raise BadInput(f"--out {file}: {error.strerror}") from None
+        with ExitStack() as stack:
+            opened: list[TextIO] = []
+            for path in (*files, *partial.values()):
+                # It records people's actions, so only its owner may read it. newline: the CSV writer ends lines itself.
+                opened.append(stack.enter_context(open(path, "x", encoding="utf-8", newline="", opener=open_private)))
+                made.append(path)
+            yield opened[len(files) :]
+        for file, written in partial.items():
+            written.replace(file)
+    except BaseException as error:
+        for path in made:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise BadInput(f"--out {error.filename or files[0]}: {error.strerror}") from None
+        raise
 
 
 async def _sealed(
@@ -87,12 +107,14 @@ async def _sealed(
     """Each seal with the rows that it covers."""
     if covering is None:
         return
-    async for seal in trail.seals(agency_id, *covering):
-        rows = [row async for row in trail.rows(agency_id, seal["first_id"] - 1, seal["last_id"])]
-        yield {**seal, "service": service}, rows
+    async with client_of_postgres():  # otherwise, a lost connection would look like an error of the file
+        async for seal in trail.seals(agency_id, *covering):
+            rows = [row async for row in trail.rows(agency_id, seal["first_id"] - 1, seal["last_id"])]
+            yield {**seal, "service": service}, rows
 
 
-def _csv(rows_file: TextIO, seals_file: TextIO) -> _Write:
+@contextmanager
+def _csv(rows_file: TextIO, seals_file: TextIO) -> Iterator[_Write]:
     """Write rows, each with its seal's number, to one file, and seals to another."""
     rows, seals = csv.writer(rows_file), csv.writer(seals_file)
     rows.writerow(("seal", *COLUMNS))
@@ -102,7 +124,7 @@ def _csv(rows_file: TextIO, seals_file: TextIO) -> _Write:
         seals.writerow(_cells(seal[name] for name in _SEAL_COLUMNS))
         rows.writerows(_cells((seal["number"], *(row[name] for name in COLUMNS))) for row in covered)
 
-    return write
+    yield write
 
 
 def _cells(values: Iterable[Any]) -> list[Any]:
@@ -121,11 +143,11 @@ def cell(value: Any) -> Any:
     return value
 
 
-def _json(out: TextIO, stack: ExitStack, service: str, agency_id: str, start: datetime, end: datetime) -> _Write:
+@contextmanager
+def _json(out: TextIO, service: str, agency_id: str, start: datetime, end: datetime) -> Iterator[_Write]:
     """Write one JSON object with the seals, each with its rows."""
     head = {"service": service, "agency_id": agency_id, "from": canonical_instant(start), "to": canonical_instant(end)}
     out.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "seals": [')
-    stack.callback(lambda: out.write("\n]}\n"))
     separator = "\n"
 
     def write(seal: Row, covered: list[Row]) -> None:
@@ -135,7 +157,8 @@ def _json(out: TextIO, stack: ExitStack, service: str, agency_id: str, start: da
         out.write(separator + json.dumps(written, ensure_ascii=False))
         separator = ",\n"
 
-    return write
+    yield write
+    out.write("\n]}\n")
 
 
 def _plain(value: Any) -> Any:

@@ -14,8 +14,8 @@ from muster_contracts import SERVICES
 from muster_operator.clients import client_of_postgres
 from muster_operator.databases import provisioning
 from muster_operator.databases.passwords import make_passwords, read_passwords
-from muster_operator.databases.provisioning import address, connected
-from muster_operator.databases.reading import SERVICE
+from muster_operator.databases.provisioning import address
+from muster_operator.databases.reading import SERVICE, connected
 from muster_operator.databases.steps import Step, Wanted
 from muster_operator.failures import BadInput
 from muster_operator.group import group
@@ -76,7 +76,7 @@ async def apply_plan(
     command, and run it several times at once.
     """
     wanted = _wanted(database, services)
-    done = await _steps(target, wanted, passwords, partial(make_passwords, passwords), provisioning.apply)
+    done = await _steps(target, wanted, passwords, partial(make_passwords, passwords), provisioning.apply_locked)
     return _answer(done, ok=True)
 
 
@@ -92,7 +92,8 @@ async def _steps(
     if SERVICE in dsn:
         raise BadInput(f"MUSTER_ADMIN_DSN: must name one database of the server, without {SERVICE}, for this command")
     done: list[tuple[Wanted, Step]] = []
-    async with client_of_postgres():
+    # The passwords are made under the lock, too: another apply may be creating the same roles.
+    async with client_of_postgres(), provisioning.locked(dsn):
         for each in wanted:
             known, new = await _passwords(dsn, each, folder)
             done += [(each, step) for step in await take(dsn, replace(each, passwords={**known, **make(new)}))]

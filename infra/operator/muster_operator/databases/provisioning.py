@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
+from muster_operator.databases.reading import connected
 from muster_operator.databases.steps import ROLES, Administrator, Step, Wanted, cluster_steps, inside_steps, quoted
 from muster_operator.failures import Refused
 
@@ -25,6 +26,14 @@ class Access:
     owner_dsn: str
     api_dsn: str
     worker_dsn: str
+
+
+@asynccontextmanager
+async def locked(admin_dsn: str) -> AsyncIterator[None]:
+    """A block that runs while no other caller creates or changes roles."""
+    async with connected(admin_dsn) as connection:
+        await connection.execute("select pg_advisory_lock($1)", _LOCK)
+        yield
 
 
 async def plan(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
@@ -43,8 +52,13 @@ async def apply(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
 
     Nobody else may connect to the database or create anything in it. The worker may create temporary tables.
     """
+    async with locked(admin_dsn):
+        return await apply_locked(admin_dsn, wanted)
+
+
+async def apply_locked(admin_dsn: str, wanted: Wanted) -> Sequence[Step]:
+    """What `apply` does, for a caller that holds the lock."""
     async with connected(admin_dsn) as connection:
-        await connection.execute("select pg_advisory_lock($1)", _LOCK)
         outside = await cluster_steps(connection, await Administrator.read(connection), wanted)
         await _execute(connection, outside)
         async with connected(address(admin_dsn, wanted.database)) as within:
@@ -97,16 +111,6 @@ def address(admin_dsn: str, database: str, role: str | None = None, password: st
     credentials = f"{quote(role, safe='')}:{quote(password, safe='')}" if role is not None else ""
     netloc = parts.netloc if role is None else f"{credentials}@{parts.netloc.rpartition('@')[2]}"
     return urlunsplit(parts._replace(netloc=netloc, path="/" + quote(database)))
-
-
-@asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    """A connection that closes with the block."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def _execute(connection: "asyncpg.Connection[Any]", steps: Sequence[Step]) -> None:

@@ -1,4 +1,4 @@
-"""Read access to the services' schemas, each in the database that MUSTER_ADMIN_DSN names."""
+"""Connections to the database that MUSTER_ADMIN_DSN names, also with read access to a service's schema only."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +7,9 @@ from typing import Any
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from muster_operator.failures import BadInput
+from muster_runtime.database.sessions import NO_ADDRESS
+
 # Stands for a service's name in MUSTER_ADMIN_DSN if each service has its own database.
 SERVICE = "{service}"
 
@@ -14,11 +17,21 @@ SERVICE = "{service}"
 @asynccontextmanager
 async def reading(admin_dsn: str, service: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
     """A connection that can only read a service's schema. Requires the primary: a standby may lag behind."""
-    connection = await asyncpg.connect(
+    async with connected(
         admin_dsn.replace(SERVICE, service),
         server_settings={"search_path": service, "default_transaction_read_only": "on"},
         target_session_attrs=SessionAttribute.primary,
-    )
+    ) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def connected(dsn: str, **options: Any) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    """A connection that closes with the block. Raises BadInput for a DSN that cannot be parsed."""
+    try:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(dsn, **options)
+    except ValueError:  # its message may contain part of the password
+        raise BadInput(f"MUSTER_ADMIN_DSN is {NO_ADDRESS}") from None
     try:
         yield connection
     finally:

@@ -32,7 +32,7 @@ async def check_issuer(service: str, settings: Settings) -> AsyncIterator[Findin
     try:
         document = await _keys(settings, dates)
         keys = usable_keys(json.loads(document))
-    except (httpx.HTTPError, OSError, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         reason = f"the keys of {settings.oidc_issuer} cannot be read: {error or type(error).__name__}"
         yield check.failed(reason, "correct MUSTER_OIDC_ISSUER, MUSTER_OIDC_JWKS, SSL_CERT_FILE, or the network")
         return

@@ -31,9 +31,13 @@ async def check_smtp(subject: Subject, environment: Mapping[str, str]) -> AsyncI
     check = Check(subject.service, "smtp")
     settings = cast("MailSettings", subject.settings)
     where = f"{settings.smtp_host}:{settings.smtp_port}"
+    if not (settings.smtp_username + settings.smtp_password.get_secret_value()).isascii():  # notify's client could
+        found = "not checked: this check cannot send a MUSTER_SMTP_USERNAME or _PASSWORD that is not ASCII"
+        yield check.warning(found, "look whether notify delivers its e-mails, or use ASCII")
+        return
     try:
         await asyncio.to_thread(_log_in, settings)
-    except (smtplib.SMTPException, OSError) as error:
+    except (smtplib.SMTPException, OSError, UnicodeError) as error:
         found = f"{where} does not accept a session: {error or type(error).__name__}"
         yield check.failed(found, "correct MUSTER_SMTP_HOST, _PORT, _STARTTLS, _USERNAME, or _PASSWORD, or the network")
         return

@@ -105,7 +105,7 @@ class TopicEnds:
 
 
 async def read_books(admin_dsn: str, ends: Mapping[Stream, End]) -> Books:
-    """Read every service's schema, each in its own snapshot. `ends` are the topics', if already known."""
+    """Read every service's schema, each in its own snapshot. `ends` are the topics'."""
     async with asyncio.TaskGroup() as group:
         streams = group.create_task(read_streams(admin_dsn, ends))
         enrollments = group.create_task(within(admin_dsn, "enrollment", _enrollments))

@@ -18,7 +18,7 @@ from muster_operator.output import Answer, table
 from muster_operator.reconcile.books import InvoiceKey, Someone, TopicEnds, read_books
 from muster_operator.reconcile.comparison import compare, persisting
 from muster_operator.reconcile.difference import Difference
-from muster_operator.reconcile.streams import TOPICS, Ends
+from muster_operator.reconcile.streams import TOPICS, Ends, read_streams
 from muster_operator.target import Target, on_target
 from muster_runtime.messaging.topic_log import TopicLog
 from muster_runtime.text import count
@@ -53,7 +53,7 @@ async def find_differences(target: Target, settle: float) -> list[Difference]:
 
 
 async def _look(target: Target) -> list[Difference]:
-    before = await read_books(target.admin_dsn, {})
+    before = await read_streams(target.admin_dsn, {})
     ends = await _read_topics(target)
     return compare(before, ends, await read_books(target.admin_dsn, ends.streams))
 

@@ -1,13 +1,13 @@
 """Compares the services' tables with each other and with the topics: one pure function per kind of difference."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from muster_operator.reconcile.books import Books, Outlook, TopicEnds
 from muster_operator.reconcile.difference import Difference
-from muster_operator.reconcile.streams import NOT_PUBLISHED, not_applied, not_on_topic
+from muster_operator.reconcile.streams import NOT_PUBLISHED, Streams, not_applied, not_on_topic
 
 
-def compare(before: Books, ends: TopicEnds, after: Books) -> list[Difference]:
+def compare(before: Mapping[str, Streams], ends: TopicEnds, after: Books) -> list[Difference]:
     """Every difference between the services, and between them and the topics.
 
     `ends` must be read between `before` and `after`: sequences assigned or applied in the meantime can be ahead of one
@@ -153,9 +153,9 @@ def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
         yield Difference("a person whom notify does not know", agency_id, found, swap, reference)
 
 
-def _streams(before: Books, ends: TopicEnds, after: Books) -> Iterator[Difference]:
+def _streams(before: Mapping[str, Streams], ends: TopicEnds, after: Books) -> Iterator[Difference]:
     """The differences between streams, except events that are on their way in an outbox."""
-    missing = [*not_on_topic(before.streams, ends.streams, after.streams), *not_applied(ends.streams, after.streams)]
+    missing = [*not_on_topic(before, ends.streams, after.streams), *not_applied(ends.streams, after.streams)]
     for each in missing:
         if each.what != NOT_PUBLISHED:
             found = f"{each.service}: {each.topic}, sequences: {each.sequences}"

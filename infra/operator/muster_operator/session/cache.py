@@ -4,7 +4,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
@@ -77,9 +77,11 @@ class SessionCache:
 
     def remove(self) -> Session | None:
         """Delete the session and return it. Raises BadInput."""
-        session = self.find()
-        with suppress(FileNotFoundError):
-            self._file.unlink()
+        if self.find() is None:
+            return None
+        with self._changing():  # a command that is refreshing the session would write it again
+            session = self.find()
+            self._file.unlink(missing_ok=True)
         return session
 
     def token(self) -> str:

@@ -183,6 +183,8 @@ class Client:
             raise Unreachable(f"{self.issuer} does not answer: {error or type(error).__name__}") from None
         except httpx.TimeoutException:
             raise TimedOut(f"{self.issuer} did not answer in time") from None
+        except httpx.InvalidURL:
+            raise BadInput(f"{ISSUER}: {self.issuer} and the endpoints in its metadata must be URLs") from None
         except httpx.HTTPError as error:
             raise Unreachable(f"{self.issuer} does not answer: {error or type(error).__name__}") from None
 

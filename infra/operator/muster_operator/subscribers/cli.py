@@ -14,7 +14,7 @@ from muster_operator.access.options import PrincipalOption
 from muster_operator.failures import BadInput, Refused
 from muster_operator.group import group
 from muster_operator.output import Answer, table
-from muster_operator.subscribers.enrolling import grant, password_for, repeatable, withdraw
+from muster_operator.subscribers.enrolling import grant, password_for, repeatable, replacement, withdraw
 from muster_operator.subscribers.groups import Group, groups_of
 from muster_operator.subscribers.registry import Registry, Subscriber, checked
 from muster_operator.target import Target, on_target
@@ -117,7 +117,9 @@ async def add(
     password_file: Annotated[
         Path | None, typer.Option(help="The file to write its password to, with mode 0600. Default: print it once.")
     ] = None,
-    new_password: Annotated[bool, typer.Option("--new-password", help="Replace its current password.")] = False,
+    new_password: Annotated[
+        bool, typer.Option("--new-password", help="Replace its current password, and the one in --password-file.")
+    ] = False,
     no_password: Annotated[
         bool, typer.Option("--no-password", help="Set no password: it uses a certificate or a token.")
     ] = False,
@@ -126,7 +128,8 @@ async def add(
 ) -> Answer:
     """Register a subscriber: write it to the file, and create its ACLs and its password on Kafka.
 
-    With only a name, the command brings Kafka in line with the file, after you edit a subscriber or after a failure.
+    With only a name, the command brings Kafka in line with the file after you edit a subscriber. After a failure, run
+    the same command again.
     """
     if new_password and no_password:
         raise BadInput("--new-password and --no-password are mutually exclusive")
@@ -150,9 +153,12 @@ async def add(
     if registry.subscribers.get(name) != subscriber:
         registry.put(subscriber)
     made = ""
-    with repeatable(f"muster subscribers add {name}"):
+    with repeatable():
         acls = await grant(administrator, subscriber, target.topic_prefix, principal)
-        if not no_password and (new_password or not await administrator.has_user(name)):
+        if new_password:
+            with replacement(password_file) as made:
+                await administrator.set_password(name, made)
+        elif not no_password and not await administrator.has_user(name):
             made = password_for(password_file)
             await administrator.set_password(name, made)
     shown = [*map(str, acls)]
@@ -191,7 +197,7 @@ async def remove(
     registry = Registry.read(file)
     subscriber = registry[name]
     target.require("kafka")
-    with repeatable(f"muster subscribers remove {name}"):
+    with repeatable():
         await withdraw(target.administrator(), subscriber, target.topic_prefix, principal)
     # The file comes last, so that everything left on Kafka is still on record.
     registry.drop(name)

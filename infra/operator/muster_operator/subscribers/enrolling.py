@@ -17,12 +17,12 @@ _LONGEST_PASSWORD_FILE = 1_000
 
 
 @contextmanager
-def repeatable(command: str) -> Iterator[None]:
-    """A block of steps that may fail halfway: the error names the command that finishes the work."""
+def repeatable() -> Iterator[None]:
+    """A block of steps that may fail halfway: the error says how to finish the work."""
     try:
         yield
     except CommandFailed as error:
-        raise type(error)(f"{error}; the change is incomplete: run {command} again") from error
+        raise type(error)(f"{error}; the change is incomplete: run the same command again") from error
 
 
 async def grant(administrator: Administrator, subscriber: Subscriber, prefix: str, principal: str) -> list[Acl]:
@@ -46,6 +46,31 @@ async def withdraw(administrator: Administrator, subscriber: Subscriber, prefix:
     beyond = compare([], there, topics().values(), prefix=prefix, principal=principal, registered=True)
     gone = {each.acl for each in beyond if each.remedy is Remedy.PRUNE} | (set(wanted) & set(there))
     await administrator.remove(sorted(gone))
+
+
+@contextmanager
+def replacement(file: Path | None) -> Iterator[str]:
+    """A new password, which the block sets in Kafka. With a file, it replaces the file's content if the block succeeds.
+
+    Raises BadInput if the file cannot be written, or if an existing one is not a password's.
+    """
+    if file is None:
+        yield password_for(None)
+        return
+    if os.path.lexists(file):
+        _kept_in(file)
+    new = file.with_name(f".{file.name}.new")
+    try:
+        new.unlink(missing_ok=True)  # from a command that was killed
+    except OSError as error:
+        raise BadInput(f"--password-file {new}: cannot be written: {error.strerror}") from None
+    password = password_for(new)
+    try:
+        yield password
+    except BaseException:
+        new.unlink()
+        raise
+    new.replace(file)
 
 
 def password_for(file: Path | None) -> str:

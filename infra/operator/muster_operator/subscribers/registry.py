@@ -1,8 +1,10 @@
 """The subscribers' file: TOML with a table for each subscriber, kept under version control."""
 
+import fcntl
 import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
@@ -147,28 +149,38 @@ class Registry:
 
     def put(self, subscriber: Subscriber) -> None:
         """Add or replace a subscriber, and write the file."""
-        table = self._document.setdefault(subscriber.name, tomlkit.table())
-        for field, value in subscriber.model_dump(exclude={"name"}).items():
-            table[field] = _array(value) if isinstance(value, tuple) else value
-        self.subscribers[subscriber.name] = subscriber
-        self._write()
+        with self._changing():
+            table = self._document.setdefault(subscriber.name, tomlkit.table())
+            for field, value in subscriber.model_dump(exclude={"name"}).items():
+                table[field] = _array(value) if isinstance(value, tuple) else value
+            self.subscribers[subscriber.name] = subscriber
 
     def drop(self, name: str) -> None:
-        """Remove a subscriber, and write the file."""
-        self._document.remove(name)
-        del self.subscribers[name]
-        self._write()
+        """Remove a subscriber if it is still there, and write the file."""
+        with self._changing():
+            if self.subscribers.pop(name, None) is not None:
+                self._document.remove(name)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """A block that changes what is in the file by now, which another command may have written since."""
+        try:
+            with self.path.with_name(f".{self.path.name}.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                newest = Registry.read(self.path, may_be_missing=True)
+                self.subscribers, self._document = newest.subscribers, newest._document
+                yield
+                self._write()
+        except OSError as error:
+            raise BadInput(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def _write(self) -> None:
         new = self.path.with_name(f".{self.path.name}.new")
-        try:
-            with new.open("w", encoding="utf-8") as file:
-                file.write(tomlkit.dumps(self._document))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.path)
-        except OSError as error:
-            raise BadInput(f"{self.path}: cannot be written: {error.strerror}") from None
+        with new.open("w", encoding="utf-8") as file:
+            file.write(tomlkit.dumps(self._document))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path)
 
 
 def _array(names: Sequence[str]) -> Any:

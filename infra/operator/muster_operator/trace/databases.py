@@ -240,7 +240,7 @@ async def _each(
             await within(admin_dsn, service, read)
         except TargetServerAttributeNotMatched:
             raise
-        except (OSError, asyncpg.PostgresError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             note = f"the database of {service}: {error or type(error).__name__}"
             if note not in unseen:
                 unseen.append(note)
