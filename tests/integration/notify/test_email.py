@@ -223,6 +223,15 @@ async def test_an_invalid_address_fails_its_email_alone(notify: Notify, mail: Ma
     assert mail.recipients == ["eve@epa.example"]
 
 
+async def test_an_invalid_address_keeps_an_email_from_no_other_contact(notify: Notify, mail: MailServer) -> None:
+    other = contact("NASA", "not an address").model_copy(update={"subject_ref": "con_other"})
+    await notify.service.publish(contact(), other, enrolled())
+    (delivery,) = await notify.until(state="delivered")
+    assert mail.recipients == ["ann@nasa.example"]
+    found = (await notify.get(f"/v1/agencies/NASA/deliveries/{delivery['delivery_id']}")).json()
+    assert [attempt["detail"] for attempt in found["log"]] == ["1 of 2 not reached"]
+
+
 async def test_the_operators_are_told_at_their_own_address(notify: Notify, mail: MailServer) -> None:
     await notify.service.publish(
         contact(), AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="operator", suspended_at=START)

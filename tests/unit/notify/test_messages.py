@@ -185,7 +185,9 @@ def test_a_subject_cannot_add_a_header() -> None:
         written(event, "enrolled")
 
 
-@pytest.mark.parametrize("address", ["nonsense", "a@b@c", "a b@agency.example", "x@agency.example\r\nBcc: y@z.example"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "ann@", "a@b@c", "a b@agency.example", "x@agency.example\r\nBcc: y@z.example"]
+)
 def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(Unwritable) as refused:
         written(EVENTS[0], "enrolled", Contact(None, address))
@@ -195,4 +197,9 @@ def test_an_invalid_address_is_refused(address: str) -> None:
 def test_with_several_recipients_all_are_addressed_and_none_is_named() -> None:
     email = written(EVENTS[0], "enrolled", Contact("Ann", "a@nasa.example"), Contact(None, "b@nasa.example"))
     assert [address.addr_spec for address in email["To"].addresses] == ["a@nasa.example", "b@nasa.example"]
+def test_a_recipient_without_a_valid_address_is_left_out() -> None:
+    email = written(EVENTS[0], "enrolled", Contact("Ann", "a@nasa.example"), Contact(None, "nonsense"))
+    assert email["To"] == "Ann <a@nasa.example>"
+
+
     assert "Dear" not in parts(email)[0]

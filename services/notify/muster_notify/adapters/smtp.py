@@ -92,7 +92,8 @@ class EmailSender:
             if not isinstance(error, SMTPResponseException | SMTPRecipientsRefused):
                 self._disconnect()
             return Outcome(Verdict.FAILED if _is_permanent(error) else Verdict.RETRY, describe(error))
-        return Outcome(Verdict.DELIVERED, f"{len(refused)} of {len(recipients)} refused" if refused else None)
+        missed = len(recipients) - len(email["To"].addresses) + len(refused)
+        return Outcome(Verdict.DELIVERED, f"{missed} of {len(recipients)} not reached" if missed else None)
 
     async def settle(self, lane: Lane) -> None:
         """Do nothing: an attempt leaves nothing running."""
