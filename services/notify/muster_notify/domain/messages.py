@@ -91,7 +91,7 @@ def _template(text: str) -> Template:
 def _texts() -> Environment:
     """The environment for strings: plain text, which the HTML layout escapes as a whole."""
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    environment.filters.update(instant=_instant, day=_day, money=_money, words=_words)
+    environment.filters.update(instant=_instant, money=_money, words=_words)
     return environment
 
 
@@ -105,11 +105,6 @@ def _layouts() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-def _day(value: str) -> str:
-    at = datetime.fromisoformat(value).astimezone(UTC)
-    return f"{at:%B} {at.day}, {at.year}"
 
 
 def _instant(value: str) -> str:
