@@ -148,7 +148,7 @@ class Dispatcher:
                         served[delivery.audience] = None
                         lane = lanes[delivery.lane] = asyncio.create_task(self._work(runtime, lease, delivery))
                         lane.add_done_callback(partial(_give_back, slots, delivery.audience))
-            return await deliveries.find_next_due_after(connection, now)
+            return await deliveries.find_next_due(connection, after=now)
 
     def _forget_finished_lanes(self) -> None:
         """Raise the error of a lane that crashed, which stops the process: its attempt is not recorded."""
