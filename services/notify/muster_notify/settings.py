@@ -6,6 +6,7 @@ from typing import Self
 from cryptography.fernet import Fernet, MultiFernet
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from muster_notify.domain.contacts import parse_address
 from muster_runtime.secrets import weakness
 from muster_runtime.settings import Settings
 
@@ -41,6 +42,14 @@ class NotifySettings(Settings):
         "in URL-safe base64. The first key encrypts, and all decrypt. Secrets encrypted with another key are "
         "re-encrypted.",
     )
+
+    @field_validator("smtp_from", "operators_email")
+    @classmethod
+    def _is_an_address(cls, address: str) -> str:
+        parsed = parse_address(address)
+        if parsed is None or parsed.addr_spec != address:
+            raise ValueError("must be one address and nothing else, such as muster@agency.example")
+        return address
 
     @field_validator("secret_key")
     @classmethod

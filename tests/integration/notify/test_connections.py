@@ -1,6 +1,7 @@
 """Where a webhook connects: to a checked address of the host's own name, and nowhere else."""
 
 import asyncio
+import socket
 import ssl
 from datetime import timedelta
 from ipaddress import ip_address
@@ -99,6 +100,26 @@ async def test_a_name_is_resolved_anew_at_each_attempt_and_its_checked_address_i
     assert resolved == ["agency.invalid"] * 2
     assert {request.headers["host"] for request in receiver.requests} == {f"agency.invalid:{receiver.port}"}
     assert receiver.connections == 2
+
+
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    run_service: ServiceRunner, receiver: Receiver
+) -> None:
+    async def resolve(_: str) -> list[Address]:
+        return [ip_address("127.0.0.2"), ip_address("127.0.0.1")]
+
+    def build_with_names(settings: NotifySettings) -> Service:
+        policy = AddressPolicy(allow_private=True, resolve=resolve)
+        return with_sender(settings, WebhookSender(Vault(settings.secret_key), policy, 2))
+
+    notify = Notify(await run_service(build_with_names, NotifySettings, webhook_allow_private=True))
+    await notify.add_webhook(f"http://agency.invalid:{receiver.port}/hook")
+    silent = ("127.0.0.2", receiver.port)
+    # The first connection fills the queue, so that the system drops the next ones.
+    with socket.create_server(silent, backlog=0), socket.create_connection(silent):
+        await notify.service.publish(reinstated())
+        await notify.until(1, channel="webhook", state="delivered")
+    assert receiver.connections == 1
 
 
 async def test_the_certificate_is_checked_against_the_name_and_not_the_address(

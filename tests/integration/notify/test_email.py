@@ -124,6 +124,25 @@ async def test_a_permanent_refusal_fails_and_hides_what_the_server_says(notify: 
     assert delivery["next_attempt_at"] is None
 
 
+@pytest.mark.parametrize(
+    ("step", "answer"),
+    [
+        ("refuse_recipient", "554 5.7.1 Relay access denied"),
+        ("refuse_recipient", "550 5.1.8 Sender address rejected: Domain not found"),
+        ("refuse_message", "550 5.7.60 Client does not have permissions to send as this sender"),
+    ],
+)
+async def test_a_refusal_of_us_is_tried_again_whichever_step_it_answers(
+    notify: Notify, mail: MailServer, step: str, answer: str
+) -> None:
+    setattr(mail, step, answer)
+    await notify.service.publish(contact(), enrolled())
+    await notify.waits(" ".join(answer.split()[:2]))
+    setattr(mail, step, None)
+    notify.move(seconds=5)
+    await notify.until(state="delivered")
+
+
 async def test_one_connection_serves_many_emails(notify: Notify, mail: MailServer) -> None:
     await notify.service.publish(contact(), enrolled(), reinstated(), paid())
     await notify.until(3, state="delivered")
@@ -202,6 +221,15 @@ async def test_an_invalid_address_fails_its_email_alone(notify: Notify, mail: Ma
     assert "not valid" in delivery["last_error"]
     await notify.until(1, "EPA", state="delivered")
     assert mail.recipients == ["eve@epa.example"]
+
+
+async def test_an_invalid_address_keeps_an_email_from_no_other_contact(notify: Notify, mail: MailServer) -> None:
+    other = contact("NASA", "not an address").model_copy(update={"subject_ref": "con_other"})
+    await notify.service.publish(contact(), other, enrolled())
+    (delivery,) = await notify.until(state="delivered")
+    assert mail.recipients == ["ann@nasa.example"]
+    found = (await notify.get(f"/v1/agencies/NASA/deliveries/{delivery['delivery_id']}")).json()
+    assert [attempt["detail"] for attempt in found["log"]] == ["1 of 2 not reached"]
 
 
 async def test_the_operators_are_told_at_their_own_address(notify: Notify, mail: MailServer) -> None:

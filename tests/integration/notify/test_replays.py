@@ -1,5 +1,6 @@
 """A replay sends an endpoint what it missed, in order, and before newer events."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from muster_notify.workers import replayer
 from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.notify.conftest import START, Notify, reinstated
 from tests.integration.notify.disabled import TYPES, disabled, enable, replay, replayed
-from tests.integration.notify.receiver import Receiver
+from tests.integration.notify.receiver import Receiver, Request
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
@@ -59,6 +60,48 @@ async def test_a_replay_begins_at_an_instant_and_covers_every_agency_of_an_opera
         assert receiver.sequences(agency) == [1, 2, 3]
     await notify.until(3, "NASA", channel="webhook", state="delivered")
     assert receiver.sequences("NASA") == [2, 3, 4]  # the first was missed before
+
+
+async def test_a_replay_since_the_disabling_covers_agencies_whose_last_instant_is_earlier(
+    run_service: ServiceRunner, receiver: Receiver
+) -> None:
+    settings: dict[str, Any] = {"webhook_allow_private": True, "webhook_timeout_seconds": 30}
+    notify = Notify(await run_service(build, NotifySettings, **settings))
+    notify.service.clock.move(START)
+    later = asyncio.Event()
+
+    async def hold(request: Request) -> None:
+        if request.event["agency_id"] == "NASA":
+            await later.wait()
+
+    receiver.delay = hold
+    receiver.answer = lambda request: 410 if request.event["agency_id"] == "NASA" else 503
+    webhook = await notify.add_webhook(receiver.url, "*", event_types=TYPES)
+    await notify.service.publish(reinstated(), reinstated("DOE"))
+    await notify.waits("answered 503", "DOE")
+    await notify.service.publish(reinstated(), time=START + HOUR)
+    await notify.until(2, channel="webhook")
+    await eventually(lambda: receiver.sequences("NASA"))
+    later.set()
+
+    async def is_disabled() -> Any:
+        return (await notify.get("/v1/webhooks?state=disabled")).json()["items"]
+
+    (found,) = await eventually(is_disabled)
+    since = found["disabled_at"]
+    assert since == "2025-08-06T01:00:00Z"
+    notify.move(seconds=5)
+    await notify.until(1, "DOE", channel="webhook", state="failed")
+    await notify.service.publish(reinstated("EPA"))
+    await notify.until(1, "EPA", channel="webhook", state="failed")
+
+    receiver.answer = lambda _: 204
+    await enable(notify, webhook)
+    answer = await replay(notify, webhook, since)
+    await replayed(notify, answer.headers["location"])
+    notify.move(hours=1)
+    for agency in ("DOE", "EPA"):
+        await notify.until(1, agency, channel="webhook", state="delivered")
 
 
 async def test_a_replay_to_a_receiver_that_is_gone_again_stops(

@@ -1,5 +1,7 @@
 """A result that cannot be recorded: recording is retried, and what was sent is not sent again meanwhile."""
 
+import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +13,7 @@ from muster_notify.settings import NotifySettings
 from muster_notify.workers import dispatcher, trusted_clock
 from muster_notify.workers.trusted_clock import TrustedClock
 from muster_runtime.database.locks import ask_for_skew
+from muster_runtime.messaging.lease import LEASE_SECONDS
 from tests.integration.notify.conftest import Notify, reinstated
 from tests.integration.notify.receiver import Receiver, Request
 from tests.support.clocks import ShiftedClock
@@ -98,6 +101,36 @@ async def test_a_result_that_one_agency_cannot_record_gives_its_slot_to_others(
     await eventually(lambda: len(receiver.requests) > 1)
     await notify.service.admin.execute("drop function refuse cascade")
     await notify.until(channel="webhook", state="delivered")
+
+
+async def test_an_agency_whose_lock_is_held_leaves_connections_to_the_lease(
+    run_service: ServiceRunner, receiver: Receiver
+) -> None:
+    """Or attempts are canceled, and what the receivers of other agencies have taken is sent to them again."""
+    settings: dict[str, Any] = {"webhook_allow_private": True, "webhook_timeout_seconds": 30}
+    notify = Notify(await run_service(build, NotifySettings, **settings))
+    answers = {"NASA": asyncio.Event(), "DOE": asyncio.Event()}
+
+    async def answer(request: Request) -> None:
+        await answers[request.event["agency_id"]].wait()
+
+    receiver.delay = answer
+    lanes = 14  # almost all of the slots that an agency can have
+    for number in range(lanes):
+        await notify.add_webhook(f"{receiver.url}?{number}")
+    await notify.add_webhook(receiver.url, "DOE")
+    await notify.service.publish(reinstated("DOE"), reinstated())
+    await eventually(lambda: len(receiver.requests) == lanes + 1)
+    admin = notify.service.admin
+    async with admin.transaction():
+        await admin.execute("select pg_advisory_xact_lock(hashtextextended('notify/NASA', 0))")
+        answers["NASA"].set()
+        until = time.monotonic() + 3 * LEASE_SECONDS
+        await eventually(lambda: time.monotonic() > until, prompt=True)
+    answers["DOE"].set()
+    await notify.until(1, "DOE", channel="webhook", state="delivered")
+    await notify.until(lanes, channel="webhook", state="delivered")
+    assert len(receiver.requests) == lanes + 1
 
 
 @pytest.fixture

@@ -155,7 +155,10 @@ def test_the_headers_identify_the_delivery() -> None:
 @pytest.mark.parametrize("late", [False, True])
 def test_an_offer_says_whether_it_is_late(late: bool) -> None:
     offer = next(event for event in EVENTS if isinstance(event, billing.RenewalOffered))
-    text, _ = parts(written(offer.model_copy(update={"decide_by": LATER if late else AT}), "renewal-offered"))
+    email = written(offer.model_copy(update={"decide_by": LATER if late else AT}), "renewal-offered")
+    text, _ = parts(email)
+    before = "before August 6, 2026, 00:00 UTC" if late else "before August 6, 2025, 12:30 UTC"
+    assert email["Subject"].endswith(f"please decide {before}")
     assert ("This offer is late" in text) is late
     assert ("without a break" in text) is not late
 
@@ -185,11 +188,18 @@ def test_a_subject_cannot_add_a_header() -> None:
         written(event, "enrolled")
 
 
-@pytest.mark.parametrize("address", ["nonsense", "a@b@c", "a b@agency.example", "x@agency.example\r\nBcc: y@z.example"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "ann@", "a@b@c", "a b@agency.example", "x@agency.example\r\nBcc: y@z.example"]
+)
 def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(Unwritable) as refused:
         written(EVENTS[0], "enrolled", Contact(None, address))
     assert address not in str(refused.value)
+
+
+def test_a_recipient_without_a_valid_address_is_left_out() -> None:
+    email = written(EVENTS[0], "enrolled", Contact("Ann", "a@nasa.example"), Contact(None, "nonsense"))
+    assert email["To"] == "Ann <a@nasa.example>"
 
 
 def test_with_several_recipients_all_are_addressed_and_none_is_named() -> None:

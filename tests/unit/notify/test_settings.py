@@ -6,6 +6,7 @@ from pydantic import SecretStr, ValidationError
 
 from muster_notify.adapters.vault import Vault, new_secret
 from muster_notify.settings import NotifySettings
+from muster_runtime.secrets import explain
 
 KEY = Fernet.generate_key().decode()
 PRODUCTION = {
@@ -26,6 +27,26 @@ def test_production_refuses_the_sandbox_values(missing: str) -> None:
     given = {name: value for name, value in PRODUCTION.items() if name != missing}
     with pytest.raises(ValidationError, match=f"MUSTER_{missing.upper()}"):
         NotifySettings.model_validate(given)
+
+
+@pytest.mark.parametrize("name", ["smtp_from", "operators_email"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "muster",
+        "@a.gov",
+        "Muster <muster@a.gov>",
+        "muster@a.gov\n",
+        "muster@a.gov ",
+        "a@a.gov, b@a.gov",
+        "a b@a.gov",
+    ],
+)
+def test_what_is_no_single_address_is_refused(name: str, address: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        NotifySettings.model_validate({**PRODUCTION, name: address})
+    assert explain(refused.value).startswith(f"MUSTER_{name.upper()}: must be one address")
 
 
 def test_production_refuses_private_addresses() -> None:

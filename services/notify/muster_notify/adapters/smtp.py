@@ -31,6 +31,9 @@ SMTP_TIMEOUT_SECONDS = 30
 # The enhanced status code at the start of a response (RFC 3463).
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
 
+# Of those, what concerns us and not the recipient: security or policy (X.7), and the sender's address (X.1.7, X.1.8).
+_OURS = re.compile(r"5\.(7\.\d{1,3}|1\.[78])(?=\s|$)")
+
 _REFUSED = {
     SMTPConnectResponseError: "the connection",
     SMTPHeloError: "the greeting",
@@ -89,7 +92,8 @@ class EmailSender:
             if not isinstance(error, SMTPResponseException | SMTPRecipientsRefused):
                 self._disconnect()
             return Outcome(Verdict.FAILED if _is_permanent(error) else Verdict.RETRY, describe(error))
-        return Outcome(Verdict.DELIVERED, f"{len(refused)} of {len(recipients)} refused" if refused else None)
+        missed = len(recipients) - len(email["To"].addresses) + len(refused)
+        return Outcome(Verdict.DELIVERED, f"{missed} of {len(recipients)} not reached" if missed else None)
 
     async def settle(self, lane: Lane) -> None:
         """Do nothing: an attempt leaves nothing running."""
@@ -133,11 +137,14 @@ class EmailSender:
 def _is_permanent(error: Exception) -> bool:
     """Whether a retry cannot help: the server permanently refused the message, or every recipient (RFC 5321, 4.2.1).
 
-    A refused login or sender is an error in our configuration, and is retried.
+    A refused login, client, or sender is an error in our configuration, and is retried. Many servers refuse the client
+    and the sender only in their answer to a recipient or to the message.
     """
     if isinstance(error, SMTPRecipientsRefused):
-        return all(refusal.code >= 500 for refusal in error.recipients)
-    return isinstance(error, ValueError) or (isinstance(error, SMTPDataError) and error.code >= 500)
+        return all(_is_permanent(refusal) for refusal in error.recipients)
+    if isinstance(error, SMTPRecipientRefused | SMTPDataError):
+        return error.code >= 500 and not _OURS.match(error.message)
+    return isinstance(error, ValueError)
 
 
 def describe(error: Exception) -> str:

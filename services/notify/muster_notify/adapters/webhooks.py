@@ -97,13 +97,14 @@ class WebhookSender:
     async def _post(self, url: str, headers: dict[str, str], delivery: Delivery) -> int:
         """Post the delivery; return the status of the response, without reading its body.
 
-        Uses the first address that accepts a connection.
+        Uses the first address that accepts a connection. Each but the last has a share of the attempt's time for it.
         """
         parts = urlsplit(url)
         host = parts.hostname or ""
         target = httpx.URL(url)
         lookup = self._lookups[delivery.lane] = asyncio.create_task(self._policy.addresses(host))
         addresses = await asyncio.shield(lookup)
+        share = self._timeout_seconds / len(addresses)
         for last, address in zip([False] * (len(addresses) - 1) + [True], addresses, strict=True):
             try:
                 async with self._connections.stream(
@@ -112,10 +113,10 @@ class WebhookSender:
                     content=delivery.payload,
                     # The host's name, for the receiver and for checking its certificate.
                     headers=[*headers.items(), ("host", target.netloc.decode())],
-                    extensions={"sni_hostname": host},
+                    extensions={"sni_hostname": host, "timeout": {"connect": None if last else share}},
                 ) as response:
                     return response.status
-            except httpcore.ConnectError:
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if last:
                     raise
         raise OSError("the host has no address")

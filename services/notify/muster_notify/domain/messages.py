@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from pydantic import BaseModel, ConfigDict
 
-from muster_notify.domain.contacts import Contact
+from muster_notify.domain.contacts import Contact, parse_address
 
 
 class Unwritable(Exception):
@@ -49,7 +49,8 @@ def write(
 ) -> EmailMessage:
     """An e-mail about an event's data. Repeated attempts have the same Message-ID, derived from the delivery.
 
-    Raises Unwritable if an address is invalid or a header contains a line break.
+    It leaves out recipients whose address is not valid. Raises Unwritable if there is no other one, or a header
+    contains a line break.
     """
     texts = {
         "heading": _render(message.subject, data),
@@ -59,12 +60,15 @@ def write(
         "delivery_id": delivery_id,
     }
     email = EmailMessage()
+    addresses = [parse_address(contact.email, contact.name or "") for contact in recipients]
+    if not any(addresses):
+        raise Unwritable("the recipients' addresses are not valid")
     try:
         email["From"] = Address("Muster", addr_spec=sender)
-        email["To"] = [Address(contact.name or "", addr_spec=contact.email) for contact in recipients]
+        email["To"] = [address for address in addresses if address]
         email["Subject"] = texts["heading"]
     except (ValueError, MessageError) as error:
-        raise Unwritable("an address or a header is not valid") from error
+        raise Unwritable("a header is not valid") from error
     email["Date"] = format_datetime(date)
     email["Message-ID"] = f"<{delivery_id}@{sender.rpartition('@')[2]}>"
     email["Auto-Submitted"] = "auto-generated"  # RFC 3834: suppresses out-of-office replies
@@ -87,7 +91,7 @@ def _template(text: str) -> Template:
 def _texts() -> Environment:
     """The environment for strings: plain text, which the HTML layout escapes as a whole."""
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    environment.filters.update(instant=_instant, day=_day, money=_money, words=_words)
+    environment.filters.update(instant=_instant, money=_money, words=_words)
     return environment
 
 
@@ -101,11 +105,6 @@ def _layouts() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-def _day(value: str) -> str:
-    at = datetime.fromisoformat(value).astimezone(UTC)
-    return f"{at:%B} {at.day}, {at.year}"
 
 
 def _instant(value: str) -> str:

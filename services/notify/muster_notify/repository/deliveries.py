@@ -9,7 +9,10 @@ from muster_runtime.database.transactions import Connection
 
 
 async def add_deliveries(connection: Connection, intents: Sequence[Intent], now: datetime) -> None:
-    """Add a delivery for each intent that has none yet, at the end of its lane."""
+    """Add a delivery for each intent that has none yet, at the end of its lane.
+
+    What was missed finished when its endpoint was disabled, if that is later than `now`: a replay may begin there.
+    """
     added = await connection.fetch(
         """
         insert into delivery (
@@ -19,7 +22,8 @@ async def add_deliveries(connection: Connection, intents: Sequence[Intent], now:
         select
             id, agency_id, event_id, event_type, correlation_id, traceparent, rule, channel, recipient, audience,
             payload, case when missed then 'failed' else 'pending' end, 0, $13,
-            case when missed then $13::timestamptz end, case when missed then 'the endpoint is disabled' end
+            case when missed then greatest($13, (select w.disabled_at from webhook as w where w.id = recipient)) end,
+            case when missed then 'the endpoint is disabled' end
         from unnest(
             $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
             $9::text[], $10::text[], $11::bytea[], $12::boolean[]
@@ -143,16 +147,10 @@ async def list_due(
     return [_delivery(row) for row in rows]
 
 
-async def find_next_due(connection: Connection) -> datetime | None:
-    """The earliest instant at which a delivery is due."""
-    earliest: datetime | None = await connection.fetchval("select min(next_attempt_at) from delivery")
-    return earliest
-
-
-async def find_next_due_after(connection: Connection, now: datetime) -> datetime | None:
-    """The earliest instant after `now` at which a delivery is due."""
+async def find_next_due(connection: Connection, after: datetime | None = None) -> datetime | None:
+    """The earliest instant, or the earliest one after another, at which a delivery is due."""
     earliest: datetime | None = await connection.fetchval(
-        "select min(next_attempt_at) from delivery where next_attempt_at > $1", now
+        "select min(next_attempt_at) from delivery where next_attempt_at > coalesce($1, timestamptz '-infinity')", after
     )
     return earliest
 
@@ -192,15 +190,17 @@ async def add_attempt(
                         )
                         then case
                             when
-                                $3 = 'pending' and $10
-                                and exists (
+                                $3 = 'pending' and $10 and exists (
                                     select from directory as r where r.agency_id = d.agency_id and r.role = d.recipient
                                 )
                                 then $4
                             else $5::timestamptz
                         end
                 end,
-                finished_at = case when $3 = 'pending' then null else $4 end,
+                finished_at = case $3
+                    when 'delivered' then $4
+                    when 'failed' then greatest($4, (select w.disabled_at from webhook as w where w.id = d.recipient))
+                end,
                 last_error = case when $3 = 'delivered' then null else $6 end
             where id = $1 and attempts = $2 and state = 'pending'
             returning id, agency_id, attempts

@@ -179,12 +179,12 @@ async def save_seals(connection: Connection, webhook_id: str, sealed_secret: byt
 
 
 async def delete_endpoint(connection: Connection, webhook_id: str) -> None:
-    """Delete an endpoint: its row stays but loses its secrets."""
+    """Delete an endpoint: its row stays but loses its secrets and the URL, whose path may contain one."""
     await connection.execute(
         """
         update webhook
         set
-            state = 'deleted', state_reason = null,
+            state = 'deleted', state_reason = null, url = '',
             sealed_secret = null, previous_secret = null, previous_secret_until = null
         where id = $1
         """,

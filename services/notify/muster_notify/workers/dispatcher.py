@@ -11,20 +11,12 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import partial
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
-from muster_notify.domain.deliveries import (
-    Channel,
-    Delivery,
-    DeliveryState,
-    Lane,
-    Outcome,
-    Progress,
-    Verdict,
-    progress,
-)
+from muster_notify.domain.deliveries import Channel, Delivery, DeliveryState, Lane, Outcome, Progress, Verdict, progress
 from muster_notify.handlers.disabling import disable_endpoint
 from muster_notify.repository import deliveries
 from muster_notify.workers.trusted_clock import TrustedClock
@@ -90,6 +82,8 @@ class Dispatcher:
         # Audiences in the order of their last turn.
         self._served: dict[Channel, dict[str, None]] = {channel: {} for channel in senders}
         self._attempts: set[asyncio.Task[Outcome]] = set()
+        # Only one lane of an agency waits for its lock: the others would take the connections that the lease needs.
+        self._recording: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stopping = False
         self.clock = TrustedClock()
 
@@ -138,9 +132,8 @@ class Dispatcher:
                 if not leads or slots.used == slots.total:
                     continue
                 # As many as there are slots: audiences that hold one cannot hide those that wait for their first.
-                for delivery in await deliveries.list_due(
-                    connection, channel, now, busy=lanes, served=served, limit=slots.total
-                ):
+                due = await deliveries.list_due(connection, channel, now, busy=lanes, served=served, limit=slots.total)
+                for delivery in due:
                     operator = delivery.audience == EVERY_AGENCY
                     if delivery.lane not in lanes and slots.fits(delivery.audience, operator=operator):
                         slots.take(delivery.audience, operator=operator)
@@ -148,7 +141,7 @@ class Dispatcher:
                         served[delivery.audience] = None
                         lane = lanes[delivery.lane] = asyncio.create_task(self._work(runtime, lease, delivery))
                         lane.add_done_callback(partial(_give_back, slots, delivery.audience))
-            return await deliveries.find_next_due_after(connection, now)
+            return await deliveries.find_next_due(connection, after=now)
 
     def _forget_finished_lanes(self) -> None:
         """Raise the error of a lane that crashed, which stops the process: its attempt is not recorded."""
@@ -223,6 +216,7 @@ class Dispatcher:
         owner = {delivery.audience} if step.disable_endpoint else set()
         context = Context(actor=runtime.service.name, correlation_id=delivery.correlation_id)
         async with (
+            self._recording.setdefault(delivery.agency_id, asyncio.Lock()),
             runtime.database.blaming_schema(),
             runtime.database.write(delivery.agency_id, *owner, context=context) as uow,
         ):
