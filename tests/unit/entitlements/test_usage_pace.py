@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 from muster_entitlements.domain.catalog import packaged_catalog
 from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.usage import EVENT_TYPE, MOST_USES
-from muster_entitlements.handlers.usage import Nearest, _meter_all, _read_all
+from muster_entitlements.handlers.usage import Nearest, _meter_all
+from muster_entitlements.handlers.usage_reports import _read_all
 from tests.support.turns import counted_turns
 
 NOW = datetime(2025, 11, 1, tzinfo=UTC)
