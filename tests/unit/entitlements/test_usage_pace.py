@@ -39,6 +39,6 @@ async def test_other_tasks_run_while_a_batch_is_read_and_metered() -> None:
     catalog = packaged_catalog()
     meters = {"NASA": Meter(ZoneInfo("UTC"), {}, catalog.features)}
     async with counted_turns() as turns:
-        metered, refused = await _meter_all(uses["NASA"], catalog, meters, Nearest(), NOW)
+        metered, refused = await _meter_all(uses["NASA"], catalog, meters, Nearest(), NOW, {})
         assert turns() > LEAST_TURNS
     assert (len(metered), refused) == (EVENTS - 1, {})

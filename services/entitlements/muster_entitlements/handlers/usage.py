@@ -88,9 +88,14 @@ class _Addition:
             self.limited.append(LimitedUse(use.at, use.amount, quota))
 
 
-async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest) -> Tally:
-    """Count uses, by their place in the report, of agencies that the unit of work has locked."""
-    tally = Tally()
+async def count_uses(
+    uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest, arrived: Mapping[int, datetime] | None = None
+) -> Tally:
+    """Count uses, by their place in the report, of agencies that the unit of work has locked.
+
+    `arrived` says when those that had to wait arrived: what was in time then still counts.
+    """
+    tally, arrived = Tally(), arrived or {}
     people: defaultdict[str, set[str]] = defaultdict(set)
     features: defaultdict[str, set[str]] = defaultdict(set)
     for use in uses.values():
@@ -98,8 +103,9 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest)
         features[use.agency_id].add(use.feature)
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
     asked = [(agency_id, feature) for agency_id, own in features.items() for feature in own if is_key(feature)]
-    meters = await find_meters(uow.connection, people, uow.now - OLDEST, catalog, asked)
-    metered, tally.refused = await _meter_all(uses, catalog, meters, nearest, uow.now)
+    since = min(arrived.values(), default=uow.now) - OLDEST
+    meters = await find_meters(uow.connection, people, since, catalog, asked)
+    metered, tally.refused = await _meter_all(uses, catalog, meters, nearest, uow.now, arrived)
     new = await _new(uow, metered, tally)
     tally.counted = len(new)
     if new:
@@ -113,7 +119,12 @@ def stranger(use: Use) -> InvalidInput:
 
 
 async def _meter_all(
-    uses: Mapping[int, Use], catalog: Catalog, meters: Mapping[str, Meter], nearest: Nearest, now: datetime
+    uses: Mapping[int, Use],
+    catalog: Catalog,
+    meters: Mapping[str, Meter],
+    nearest: Nearest,
+    now: datetime,
+    arrived: Mapping[int, datetime],
 ) -> tuple[list[_Metered], dict[int, InvalidInput]]:
     """The uses that count, and how; and, by place, why the others are refused."""
     metered: list[_Metered] = []
@@ -121,7 +132,9 @@ async def _meter_all(
     pace = Pace()
     for place, use in uses.items():
         try:
-            metered.append(_meter(place, use, catalog, meters, nearest, now))
+            arrived_at = arrived.get(place, now)
+            check_time(use.at, now, arrived_at)
+            metered.append(_meter(place, use, catalog, meters, nearest, arrived_at))
         except InvalidInput as refusal:
             refused[place] = refusal
         await pace.keep()
@@ -129,10 +142,9 @@ async def _meter_all(
 
 
 def _meter(
-    place: int, use: Use, catalog: Catalog, meters: Mapping[str, Meter], nearest: Nearest, now: datetime
+    place: int, use: Use, catalog: Catalog, meters: Mapping[str, Meter], nearest: Nearest, arrived_at: datetime
 ) -> _Metered:
     """The use, and how it counts. Raises InvalidInput."""
-    check_time(use.at, now)
     meter = meters.get(use.agency_id)
     if meter is None:
         raise stranger(use)
@@ -140,7 +152,7 @@ def _meter(
     if feature is None:
         raise nearest.refuse(use.feature, catalog)
     terms = meter.terms(feature, use.subject_ref, use.at)
-    check_open(use.at, terms.period.ends_at, now)
+    check_open(use.at, terms.period.ends_at, arrived_at)
     return _Metered(place, use, terms, bit_of(use.at.astimezone(meter.zone)))
 
 
