@@ -15,6 +15,7 @@ from tests.integration.entitlements.test_as_of import PEOPLE, Life, address, cat
 from tests.integration.entitlements.test_catalog import publish, rolled_out
 from tests.integration.entitlements.test_rollouts import SKETCHES
 from tests.integration.entitlements.test_snapshots import COUNTED, following
+from tests.integration.entitlements.test_usage import report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
 
 STEPS = 4
@@ -26,12 +27,13 @@ NOTES: dict[str, Any] = {"key": "notes", "name": "Notes", "mode": "quota", "tria
 
 
 class BusyLife(Life):
-    """Also the use of features, and grants of further uses."""
+    """Also the use of features, even late, and grants of further uses."""
 
     limit = 3
 
     async def change(self) -> None:
         actions = [super().change, super().change, self._consume, self._consume, self._consume, self._grant_uses]
+        actions += [self._report_late, self._report_late]
         await self.chance.choice(actions)()
 
     def features(self) -> list[dict[str, Any]]:
@@ -50,6 +52,14 @@ class BusyLife(Life):
     async def _consume(self) -> None:
         use = {"subject": address(self.chance.choice(PEOPLE)), "feature": self.chance.choice(FEATURES)}
         await self.own.post("usage/consume", use | {"amount": self.chance.randrange(1, 4)})
+
+    async def _report_late(self) -> None:
+        rows = await self.own.service.admin.fetch("select distinct subject_ref from seat order by subject_ref")
+        if rows:
+            subject, feature = self.chance.choice(rows)["subject_ref"], self.chance.choice(FEATURES)
+            at = self.own.service.clock.now() - timedelta(hours=self.chance.randrange(1, 300))
+            amount = self.chance.randrange(1, 8)
+            await report(self.own, used(self.chance.random(), subject, at, amount, feature=feature))
 
     async def _grant_uses(self) -> None:
         now = self.own.service.clock.now()

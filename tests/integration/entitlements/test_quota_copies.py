@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.integration.entitlements.conftest import Entitlements
-from tests.integration.entitlements.test_catalog import FRONTIER, publish
+from muster_entitlements_client import EntitlementsClient
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_catalog import FRONTIER, publish, rolled_out
 from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_usage import report, used
 
@@ -78,6 +79,53 @@ async def test_a_lower_quota_is_told_when_its_grant_begins_even_for_a_feature_th
             return (answer.reason, answer.used) == (http["reason"], http["used"]) == ("quota_used_up", 4)
 
         await entitlements.eventually(told)
+
+
+async def used_up(entitlements: Entitlements, client: EntitlementsClient, subject: str, feature: str) -> None:
+    """Wait until the copy refuses what the service refuses: 30 uses are above the quota of 25."""
+
+    async def told() -> bool:
+        answer, http = client.check(subject, feature), await entitlements.check("ada", feature)
+        return (answer.reason, answer.used) == (http["reason"], http["used"]) == ("quota_used_up", 30)
+
+    await entitlements.eventually(told)
+
+
+async def test_late_use_from_before_a_grant_that_uses_up_its_quota_is_told(entitlements: Entitlements) -> None:
+    """It happened in the unlimited trial, so no quota is charged."""
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    granted_at = START + timedelta(days=4)
+    entitlements.service.clock.move(granted_at)
+    body = {"feature": "deep-research", "mode": "quota", "subject": ada, "reason": "pilot"}
+    assert (await entitlements.post("grants", body)).status_code == 201
+    entitlements.service.clock.move(granted_at + SECOND)
+    async with following(entitlements) as client:
+        late = used(1, ada, granted_at - timedelta(days=1), amount=30)
+        assert (await report(entitlements, late)).json()["counted"] == 1
+        await used_up(entitlements, client, ada, "deep-research")
+
+
+async def test_late_use_under_a_grant_that_is_over_is_told_if_it_uses_up_the_quota_that_applies_now(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [NOTES | {"quota": {"limit": 100}}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    service = entitlements.service
+    body = {"feature": "notes", "mode": "quota", "subject": ada, "reason": "pilot"}
+    grant = (await entitlements.post("grants", body)).json()["grant_id"]
+    await publish(entitlements, [NOTES | {"quota": {"limit": 25}}])
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    service.clock.move(START + timedelta(days=1))
+    use = {"subject": ada, "feature": "notes", "amount": 20}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    assert (await entitlements.post(f"grants/{grant}/revocation", {"reason": "over"})).status_code == 200
+    service.clock.move(service.clock.now() + SECOND)
+    async with following(entitlements) as client:
+        late = used(1, ada, START + timedelta(hours=12), amount=10, feature="notes")
+        assert (await report(entitlements, late)).json()["counted"] == 1
+        await used_up(entitlements, client, ada, "notes")
 
 
 async def test_use_of_a_period_that_is_now_counted_differently_is_told_by_the_deadline_of_an_upgrade(

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from muster_entitlements.handlers import usage
+from muster_entitlements.handlers import usage_reports
 from muster_entitlements.workers.usage import UsageIntake
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import publish, rolled_out
@@ -62,7 +62,7 @@ async def test_one_id_counts_once_on_each_day_also_from_the_topic(front: Entitle
 async def test_a_large_batch_is_counted_in_parts_and_in_the_order_of_time(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usage, "PART_USES", 20)
+    monkeypatch.setattr(usage_reports, "PART_USES", 20)
     await entitlements.enroll(cap=2)
     limited(monkeypatch, limit=0)
     body = {"feature": "deep-research", "amount": 30, "reason": "pilot", "ends_at": (LATER + 3 * DAY).isoformat()}

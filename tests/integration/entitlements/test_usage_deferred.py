@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -62,6 +63,25 @@ async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_
     await put(front, used(7))
     await count_all(intake)
     assert await counted() == {"NASA": 4, "NSF": 3}
+
+
+@pytest.mark.parametrize(("days", "in_time"), [(0, 1), (6, 0)])
+async def test_use_that_arrived_before_its_period_closed_counts_unless_it_waited_for_days(
+    front: Entitlements, days: int, in_time: int
+) -> None:
+    await front.enroll(cap=5)
+    service, closes, hour = front.service, datetime(2025, 10, 6, tzinfo=UTC), timedelta(hours=1)
+    service.clock.move(closes - hour)
+    intake = UsageIntake(service.runtime)
+    async with service.runtime.database.write("NASA", context=Context(actor="test", correlation_id="test")):
+        await put(front, used(1, at=closes - timedelta(days=6)))
+        await count_all(intake)
+    service.clock.move(closes + hour + timedelta(days=days))
+    await put(front, used(2, at=closes - timedelta(days=6)))  # it waits behind the first one, but is too late
+    await count_all(intake)
+    await intake.deferred.count()
+    assert sum((await sums(front)).values()) == 2 * in_time  # of her, and of the agency
+    assert await service.admin.fetchval("select count(*) from usage_parked") == 2 - in_time
 
 
 async def test_lanes_share_the_partitions_and_what_each_has_deferred(front: Entitlements) -> None:

@@ -1,10 +1,11 @@
 """The current period: decisions about a trial move it, and lists of use show what checks count."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.integration.entitlements.conftest import Entitlements
-from tests.integration.entitlements.test_catalog import publish
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_catalog import FRONTIER, publish
 from tests.integration.entitlements.test_quota_copies import NOTES
 from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_usage import report, used
@@ -89,6 +90,34 @@ async def test_a_month_from_the_windows_start_ends_by_the_agencys_clocks_for_all
         assert (await report(entitlements, *events)).json()["counted"] == 2  # the first one is of the month before
         assert await checked() == ("quota", 5, second)
         await copied("quota", 5, datetime(2025, 12, 6, 1, tzinfo=UTC))
+
+
+async def test_late_use_of_an_earlier_enrollment_counts_even_if_the_newest_version_lacks_the_feature(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [FRONTIER, NOTES], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    await publish(entitlements, [FRONTIER], "new-agencies")
+    other, again = replace(entitlements, agency="NSF"), START + timedelta(days=4)
+    await other.enroll(cap=2)
+    entitlements.service.clock.move(again)
+    await entitlements.service.publish(
+        entitlements.withdrawn(at=again), entitlements.enrolled(2, "enr_2").model_copy(update={"starts_at": again})
+    )
+
+    async def enrolled_again() -> bool:
+        return bool((await entitlements.pool())["enrollment_id"] == "enr_2")
+
+    await entitlements.eventually(enrolled_again)
+    at = START + timedelta(days=2)
+    events = [used(agency_id, ada, at, feature="notes", agency_id=agency_id) for agency_id in ("NASA", "NSF")]
+    reply = (await report(entitlements, *events)).json()
+    assert (reply["counted"], [(each["index"], each["field"]) for each in reply["refused"]]) == (
+        1,
+        [(1, "data.feature")],
+    )
+    assert await entitlements.service.admin.fetchval("select used from usage_sum where subject_ref <> ''") == 1
 
 
 async def test_an_unknown_feature_has_no_use_to_list(entitlements: Entitlements) -> None:

@@ -289,11 +289,11 @@ def test_a_bad_event_names_its_attribute(field: str, change: dict[str, object]) 
 def test_use_in_the_future_or_of_a_closed_period_is_refused() -> None:
     end = datetime(2025, 11, 1, tzinfo=UTC)
     check_open(AT, end, end + timedelta(days=5) - timedelta(seconds=1))
-    check_time(AT + timedelta(seconds=59), AT)
-    check_time(AT, AT + timedelta(days=36))
+    check_time(AT + timedelta(seconds=59), AT, AT)
+    check_time(AT, AT + timedelta(days=40), AT + timedelta(days=36))
     with pytest.raises(InvalidInput):
         check_open(AT, end, end + timedelta(days=5))
     far = [datetime(year, 1, 1, tzinfo=UTC) for year in (1, 9999)]
     for at in (AT + timedelta(minutes=2), AT - timedelta(days=38), *far):
         with pytest.raises(InvalidInput):
-            check_time(at, AT)
+            check_time(at, AT, AT)

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 from muster_entitlements.domain.catalog import packaged_catalog
 from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.usage import EVENT_TYPE, MOST_USES
-from muster_entitlements.handlers.usage import Nearest, _meter_all, _read_all
+from muster_entitlements.handlers.usage import Nearest, _meter_all
+from muster_entitlements.handlers.usage_reports import _read_all
 from tests.support.turns import counted_turns
 
 NOW = datetime(2025, 11, 1, tzinfo=UTC)
@@ -38,6 +39,6 @@ async def test_other_tasks_run_while_a_batch_is_read_and_metered() -> None:
     catalog = packaged_catalog()
     meters = {"NASA": Meter(ZoneInfo("UTC"), {}, catalog.features)}
     async with counted_turns() as turns:
-        metered, refused = await _meter_all(uses["NASA"], catalog, meters, Nearest(), NOW)
+        metered, refused = await _meter_all(uses["NASA"], catalog, meters, Nearest(), NOW, {})
         assert turns() > LEAST_TURNS
     assert (len(metered), refused) == (EVENTS - 1, {})

@@ -14,7 +14,7 @@ from muster_entitlements.commands import ConsumeFeature, GrantQuota
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.usage import EVENT_TYPE, MOST_USES
 from muster_entitlements.errors import FeatureUnknown, GrantsFull, PoolUnknown, QuotaGrantsFull, QuotaUsedUp, UseRefused
-from muster_entitlements.handlers import consumption, quota_grants, usage
+from muster_entitlements.handlers import consumption, quota_grants, usage_reports
 from muster_entitlements.queries import usage as queries
 from muster_entitlements.replies.usage import ConsumptionReply, QuotaGrantReply, UsageReply, UsageSumReply
 from muster_runtime.errors import InvalidInput, NotFound
@@ -131,7 +131,9 @@ def make_router(directory: Directory) -> APIRouter:
         The reply names invalid events; the others are counted. Each transaction counts up to 2,000 events of one
         agency, so after an error, send the whole batch again.
         """
-        return await usage.report_usage(_batch(await request.body()), read=reader.read_own, write=commands.write)
+        return await usage_reports.report_usage(
+            _batch(await request.body()), read=reader.read_own, write=commands.write
+        )
 
     @router.get(
         f"{PREFIX}/usage",

@@ -59,10 +59,8 @@ class Meter:
     def terms(self, feature: Feature, subject_ref: str, at: datetime) -> Terms:
         """How a person's use at an instant counts."""
         began_at = self.begun.get(subject_ref)
-        if self.grants:
-            grants = [each for who in (subject_ref, None) for each in self.grants.get((feature.key, who), ())]
-            if grants:
-                return self.at(feature, at, grants, began_at)
+        if self.grants and (grants := self._grants(feature.key, subject_ref)):
+            return self.at(feature, at, grants, began_at)
         window = self.windows.get(feature.key)
         of_seat = None if window is None or window.seat_days is None else window.access(at, began_at)
         latest = self._latest.get((feature.key, of_seat))
@@ -87,6 +85,22 @@ class Meter:
         limited = window.access(at, began_at) is AccessMode.QUOTA
         given = not limited and window.seat_days is not None
         return Terms(period, feature.stated_quota if limited else None, given)
+
+    def other_limit(self, key: str, subject_ref: str, at: datetime, now: datetime) -> int | None:
+        """The limit of the person's use now, if another grant decided at an earlier instant of the period, or none did.
+
+        None if the same one did, or if no quota per seat applies now. Only grants change the terms within a period.
+        """
+        grants = self._grants(key, subject_ref)
+        if not grants or holding(grants, at) is holding(grants, now):
+            return None
+        period, quota, *_ = self.at(self.features[key], now, grants, self.begun.get(subject_ref))
+        if quota is None or quota.per is not QuotaScope.SEAT or not period.starts_at <= at < period.ends_at:
+            return None
+        return quota.limit
+
+    def _grants(self, key: str, subject_ref: str) -> list[Grant]:
+        return [each for who in (subject_ref, None) for each in self.grants.get((key, who), ())]
 
     def period(self, key: str, at: datetime) -> Period:
         """The period in which a use of a feature at an instant counts."""

@@ -26,6 +26,10 @@ CLOSES_AFTER = timedelta(days=5)
 # Older use cannot be in an open period: no month is longer than this, in any time zone.
 OLDEST = timedelta(days=32) + CLOSES_AFTER
 
+# How long a record can wait for its agency and still count by when it arrived. The hashes of counted events, and what
+# adoption looks back at, reach further back than the oldest use that then counts.
+LONGEST_WAIT = timedelta(days=5)
+
 # How long a record that could not be counted is kept. After that, its use could not count even if it were corrected.
 PARKED_FOR = timedelta(days=45)
 
@@ -146,19 +150,22 @@ def _read(data: object, version: object, source: object, name: object, type_: ob
     )
 
 
-def check_time(at: datetime, now: datetime) -> None:
-    """Check that a use is not in the future, and not too old for any open period. Raises InvalidInput."""
+def check_time(at: datetime, now: datetime, arrived_at: datetime) -> None:
+    """Check that a use is not in the future, and was not too old for any open period when it arrived.
+
+    Raises InvalidInput.
+    """
     if at > now + TOLERATED_SKEW:
         raise InvalidInput("time", at.isoformat(), f"must not be in the future: now is {now.isoformat()}")
-    if at < now - OLDEST:
+    if at < arrived_at - OLDEST:
         raise InvalidInput(
             "time", at.isoformat(), f"must be in a period that ended less than {CLOSES_AFTER.days} days ago"
         )
 
 
-def check_open(at: datetime, ends_at: datetime, now: datetime) -> None:
-    """Check that the period of a use, which ends at `ends_at`, is not closed. Raises InvalidInput."""
-    if now >= ends_at + CLOSES_AFTER:
+def check_open(at: datetime, ends_at: datetime, arrived_at: datetime) -> None:
+    """Check that the period of a use, which ends at `ends_at`, was not closed when it arrived. Raises InvalidInput."""
+    if arrived_at >= ends_at + CLOSES_AFTER:
         raise InvalidInput(
             "time",
             at.isoformat(),

@@ -4,7 +4,7 @@ Copies know the use as of its last threshold. A new limit, another period, or a 
 tables alone show what is still to be published, so a killed step loses nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from muster_entitlements.domain.quotas import PublishedUse
 from muster_entitlements.handlers.snapshots import publish_uses
@@ -46,6 +46,13 @@ async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None) -
         turns.append(uow.now)
     if turns:
         deadlines.schedule(uow, [Deadline(QUOTA_USES_TOLD, agency_id, agency_id, min(turns))])
+
+
+def tell_uses_next(uow: UnitOfWork, agencies: Iterable[str]) -> None:
+    """Have tell_uses called for agencies right after this transaction. It schedules what it may replace here again."""
+    deadlines.schedule(
+        uow, [Deadline(QUOTA_USES_TOLD, agency_id, agency_id, uow.now) for agency_id in sorted(agencies)]
+    )
 
 
 async def on_quota_uses_told_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:

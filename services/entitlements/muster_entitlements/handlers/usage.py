@@ -1,12 +1,10 @@
 """Counts reported use in batches. Each event counts once, and an invalid event does not affect the others."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
+from typing import NamedTuple
 
 from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.domain.adoption import bit_of
@@ -14,23 +12,17 @@ from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota, is_ke
 from muster_entitlements.domain.charges import Limited, LimitedUse
 from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, least_told
-from muster_entitlements.domain.usage import OLDEST, Identity, Use, check_open, check_time, read_use
+from muster_entitlements.domain.usage import OLDEST, Identity, Use, check_open, check_time
 from muster_entitlements.handlers.adoption import FirstUse, count_adoption
+from muster_entitlements.handlers.quota_terms import tell_uses_next
 from muster_entitlements.handlers.quotas import charge_quotas
 from muster_entitlements.handlers.uses import record_uses
-from muster_entitlements.replies.usage import RefusedUseReply, UsageReply
-from muster_entitlements.repository import catalogs, pools, usage
+from muster_entitlements.repository import catalogs, usage
 from muster_entitlements.repository.meters import find_meters
 from muster_entitlements.repository.seat_uses import FeatureUser, SeatUse
-from muster_runtime.database.transactions import Connection, UnitOfWork
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.pacing import Pace
-
-Read = Callable[[], AbstractAsyncContextManager[Connection]]
-Write = Callable[[str], AbstractAsyncContextManager[UnitOfWork]]
-
-# How many uses of a report one transaction counts. In between, others get the agency's lock and the event loop.
-PART_USES = 2_000
 
 # For how many unknown features of a report to look for the nearest ones.
 MOST_NEAREST = 10
@@ -96,9 +88,14 @@ class _Addition:
             self.limited.append(LimitedUse(use.at, use.amount, quota))
 
 
-async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest) -> Tally:
-    """Count uses, by their place in the report, of agencies that the unit of work has locked."""
-    tally = Tally()
+async def count_uses(
+    uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest, arrived: Mapping[int, datetime] | None = None
+) -> Tally:
+    """Count uses, by their place in the report, of agencies that the unit of work has locked.
+
+    `arrived` says when those that had to wait arrived: what was in time then still counts.
+    """
+    tally, arrived = Tally(), arrived or {}
     people: defaultdict[str, set[str]] = defaultdict(set)
     features: defaultdict[str, set[str]] = defaultdict(set)
     for use in uses.values():
@@ -106,12 +103,13 @@ async def count_uses(uow: UnitOfWork, uses: Mapping[int, Use], nearest: Nearest)
         features[use.agency_id].add(use.feature)
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
     asked = [(agency_id, feature) for agency_id, own in features.items() for feature in own if is_key(feature)]
-    meters = await find_meters(uow.connection, people, uow.now - OLDEST, catalog, asked)
-    metered, tally.refused = await _meter_all(uses, catalog, meters, nearest, uow.now)
+    since = min(arrived.values(), default=uow.now) - OLDEST
+    meters = await find_meters(uow.connection, people, since, catalog, asked)
+    metered, tally.refused = await _meter_all(uses, catalog, meters, nearest, uow.now, arrived)
     new = await _new(uow, metered, tally)
     tally.counted = len(new)
     if new:
-        await _add(uow, new, {agency_id: meter.zone for agency_id, meter in meters.items()})
+        await _add(uow, new, meters)
     return tally
 
 
@@ -121,7 +119,12 @@ def stranger(use: Use) -> InvalidInput:
 
 
 async def _meter_all(
-    uses: Mapping[int, Use], catalog: Catalog, meters: Mapping[str, Meter], nearest: Nearest, now: datetime
+    uses: Mapping[int, Use],
+    catalog: Catalog,
+    meters: Mapping[str, Meter],
+    nearest: Nearest,
+    now: datetime,
+    arrived: Mapping[int, datetime],
 ) -> tuple[list[_Metered], dict[int, InvalidInput]]:
     """The uses that count, and how; and, by place, why the others are refused."""
     metered: list[_Metered] = []
@@ -129,7 +132,9 @@ async def _meter_all(
     pace = Pace()
     for place, use in uses.items():
         try:
-            metered.append(_meter(place, use, catalog, meters, nearest, now))
+            arrived_at = arrived.get(place, now)
+            check_time(use.at, now, arrived_at)
+            metered.append(_meter(place, use, catalog, meters, nearest, arrived_at))
         except InvalidInput as refusal:
             refused[place] = refusal
         await pace.keep()
@@ -137,10 +142,9 @@ async def _meter_all(
 
 
 def _meter(
-    place: int, use: Use, catalog: Catalog, meters: Mapping[str, Meter], nearest: Nearest, now: datetime
+    place: int, use: Use, catalog: Catalog, meters: Mapping[str, Meter], nearest: Nearest, arrived_at: datetime
 ) -> _Metered:
     """The use, and how it counts. Raises InvalidInput."""
-    check_time(use.at, now)
     meter = meters.get(use.agency_id)
     if meter is None:
         raise stranger(use)
@@ -148,7 +152,7 @@ def _meter(
     if feature is None:
         raise nearest.refuse(use.feature, catalog)
     terms = meter.terms(feature, use.subject_ref, use.at)
-    check_open(use.at, terms.period.ends_at, now)
+    check_open(use.at, terms.period.ends_at, arrived_at)
     return _Metered(place, use, terms, bit_of(use.at.astimezone(meter.zone)))
 
 
@@ -174,21 +178,26 @@ async def _new(uow: UnitOfWork, metered: Sequence[_Metered], tally: Tally) -> li
     return list(first.values())
 
 
-async def _add(uow: UnitOfWork, new: Sequence[_Metered], zones: Mapping[str, ZoneInfo]) -> None:
+async def _add(uow: UnitOfWork, new: Sequence[_Metered], meters: Mapping[str, Meter]) -> None:
     """Add the uses to the sums of their subjects and agencies; then record them, count adoption, and charge quotas."""
     additions = _additions(new)
     sums = [Sum(*counter, each.ends_at, each.used, each.given, days=each.days) for counter, each in additions.items()]
-    least, limited, fresh = _least_told(additions), [], []
+    limits = _other_limits(new, meters, uow.now)
+    least, limited, fresh, untold = min([_least_told(additions), *limits.values()]), [], [], set()
     for total in await usage.add_to_sums(uow.connection, sums, least):
-        addition = additions[total.agency_id, total.feature, total.subject_ref, total.starts_at]
+        counter = total.agency_id, total.feature, total.subject_ref, total.starts_at
+        addition = additions[counter]
         if addition.limited and total.charged >= least:
             before = total._replace(used=total.used - sum(each.amount for each in addition.limited))
             limited.append(Limited(before, addition.limited))
+        if counter in limits and total.charged >= limits[counter]:
+            untold.add(total.agency_id)
         if total.fresh_days:
             fresh.append(total)
     adopted = await record_uses(uow, _last_uses(new), "ReportUsage")
-    await count_adoption(uow, fresh, _first_uses(adopted, new), zones)
+    await count_adoption(uow, fresh, _first_uses(adopted, new), {each: meter.zone for each, meter in meters.items()})
     await charge_quotas(uow, limited)
+    tell_uses_next(uow, untold)
 
 
 def _last_uses(new: Sequence[_Metered]) -> dict[FeatureUser, datetime]:
@@ -239,50 +248,16 @@ def _least_told(additions: Mapping[Counter, _Addition]) -> int:
     return min(map(least_told, quotas.values()), default=MOST_EXACT)
 
 
-async def report_usage(events: Sequence[Any], *, read: Read, write: Write) -> UsageReply:
-    """Count a batch of events agency by agency, in parts and in order of time. The reply names refused events."""
-    tally, nearest = Tally(), Nearest()
-    uses, tally.refused = await _read_all(events)
-    async with read() as connection:
-        enrolled = await pools.find_enrolled(connection, uses)
-    for agency_id in uses.keys() - enrolled:
-        tally.refused |= {place: stranger(use) for place, use in uses[agency_id].items()}
-    for agency_id in sorted(enrolled):
-        in_time = sorted(uses[agency_id].items(), key=lambda placed: placed[1].at)
-        for start in range(0, len(in_time), PART_USES):
-            async with write(agency_id) as uow:
-                tally.add(await count_uses(uow, dict(in_time[start : start + PART_USES]), nearest))
-    return UsageReply(
-        counted=tally.counted,
-        repeated=tally.repeated,
-        refused=[_refused(place, events[place], tally.refused[place]) for place in sorted(tally.refused)],
-    )
+def _other_limits(new: Sequence[_Metered], meters: Mapping[str, Meter], now: datetime) -> dict[Counter, int]:
+    """The limits that apply now to people's sums of the current period, but not to late uses that are charged to them.
 
-
-async def _read_all(events: Sequence[Any]) -> tuple[dict[str, dict[int, Use]], dict[int, InvalidInput]]:
-    """The uses by agency and place; and, by place, why the other events are invalid."""
-    uses: dict[str, dict[int, Use]] = {}
-    refused: dict[int, InvalidInput] = {}
-    pace = Pace()
-    for place, event in enumerate(events):
-        try:
-            use = read_use(event)
-        except InvalidInput as refusal:
-            refused[place] = refusal
-        else:
-            uses.setdefault(use.agency_id, {})[place] = use
-        await pace.keep()
-    return uses, refused
-
-
-def _refused(place: int, event: Any, refusal: InvalidInput) -> RefusedUseReply:
-    [error] = refusal.extensions["errors"]
-    name = event.get("id") if isinstance(event, Mapping) else None
-    return RefusedUseReply(
-        index=place, id=_shown(name) if isinstance(name, str) else None, **error | {"value": _shown(error["value"])}
-    )
-
-
-def _shown(text: str) -> str:
-    """Escape half of a surrogate pair, which JSON can contain but UTF-8 cannot."""
-    return text.encode(errors="backslashreplace").decode()
+    Charging such a use publishes nothing about them.
+    """
+    granted = {agency_id for agency_id, meter in meters.items() if meter.grants}
+    limits: dict[Counter, int] = {}
+    for _, use, terms, _ in new if granted else ():
+        if use.agency_id in granted and not terms.given:
+            limit = meters[use.agency_id].other_limit(use.feature, use.subject_ref, use.at, now)
+            if limit is not None:
+                limits[use.agency_id, use.feature, use.subject_ref, terms.period.starts_at] = limit
+    return limits

@@ -60,13 +60,40 @@ async def find_meters(
             begun[agency_id] |= await find_earlier(connection, agency_id, lost)
     granted = await find_last(connection, {key for own in grants.values() for key, _ in own}, catalog)
     meters = {}
+    lacking = [
+        (agency_id, key)
+        for agency_id, key in asked or ()
+        if key not in catalog.features and key not in windows[agency_id]
+    ]
+    earlier = await _find_earlier(connection, lacking, catalog) if lacking else {}
     for agency_id, zone in zones.items():
         own = windows[agency_id]
         features = {key: versions[window.catalog_number].known(key) for key, window in own.items()}
         outlived = {key: granted[key] for key, _ in grants[agency_id] if key in granted}
-        known = {**catalog.features, **outlived, **features}
+        known = {**catalog.features, **earlier.get(agency_id, {}), **outlived, **features}
         meters[agency_id] = Meter(zone, own, known, grants[agency_id], begun.get(agency_id, {}))
     return meters
+
+
+async def _find_earlier(
+    connection: Connection, lacking: Collection[tuple[str, str]], newest: Catalog
+) -> dict[str, dict[str, Feature]]:
+    """Features that the newest version lacks, for agencies that had a window of them: their late use counts."""
+    rows = await connection.fetch(
+        """
+        select distinct agency_id, feature
+        from feature_window
+        where (agency_id, feature) in (select * from unnest($1::text[], $2::text[]))
+        """,
+        [agency_id for agency_id, _ in lacking],
+        [key for _, key in lacking],
+    )
+    last = await find_last(connection, {row["feature"] for row in rows}, newest)
+    features: defaultdict[str, dict[str, Feature]] = defaultdict(dict)
+    for agency_id, key in rows:
+        if key in last:
+            features[agency_id][key] = last[key]
+    return features
 
 
 async def find_feature(connection: Connection, key: str, window: Window | None, now: datetime) -> Feature:

@@ -17,7 +17,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record as read from Kafka."""
+    """A record as read from Kafka; `deferred_at` if it was deferred."""
 
     topic: str
     kafka_partition: int
@@ -25,6 +25,7 @@ class StoredRecord:
     key: bytes | None
     headers: Sequence[tuple[str, bytes]]
     value: bytes | None
+    deferred_at: datetime | None = None
 
     @property
     def columns(self) -> tuple[object, ...]:
@@ -169,10 +170,12 @@ async def take_deferred(
                 order by id
                 limit $5
             )
-            returning id, topic, kafka_partition, kafka_offset, key, header_names, header_values, value
+            returning id, topic, kafka_partition, kafka_offset, key, header_names, header_values, value, deferred_at
         )
 
-        select topic, kafka_partition, kafka_offset, key, header_names, header_values, value from taken order by id
+        select topic, kafka_partition, kafka_offset, key, header_names, header_values, value, deferred_at
+        from taken
+        order by id
         """,
         list(until),
         list(until.values()),
@@ -188,6 +191,7 @@ async def take_deferred(
             key=row["key"],
             headers=list(zip(row["header_names"], row["header_values"], strict=True)),
             value=row["value"],
+            deferred_at=row["deferred_at"],
         )
         for row in rows
     ]

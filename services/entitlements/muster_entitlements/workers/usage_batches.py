@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 from aiokafka import TopicPartition
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.domain.row_results import rule_of
-from muster_entitlements.domain.usage import LARGEST_RECORD, Use, read_record, size_of
+from muster_entitlements.domain.usage import LARGEST_RECORD, LONGEST_WAIT, Use, read_record, size_of
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.handlers.usage import Nearest, count_uses
 from muster_entitlements.repository import usage_intake
@@ -67,6 +68,14 @@ class Batch:
             await pace.keep()
         return batch
 
+    def arrived(self, now: datetime) -> dict[int, datetime]:
+        """When its deferred records arrived, by place; at most LONGEST_WAIT ago."""
+        return {
+            place: max(record.deferred_at, now - LONGEST_WAIT)
+            for place, record in enumerate(self.records)
+            if isinstance(record, StoredRecord) and record.deferred_at is not None
+        }
+
     @property
     def agencies(self) -> set[str]:
         """The agencies whose uses it has."""
@@ -98,7 +107,7 @@ def reason_of(refusal: InvalidInput) -> str:
 
 async def count_or_park(uow: UnitOfWork, batch: Batch, uses: Mapping[int, Use]) -> None:
     """Count these uses of a batch; park those that are refused, and the invalid records. Raises ParkedFull."""
-    tally = await count_uses(uow, uses, Nearest())
+    tally = await count_uses(uow, uses, Nearest(), batch.arrived(uow.now))
     refused = {**batch.parked, **tally.refused}
     if refused:
         await require_room(uow)
