@@ -2,7 +2,7 @@
 
 import csv
 import io
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from muster_contracts.entitlements import AdoptionSummarized
 from muster_entitlements.queries.adoption import EXPORT_LINES, Export, begin_export, export_days
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_trials import enroll_again, is_open, pass_time
 from tests.integration.entitlements.test_usage import report, used
 
 DAY = timedelta(days=1)
@@ -222,3 +223,29 @@ async def test_use_in_the_second_of_the_seat_is_its_first_use_and_activates_it(e
     assert row is not None
     assert tuple(row) == ("active", given, given)
     assert await counted(entitlements) == [("08-06", 1, 1, 1, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "hour"), [("America/New_York", None, 0), (None, "America/New_York", 4)], ids=["east", "west"]
+)
+async def test_an_enrollment_in_another_time_zone_neither_skips_nor_cuts_a_day(
+    entitlements: Entitlements, before: str | None, after: str | None, hour: int
+) -> None:
+    service = entitlements.service
+    await service.publish(entitlements.enrolled(cap=5).model_copy(update={"time_zone": before}))
+    await entitlements.eventually(lambda: is_open(entitlements, "enr_1"))
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    used_at = NOON + 60 * DAY  # October 5
+    await pass_time(entitlements, used_at)
+    await report(entitlements, used(1, ada, used_at))
+    await enroll_again(entitlements, 2, used_at, after)
+    await pass_time(entitlements, used_at + 2 * DAY)
+
+    async def summarized() -> list[tuple[str, datetime]] | None:
+        found = [(each.data.day, each.envelope.time) for each in await service.published(AdoptionSummarized)]
+        return found if len(found) == 2 else None
+
+    assert await entitlements.eventually(summarized) == [
+        ("2025-10-05", datetime(2025, 10, 6, hour, tzinfo=UTC)),
+        ("2025-10-06", datetime(2025, 10, 7, hour, tzinfo=UTC)),
+    ]
