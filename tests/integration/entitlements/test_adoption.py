@@ -2,7 +2,7 @@
 
 import csv
 import io
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from muster_contracts.entitlements import AdoptionSummarized
 from muster_entitlements.queries.adoption import EXPORT_LINES, Export, begin_export, export_days
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_trials import enroll_again, is_open, pass_time
 from tests.integration.entitlements.test_usage import report, used
 
 DAY = timedelta(days=1)
@@ -34,7 +35,7 @@ async def counted(entitlements: Entitlements) -> list[tuple[Any, ...]]:
 async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlements: Entitlements) -> None:
     service = entitlements.service
     await entitlements.enroll(cap=40)
-    seats = [(await entitlements.assign(number)).json() for number in range(24)]
+    seats = [(await entitlements.assign(number)).json() for number in range(30)]
     people = [seat["subject_ref"] for seat in seats]
     service.clock.move(NOON + 2 * DAY)
     early = [used(f"a{number}", people[number], NOON + DAY) for number in range(12)]
@@ -52,7 +53,7 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
         ("08-08", 2, 14, 14, 1, 2),
     ]
     found = await adoption(entitlements)
-    assert (found["today"], found["seats"], found["never_used"]) == ("2025-08-08", 24, 11)
+    assert (found["today"], found["seats"], found["never_used"]) == ("2025-08-08", 30, 17)
     assert (found["active"], found["active_7_days"], found["active_28_days"]) == (None, 14, 14)
 
     # Anyone who loses a seat, in whatever way, does not count as having used it.
@@ -62,7 +63,7 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
     unused = await service.admin.fetchval("select people from adopter where feature = 'deep-research'")
     assert unused == 11
     found = await adoption(entitlements)
-    assert (found["seats"], found["never_used"], found["active_7_days"]) == (23, 12, 14)
+    assert (found["seats"], found["never_used"], found["active_7_days"]) == (29, 18, 14)
 
     page = (await entitlements.get("adoption/days", limit="2")).json()
     rest = (await entitlements.get("adoption/days", after=page["next"])).json()
@@ -74,8 +75,8 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
         "active": 13,
         "active_7_days": 13,
         "active_28_days": 13,
-        "first_uses": 12,
-        "days_to_first_use": 1.0,
+        "first_uses": None,  # 12 of the 13 would show that one had used it before
+        "days_to_first_use": None,
     }
     export = await entitlements.get("adoption/export")
     assert export.headers["content-type"].startswith("text/csv")
@@ -95,7 +96,7 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
 
     first: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(1))
     [research] = [each for each in first[0].features if each.feature == "deep-research"]
-    assert (first[0].day, first[0].seats, research.active_7_days, research.never_used) == ("2025-08-08", 23, 14, 12)
+    assert (first[0].day, first[0].seats, research.active_7_days, research.never_used) == ("2025-08-08", 29, 14, 18)
     service.clock.move(START + 60 * DAY)
     last: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(28))
     assert [each.day for each in last][-1] == "2025-09-04"
@@ -113,7 +114,7 @@ async def test_an_export_is_read_and_sent_in_parts(entitlements: Entitlements) -
     await service.admin.execute(
         """
         insert into adoption_day (agency_id, feature, day, active, first_uses, first_use_days)
-        select 'NASA', 'feature-' || f, $1::date + d, d, 12, 18
+        select 'NASA', 'feature-' || f, $1::date + d, case when d < 10 then d else 30 * d end, 12, 18
         from generate_series(1, $2::integer) as f (f)
         cross join generate_series(0, $3::integer - 1) as d (d)
         """,
@@ -129,7 +130,7 @@ async def test_an_export_is_read_and_sent_in_parts(entitlements: Entitlements) -
         [
             f"feature-{feature}",
             (START + day * DAY).date().isoformat(),
-            "" if 0 < day < 10 else str(day),
+            "" if 0 < day < 10 else str(30 * day),
             "0",
             "0",
             "12",
@@ -184,7 +185,8 @@ async def test_use_on_the_day_of_the_seat_but_before_it_is_not_the_first_use(
 ) -> None:
     service = entitlements.service
     await entitlements.enroll(cap=20)
-    await entitlements.assign("ada")
+    for other in range(10, 20):
+        await entitlements.assign(other)
     people = [(await entitlements.assign(number)).json() for number in range(10)]
     for person in people:  # whom the reporter knows from now on
         await entitlements.post(f"seats/{person['seat_id']}/revocation", {"reason": "left"})
@@ -199,7 +201,7 @@ async def test_use_on_the_day_of_the_seat_but_before_it_is_not_the_first_use(
     service.clock.move(NOON + DAY + timedelta(hours=4))
     await report(entitlements, *early)
     found = await adoption(entitlements)
-    assert (found["active"], found["first_uses"], found["never_used"]) == (10, 0, 11)
+    assert (found["active"], found["first_uses"], found["never_used"]) == (10, 0, 20)
     for _ in range(2):
         for number, ref in enumerate(refs):
             if then == "reported":
@@ -207,7 +209,7 @@ async def test_use_on_the_day_of_the_seat_but_before_it_is_not_the_first_use(
             else:
                 await entitlements.post("usage/consume", {"subject": ref, "feature": "deep-research"})
     found = await adoption(entitlements)
-    assert (found["active"], found["first_uses"], found["days_to_first_use"], found["never_used"]) == (10, 10, 0, None)
+    assert (found["active"], found["first_uses"], found["days_to_first_use"], found["never_used"]) == (10, 10, 0, 10)
 
 
 async def test_use_in_the_second_of_the_seat_is_its_first_use_and_activates_it(entitlements: Entitlements) -> None:
@@ -222,3 +224,29 @@ async def test_use_in_the_second_of_the_seat_is_its_first_use_and_activates_it(e
     assert row is not None
     assert tuple(row) == ("active", given, given)
     assert await counted(entitlements) == [("08-06", 1, 1, 1, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "hour"), [("America/New_York", None, 0), (None, "America/New_York", 4)], ids=["east", "west"]
+)
+async def test_an_enrollment_in_another_time_zone_neither_skips_nor_cuts_a_day(
+    entitlements: Entitlements, before: str | None, after: str | None, hour: int
+) -> None:
+    service = entitlements.service
+    await service.publish(entitlements.enrolled(cap=5).model_copy(update={"time_zone": before}))
+    await entitlements.eventually(lambda: is_open(entitlements, "enr_1"))
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    used_at = NOON + 60 * DAY  # October 5
+    await pass_time(entitlements, used_at)
+    await report(entitlements, used(1, ada, used_at))
+    await enroll_again(entitlements, 2, used_at, after)
+    await pass_time(entitlements, used_at + 2 * DAY)
+
+    async def summarized() -> list[tuple[str, datetime]] | None:
+        found = [(each.data.day, each.envelope.time) for each in await service.published(AdoptionSummarized)]
+        return found if len(found) == 2 else None
+
+    assert await entitlements.eventually(summarized) == [
+        ("2025-10-05", datetime(2025, 10, 6, hour, tzinfo=UTC)),
+        ("2025-10-06", datetime(2025, 10, 7, hour, tzinfo=UTC)),
+    ]

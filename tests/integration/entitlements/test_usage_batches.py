@@ -1,15 +1,25 @@
 """Reported use counts the same however its events are cut into batches, and in whatever order they come."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from muster_entitlements.handlers import usage_reports
+from muster_contracts.entitlements import SeatActivated, SubjectAccess
+from muster_entitlements.domain.usage import read_use
+from muster_entitlements.handlers import usage, usage_reports
+from muster_entitlements.handlers.seat_trials import SEAT_TRIAL_ENDS, SEAT_TRIALS_ENDING_SOON
 from muster_entitlements.workers.usage import UsageIntake
+from muster_entitlements.workers.usage_batches import BATCH_LOCK, writing
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import publish, rolled_out
 from tests.integration.entitlements.test_quota_copies import NOTES
+from tests.integration.entitlements.test_seat_trials import CANVAS
 from tests.integration.entitlements.test_usage import ADA, BEN, LATER, limited, report, sums, used
 from tests.integration.entitlements.test_usage_intake import count_all, put
 
@@ -120,3 +130,68 @@ async def test_each_use_counts_against_the_quota_of_its_instant(entitlements: En
         for batch in [events] if subject == BEN else [[event] for event in events]:
             assert (await report(entitlements, *batch)).json()["counted"] == len(batch)
     assert await paid(entitlements) == {ADA: (11, 0, 1), BEN: (11, 0, 1)}
+
+
+async def statements(entitlements: Entitlements, events: Sequence[Any]) -> int:
+    """Count events in one transaction, as a worker does; returns the number of its statements."""
+    uses = {place: read_use(event) for place, event in enumerate(events)}
+    sent: list[str] = []
+    agencies = {use.agency_id for use in uses.values()}
+    async with writing(entitlements.service.runtime, agencies, BATCH_LOCK) as uow:
+        with uow.connection.query_logger(lambda each: sent.append(each.query)):
+            assert (await usage.count_uses(uow, uses, usage.Nearest())).counted == len(uses)
+            await uow.flush()
+    return len(sent)
+
+
+async def test_the_seats_that_a_batch_uses_first_are_activated_together(entitlements: Entitlements) -> None:
+    """In as few statements for 500 seats as for three, and each as if it were the only one."""
+    service, at = entitlements.service, START + DAY
+    await publish(entitlements, [CANVAS], "new-agencies")
+    agencies = [replace(entitlements, agency=agency_id) for agency_id in ("DOE", "NASA", "NSF")]
+    for agency in agencies:
+        await agency.enroll(cap=167)
+        await agency.assign_seats(167)
+    await service.admin.execute("update seat set subject_ref = 'sub_' || md5(agency_id || subject_ref)")
+    rows = await service.admin.fetch("select agency_id, seat_id, subject_ref from seat order by seat_id, agency_id")
+    early = next(row["subject_ref"] for row in reversed(rows) if row["agency_id"] == "NASA")  # has used another seat
+    await service.admin.execute("insert into seat_trial values ('NASA', $1, $2)", early, START)
+    service.clock.move(at)
+    events = [
+        used(number, row["subject_ref"], at, agency_id=row["agency_id"], feature="canvas")
+        for number, row in enumerate(rows)
+    ]
+    few = await statements(entitlements, events[:3])
+    assert await statements(entitlements, events[3:]) == few
+
+    activated = await published(entitlements, SeatActivated, len(rows))
+    states = await published(entitlements, SubjectAccess, len(rows) + len(agencies))
+    audited = await service.admin.fetch("select agency_id, subject from audit where command = 'ReportUsage'")
+    assert Counter(map(tuple, audited)) == Counter((row["agency_id"], row["seat_id"]) for row in rows)
+    for agency in agencies:
+        own = [row for row in rows if row["agency_id"] == agency.agency]
+        assert [each.data for each in activated if each.data.agency_id == agency.agency] == [
+            SeatActivated(**row) for row in own
+        ]
+        revision = (await agency.pool())["revision"]
+        active = {each.data.subject_ref: each.data for each in states if each.data.seat == "active"}
+        assert [active[row["subject_ref"]] for row in own] == [
+            SubjectAccess(
+                agency_id=agency.agency,
+                subject_ref=row["subject_ref"],
+                revision=revision - 1 if place == 0 else revision,
+                generation=1,
+                seat="active",
+                trial_began_at=START if row["subject_ref"] == early else at,
+            )
+            for place, row in enumerate(own)
+        ]
+        versions = await service.admin.fetch(
+            "select state, recorded_until from seat_history where agency_id = $1", agency.agency
+        )
+        assert Counter(map(tuple, versions)) == {("assigned", at): len(own)}
+        ends_at = (START if agency.agency == "NASA" else at) + 30 * DAY
+        due = await service.admin.fetch(
+            "select kind, due_at from deadline where agency_id = $1 and kind like 'seat-trial%'", agency.agency
+        )
+        assert dict(map(tuple, due)) == {SEAT_TRIAL_ENDS: ends_at, SEAT_TRIALS_ENDING_SOON: ends_at - 7 * DAY}

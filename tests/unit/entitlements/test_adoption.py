@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from datetime import date
 
-from muster_entitlements.domain.adoption import SPANS, Adoption, bit_of, days_of, gains
+from muster_entitlements.domain.adoption import SPANS, Adoption, bit_of, days_of, gains, shows
 
 DAY = date(2025, 11, 3)
 
@@ -46,3 +46,31 @@ def test_numbers_of_fewer_than_ten_people_are_not_shown() -> None:
     first = Adoption("deep-research", DAY, first_uses=12, first_use_days=30)
     assert (first.shown(100).days_to_first_use, first.shown(9).days_to_first_use) == (2.5, None)
     assert adoption.days_to_first_use is None
+
+
+def test_numbers_that_show_fewer_than_ten_people_beside_another_are_not_shown() -> None:
+    def numbers(seats: int, active: int, week: int, month: int, first: int, never_used: int) -> list[int | None]:
+        shown = Adoption("deep-research", DAY, active, week, month, first, never_used=never_used).shown(seats)
+        return [shown.active, shown.active_7_days, shown.active_28_days, shown.first_uses, shown.never_used]
+
+    assert numbers(17, 0, 15, 15, 0, never_used=2) == [0, None, None, 0, None]
+    assert numbers(17, 15, 15, 15, 15, never_used=2) == [None, None, None, None, None]
+    assert numbers(100, 30, 35, 40, 20, never_used=60) == [30, None, 40, 20, 60]  # each beside the next that is shown
+    assert numbers(100, 10, 10, 12, 10, never_used=88) == [None, None, 12, None, 88]
+    assert numbers(100, 20, 20, 38, 18, never_used=60) == [20, 20, 38, None, None]  # two more have used it earlier
+    assert numbers(100, 20, 20, 38, 10, never_used=64) == [20, 20, 38, 10, 64]  # two active people have no seat now
+
+
+def test_no_difference_of_numbers_that_are_shown_is_fewer_than_ten_people() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(2_000):
+        seats = chance.randrange(120)
+        ever, month, week, active, first = sorted((chance.randrange(seats + 1) for _ in range(5)), reverse=True)
+        whole = Adoption("deep-research", DAY, active, week, month, first, never_used=seats - ever)
+        shown = whole.shown(seats)
+        used = None if shown.never_used is None else seats - shown.never_used
+        numbers = [shown.active, shown.active_7_days, shown.active_28_days, shown.first_uses, used]
+        known = [number for number in numbers if number is not None]
+        assert all(shows(abs(one - other)) for one in known for other in (0, seats, *known)), (seats, whole)

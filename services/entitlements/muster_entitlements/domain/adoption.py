@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-# A count of fewer people than this is not shown: it could reveal who they are.
+# Nothing is shown of fewer people than this: it could reveal who they are.
 SMALLEST_GROUP = 10
 
 # Active people are counted over these numbers of days, up to and including the day itself.
@@ -24,7 +24,7 @@ class Adoption:
     """How many people of an agency used a feature on a day, and within the 7 and the 28 days up to it.
 
     `first_uses` counts those who used it for the first time, and `first_use_days` sums their days from seat to use.
-    `never_used` counts the seat holders who have not used it. None: not shown, because it covers too few people.
+    `never_used` counts the seat holders who have not used it. None: not shown, because it tells of too few people.
     """
 
     feature: str
@@ -42,15 +42,25 @@ class Adoption:
         return round(self.first_use_days / self.first_uses, 1) if self.first_uses else None
 
     def shown(self, seats: int) -> "Adoption":
-        """A copy without the numbers that cover too few people, for an agency with this many seats."""
-        of_few = self.never_used is not None and not shows(seats - self.never_used)
+        """A copy without the numbers that tell of too few people, for an agency with this many seats.
+
+        A number does so if it covers too few people, or if its difference from another one that is shown does.
+        """
+        if seats < SMALLEST_GROUP:
+            return replace(self, active=None, active_7_days=None, active_28_days=None, first_uses=None, never_used=None)
+        active_28_days = _shown(self.active_28_days, seats)
+        active_7_days = _shown(self.active_7_days, seats, active_28_days)
+        active = _shown(self.active, seats, active_28_days, active_7_days)
+        first_uses = _shown(self.first_uses, seats, active_28_days, active_7_days, active)
+        used = None if self.never_used is None else _shown(seats - self.never_used, seats)
+        parts = active_28_days, active_7_days, active, first_uses
         return replace(
             self,
-            active=_shown(self.active, seats),
-            active_7_days=_shown(self.active_7_days, seats),
-            active_28_days=_shown(self.active_28_days, seats),
-            first_uses=_shown(self.first_uses, seats),
-            never_used=None if of_few else _shown(self.never_used, seats),
+            active=active,
+            active_7_days=active_7_days,
+            active_28_days=active_28_days,
+            first_uses=first_uses,
+            never_used=None if used is None or any(_shown(part, used) != part for part in parts) else self.never_used,
         )
 
 
@@ -59,8 +69,11 @@ def shows(number: int) -> bool:
     return number == 0 or number >= SMALLEST_GROUP
 
 
-def _shown(number: int | None, seats: int) -> int | None:
-    return number if number is not None and seats >= SMALLEST_GROUP and shows(number) else None
+def _shown(number: int | None, *wholes: int | None) -> int | None:
+    """A count of people, unless it is too small, or leaves too few of a larger count whose people include them."""
+    if number is None or not shows(number):
+        return None
+    return number if all(shows(whole - number) for whole in wholes if whole is not None and whole > number) else None
 
 
 def bit_of(day: date) -> int:

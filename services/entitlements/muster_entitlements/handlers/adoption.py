@@ -107,5 +107,13 @@ async def on_adoption_summarized_due(uow: UnitOfWork, due: Sequence[Deadline]) -
             _schedule(uow, pool.agency_id, day + DAY, pool.zone)
 
 
+async def move_summary(uow: UnitOfWork, agency_id: str, before: ZoneInfo, after: ZoneInfo) -> None:
+    """Move the next summary of an agency whose time zone changes to the end of the same day in the new one."""
+    key = ADOPTION_SUMMARIZED, agency_id, agency_id
+    due_at = await deadlines.find_instant(uow.connection, *key)
+    if due_at is not None:
+        deadlines.schedule(uow, [Deadline(*key, end_of_day(day_until(due_at, before), after))])
+
+
 def _schedule(uow: UnitOfWork, agency_id: str, day: date, zone: ZoneInfo) -> None:
     deadlines.schedule_earlier(uow, Deadline(ADOPTION_SUMMARIZED, agency_id, agency_id, end_of_day(day, zone)))

@@ -18,6 +18,7 @@ from muster_entitlements.commands import ResizePool
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window, used_beyond
 from muster_entitlements.errors import CapBelowUse, TermUnknown
+from muster_entitlements.handlers.adoption import move_summary
 from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.quota_terms import tell_uses
@@ -72,6 +73,8 @@ async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEn
         await publish_agency(uow, pool.agency_id, cause)
         if previous is not None:
             await tell_uses(uow, pool.agency_id, cause)
+            if previous.time_zone != pool.time_zone:
+                await move_summary(uow, pool.agency_id, previous.zone, pool.zone)
 
 
 async def on_agency_suspended(uow: UnitOfWork, events: Sequence[Received[AgencySuspended]]) -> None:

@@ -1,9 +1,10 @@
 """The commands on single seats, and the expiry of invitations."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from muster_contracts.entitlements import SeatRevocationReason
+from muster_contracts.entitlements import SeatActivated, SeatRevocationReason
 from muster_entitlements import publishing
 from muster_entitlements.commands import (
     ActivateSeat,
@@ -31,6 +32,7 @@ from muster_entitlements.handlers.snapshots import publish_new_seats, publish_su
 from muster_entitlements.publishing.snapshots import access_erased
 from muster_entitlements.replies import SeatReply, SeatStateReply
 from muster_entitlements.repository import policies, pools, seat_trials, seats
+from muster_entitlements.repository.seat_trials import Activated
 from muster_entitlements.repository.seats import SeatColumns
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
@@ -119,7 +121,7 @@ async def activate_seat(uow: UnitOfWork, command: ActivateSeat) -> SeatStateRepl
     _require_state(pool, pool.state(uow.now) is PoolState.OPEN, uow)
     seat, state = await _seat_for(uow, command.agency_id, command.seat_id, SeatAction.ACTIVATE)
     if state is not seat.state:
-        await activate(uow, seat)
+        await activate(uow, [seat])
     return record_change(uow, "ActivateSeat", seat, state)
 
 
@@ -244,16 +246,22 @@ def _invite(uow: UnitOfWork, seat: Seat, until: datetime) -> None:
     uow.publish(publishing.seat_invited(seat, until))
 
 
-async def activate(uow: UnitOfWork, seat: Seat) -> None:
-    """Set a seat to active and publish that."""
-    began_at, anchors_windows, unit = await seat_trials.save_activated(uow.connection, seat, uow.now)
-    if anchors_windows:
-        await begin_seat_trials(uow, seat.agency_id, [began_at])
-    await pools.save_revision(uow.connection, seat.agency_id)
-    if seat.state is SeatState.INVITED:
-        uow.publish(publishing.seat_assigned(seat, unit))
-    uow.publish(publishing.seat_activated(seat))
-    await publish_subjects(uow, seat.agency_id, [seat.subject_ref])
+async def activate(uow: UnitOfWork, used: Sequence[Seat]) -> None:
+    """Set seats of different people to active, and publish that in this order.
+
+    The number of statements depends on how many agencies there are, and not on how many seats.
+    """
+    activated: defaultdict[str, list[Activated]] = defaultdict(list)
+    for each in await seat_trials.save_activated(uow.connection, used, uow.now):
+        activated[each.seat.agency_id].append(each)
+    await pools.save_revision(uow.connection, *activated)
+    for agency_id, own in activated.items():
+        await begin_seat_trials(uow, agency_id, {each.began_at for each in own if each.anchors_windows})
+        for each in own:
+            if each.seat.state is SeatState.INVITED:
+                uow.publish(publishing.seat_assigned(each.seat, each.unit))
+        uow.publish_encoded(SeatActivated, agency_id, publishing.seats_activated(each.seat for each in own))
+        await publish_subjects(uow, agency_id, [each.seat.subject_ref for each in own])
 
 
 def record_change(

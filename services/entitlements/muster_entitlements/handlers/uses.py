@@ -40,7 +40,9 @@ async def record_uses(uow: UnitOfWork, last: Mapping[FeatureUser, datetime], com
     `last` is when each person last used each feature. Returns the uses of features that are new to their seats.
     """
     changed = await save_last_uses(uow.connection, last, uow.now)
-    for seat in dict.fromkeys(each.seat for each in changed if each.activates):
-        await activate(uow, seat)
+    activated = list(dict.fromkeys(each.seat for each in changed if each.activates))
+    if activated:
+        await activate(uow, activated)
+    for seat in activated:
         record_change(uow, command, seat, SeatState.ACTIVE)
     return [each for each in changed if each.first]

@@ -13,7 +13,6 @@ from muster_contracts.entitlements import (
     FeatureWindowOpened,
     PersonErased,
     PersonRecorded,
-    SeatActivated,
     SeatAssigned,
     SeatBatchCompleted,
     SeatBatchKind,
@@ -181,9 +180,12 @@ def seats_revoked(agency_id: str, seats: Iterable[tuple[str, str]], reason: Seat
     ]
 
 
-def seat_activated(seat: Seat) -> SeatActivated:
-    """A seat is in use."""
-    return SeatActivated(agency_id=seat.agency_id, seat_id=seat.seat_id, subject_ref=seat.subject_ref)
+def seats_activated(seats: Iterable[Seat]) -> list[bytes]:
+    """The data of SeatActivated for many seats, like `seats_assigned`."""
+    return [
+        f'{{"agency_id":"{seat.agency_id}","seat_id":"{seat.seat_id}","subject_ref":"{seat.subject_ref}"}}'.encode()
+        for seat in seats
+    ]
 
 
 def seat_suspended(seat: Seat, reason: str) -> SeatSuspended:

@@ -1,4 +1,4 @@
-"""The replies of the adoption routes. A number of people from 1 to 9 is null."""
+"""The replies of the adoption routes. A number that tells of 1 to 9 people is null."""
 
 import datetime
 
@@ -10,7 +10,8 @@ from muster_entitlements.domain.adoption import Adoption
 class AdoptionDayReply(BaseModel):
     """How many people used a feature on a day in the agency's time zone, and within the 7 and 28 days up to it.
 
-    A number from 1 to 9 is null.
+    A number from 1 to 9 is null, and so is one that is 1 to 9 below the number of seats or below a larger number that
+    is shown.
     """
 
     feature: str
@@ -30,7 +31,10 @@ class AdoptionDayReply(BaseModel):
 class FeatureAdoptionReply(AdoptionDayReply):
     """How many people use a feature today, and how many seat holders have never used it."""
 
-    never_used: int | None = Field(description="Seat holders who have never used it; also null if 1 to 9 have used it.")
+    never_used: int | None = Field(
+        description="Seat holders who have never used it; null also if those who have are 1 to 9, or 1 to 9 more than "
+        "another number shown."
+    )
 
     @classmethod
     def of(cls, adoption: Adoption, seats: int) -> "FeatureAdoptionReply":

@@ -194,9 +194,11 @@ async def save_cap(connection: Connection, agency_id: str, cap: int, *, limit_me
     )
 
 
-async def save_revision(connection: Connection, agency_id: str) -> None:
-    """Increase the revision, because the agency's entitlements have changed."""
-    await connection.execute("update pool set revision = revision + 1 where agency_id = $1", agency_id)
+async def save_revision(connection: Connection, *agencies: str) -> None:
+    """Increase the revision, because the agencies' entitlements have changed."""
+    await connection.execute(
+        "update pool set revision = revision + 1 where agency_id = any($1::text[])", list(agencies)
+    )
 
 
 async def save_revision_above(connection: Connection, agency_id: str, revision: int) -> None:

@@ -8,10 +8,12 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from muster_entitlements.domain.seats import Seat
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.repository.windows import COLUMNS, to_window
+from muster_runtime.database.array_literals import array
 from muster_runtime.database.transactions import Connection
 
 
@@ -30,6 +32,18 @@ class BegunTrial:
     seat_id: str
     subject_ref: str
     began_at: datetime
+
+
+class Activated(NamedTuple):
+    """A seat as it was until its activation, when its trial began, and its unit.
+
+    `anchors_windows`: at least one of its agency's windows is anchored on seats.
+    """
+
+    seat: Seat
+    began_at: datetime
+    anchors_windows: bool
+    unit: str | None
 
 
 async def list_seat_windows(connection: Connection, agency_id: str) -> list[Window]:
@@ -197,48 +211,54 @@ async def find_earlier(connection: Connection, agency_id: str, subject_refs: Col
     return {row["subject_ref"]: row["began_at"] for row in rows}
 
 
-async def save_activated(connection: Connection, seat: Seat, now: datetime) -> tuple[datetime, bool, str | None]:
-    """Set a seat to active.
+async def save_activated(connection: Connection, seats: Sequence[Seat], now: datetime) -> list[Activated]:
+    """Set seats of different people to active; returns them in the same order.
 
-    Returns when its trial began, whether a feature's window is anchored on seats, and its unit. The trial began with
-    the first activation of the seat, or with that of an earlier seat of its person: neither gets a second trial.
+    A trial began with the first activation of its seat, or with that of an earlier seat of its person: neither gets a
+    second trial.
     """
-    row = await connection.fetchrow(
+    rows = await connection.fetch(
         """
-        update seat
+        update seat as s
         set
             state = 'active', activated_at = $3, invited_until = null, idle_since = $4, idle_reclaim_at = null,
             trial_began_at = least(
-                trial_began_at,
+                s.trial_began_at,
                 $3,
                 (
                     select min(coalesce(earlier.trial_began_at, earlier.activated_at))
                     from seat as earlier
                     where
-                        earlier.agency_id = $1 and earlier.subject_ref = $5
+                        earlier.agency_id = s.agency_id and earlier.subject_ref = s.subject_ref
                         and coalesce(earlier.trial_began_at, earlier.activated_at) is not null
                         and earlier.activated_at is not null
                 ),
-                (select began_at from seat_trial where agency_id = $1 and subject_ref = $5)
+                (
+                    select lost.began_at
+                    from seat_trial as lost
+                    where lost.agency_id = s.agency_id and lost.subject_ref = s.subject_ref
+                )
             )
-        where agency_id = $1 and seat_id = $2
+        from unnest($1::text::text[], $2::text::text[]) as u (agency_id, seat_id)
+        where s.agency_id = u.agency_id and s.seat_id = u.seat_id
         returning
-            trial_began_at,
+            s.agency_id,
+            s.seat_id,
+            s.trial_began_at,
             exists(
                 select from pool as p
                 join feature_window as w on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
-                where p.agency_id = $1 and w.seat_days is not null
+                where p.agency_id = s.agency_id and w.seat_days is not null
             ) as anchors_windows,
-            unit
+            s.unit
         """,
-        seat.agency_id,
-        seat.seat_id,
+        array(seat.agency_id for seat in seats),
+        array(seat.seat_id for seat in seats),
         now,
         now.date(),
-        seat.subject_ref,
     )
-    assert row is not None  # the seat was read under the agency's lock
-    return row["trial_began_at"], row["anchors_windows"], row["unit"]
+    saved = {(agency_id, seat_id): rest for agency_id, seat_id, *rest in rows}
+    return [Activated(seat, *saved[seat.agency_id, seat.seat_id]) for seat in seats]
 
 
 async def add_lost_trials(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:
