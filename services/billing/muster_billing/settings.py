@@ -13,7 +13,9 @@ class BillingSettings(Settings):
 
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 alphabetic code.")
     term_price_minor: int = Field(default=100, gt=0, le=MAX_MINOR, description="The price of a first term.")
-    renewal_price_minor: int = Field(default=100, gt=0, le=MAX_MINOR, description="The price at which a renewal is offered.")
+    renewal_price_minor: int = Field(
+        default=100, gt=0, le=MAX_MINOR, description="The price at which a renewal is offered."
+    )
     time_zone: ZoneInfo = Field(
         default=ZoneInfo("America/New_York"),
         description="The time zone of the program's civil days: GSA awards its agreements in Washington, D.C., which "
