@@ -79,7 +79,7 @@ def _of_topics(check: Check, faults: TopicFaults) -> Iterator[Finding]:
         yield check.failed(f"missing: {', '.join(faults.missing)}", f"create them: {APPLY}")
     if faults.forbidden:
         yield check.failed(f"Kafka denies Describe on: {', '.join(faults.forbidden)}", GRANT)
-    for reason in faults.repartitioned:
+    for reason in faults.repartitioned.values():
         yield check.failed(reason, "see the runbook topic-repartitioned.md")
     for loss in faults.losses:
         yield check.failed(f"events would be lost: {loss}", f"set it: {APPLY}")

@@ -24,11 +24,14 @@ class TopicRepartitioned(RetryableError):
 
 @dataclass(frozen=True)
 class TopicFaults:
-    """What is wrong with topics. `unsafe` maps a topic to the settings that would lose events."""
+    """What is wrong with topics.
+
+    `repartitioned` maps a topic to the reason, and `unsafe` to the settings that would lose events.
+    """
 
     missing: Sequence[str] = ()
     forbidden: Sequence[str] = ()
-    repartitioned: Sequence[str] = ()
+    repartitioned: Mapping[str, str] = field(default_factory=dict)
     unsafe: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
@@ -37,12 +40,21 @@ class TopicFaults:
         return [f"{name} has {fault}" for name, faults in self.unsafe.items() for fault in faults]
 
     @property
+    def unpublishable(self) -> Mapping[str, str]:
+        """The topics to which nothing may be sent, and why."""
+        return {
+            **{name: _missing(name) for name in self.missing},
+            **self.repartitioned,
+            **{name: f"{name} would lose events" for name in self.unsafe},
+        }
+
+    @property
     def reasons(self) -> list[str]:
         """All faults, in human-readable form."""
         return [
-            *(f"the topic {name} is missing" for name in self.missing),
+            *map(_missing, self.missing),
             *(f"Kafka denies Describe on the topic {name}" for name in self.forbidden),
-            *self.repartitioned,
+            *self.repartitioned.values(),
             *(f"events would be lost: {loss}" for loss in self.losses),
         ]
 
@@ -83,11 +95,11 @@ class KafkaTopics:
         self.faults = TopicFaults(
             missing=[name for name in absent if name not in forbidden],
             forbidden=[*forbidden, *(name for name in there if name not in configs)],
-            repartitioned=[
-                str(TopicRepartitioned(name, live.partitions, self._partitions[name]))
+            repartitioned={
+                name: str(TopicRepartitioned(name, live.partitions, self._partitions[name]))
                 for name, live in there.items()
                 if live.partitions != self._partitions[name]
-            ],
+            },
             unsafe={
                 name: faults
                 for name, entries in configs.items()
@@ -113,6 +125,10 @@ class KafkaTopics:
             for name in self._needed
             if (partitions := found.get(name))
         }
+
+
+def _missing(name: str) -> str:
+    return f"the topic {name} is missing"
 
 
 def _faults(topic: Topic, live: _LiveTopic, entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:

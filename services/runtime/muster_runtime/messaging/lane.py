@@ -15,7 +15,7 @@ from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.errors import describe
 from muster_runtime.messaging.connection import KafkaConnection, forbidden
 from muster_runtime.messaging.flight import Flight, Parts, Run
-from muster_runtime.messaging.kafka_topics import TopicRepartitioned
+from muster_runtime.messaging.kafka_topics import TopicFaults, TopicRepartitioned
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
 from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.producers import Producer
@@ -75,7 +75,7 @@ class Lane:
     """Relays some topics while it holds its lease. `held` lists what it cannot publish, and why.
 
     `make_producer` creates the client that sends. `on_deleted` is called with the runs that were deleted from the
-    outbox. `unsafe` returns the topics, as named in Kafka, to which nothing may be sent now.
+    outbox. `faults` returns what is wrong with the topics now.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Lane:
         topic_prefix: str,
         make_producer: Callable[[], Producer],
         on_deleted: Callable[[Sequence[Run]], None],
-        unsafe: Callable[[], Collection[str]],
+        faults: Callable[[], TopicFaults],
     ) -> None:
         self._database = database
         self._wakeup = wakeup
@@ -99,10 +99,11 @@ class Lane:
         self._topic_prefix = topic_prefix
         self._make_producer = make_producer
         self._on_deleted = on_deleted
-        self._unsafe = unsafe
+        self._faults = faults
         self._producer: Producer | None = None
         self._flight = Flight(topic_prefix, wakeup.wake)
-        self._trusted: datetime | None = None  # the server known to have lost no commits
+        # The server known to have lost no commits, by these topics.
+        self._trusted: tuple[datetime | None, Sequence[str]] | None = None
         self._failure: str | None = None
         self._served: set[StreamKey] = set()  # streams that filled a read since the last read that had room for all
 
@@ -111,15 +112,15 @@ class Lane:
         """Human-readable reasons why something cannot be published."""
         return [
             *([] if self._failure is None else [self._failure]),
-            *(f"{self._topic_prefix}{topic} would lose events" for topic in self._held_topics),
+            *self._held_topics.values(),
             *self._flight.reasons,
         ]
 
     @property
-    def _held_topics(self) -> list[str]:
-        """The topics whose settings would lose events. Their events wait in the outbox."""
-        unsafe = self._unsafe()
-        return [topic for topic in self._topics if self._topic_prefix + topic in unsafe]
+    def _held_topics(self) -> dict[str, str]:
+        """The topics that cannot take events now, and why. Their events wait in the outbox; the others do not."""
+        why = self._faults().unpublishable
+        return {topic: why[name] for topic in self._topics if (name := self._topic_prefix + topic) in why}
 
     async def run(self) -> None:
         """Relay until canceled. After a failure, open a new producer and read the outbox again."""
@@ -241,13 +242,15 @@ class Lane:
     async def _trust_server(self) -> None:
         """Check for lost commits before sending anything read from a different or restarted server.
 
-        A partition without a leader is checked once it has one.
+        A partition without a leader is checked once it has one, and a missing topic once it is back.
         """
-        server = self._database.server
-        if server != self._trusted or self._flight.regained:
+        missing = self._faults().missing
+        there = [topic for topic in self._topics if self._topic_prefix + topic not in missing]
+        trusted = self._database.server, there
+        if trusted != self._trusted or self._flight.regained:
             self._flight.regained = False
-            self._flight.hold_up(await refuse_restored(self._database, self._kafka, self._topic_prefix, self._topics))
-            self._trusted = server
+            self._flight.hold_up(await refuse_restored(self._database, self._kafka, self._topic_prefix, there))
+            self._trusted = trusted
 
     async def _open_producer(self) -> Producer:
         self._producer = producer = self._make_producer()  # assigned first, so that it is closed if its start fails

@@ -6,7 +6,7 @@ another to the compacted topics; neither waits for the other. Only the lane of t
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -17,6 +17,7 @@ from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.flight import Run
+from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.lane import Lane
 from muster_runtime.messaging.lease import RELAY, RELAY_COMPACTED, Lease
 from muster_runtime.messaging.producers import Producer
@@ -36,8 +37,8 @@ def transactional_id(topic_prefix: str, service: str) -> str:
 class Relay:
     """Drains one service's outbox while it holds the leases of its lanes. `wakeups` makes a wakeup for each lane.
 
-    `topics` maps each topic that the service writes to the number of partitions it must have. `unsafe` returns those of
-    them, as named in Kafka, that would lose events now: nothing is sent to them. `backlog` notes what is published.
+    `topics` maps each topic that the service writes to the number of partitions it must have. `faults` returns what is
+    wrong with them now: nothing is sent to those that cannot take events. `backlog` notes what is published.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Relay:
         topics: Mapping[str, int],
         backlog: Backlog,
         topic_prefix: str = "",
-        unsafe: Callable[[], Collection[str]] = tuple,
+        faults: Callable[[], TopicFaults] = TopicFaults,
     ) -> None:
         self._database = database
         self._service = service
@@ -73,7 +74,7 @@ class Relay:
                 topic_prefix=topic_prefix,
                 make_producer=lambda: Producer(kafka, f"{service}-relay", partitions, fence),
                 on_deleted=self._on_deleted,
-                unsafe=unsafe,
+                faults=faults,
             )
 
         self._lanes = [lane(RELAY, facts, None)] if facts else []

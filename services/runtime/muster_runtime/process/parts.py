@@ -113,7 +113,7 @@ def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, top
         topics={topic: partitions_of(topic, settings) for topic in runtime.service.produces},
         topic_prefix=settings.topic_prefix,
         backlog=backlog,
-        unsafe=lambda: topics.faults.unsafe,
+        faults=lambda: topics.faults,
     )
 
 

@@ -98,19 +98,25 @@ async def next_due(connection: Connection) -> datetime | None:
     return instant
 
 
-async def due_agencies(connection: Connection, now: datetime, *, without: Sequence[str]) -> dict[str, datetime]:
-    """The first 100 agencies with a due deadline, except `without`: each with its earliest instant, in that order."""
+async def due_agencies(
+    connection: Connection, now: datetime, *, late_before: datetime, without: Sequence[str]
+) -> dict[str, datetime]:
+    """The first 100 agencies with a due deadline, except `without`: each with its earliest instant, in that order.
+
+    Those that were due before `late_before` come last: however many of them wait, they delay no other.
+    """
     rows = await connection.fetch(
         """
         select agency_id, min(due_at) as due_at
         from deadline
         where due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
         group by agency_id
-        order by min(due_at), agency_id
+        order by min(due_at) < $3, min(due_at), agency_id
         limit 100
         """,
         now,
         without,
+        late_before,
     )
     return {row["agency_id"]: row["due_at"] for row in rows}
 

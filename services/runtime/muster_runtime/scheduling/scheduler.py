@@ -4,15 +4,21 @@ Several processes may run it at once: the lock and the delete let only one of th
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 
+import asyncpg
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from muster_runtime.canceling import run_together
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
+from muster_runtime.database import locks
+from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import MISFITS, ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.errors import describe
@@ -22,14 +28,19 @@ from muster_runtime.observability import tracing
 from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
-from muster_runtime.scheduling.news import News
+from muster_runtime.scheduling.news import LATE, News
 
-# How long to wait before retrying an agency that is locked elsewhere, or whose failing deadline the breaker keeps from
-# being parked.
+# How long to wait before retrying an agency whose lock was not free in its turn, or whose failing deadline the breaker
+# keeps from being parked.
 RETRY_SECONDS = 5.0
 
-# The same for an agency whose deadlines wait for news.
-NEWS_SECONDS = 0.5
+# The same for an agency whose deadlines wait for news, or for the turn of its lock.
+HOLD_SECONDS = 0.5
+
+# While one agency's lock is waited for, no other agency is handled: so the wait is short, and only so many locks may be
+# held longer than that. Then the rest is looked at again.
+_BRIEFLY = replace(LOCK, patience_seconds=0.1)
+LOCKED_AGENCIES = 5
 
 _log = structlog.get_logger(__name__)
 
@@ -60,11 +71,17 @@ class Scheduler:
         self._parked = parked
         self._news = news
         self._held_until: dict[str, float] = {}
+        self._turn = ""  # the agency whose lock is waited for, or was last
+        self._has_turn = asyncio.Event()
         self.waiting: Mapping[str, str] = {}
         self.handled = 0
 
     async def run(self) -> None:
         """Handle due deadlines until canceled."""
+        news = [] if self._news is None else [self._news.run()]
+        await run_together(self._handle_all(), self._take_turns(), *news)
+
+    async def _handle_all(self) -> None:
         while True:
             try:
                 if not await self._handle_due():
@@ -75,48 +92,78 @@ class Scheduler:
 
     async def _handle_due(self) -> bool:
         """Handle each agency's earliest due instant. Returns False if there is nothing to handle."""
-        time = asyncio.get_running_loop().time()
-        held = [agency_id for agency_id, until in self._held_until.items() if until > time]
+        held = [agency_id for agency_id, until in self._held_until.items() if until > time.monotonic()]
+        now = self._clock.now()
         async with self._database.connection() as connection:
-            agencies = await deadlines.due_agencies(connection, self._clock.now(), without=held)
+            agencies = await deadlines.due_agencies(connection, now, late_before=now - LATE, without=held)
+            free = await locks.free(connection, agencies) if agencies else set()
         unread = await self._news.unread(agencies) if self._news else {}
-        for agency_id in agencies:
+        locked: list[str] = []
+        for agency_id in sorted(agencies, key=lambda agency_id: agency_id not in free):  # held locks last
             if agency_id in unread:
-                self._held_until[agency_id] = time + NEWS_SECONDS
-            else:
-                await self._handle_agency(agency_id)
+                self._hold(agency_id, HOLD_SECONDS)
+            elif len(locked) >= LOCKED_AGENCIES or not await self._handle_agency(agency_id, _BRIEFLY):
+                self._hold(agency_id, HOLD_SECONDS)
+                locked.append(agency_id)
+        if locked and not self._has_turn.is_set():
+            self._turn = min(
+                locked, key=lambda agency_id: (agency_id <= self._turn, agency_id)
+            )  # the next one, in turn
+            self._has_turn.set()
         self.waiting = {agency_id: why for agency_id, why in self.waiting.items() if agency_id in held} | unread
         if not agencies and held:
-            await asyncio.sleep(NEWS_SECONDS)
+            await asyncio.sleep(HOLD_SECONDS)
         return bool(agencies)
 
-    async def _handle_agency(self, agency_id: str) -> None:
-        """Handle all deadlines of an agency's earliest due instant together, or one by one if that fails."""
+    async def _take_turns(self) -> None:
+        """Wait longer for one lock after another that is held elsewhere, while the other agencies are handled.
+
+        A busy agency's transactions take its lock from one another, so it is never free, and only a long wait gets it.
+        """
+        while True:
+            await self._has_turn.wait()
+            try:
+                await self._handle_agency(self._turn, LOCK)
+            except RETRYABLE as error:
+                _log.warning("scheduler_retried", error=repr(error))
+            self._has_turn.clear()
+
+    def _hold(self, agency_id: str, seconds: float) -> None:
+        self._held_until[agency_id] = time.monotonic() + seconds
+
+    async def _handle_agency(self, agency_id: str, lock: Lock) -> bool:
+        """Handle all deadlines of an agency's earliest due instant together, or one by one if that fails.
+
+        Returns False if its lock is held elsewhere, and the agency should have a turn.
+        """
         try:
             async with self._database.connection() as connection:
                 due = await deadlines.due_first(connection, agency_id, self._clock.now())
             due.sort(key=self._place)
             try:
-                await self._handle(agency_id, due)
+                await self._handle(agency_id, due, lock)
             except RETRYABLE:
                 raise
             except Exception:
-                await self._handle_singly(agency_id, due)
+                await self._handle_singly(agency_id, due, lock)
             self._held_until.pop(agency_id, None)
         except (*ONE_AGENCYS, *MISFITS, BreakerOpen) as error:
-            self._held_until[agency_id] = asyncio.get_running_loop().time() + RETRY_SECONDS
+            if lock is _BRIEFLY and isinstance(error, asyncpg.LockNotAvailableError):
+                return False
+            self._hold(agency_id, RETRY_SECONDS)
             _log.error("deadline_failed", agency_id=agency_id, exc_info=error)
+        return True
 
-    async def _handle_singly(self, agency_id: str, due: Sequence[Deadline]) -> None:
+    async def _handle_singly(self, agency_id: str, due: Sequence[Deadline], lock: Lock) -> None:
         """Handle each deadline in its own transaction, and park any that fails, so that it delays no other."""
         for deadline in due:
             try:
                 async with self._database.blaming_schema():
-                    await self._handle(agency_id, [deadline])
+                    await self._handle(agency_id, [deadline], lock)
             except RETRYABLE:
                 raise
             except Exception as error:
-                async with self._database.write(agency_id, context=self._context()) as uow:
+                async with self._database.write(agency_id, context=self._context(), lock=lock) as uow:
                     await deadlines.park(uow, deadline, describe(error), self._parked)
                 _log.error(
                     "deadline_parked",
@@ -127,7 +174,7 @@ class Scheduler:
                     exc_info=error,
                 )
 
-    async def _handle(self, agency_id: str, due: Sequence[Deadline]) -> None:
+    async def _handle(self, agency_id: str, due: Sequence[Deadline], lock: Lock) -> None:
         """Handle deadlines of one agency in one transaction, in the order of `due`: the service's order of kinds.
 
         The rows of a kind are deleted only at its turn, so the handlers of earlier kinds see what is still to come.
@@ -135,7 +182,7 @@ class Scheduler:
         context = self._context()
         taken: list[Deadline] = []
         with tracing.deadlines(agency_id, [deadline.kind for deadline in due]):
-            async with self._database.write(agency_id, context=context) as uow:
+            async with self._database.write(agency_id, context=context, lock=lock) as uow:
                 with bound_contextvars(correlation_id=context.correlation_id):
                     for _, group in groupby(due, key=lambda deadline: deadline.kind):
                         found = await deadlines.take(uow, list(group))  # except those that another process has handled

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from muster_contracts.entitlements import SeatAssigned
@@ -10,6 +10,7 @@ from muster_local.servers import kafka_at
 from muster_runtime.context import Context
 from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.messaging.backlog import Backlog
+from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
 from tests.support.services import PARTITIONS, RunningService
@@ -49,7 +50,9 @@ async def outbox_is_empty(probe: RunningService) -> bool:
 
 
 @asynccontextmanager
-async def relaying(probe: RunningService, holder: str = "the same name") -> AsyncIterator[Relay]:
+async def relaying(
+    probe: RunningService, holder: str = "the same name", faults: Callable[[], TopicFaults] = TopicFaults
+) -> AsyncIterator[Relay]:
     """Run a relay of the probe until the block ends."""
     settings = probe.runtime.settings
     relay = Relay(
@@ -61,6 +64,7 @@ async def relaying(probe: RunningService, holder: str = "the same name") -> Asyn
         topics=dict.fromkeys(probe.runtime.service.produces, PARTITIONS),
         topic_prefix=settings.topic_prefix,
         backlog=Backlog(1_000_000),
+        faults=faults,
     )
     task = asyncio.create_task(relay.run())
     yield relay

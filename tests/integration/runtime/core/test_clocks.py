@@ -14,10 +14,11 @@ from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.errors import ClockSkewed
 from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.record_reader import FUTURE
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build, build_answering
-from tests.integration.runtime.core.streams import consumed
+from tests.integration.runtime.core.streams import consumed, effects, parked
 from tests.support.clocks import ShiftedClock
 from tests.support.services import RunningService, ServiceRunner
 
@@ -191,6 +192,23 @@ async def test_a_process_whose_clock_is_wrong_is_not_ready_and_waits_until_it_is
     clock.offset = offset / abs(offset.total_seconds()) * 0.8
     health = await probe.client.get("/health/ready")
     assert (health.status_code, "clock" in str(health.json()["warnings"])) == (200, True)
+
+
+async def test_an_event_from_the_future_stays_parked_until_its_time_has_come_and_it_is_replayed(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    clock = ShiftedClock(timedelta())
+    probe = await run_service(build, Settings, clock=clock)
+    early = SeatAssigned(agency_id="NASA", seat_id="s", subject_ref="sub_1")
+    await probe.producer.publish([early], clock.now() + FUTURE + timedelta(seconds=5))
+    assert "in the future" in await eventually(lambda: parked(probe, "NASA"))
+
+    async def is_free() -> bool:
+        return (await probe.client.post(f"/v1/parked/{SeatAssigned.topic}/NASA/replay")).json()["parked"] is False
+
+    assert not await is_free()
+    await eventually(is_free)
+    assert await effects(probe, "NASA") == ["s"]
 
 
 async def test_a_sandboxs_clock_does_not_follow_a_move_back(probe: RunningService, eventually: Eventually) -> None:

@@ -1,6 +1,8 @@
 """After an absence: events that arrived meanwhile are read before deadlines that fell due are handled."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,13 +13,17 @@ from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatRevoked
 from muster_runtime.clock import SandboxClock
 from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.database.wakeup import WakeupListener
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import Received
 from muster_runtime.process.roles import Role
-from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling import deadlines, news, scheduler
+from muster_runtime.scheduling.news import ENDS_UNKNOWN, News
+from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import MIGRATIONS, revoke_when_due
-from tests.support.services import RunningService, ServiceRunner
+from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -125,3 +131,47 @@ async def test_without_an_absence_a_deadline_waits_for_nothing(
     await probe.producer.publish([withdrawn("NASA")], DAY_10)
     await run_service(build, Settings, roles=frozenset({Role.SCHEDULER}), beside=probe, clock=clock(DAY_30 + late))
     await eventually(lambda: is_(left(probe), []))
+
+
+@asynccontextmanager
+async def silent_kafka() -> AsyncIterator[KafkaConnection]:
+    """A Kafka that accepts connections and never answers."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
+        yield KafkaConnection.plain(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+@asynccontextmanager
+async def scheduling(probe: RunningService, kafka: KafkaConnection) -> AsyncIterator[Scheduler]:
+    """Run a scheduler of the probe until the block ends."""
+    database, wakeup = probe.runtime.database, WakeupListener("", "probe", probe.clock).wakeup()
+    read = News(database, probe.clock, "probe", kafka, probe.topic_prefix, {TOPIC: PARTITIONS})
+    running = Scheduler(database, wakeup, probe.clock, {"revoke": revoke_when_due}, "probe", read)
+    task = asyncio.create_task(running.run())
+    yield running
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_late_deadlines_delay_no_other_while_kafka_is_silent(
+    run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it is silent, and however many are late: here, as many as the scheduler reads at once."""
+    monkeypatch.setattr(news, "PATIENCE_SECONDS", 600)
+    monkeypatch.setattr(scheduler, "HOLD_SECONDS", 0)
+    late = [f"AG{number:03}" for number in range(100)]
+    probe = await away(run_service, *late)
+    instants = [DAY_30 + timedelta(seconds=seconds) for seconds in (11, 13, 17)]
+    for instant in instants:
+        await probe.admin.execute("insert into deadline values ('revoke', 'NASA', $1, $2)", str(instant), instant)
+    probe.clock.move(DAY_30 + timedelta(seconds=10))
+    async with silent_kafka() as kafka, scheduling(probe, kafka) as running:
+        await eventually(lambda: running.waiting == dict.fromkeys(late, ENDS_UNKNOWN))
+        for handled, instant in enumerate(instants, start=1):
+            probe.clock.move(instant)
+            await eventually(lambda handled=handled: running.handled == handled)
+        assert await left(probe) == late

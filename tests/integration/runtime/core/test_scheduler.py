@@ -11,6 +11,7 @@ from muster_runtime.context import Context
 from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
+from tests.integration.runtime.core.test_held_locks import busy
 from tests.support.services import RunningService, ServiceRunner
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -181,17 +182,33 @@ async def _are(answer: Awaitable[list[tuple[str, str, datetime]]], expected: set
     return True
 
 
-async def test_an_agency_whose_lock_is_held_elsewhere_keeps_no_other_waiting(
+HELD = [f"AG{number:02}" for number in range(12)]
+
+
+async def test_agencies_whose_locks_are_held_elsewhere_keep_no_other_waiting(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    """NASA comes after all of them. A worker's wait for each lock, 2 s, would take longer than this test waits."""
+    probe.clock.move(START)
+    due = START + timedelta(hours=1)
+    await set_deadlines(probe, *(Deadline("revoke", agency, "seat", due) for agency in [*HELD, "NASA"]))
+    async with probe.admin.transaction():
+        await probe.admin.execute("select lock_agencies($1)", HELD)
+        probe.clock.move(due)
+        await eventually(lambda: _is(revoked(probe), [("NASA", "seat", due)]))
+    await eventually(lambda: _is(_agencies(probe), [*HELD, "NASA"]))
+
+
+async def test_a_busy_agency_has_its_turn_though_others_locks_are_held_for_long(
     probe: RunningService, eventually: Eventually
 ) -> None:
     probe.clock.move(START)
     due = START + timedelta(hours=1)
-    await set_deadlines(probe, Deadline("revoke", "DOE", "seat_1", due), Deadline("revoke", "NASA", "seat_2", due))
-    async with probe.admin.transaction():
-        await probe.admin.execute("select lock_agencies('{DOE}')")
+    await set_deadlines(probe, *(Deadline("revoke", agency, "seat", due) for agency in ("DOE", "EPA", "NASA")))
+    async with busy(probe, "NASA"), probe.admin.transaction():
+        await probe.admin.execute("select lock_agencies('{DOE,EPA}')")
         probe.clock.move(due)
-        await eventually(lambda: _is(revoked(probe), [("NASA", "seat_2", due)]))
-    await eventually(lambda: _is(_agencies(probe), ["DOE", "NASA"]))
+        await eventually(lambda: _is(revoked(probe), [("NASA", "seat", due)]))
 
 
 async def test_two_schedulers_handle_a_deadline_once(

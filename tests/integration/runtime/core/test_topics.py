@@ -12,11 +12,12 @@ from aiokafka.admin import NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from muster_contracts import topics
-from muster_contracts.entitlements import PersonRecorded, SeatAssigned
+from muster_contracts.entitlements import EntitlementsAuditSealed, PersonRecorded, SeatAssigned
 from muster_contracts.testing import build as example
 from muster_local.servers import kafka_at
 from muster_operator.topics import connect, create_topics, delete_topics
 from muster_runtime.context import Context
+from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.process.roles import Role
 from muster_runtime.process.running import running
 from muster_runtime.process.start_checks import StartRefused
@@ -25,14 +26,16 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat
 from tests.integration.runtime.core.probe.service import build
-from tests.integration.runtime.core.relays import outbox_is_empty, write
+from tests.integration.runtime.core.relays import outbox_is_empty, relaying, write
 from tests.integration.runtime.core.test_offsets import have, kept
 from tests.support.eventually import eventually as poll
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
+from tests.support.topics import Reader
 
 Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
 DIRECTORY = "muster.entitlements.directory"
+AUDIT = EntitlementsAuditSealed.topic
 
 
 async def test_readiness_reports_a_missing_topic(probe: RunningService, eventually: Eventually) -> None:
@@ -60,21 +63,63 @@ async def test_readiness_reports_added_partitions(probe: RunningService, eventua
 
 
 async def test_nothing_is_published_to_a_topic_with_added_partitions_not_even_after_a_restart(
-    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner, eventually: Eventually
 ) -> None:
-    await add_a_partition(idle_probe)
-    probe = await run_service(build, Settings, roles=frozenset({Role.RELAY}), beside=idle_probe)
-    async with probe.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
-        uow.publish(seat("NASA", "a"))
-        uow.wake()
+    """The other topic's events flow."""
+    idle = await run_service(build_with_audit, Settings, roles=frozenset())
+    await add_a_partition(idle)
+    service = await run_service(build_with_audit, Settings, roles=frozenset({Role.RELAY}), beside=idle)
+    await publish_to_both(service)
     why = f"has {PARTITIONS + 1} partitions and needs {PARTITIONS}"
     await eventually(
-        lambda: not_ready(
-            probe, f"the relay cannot publish: TopicRepartitioned: the topic {probe.topic_prefix}{TOPIC} {why}"
-        )
+        lambda: not_ready(service, f"the relay cannot publish: the topic {service.topic_prefix}{TOPIC} {why}")
     )
-    assert await probe.admin.fetchval("select count(*) from outbox") == 1
-    assert await probe.published(SeatAssigned) == []
+    await eventually(lambda: outbox_holds(service, [TOPIC]))
+    assert len(await service.published(EntitlementsAuditSealed)) == 1
+    assert await service.published(SeatAssigned) == []
+
+
+async def test_events_of_a_missing_topic_wait_until_it_is_back_and_those_of_others_do_not(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    service = await run_service(build_with_audit, Settings, roles=frozenset({Role.RELAY}))
+    await eventually(lambda: ready(service))
+    kafka, name = kafka_at(service.runtime.settings.kafka_bootstrap), service.topic_prefix + AUDIT
+    await delete_topics(kafka, [name])
+    await eventually(lambda: not_ready(service, f"the relay cannot publish: the topic {name} is missing"))
+    await publish_to_both(service)
+    await eventually(lambda: outbox_holds(service, [AUDIT]))
+    assert len(await service.published(SeatAssigned)) == 1
+
+    await create_topics(kafka, service.topic_prefix, [topics()[AUDIT]], partitions=PARTITIONS)
+    await eventually(lambda: ready(service))
+    await eventually(lambda: outbox_holds(service, []))
+    async with Reader(kafka, service.topic_prefix, [AUDIT]) as reader:  # the service's own reads the earlier topic
+        assert len(await reader.events(EntitlementsAuditSealed)) == 1
+
+
+async def test_a_relay_that_opens_a_client_while_a_topic_is_missing_publishes_to_the_others(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    service = await run_service(build_with_audit, Settings, roles=frozenset())
+    name = service.topic_prefix + AUDIT
+    await delete_topics(kafka_at(service.runtime.settings.kafka_bootstrap), [name])
+    await publish_to_both(service)
+    async with relaying(service, faults=lambda: TopicFaults(missing=[name])):
+        await eventually(lambda: outbox_holds(service, [AUDIT]))
+
+
+def build_with_audit(settings: Settings) -> Service:
+    """The probe as a service that owns two topics of facts."""
+    return replace(build(settings), produces=[TOPIC, AUDIT])
+
+
+async def publish_to_both(service: RunningService) -> None:
+    """Publish an event to each of the two topics of facts."""
+    async with service.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+        uow.publish(example(EntitlementsAuditSealed, agency_id="NASA"))
+        uow.publish(seat("NASA", "a"))
+        uow.wake()
 
 
 async def test_nothing_is_applied_from_a_topic_with_added_partitions_not_even_after_a_restart(
