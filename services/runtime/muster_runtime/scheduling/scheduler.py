@@ -106,9 +106,8 @@ class Scheduler:
                 self._hold(agency_id, HOLD_SECONDS)
                 locked.append(agency_id)
         if locked and not self._has_turn.is_set():
-            self._turn = min(
-                locked, key=lambda agency_id: (agency_id <= self._turn, agency_id)
-            )  # the next one, in turn
+            # The next one after the last, and after the last of all the first one.
+            self._turn = min(locked, key=lambda agency_id: (agency_id <= self._turn, agency_id))
             self._has_turn.set()
         self.waiting = {agency_id: why for agency_id, why in self.waiting.items() if agency_id in held} | unread
         if not agencies and held:
