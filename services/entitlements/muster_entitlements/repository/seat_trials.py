@@ -29,6 +29,7 @@ class BegunTrial:
 
     seat_id: str
     subject_ref: str
+    assigned_at: datetime
     began_at: datetime
 
 
@@ -85,7 +86,7 @@ async def list_begun(
     """The held seats whose trials began after a place and until an instant, in that order."""
     rows = await connection.fetch(
         """
-        select seat_id, subject_ref, coalesce(trial_began_at, activated_at) as began_at
+        select seat_id, subject_ref, assigned_at, coalesce(trial_began_at, activated_at) as began_at
         from seat
         where
             agency_id = $1 and coalesce(trial_began_at, activated_at) is not null
