@@ -5,7 +5,7 @@ from datetime import timedelta
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import publish
 from tests.integration.entitlements.test_rollouts import park, retry_parked
-from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, reason
+from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, reason, text
 from tests.integration.entitlements.test_trials import pass_time
 
 DAY = timedelta(days=1)
@@ -44,3 +44,19 @@ async def test_an_end_that_is_handled_late_is_not_told_to_who_got_the_seat_since
     await transfer(entitlements, seat, "bob")
     await retry_parked(entitlements, "seat-trial-ends")
     assert await ends(entitlements, 1) == [(other[6:], START + 31 * DAY)]
+
+
+async def test_of_several_seats_that_a_person_lost_the_trial_that_began_first_counts(
+    entitlements: Entitlements,
+) -> None:
+    """Even if they lost that seat last."""
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    began_first = await activate(entitlements, "cid", START)
+    lost_first = await activate(entitlements, "ada", START + 20 * DAY)
+    await transfer(entitlements, lost_first, "bob")
+    await transfer(entitlements, began_first, "ada")
+    assert (await entitlements.post(f"{began_first}/activation")).status_code == 200
+    await entitlements.import_file("from,to\nperson.ada@nasa.gov,person.dee@nasa.gov\n", "seat-transfers")
+    assert (await entitlements.assign("ada")).status_code == 201
+    assert await reason(entitlements, "ada") == ("window_open", text(START + 30 * DAY))

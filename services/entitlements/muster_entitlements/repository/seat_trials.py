@@ -243,7 +243,7 @@ async def save_activated(connection: Connection, seat: Seat, now: datetime) -> t
 
 
 async def add_lost_trials(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:
-    """Store the trials of people whose seats are about to be transferred to others."""
+    """Store the trials of people whose seats are about to be transferred to others: for each person, the earliest."""
     await connection.execute(
         """
         insert into seat_trial (agency_id, subject_ref, began_at)
@@ -251,7 +251,8 @@ async def add_lost_trials(connection: Connection, agency_id: str, seat_ids: Sequ
         from seat
         where
             agency_id = $1 and seat_id = any($2::text[]) and activated_at is not null
-        on conflict (agency_id, subject_ref) do nothing
+        on conflict (agency_id, subject_ref) do update set
+            began_at = least(seat_trial.began_at, excluded.began_at)
         """,
         agency_id,
         seat_ids,
