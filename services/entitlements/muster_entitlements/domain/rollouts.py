@@ -86,7 +86,7 @@ def adopt(
         if next_term is not None and not next_term.catalog.extends(feature.key, of_seats=of_seats):
             term = replace(pool, ends_at=next_term.starts_at)
         window = windows.get(feature.key)
-        if window is not None and window.gone:
+        if window is not None and window.gone and not window.ended_early:
             window = None
         at = now if window is not None or new_from is None else max(now, new_from)
         if window is None and at >= pool.ends_at:
@@ -123,7 +123,7 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
     if now < window.starts_at:
         decided = window.trial and fresh.trial and (window.extended or window.ended_early or _leaves_program(window))
         same = (_told(window), _dates(window)) == (_told(fresh), _dates(fresh))
-        return replace(follows, renewable=True) if decided or same else fresh
+        return replace(follows, mode=fresh.mode, renewable=True) if decided or same else fresh
     if now >= window.ends_at:
         if window.trial and (fresh.trial or of_seats):
             return follows
