@@ -82,6 +82,22 @@ async def test_a_trial_that_a_version_brings_back_is_not_a_second_one(entitlemen
     assert listed == dict.fromkeys(TRIALS, 20 * DAY)
 
 
+async def test_a_used_up_trial_does_not_come_back_in_a_later_round_of_the_program(entitlements: Entitlements) -> None:
+    """Neither in the agency's next enrollment nor in one that continues it; other agencies have the whole round."""
+    department, _ = await enroll(entitlements, "DOD", START)
+    await withdraw(department, "enr_DOD_1", START + 70 * DAY)
+    again, round_at = START + 80 * DAY, START + 100 * DAY
+    of_program = {"trial_days": 60, "anchor": "program", "anchor_at": round_at.isoformat()}
+    await publish(entitlements, [RESEARCH | of_program], "new-agencies")
+    for agency, continues, number, left in (
+        ("DOD", (), 2, timedelta()),
+        ("DOD-USAF", ("DOD",), 1, timedelta()),
+        ("EPA", (), 1, TRIAL),
+    ):
+        _, ends = await enroll(entitlements, agency, again, continues, number)
+        assert ends == {"deep-research": round_at + left}
+
+
 async def test_an_agency_merged_from_two_has_what_is_left_to_the_one_that_used_more(
     entitlements: Entitlements,
 ) -> None:

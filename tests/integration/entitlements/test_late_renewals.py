@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from muster_contracts.entitlements import FeatureWindowExtended, SeatTrialsEndingSoon
+from muster_contracts.entitlements import (
+    FeatureAccessChanged,
+    FeatureWindowExtended,
+    SeatTrialsEndingSoon,
+    TrialExpired,
+)
 from tests.integration.entitlements.conftest import END, NEXT_END, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
@@ -18,6 +23,8 @@ from tests.integration.entitlements.test_trials import pass_time
 from tests.integration.entitlements.test_usage import report, used
 
 DAY = timedelta(days=1)
+
+OPEN: dict[str, Any] = FRONTIER | {"key": "deep-research"}
 
 
 async def test_use_that_is_reported_while_the_renewal_is_late_counts_in_the_quota_of_its_month(
@@ -143,3 +150,51 @@ async def test_what_becomes_a_trial_of_each_seat_is_one_in_the_renewed_term(
     await activate(entitlements, "ada", END + 22 * DAY)
     assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END + 52 * DAY)
     assert await entitlements.service.published(FeatureWindowExtended) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "starts", "trial_ends", "graces"),
+    [
+        ({"trial_days": 370}, RESEARCH | {"trial_days": 400}, -365, 5, 0),
+        ({"trial_days": 360, "grace_days": 10}, RESEARCH | {"trial_days": 360, "grace_days": 40}, -365, -5, 1),
+        ({"trial_days": 370}, OPEN, 5, 5, 0),
+        ({"trial_days": 370, "grace_days": 30}, OPEN | {"mode": "quota", "quota": {"limit": 5}}, 35, 5, 1),
+    ],
+    ids=["longer", "a longer grace", "open for the term", "open after the grace"],
+)
+async def test_a_trial_that_ended_while_the_renewal_was_late_stays_over(
+    entitlements: Entitlements, first: dict[str, int], second: dict[str, Any], starts: int, trial_ends: int, graces: int
+) -> None:
+    """So does its grace: each end is told once, and what the version opens for the term follows it."""
+    await publish(entitlements, [RESEARCH | first], "new-agencies")
+    await entitlements.enroll(cap=2)
+    await publish_next(entitlements, 3, second)
+    await pass_time(entitlements, END + 20 * DAY)
+    await renew(entitlements)
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await pass_time(entitlements, END + 60 * DAY)
+    found = (await windows(entitlements))["deep-research"]
+    ends_at = NEXT_END if "trial_days" not in second else END + trial_ends * DAY
+    assert (found["starts_at"], found["ends_at"]) == (text(END + starts * DAY), text(ends_at))
+    sent = "select not exists (select from outbox)"
+    await entitlements.eventually(lambda: entitlements.service.admin.fetchval(sent))
+    [expired] = await entitlements.service.published(TrialExpired)
+    assert expired.envelope.time == END + trial_ends * DAY
+    assert len(await entitlements.service.published(FeatureAccessChanged)) == graces
+    assert await entitlements.service.published(FeatureWindowExtended) == []
+
+
+async def test_a_trial_whose_end_nobody_was_told_of_goes_on_as_the_version_of_the_term_says(
+    entitlements: Entitlements,
+) -> None:
+    """The service was down from before the term's end until after the trial's."""
+    await publish(entitlements, [RESEARCH | {"trial_days": 370}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    await publish_next(entitlements, 3, RESEARCH | {"trial_days": 400})
+    await renew(entitlements)
+    await pass_time(entitlements, END - DAY)
+    entitlements.service.clock.move(END + 20 * DAY)
+    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await pass_time(entitlements, END + 60 * DAY)
+    [expired] = await published(entitlements, TrialExpired, 1)
+    assert expired.envelope.time == END + 35 * DAY

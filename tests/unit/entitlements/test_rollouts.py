@@ -211,6 +211,32 @@ def test_decisions_about_a_trial_that_has_not_begun_stay(trial_days: int) -> Non
         assert (found.window_id, found.starts_at, found.ends_at) == (decided.window_id, begins, decided.ends_at)
 
 
+def test_a_decided_trial_that_has_not_begun_gets_the_access_of_the_version() -> None:
+    now = START - 5 * DAY
+    stated = {"mode": "quota", "mode_after": "none", "quota": {"limit": 3}}
+    metered = Feature.model_validate({"key": "a", "name": "a", "trial_days": 60, **stated})
+    for first, second in ((feature("a", 60), metered), (metered, feature("a", 60))):
+        window = opened(catalog(1, first))["a"]
+        for decided in (extend(window, POOL, now, End(at=END)), end_early(window, POOL, now, End(at=START + DAY))):
+            found = adopted(second, decided, now)
+            assert (found.window_id, found.mode, found.ends_at) == ("win_a", second.mode, decided.ends_at)
+            assert found.catalog_number == 2
+
+
+@pytest.mark.parametrize("day", [-4, 10])
+def test_a_trial_that_was_ended_before_it_began_stays_over_if_its_feature_comes_back(day: int) -> None:
+    """Without that decision, the feature comes back with its whole trial."""
+    now, comes = START - 5 * DAY, START + day * DAY
+    window = opened(catalog(1, feature("a", 60)))["a"]
+    for decided in (window, end_early(window, POOL, now, End()), end_early(window, POOL, now, End(at=START + DAY))):
+        gone = after({"a": decided}, list(adopt(POOL, catalog(2), {"a": decided}, {}, now)))["a"]
+        assert gone.gone
+        back = adopted(feature("a", 60), gone, comes)
+        assert back.ends_at - back.starts_at == (60 * DAY if decided is window else timedelta())
+        assert adopted(feature("a", 60), back, comes + DAY) == back
+        assert adopted(feature("a"), gone, comes).ends_at == END
+
+
 @pytest.mark.parametrize("day", [15, 25])
 def test_a_trial_that_was_ended_early_is_open_until_the_term_ends_once_it_is_not_a_trial(day: int) -> None:
     """This holds whether or not it is over by then."""

@@ -74,6 +74,10 @@ def test_a_window_anchored_on_the_program_ends_for_all_at_once() -> None:
     assert opened(program) == (NOW, NOW + 30 * DAY)
     assert opened(program, NOW + 20 * DAY, used=5 * DAY) == (NOW + 20 * DAY, NOW + 30 * DAY)
     assert opened(program, NOW + 40 * DAY) == (NOW + 40 * DAY, NOW + 40 * DAY)  # too late
+    assert opened(program, used=10 * DAY) == (NOW, NOW + 20 * DAY)
+    assert opened(program, used=30 * DAY) == (NOW, NOW)  # nobody has it again in a later round
+    into_summer = program.model_copy(update={"anchor_at": datetime(2026, 3, 1, 5, tzinfo=UTC)})
+    assert Window.open("win_1", into_summer, NEW_YORK, 1).ends_at == datetime(2026, 3, 31, 5, tzinfo=UTC)
     for_the_term = program.model_copy(update={"trial_days": None, "grace_days": None})
     assert opened(for_the_term) == (NOW, END)
 

@@ -72,41 +72,46 @@ def adopt(
     now: datetime,
     next_term: NextTerm | None = None,
     new_from: datetime | None = None,
+    announced: Mapping[str, datetime] | None = None,
 ) -> Iterator[Change]:
     """The changes of windows if the pool adopts a version at an instant. Adopting it again changes nothing.
 
     `used` is how long trials of each feature were open before the pool's term. A window that the version of `next_term`
     does not extend ends when that term begins, even if the pool is already renewed. No new feature opens once the term
     is over. When a late renewal arrives, the version is adopted again, and new features open at `new_from` if that is
-    later than the instant.
+    later than the instant. `announced` are the ends of trials and graces after the instant that subscribers know of:
+    they stay, so the version reaches those windows only then.
     """
+    announced = announced or {}
     for feature in catalog.features.values():
         term = pool
         of_seats = feature.anchor is Anchor.SEAT
         if next_term is not None and not next_term.catalog.extends(feature.key, of_seats=of_seats):
             term = replace(pool, ends_at=next_term.starts_at)
         window = windows.get(feature.key)
-        if window is not None and window.gone:
+        if window is not None and window.gone and not window.ended_early:
             window = None
-        at = now if window is not None or new_from is None else max(now, new_from)
+        reached_at = new_from if window is None else announced.get(feature.key)
+        at = max(now, reached_at or now)
         if window is None and at >= pool.ends_at:
             continue
         spent = used.get(feature.key, timedelta())
-        if window is None or now >= window.ends_at:
+        if window is None or at >= window.ends_at:
             fresh = Window.open(new_id("win", at), feature, term, catalog.number, spent, at)
-        elif now >= window.starts_at:
+        elif at >= window.starts_at:
             fresh = Window.open(window.window_id, feature, term, catalog.number, spent, window.starts_at)
         else:
-            opens_at = window.starts_at if window.anchor is Anchor.AGENCY else now  # a decision may have moved it
-            fresh = Window.open(new_id("win", now), feature, term, catalog.number, spent, opens_at)
-        after = fresh if window is None else _adopted(window, fresh, feature, term, now)
+            opens_at = window.starts_at if window.anchor is Anchor.AGENCY else at  # a decision may have moved it
+            fresh = Window.open(new_id("win", at), feature, term, catalog.number, spent, opens_at)
+        after = fresh if window is None else _adopted(window, fresh, feature, term, at)
         if window is not None and after.mode is AccessMode.QUOTA and feature.stated_quota is None:
             after = replace(after, catalog_number=window.catalog_number)  # its quota stays with the access
         if after != windows.get(feature.key):
             yield Change(windows.get(feature.key), after, at)
     for key, window in windows.items():
-        if key not in catalog.features and (after := _retired(window, now)) != window:
-            yield Change(window, after, now)
+        at = max(now, announced.get(key, now))
+        if key not in catalog.features and (after := _retired(window, at)) != window:
+            yield Change(window, after, at)
 
 
 def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: datetime) -> Window:
@@ -123,7 +128,7 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
     if now < window.starts_at:
         decided = window.trial and fresh.trial and (window.extended or window.ended_early or _leaves_program(window))
         same = (_told(window), _dates(window)) == (_told(fresh), _dates(fresh))
-        return replace(follows, renewable=True) if decided or same else fresh
+        return replace(follows, mode=fresh.mode, renewable=True) if decided or same else fresh
     if now >= window.ends_at:
         if window.trial and (fresh.trial or of_seats):
             return follows

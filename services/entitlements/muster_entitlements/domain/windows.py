@@ -59,8 +59,8 @@ class Window:
         """A new window for a feature of a catalog version, opened by a pool's term or at an instant within it.
 
         A trial is shorter by what earlier enrollments have `used` of it: a second enrollment starts no second trial. A
-        trial anchored on the program ends at the same instant for all agencies. In an agency with a time zone, a
-        trial anchored on the agency ends at the end of a local day.
+        trial anchored on the program ends at the same instant for all agencies that have enough of it left. In an
+        agency with a time zone, a trial anchored on the agency ends at the end of a local day.
         """
         of_seats = feature.anchor is Anchor.SEAT
         opens_at = pool.starts_at if opens_at is None else min(max(opens_at, pool.starts_at), pool.ends_at)
@@ -260,8 +260,9 @@ def _text(given: date | None) -> str | None:
 def _end(feature: Feature, pool: Pool, starts_at: datetime, used: timedelta) -> datetime:
     if feature.trial is None or feature.anchor is Anchor.SEAT:
         return pool.ends_at
-    if feature.anchor_at is not None:
-        return feature.anchor_at + feature.trial
     left = max(feature.trial - used, timedelta())
     ends_at = later(starts_at, left, pool.zone)
+    if feature.anchor_at is not None:
+        for_all = feature.anchor_at + feature.trial
+        return min(for_all, ends_at) if used else for_all
     return to_end_of_day(ends_at, pool.zone) if left and pool.time_zone else ends_at

@@ -28,6 +28,7 @@ from muster_entitlements.handlers.trials import (
     TRIAL_ENDING_SOON,
     TRIAL_EXPIRED,
     cancel_trials,
+    find_announced_ends,
     reschedule_trial,
     schedule_trials,
 )
@@ -205,10 +206,12 @@ async def _adopt(
 ) -> None:
     agency_id = pool.agency_id
     present = await windows.list_windows(uow.connection, agency_id, pool.enrollment_id)
+    announced = await find_announced_ends(uow, present.values(), at)
+    instants = at, *announced.values()
     if after_grace:
-        catalog, present = follow_graces(catalog, present, at)
+        catalog, present = follow_graces(catalog, present, max(instants))
     used = await windows.find_used_trials(uow.connection, agency_id, pool.starts_at, pool.zone)
-    changes = list(adopt(pool, catalog, present, used, at, next_term, new_from))
+    changes = list(adopt(pool, catalog, present, used, at, next_term, new_from, announced))
     spent = {change.after.feature: change.spent(pool.zone) for change in changes}
     await windows.save_windows(uow.connection, [change.after for change in changes], spent)
     for change in changes:
@@ -219,8 +222,9 @@ async def _adopt(
     if ends:  # a trial may follow such a window before a renewed term ends
         follows_at = min((ends_at for ends_at in (*ends, pool.ends_at) if ends_at > at), default=pool.ends_at)
         deadlines.schedule_earlier(uow, Deadline(CATALOG_NEXT_TERM, agency_id, agency_id, follows_at))
-    if (again := opens_after_grace(catalog, adopted, at)) is not None:
-        deadlines.schedule(uow, [Deadline(CATALOG_AFTER_GRACE, agency_id, agency_id, again)])
+    opens = [again for each in instants if (again := opens_after_grace(catalog, adopted, each)) is not None]
+    if opens:
+        deadlines.schedule(uow, [Deadline(CATALOG_AFTER_GRACE, agency_id, agency_id, min(opens))])
     if changes:  # even if no event reports them, such as a quota of the whole agency
         await pools.save_revision(uow.connection, agency_id)
         await publish_agency(uow, agency_id)

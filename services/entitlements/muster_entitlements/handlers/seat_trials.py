@@ -91,12 +91,14 @@ async def on_seat_trial_ends_due(uow: UnitOfWork, due: Sequence[Deadline]) -> No
         window = windows[deadline.subject]
         begun_until = window.seats_begun_until(until)
         place = await seat_trials.find_place(uow.connection, window)
-        ended = await seat_trials.list_begun(uow.connection, window.agency_id, place, begun_until, STEP_SEATS)
-        for seat in ended:
+        begun = await seat_trials.list_begun(uow.connection, window.agency_id, place, begun_until, STEP_SEATS)
+        for seat in begun:
             ends_at = window.seat_ends_at(seat.began_at)
-            uow.publish(publishing.seat_trial_expired(window, seat.seat_id, seat.subject_ref, ends_at), time=ends_at)
-        if len(ended) == STEP_SEATS:
-            place = Place(ended[-1].began_at, ended[-1].seat_id)
+            if ends_at > seat.assigned_at:  # nobody is told of an end from before they had the seat
+                ended = publishing.seat_trial_expired(window, seat.seat_id, seat.subject_ref, ends_at)
+                uow.publish(ended, time=ends_at)
+        if len(begun) == STEP_SEATS:
+            place = Place(begun[-1].began_at, begun[-1].seat_id)
             deadlines.schedule(uow, [deadline])
         else:
             place = max(place, Place(begun_until, _LAST_SEAT))

@@ -54,6 +54,18 @@ def cancel_graces(uow: UnitOfWork, windows: Iterable[Window], at: datetime) -> N
             deadlines.cancel(uow, window.agency_id, GRACE_ENDED, [window.window_id])
 
 
+async def find_announced_ends(uow: UnitOfWork, windows: Iterable[Window], after: datetime) -> dict[str, datetime]:
+    """The last end of each trial or its grace after an instant that is already announced, by feature."""
+    found: dict[str, datetime] = {}
+    for window in windows:
+        for each in _deadlines(window):
+            if each.kind != TRIAL_ENDING_SOON and after < each.due_at <= uow.now:
+                waits = await deadlines.find_instant(uow.connection, each.kind, each.agency_id, each.subject)
+                if waits is None:
+                    found[window.feature] = each.due_at
+    return found
+
+
 async def on_trial_ending_soon_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Publish that trials end soon, except notices that are no longer true after an outage."""
     notices = [deadline.subject.split("/") for deadline in due]

@@ -145,7 +145,9 @@ class WindowPreviewReply(BaseModel):
     previous_starts_at: Instant
     previous_ends_at: Instant
     seats: int = Field(description="Seats in use, whose holders would be affected.")
-    messages: list[WindowMessageReply]
+    messages: list[WindowMessageReply] = Field(
+        description="The events, oldest first. Those after the term's end are canceled if no term follows."
+    )
 
     @classmethod
     def of(cls, before: Window, after: Window, pool: Pool, now: datetime) -> "WindowPreviewReply":

@@ -31,6 +31,7 @@ class BegunTrial:
 
     seat_id: str
     subject_ref: str
+    assigned_at: datetime
     began_at: datetime
 
 
@@ -99,7 +100,7 @@ async def list_begun(
     """The held seats whose trials began after a place and until an instant, in that order."""
     rows = await connection.fetch(
         """
-        select seat_id, subject_ref, coalesce(trial_began_at, activated_at) as began_at
+        select seat_id, subject_ref, assigned_at, coalesce(trial_began_at, activated_at) as began_at
         from seat
         where
             agency_id = $1 and coalesce(trial_began_at, activated_at) is not null
@@ -262,7 +263,7 @@ async def save_activated(connection: Connection, seats: Sequence[Seat], now: dat
 
 
 async def add_lost_trials(connection: Connection, agency_id: str, seat_ids: Sequence[str]) -> None:
-    """Store the trials of people whose seats are about to be transferred to others."""
+    """Store the trials of people whose seats are about to be transferred to others: for each person, the earliest."""
     await connection.execute(
         """
         insert into seat_trial (agency_id, subject_ref, began_at)
@@ -270,7 +271,8 @@ async def add_lost_trials(connection: Connection, agency_id: str, seat_ids: Sequ
         from seat
         where
             agency_id = $1 and seat_id = any($2::text[]) and activated_at is not null
-        on conflict (agency_id, subject_ref) do nothing
+        on conflict (agency_id, subject_ref) do update set
+            began_at = least(seat_trial.began_at, excluded.began_at)
         """,
         agency_id,
         seat_ids,
