@@ -100,6 +100,7 @@ async def _started(
         async with asyncio.timeout(None) as patience:
 
             def stop() -> None:
+                stopped.set()  # also if the start swallows its cancellation, or ends at this moment
                 _on_signal(stopped.set)
                 patience.reschedule(asyncio.get_running_loop().time())
 
