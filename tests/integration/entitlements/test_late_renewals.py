@@ -15,37 +15,13 @@ from tests.integration.entitlements.conftest import END, NEXT_END, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
 from tests.integration.entitlements.test_next_terms import publish_next, renew, set_published
-from tests.integration.entitlements.test_quota_copies import NOTES
 from tests.integration.entitlements.test_rollouts import park
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, text
-from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_trials import pass_time
-from tests.integration.entitlements.test_usage import report, used
 
 DAY = timedelta(days=1)
 
 OPEN: dict[str, Any] = FRONTIER | {"key": "deep-research"}
-
-
-async def test_use_that_is_reported_while_the_renewal_is_late_counts_in_the_quota_of_its_month(
-    entitlements: Entitlements,
-) -> None:
-    await publish(entitlements, [NOTES], "new-agencies")
-    await entitlements.enroll(cap=2)
-    ada = (await entitlements.assign("ada")).json()["subject_ref"]
-    await pass_time(entitlements, END - DAY)
-    use = {"subject": ada, "feature": "notes", "amount": 4}
-    assert (await entitlements.post("usage/consume", use)).status_code == 200
-    await pass_time(entitlements, END + DAY)
-    assert (await report(entitlements, used(1, ada, END, amount=6, feature="notes"))).json()["counted"] == 1
-    await renew(entitlements)
-    async with following(entitlements) as client:
-
-        async def used_up() -> bool:
-            answer, http = client.check(ada, "notes"), await entitlements.check("ada", "notes")
-            return (answer.reason, answer.used) == (http["reason"], http["used"]) == ("quota_used_up", 10)
-
-        await entitlements.eventually(used_up)
 
 
 async def test_a_version_that_was_published_by_a_clock_that_is_ahead_is_adopted_once(

@@ -35,8 +35,7 @@ class Period:
     ) -> "Period":
         """The period of a use at an instant: the agency's calendar month, or a month counted from the window's start.
 
-        It is cut when the window opens and when its access changes, so that unlimited use counts against no quota. A
-        term's end does not cut it where a late renewal would continue a quota.
+        It is cut when the window opens and when its access changes, so that unlimited use counts against no quota.
         `reopens`: another window opens when this one closes, so months are counted from then, even if it opens late.
         """
         if quota is not None and window is not None and quota.period is QuotaPeriod.ANCHOR:
@@ -44,9 +43,7 @@ class Period:
             starts_at, ends_at = _rolling_month(at, anchor, zone)
         else:
             starts_at, ends_at = _calendar_month(at, zone)
-        cuts = [window.starts_at] if window else []
-        if window and not window.counts_on:
-            cuts.append(window.closes_at())
+        cuts = (window.starts_at, window.closes_at()) if window else ()
         return cls(
             starts_at=max([starts_at, *(cut for cut in cuts if cut <= at)]),
             ends_at=min([ends_at, *(cut for cut in cuts if cut > at)]),

@@ -101,11 +101,6 @@ class Window:
         return self.ends_at + timedelta(days=self.grace_days)
 
     @property
-    def counts_on(self) -> bool:
-        """Whether its quota's period continues at its end: a renewal extends it, and may be late."""
-        return self.mode is AccessMode.QUOTA and not self.trial and self.renewable
-
-    @property
     def seat_trial(self) -> timedelta | None:
         """How long a seat has `mode`; None unless the window is anchored on seats."""
         return timedelta(days=self.seat_days + (self.grace_days or 0)) if self.seat_days is not None else None
