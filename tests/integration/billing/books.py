@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -51,8 +51,9 @@ class Books:
         self.enrollments = []
         self.clock.move(START)
 
-    async def apply(self, event: Event) -> None:
-        envelope = Envelope("e1", "/test", event.event_type, self.clock.now(), event.agency_id, 1, 1, "cor_test")
+    async def apply(self, event: Event, at: datetime | None = None) -> None:
+        time = at or self.clock.now()
+        envelope = Envelope("e1", "/test", event.event_type, time, event.agency_id, 1, 1, "cor_test")
         async with self.worker.write(event.agency_id, context=TEST) as uow:
             handle = subscriptions(TARIFF, WASHINGTON)[type(event)]
             await handle(uow, [Received(envelope, partial(lambda fact: fact, event))])

@@ -145,6 +145,16 @@ async def test_an_enrollment_ends_the_earlier_one_whose_withdrawal_was_lost(book
     assert await books.invoices() == ["void" if days < 365 else "issued", "issued"]
 
 
+async def test_an_enrollment_that_is_read_after_the_earlier_ones_term_voids_its_invoice(books: Books) -> None:
+    books.next_agency()
+    await books.enroll()
+    books.clock.move(END + timedelta(days=1))
+    await books.handle_due()  # the enrollment waits parked meanwhile, behind the lost withdrawal
+    await books.apply(enrolled(books.agency_id, END, "enr_1"), at=END - timedelta(days=20))
+    await books.assert_sound()
+    assert await books.invoices() == ["void", "issued"]
+
+
 async def test_an_earlier_enrollment_that_is_published_again_ends_nothing(books: Books) -> None:
     books.next_agency()
     await books.enroll()

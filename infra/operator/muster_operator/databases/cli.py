@@ -1,6 +1,7 @@
 """`muster databases`: creates the services' roles, databases, and schemas on a Postgres server."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,7 @@ async def show_plan(
     MUSTER_ADMIN_DSN must name a superuser, or a role with CREATEROLE and CREATEDB.
     """
     wanted = _wanted(database, services)
-    done = await _steps(target, wanted, passwords, lambda new: dict.fromkeys(new, ""), provisioning.plan)
+    done = await _steps(target, wanted, passwords, lambda new: dict.fromkeys(new, ""), provisioning.plan, nullcontext)
     return _answer(done, ok=not done)
 
 
@@ -76,7 +77,9 @@ async def apply_plan(
     command, and run it several times at once.
     """
     wanted = _wanted(database, services)
-    done = await _steps(target, wanted, passwords, partial(make_passwords, passwords), provisioning.apply_locked)
+    done = await _steps(
+        target, wanted, passwords, partial(make_passwords, passwords), provisioning.apply_locked, provisioning.locked
+    )
     return _answer(done, ok=True)
 
 
@@ -86,6 +89,7 @@ async def _steps(
     folder: Path,
     make: Callable[[Sequence[str]], Mapping[str, str]],
     take: Callable[[str, Wanted], Awaitable[Sequence[Step]]],
+    locked: Callable[[str], AbstractAsyncContextManager[object]],
 ) -> Done:
     """The steps for each service. `make` creates the passwords of new roles. Raises BadInput."""
     dsn = target.require("admin_dsn").admin_dsn
@@ -93,7 +97,7 @@ async def _steps(
         raise BadInput(f"MUSTER_ADMIN_DSN: must name one database of the server, without {SERVICE}, for this command")
     done: list[tuple[Wanted, Step]] = []
     # The passwords are made under the lock, too: another apply may be creating the same roles.
-    async with client_of_postgres(), provisioning.locked(dsn):
+    async with client_of_postgres(), locked(dsn):
         for each in wanted:
             known, new = await _passwords(dsn, each, folder)
             done += [(each, step) for step in await take(dsn, replace(each, passwords={**known, **make(new)}))]

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from muster_contracts import topics
@@ -52,6 +52,7 @@ async def withdraw(administrator: Administrator, subscriber: Subscriber, prefix:
 def replacement(file: Path | None) -> Iterator[str]:
     """A new password, which the block sets in Kafka. With a file, it replaces the file's content if the block succeeds.
 
+    Until then it is beside the file. A repetition takes it from there: Kafka may have it, even if the block failed.
     Raises BadInput if the file cannot be written, or if an existing one is not a password's.
     """
     if file is None:
@@ -60,17 +61,9 @@ def replacement(file: Path | None) -> Iterator[str]:
     if os.path.lexists(file):
         _kept_in(file)
     new = file.with_name(f".{file.name}.new")
-    try:
-        new.unlink(missing_ok=True)  # from a command that was killed
-    except OSError as error:
-        raise BadInput(f"--password-file {new}: cannot be written: {error.strerror}") from None
-    password = password_for(new)
-    try:
-        yield password
-    except BaseException:
-        new.unlink()
-        raise
-    new.replace(file)
+    yield password_for(new)
+    with suppress(FileNotFoundError):  # another command at the same time has put it in place
+        new.replace(file)
 
 
 def password_for(file: Path | None) -> str:

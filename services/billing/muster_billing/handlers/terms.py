@@ -20,7 +20,14 @@ from muster_billing.handlers.transitions import (
     withdraw_renewal,
 )
 from muster_billing.repository.renewals import find_renewal_of_term
-from muster_billing.repository.terms import find_live_term, find_term, has_term, list_terms_ending_after, save_term
+from muster_billing.repository.terms import (
+    find_live_term,
+    find_term,
+    has_term,
+    list_terms_ending_after,
+    list_unfinished_enrollments,
+    save_term,
+)
 from muster_contracts.billing import TermEndReason
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from muster_runtime.database.transactions import UnitOfWork
@@ -34,16 +41,15 @@ async def on_agency_enrolled(
 ) -> None:
     """Open an enrolled agency's first term, and start it now, or by a deadline if its start is later.
 
-    If an earlier enrollment still has a live term, the event of its withdrawal was lost: the new enrollment ends it.
+    If an earlier enrollment has a term that is not over, the event of its withdrawal was lost: the new one ends it.
     """
     for event in received:
         enrolled = event.data
         if await has_term(uow.connection, enrolled.agency_id, enrolled.enrollment_id):
             continue
-        earlier = await find_live_term(uow.connection, enrolled.agency_id)
-        if earlier is not None:
-            enrolled_at, cause = event.envelope.time, event.envelope.id
-            await _end_enrollment(uow, zone, _Ending(enrolled.agency_id, earlier.enrollment_id, enrolled_at, cause))
+        enrolled_at, cause = event.envelope.time, event.envelope.id
+        for earlier in await list_unfinished_enrollments(uow.connection, enrolled.agency_id, enrolled_at):
+            await _end_enrollment(uow, zone, _Ending(enrolled.agency_id, earlier, enrolled_at, cause))
         term = Term(
             id=new_id("term", uow.now),
             agency_id=enrolled.agency_id,

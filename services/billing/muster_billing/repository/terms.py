@@ -76,6 +76,21 @@ async def find_live_term(connection: Connection, agency_id: str) -> Term | None:
     return rows.term(row) if row else None
 
 
+async def list_unfinished_enrollments(connection: Connection, agency_id: str, instant: datetime) -> list[str]:
+    """The agency's enrollments with a live term, or with one whose planned end is after an instant."""
+    found = await connection.fetch(
+        """
+        select distinct enrollment_id
+        from term
+        where agency_id = $1 and (state in ('scheduled', 'running') or ends_at > $2)
+        order by enrollment_id
+        """,
+        agency_id,
+        instant,
+    )
+    return [row["enrollment_id"] for row in found]
+
+
 async def list_terms_ending_after(
     connection: Connection, agency_id: str, enrollment_id: str, instant: datetime
 ) -> list[Term]:

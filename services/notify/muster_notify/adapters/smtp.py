@@ -34,6 +34,10 @@ _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
 # Of those, what concerns us and not the recipient: security or policy (X.7), and the sender's address (X.1.7, X.1.8).
 _OURS = re.compile(r"5\.(7\.\d{1,3}|1\.[78])(?=\s|$)")
 
+# After so many failed attempts, in about 32 hours, such a refusal is final: it may be about this message, and the next
+# one waits behind it.
+ATTEMPTS_WHEN_REFUSED = 7
+
 _REFUSED = {
     SMTPConnectResponseError: "the connection",
     SMTPHeloError: "the greeting",
@@ -91,7 +95,8 @@ class EmailSender:
         except (SMTPException, OSError, ValueError) as error:
             if not isinstance(error, SMTPResponseException | SMTPRecipientsRefused):
                 self._disconnect()
-            return Outcome(Verdict.FAILED if _is_permanent(error) else Verdict.RETRY, describe(error))
+            is_final = _is_permanent(error, of_us=delivery.round_attempts >= ATTEMPTS_WHEN_REFUSED)
+            return Outcome(Verdict.FAILED if is_final else Verdict.RETRY, describe(error))
         missed = len(recipients) - len(email["To"].addresses) + len(refused)
         return Outcome(Verdict.DELIVERED, f"{missed} of {len(recipients)} not reached" if missed else None)
 
@@ -134,16 +139,16 @@ class EmailSender:
             smtp.close()
 
 
-def _is_permanent(error: Exception) -> bool:
+def _is_permanent(error: Exception, *, of_us: bool) -> bool:
     """Whether a retry cannot help: the server permanently refused the message, or every recipient (RFC 5321, 4.2.1).
 
     A refused login, client, or sender is an error in our configuration, and is retried. Many servers refuse the client
-    and the sender only in their answer to a recipient or to the message.
+    and the sender only in their answer to a recipient or to the message; that is permanent too with `of_us`.
     """
     if isinstance(error, SMTPRecipientsRefused):
-        return all(_is_permanent(refusal) for refusal in error.recipients)
+        return all(_is_permanent(refusal, of_us=of_us) for refusal in error.recipients)
     if isinstance(error, SMTPRecipientRefused | SMTPDataError):
-        return error.code >= 500 and not _OURS.match(error.message)
+        return error.code >= 500 and (of_us or not _OURS.match(error.message))
     return isinstance(error, ValueError)
 
 

@@ -102,10 +102,13 @@ class WebhookSender:
         parts = urlsplit(url)
         host = parts.hostname or ""
         target = httpx.URL(url)
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._timeout_seconds
         lookup = self._lookups[delivery.lane] = asyncio.create_task(self._policy.addresses(host))
         addresses = await asyncio.shield(lookup)
-        share = self._timeout_seconds / len(addresses)
-        for last, address in zip([False] * (len(addresses) - 1) + [True], addresses, strict=True):
+        for tried, address in enumerate(addresses):
+            left = len(addresses) - tried
+            last, share = left == 1, (ends_at - loop.time()) / left
             try:
                 async with self._connections.stream(
                     "POST",

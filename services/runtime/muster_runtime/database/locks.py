@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -13,10 +14,10 @@ from muster_runtime.clock import MAX_SKEW, Clock, skew
 from muster_runtime.database.connections import Connection
 from muster_runtime.errors import ClockSkewed
 
-# How long a command waits for a lock, at first and in each later round, and the longest pause between two rounds.
+# How long a command waits for a lock, at first and in each later round. A busy agency's transactions take its lock from
+# one another, so only a long wait gets it.
 FIRST_ROUND_SECONDS = 0.5
-ROUND_SECONDS = 0.1
-MAX_PAUSE_SECONDS = 1.0
+ROUND_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -61,22 +62,42 @@ async def take(
     return first["latest"], rows
 
 
-async def in_rounds(begin: Callable[[asyncio.Timeout], Awaitable[T]], seconds: float) -> T:
-    """Begin a transaction that takes locks, for so many seconds, with pauses in which it uses no connection.
+@dataclass(slots=True)
+class Patience:
+    """How long one attempt waits for locks, in seconds; None: as the session says. `over`: it ended without them."""
 
+    seconds: float | None = None
+    over: bool = False
+
+    @asynccontextmanager
+    async def limited(self) -> AsyncIterator[None]:
+        """Raise TimeoutError if the block takes longer."""
+        try:
+            async with asyncio.timeout(self.seconds) as timeout:
+                yield
+        finally:
+            self.over = timeout.expired()
+
+
+async def in_rounds(begin: Callable[[Patience], Awaitable[T]], seconds: float, waiters: asyncio.Semaphore) -> T:
+    """Begin a transaction that takes locks, with attempts for so many seconds.
+
+    After the first one, only as many callers as there are `waiters` try at once; the others use no connection.
     Otherwise, commands for a few agencies whose locks are held would take all connections of their pool.
     """
+    patience = Patience(FIRST_ROUND_SECONDS)
     until = time.monotonic() + seconds
-    wait, pause = FIRST_ROUND_SECONDS, ROUND_SECONDS
-    while True:
-        patience = asyncio.timeout(wait)
-        try:
-            return await begin(patience)
-        except TimeoutError:
-            if not patience.expired() or time.monotonic() > until:
-                raise
-        await asyncio.sleep(pause)
-        wait, pause = ROUND_SECONDS, min(2 * pause, MAX_PAUSE_SECONDS)
+    async with AsyncExitStack() as turn:
+        while True:
+            try:
+                return await begin(patience)
+            except TimeoutError:
+                if not patience.over or time.monotonic() > until:
+                    raise
+            await turn.aclose()
+            async with asyncio.timeout(until + ROUND_SECONDS - time.monotonic()):
+                await turn.enter_async_context(waiters)
+            patience = Patience(ROUND_SECONDS)
 
 
 async def free(connection: Connection, agencies: Iterable[str]) -> set[str]:

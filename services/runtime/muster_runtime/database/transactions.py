@@ -18,7 +18,7 @@ from muster_runtime.database.array_types import ArrayTypes
 from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.disk import Disk
-from muster_runtime.database.locks import LOCK, Lock
+from muster_runtime.database.locks import LOCK, Lock, Patience
 from muster_runtime.database.schema import Fitting, MigrationsPending, SchemaTooNew
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
@@ -108,6 +108,7 @@ class Database:
         self._fitting = Fitting(migrations)
         self._settings: dict[str, str] = {}
         self._lock_seconds = 0  # the longest wait for an agency's lock
+        self._lock_waiters = asyncio.Semaphore()  # how many may wait for long at once, each with a connection
         self._read_milliseconds: str | None = None  # how long a statement of a read may take; None: as its session says
 
     @classmethod
@@ -134,6 +135,7 @@ class Database:
         database = cls(clock, gate, migrations)
         database.address = Address(dsn, PASSWORD_SECONDS)
         database._lock_seconds = lock_timeout_seconds
+        database._lock_waiters = asyncio.Semaphore(max(1, size // 3))
         database._settings = {
             "search_path": schema,
             "application_name": f"muster-{schema}",
@@ -234,23 +236,23 @@ class Database:
             context = traced.carried_on(context)
             begin = partial(self._begin, work, agencies, lock)
             if self._gate is None:
-                connection, now, found = await begin(asyncio.timeout(None))
+                connection, now, found = await begin(Patience())
             else:
                 await turn.enter_async_context(self._gate.turn(agencies))
-                connection, now, found = await locks.in_rounds(begin, self._lock_seconds)
+                connection, now, found = await locks.in_rounds(begin, self._lock_seconds, self._lock_waiters)
             span.add_event("locked")
             uow = UnitOfWork(connection, frozenset(agencies), now, context, found)
             yield uow
             await uow.flush()
 
     async def _begin(
-        self, work: AsyncExitStack, agencies: Sequence[str], lock: Lock, patience: asyncio.Timeout
+        self, work: AsyncExitStack, agencies: Sequence[str], lock: Lock, patience: Patience
     ) -> tuple[Connection, datetime, Sequence[asyncpg.Record]]:
         """Begin a transaction, which `work` ends, and take the agencies' locks. `patience` limits the wait for them."""
         self.commits.admit()
         async with AsyncExitStack() as begun:
             connection = await begun.enter_async_context(self._transaction())
-            async with self.commits.interruptible(), patience:
+            async with self.commits.interruptible(), patience.limited():
                 now, found = await locks.take(connection, self.clock, agencies, lock)
             work.push_async_exit(begun.pop_all())
         return connection, now, found

@@ -10,11 +10,13 @@ import pytest
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
+from muster_runtime.database.locks import FIRST_ROUND_SECONDS
 from muster_runtime.database.transactions import ACQUIRE_SECONDS, EVERY_AGENCY, Database
 from muster_runtime.http.agency_queue import AgencyQueue
 from muster_runtime.http.command_gate import CommandGate
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.process.parts import api_database, worker_database
+from tests.integration.runtime.core.test_held_locks import busy
 from tests.support.services import RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -129,6 +131,7 @@ async def test_commands_for_agencies_whose_locks_are_held_leave_connections_to_o
     async with idle_probe.admin.transaction():
         await idle_probe.admin.execute("select lock_agencies($1)", held)
         waiting = [asyncio.create_task(command(agency_id)) for agency_id in held]
+        await asyncio.sleep(0)  # so that they are first at the pool
         async with asyncio.timeout(ACQUIRE_SECONDS):
             await command("NASA")
             async with api.read("NASA") as connection:
@@ -136,6 +139,31 @@ async def test_commands_for_agencies_whose_locks_are_held_leave_connections_to_o
         assert not any(task.done() for task in waiting)
     await asyncio.gather(*waiting)
     assert await idle_probe.admin.fetchval("select count(*) from effect") == len(held) + 1
+    await api.close()
+
+
+async def test_a_command_whose_connection_comes_late_is_not_taken_for_one_whose_lock_is_held(
+    idle_probe: RunningService,
+) -> None:
+    gate = CommandGate(AgencyQueue(10), Backlog(10))
+    api = await Database.connect(
+        idle_probe.access.api_dsn, "probe", idle_probe.clock, size=1, lock_timeout_seconds=0, gate=gate
+    )
+
+    async def command(agency_id: str) -> None:
+        async with api.write(agency_id, context=CONTEXT) as uow:
+            await uow.connection.execute("select pg_sleep($1)", 2 * FIRST_ROUND_SECONDS)
+
+    async with asyncio.timeout(20):  # no second round: the first one that fails raises
+        await asyncio.gather(*map(command, ("NASA", "DOE", "EPA")))
+    await api.close()
+
+
+async def test_a_command_for_a_busy_agency_gets_its_turn(idle_probe: RunningService) -> None:
+    gate = CommandGate(AgencyQueue(10), Backlog(10))
+    api = await Database.connect(idle_probe.access.api_dsn, "probe", idle_probe.clock, size=3, gate=gate)
+    async with busy(idle_probe, "NASA", callers=6), asyncio.timeout(15), api.write("NASA", context=CONTEXT) as uow:
+        await uow.connection.execute(EFFECT, "NASA")
     await api.close()
 
 

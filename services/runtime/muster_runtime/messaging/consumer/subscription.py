@@ -52,7 +52,7 @@ class Subscription:
         self._listener = listener
         self._poller = poller
         self._handle = handle
-        self._broker: KafkaBroker
+        self._broker: KafkaBroker | None = None
         self._subscriber: Subscriber | None = None
         self._left = False
 
@@ -66,14 +66,15 @@ class Subscription:
     async def join(self) -> None:
         """Join the group with the shortest session that the broker allows."""
         for session_ms in SESSIONS_MS:
-            self._broker, self._subscriber = self._build(session_ms)
+            broker, self._subscriber = self._build(session_ms)
+            self._broker = broker
             try:
-                await self._broker.start()
+                await broker.start()
                 enable_rebootstrap(self.kafka)
                 return
             except InvalidSessionTimeoutError:
                 _log.warning("session_timeout_refused", group=self._group, session_timeout_ms=session_ms)
-                await self._broker.stop()
+                await broker.stop()
                 if session_ms == SESSIONS_MS[-1]:
                     raise
 
@@ -89,8 +90,9 @@ class Subscription:
             await self.kafka.commit(offsets)
 
     async def stop(self) -> None:
-        """Close the client."""
-        await self._broker.stop()
+        """Close the client, if it was opened."""
+        if self._broker is not None:
+            await self._broker.stop()
 
     def _build(self, session_ms: int) -> tuple[KafkaBroker, Subscriber]:
         broker = KafkaBroker(
