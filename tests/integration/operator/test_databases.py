@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from muster_operator.cli import app
 from muster_operator.databases import cli
 from muster_operator.databases.passwords import make_passwords
-from muster_operator.databases.provisioning import _LOCK, address, apply, apply_locked, drop, plan
+from muster_operator.databases.provisioning import _LOCK, address, apply, apply_locked, drop, locked, plan
 from muster_operator.databases.reading import connected, reading
 from muster_operator.databases.steps import Wanted
 from muster_operator.failures import Refused
@@ -159,7 +159,7 @@ async def test_commands_that_run_at_once_keep_passwords_that_work(
     target, new = Target({}, "", postgres, {}, ""), Wanted(wanted.service, wanted.database, {})
 
     async def apply_with(folder: Path) -> cli.Done:
-        return await cli._steps(target, [new], folder, partial(make_passwords, folder), apply_locked)
+        return await cli._steps(target, [new], folder, partial(make_passwords, folder), apply_locked, locked)
 
     async with connected(postgres) as admin, asyncio.TaskGroup() as commands:
         await admin.execute("select pg_advisory_lock($1)", _LOCK)
