@@ -101,7 +101,8 @@ def test_personal_data_has_its_own_restricted_topics() -> None:
 @pytest.mark.parametrize("event_class", EVENTS)
 def test_emitted_says_whether_the_owner_publishes_it(event_class: type[Event]) -> None:
     owner = topics()[event_class.topic].owner
-    made = re.compile(rf"\b{event_class.__name__}(\.model_construct)?\(")
+    name = event_class.__name__
+    made = re.compile(rf"\b{name}(\.model_construct)?\(|\b(audit_sealed=|publish_encoded\(){name}\b")
     sources = sorted((ROOT / "services" / owner / f"muster_{owner}").rglob("*.py"))
     assert sources
     publishes = any(made.search(source.read_text("utf-8")) for source in sources)

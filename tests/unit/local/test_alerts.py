@@ -111,7 +111,7 @@ def _reasons() -> Iterator[str]:
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
-    said = [function for function in functions if "reasons" in ast.unparse(function)]
+    said = [function for function in functions if re.search(r"\breasons\b|\bfound\.", ast.unparse(function))]
     called = {
         node.attr
         for function in said
@@ -126,7 +126,7 @@ def _reasons() -> Iterator[str]:
                 match node:
                     case ast.List(elts=texts) | ast.Call(func=ast.Attribute(attr="append"), args=texts):
                         yield from filter(None, map(_text, texts))
-                    case ast.ListComp(elt=text) | ast.GeneratorExp(elt=text):
+                    case ast.ListComp(elt=text) | ast.GeneratorExp(elt=text) | ast.DictComp(value=text):
                         yield from filter(None, [_text(text)])
 
 

@@ -233,7 +233,6 @@ class Database:
             raise RuntimeError("a unit of work must name the agencies that it changes")
         async with AsyncExitStack() as turn, AsyncExitStack() as work:
             span = turn.enter_context(traced.transaction(self._settings.get("search_path", ""), agencies))
-            context = traced.carried_on(context)
             begin = partial(self._begin, work, agencies, lock)
             if self._gate is None:
                 connection, now, found = await begin(Patience())
@@ -241,7 +240,7 @@ class Database:
                 await turn.enter_async_context(self._gate.turn(agencies))
                 connection, now, found = await locks.in_rounds(begin, self._lock_seconds, self._lock_waiters)
             span.add_event("locked")
-            uow = UnitOfWork(connection, frozenset(agencies), now, context, found)
+            uow = UnitOfWork(connection, frozenset(agencies), now, traced.carried_on(context), found)
             yield uow
             await uow.flush()
 

@@ -32,7 +32,7 @@ async def test_liveness_asks_the_event_loop_and_nothing_else(run_service: Servic
             looking = asyncio.create_task(probe.client.get("/health/ready"))
             async with asyncio.timeout(PROMPT_SECONDS):
                 assert (await probe.client.get("/health/live")).status_code == 200
-            assert (await looking).status_code == 503
+            assert (await looking).status_code == 200  # it opens a connection for the purpose
     finally:
         limiter.total_tokens = tokens
         release.set()
