@@ -141,7 +141,7 @@ async def test_what_becomes_a_trial_of_each_seat_is_one_in_the_renewed_term(
 async def test_a_trial_that_ended_while_the_renewal_was_late_stays_over(
     entitlements: Entitlements, first: dict[str, int], second: dict[str, Any], starts: int, trial_ends: int, graces: int
 ) -> None:
-    """So does its grace: each end is told once, and what the version opens for the term follows it."""
+    """So does its grace: each end is published once, and what the version opens for the term follows it."""
     await publish(entitlements, [RESEARCH | first], "new-agencies")
     await entitlements.enroll(cap=2)
     await publish_next(entitlements, 3, second)

@@ -1,4 +1,4 @@
-"""The trials of people who lose a seat and get another: nobody has a part of one twice, or is told of another's end."""
+"""Trials of people who lose a seat and get another: no part comes twice, and no end is published as another's."""
 
 from datetime import timedelta
 

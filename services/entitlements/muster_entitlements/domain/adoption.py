@@ -24,7 +24,7 @@ class Adoption:
     """How many people of an agency used a feature on a day, and within the 7 and the 28 days up to it.
 
     `first_uses` counts those who used it for the first time, and `first_use_days` sums their days from seat to use.
-    `never_used` counts the seat holders who have not used it. None: not shown, because it tells of too few people.
+    `never_used` counts the seat holders who have not used it. None: not shown, because it would reveal too few people.
     """
 
     feature: str
@@ -42,7 +42,7 @@ class Adoption:
         return round(self.first_use_days / self.first_uses, 1) if self.first_uses else None
 
     def shown(self, seats: int) -> "Adoption":
-        """A copy without the numbers that tell of too few people, for an agency with this many seats.
+        """A copy without the numbers that reveal too few people, for an agency with this many seats.
 
         A number does so if it covers too few people, or if its difference from another one that is shown does.
         """

@@ -94,7 +94,7 @@ async def on_seat_trial_ends_due(uow: UnitOfWork, due: Sequence[Deadline]) -> No
         begun = await seat_trials.list_begun(uow.connection, window.agency_id, place, begun_until, STEP_SEATS)
         for seat in begun:
             ends_at = window.seat_ends_at(seat.began_at)
-            if ends_at > seat.assigned_at:  # nobody is told of an end from before they had the seat
+            if ends_at > seat.assigned_at:  # an end from before its holder had the seat is not published
                 ended = publishing.seat_trial_expired(window, seat.seat_id, seat.subject_ref, ends_at)
                 uow.publish(ended, time=ends_at)
         if len(begun) == STEP_SEATS:

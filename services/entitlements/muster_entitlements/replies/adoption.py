@@ -1,4 +1,4 @@
-"""The replies of the adoption routes. A number that tells of 1 to 9 people is null."""
+"""The replies of the adoption routes. A number that reveals 1 to 9 people is null."""
 
 import datetime
 

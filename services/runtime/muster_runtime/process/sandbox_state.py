@@ -2,12 +2,10 @@
 
 import asyncio
 
+from muster_runtime.process.monitor import PATIENCE_SECONDS
 from muster_runtime.process.parts import Parts
 from muster_runtime.scheduling.deadlines import next_due
 from muster_runtime.service import Runtime
-
-# How long Kafka may take for its answer.
-PATIENCE_SECONDS = 4.0
 
 
 async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object]:

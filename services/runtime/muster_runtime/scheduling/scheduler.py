@@ -100,11 +100,10 @@ class Scheduler:
         unread = await self._news.unread(agencies) if self._news else {}
         locked: list[str] = []
         for agency_id in sorted(agencies, key=lambda agency_id: agency_id not in free):  # held locks last
+            lock = LOCK if agency_id in free else _BRIEFLY
             if agency_id in unread:
                 self._hold(agency_id, HOLD_SECONDS)
-            elif len(locked) >= LOCKED_AGENCIES or not await self._handle_agency(
-                agency_id, LOCK if agency_id in free else _BRIEFLY
-            ):
+            elif len(locked) >= LOCKED_AGENCIES or not await self._handle_agency(agency_id, lock):
                 self._hold(agency_id, HOLD_SECONDS)
                 locked.append(agency_id)
         if locked and not self._has_turn.is_set():
