@@ -180,6 +180,18 @@ async def test_what_waits_for_a_term_comes_then_and_no_later_version_with_it(upg
         assert await is_forced(connection, "agency_catalog", "deadline", "feature_window")
 
 
+async def test_the_url_of_a_deleted_webhook_is_forgotten(upgraded: Upgrade) -> None:
+    rows = """
+        insert into webhook (id, agency_id, url, sealed_secret, state, created_at) values
+        ('whk_1', 'EPA', 'https://epa.gov/hook/s3cret', null, 'deleted', '2025-08-06Z'),
+        ('whk_2', 'EPA', 'https://epa.gov/hook/other', 'x', 'enabled', '2025-08-06Z');
+    """
+    async with upgraded("notify", rows) as connection:
+        kept = await connection.fetch("select id, url from webhook order by id")
+        assert [tuple(row) for row in kept] == [("whk_1", ""), ("whk_2", "https://epa.gov/hook/other")]
+        assert await is_forced(connection, "webhook")
+
+
 @pytest.mark.parametrize("service", ["entitlements", "notify"])
 async def test_the_other_services_upgrade(service: str, upgraded: Upgrade) -> None:
     async with upgraded(service, "select") as connection:
