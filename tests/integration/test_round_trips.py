@@ -152,7 +152,9 @@ async def test_a_deadline_is_handled_in_five_round_trips(run_service: ServiceRun
         async with database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
             schedule(uow, [Deadline("revoke", "NASA", f"seat_{number}", now)])
         await eventually(lambda: handled(number + 1))  # noqa: B023 - awaited within the turn
-    limited(trips.transaction("delete from deadline"), 5)
+    # One more limits the wait for a lock that was held when the scheduler looked, as by a transaction that just ends.
+    handling = [trip for trip in trips.transaction("delete from deadline") if "lock_timeout" not in trip]
+    limited(handling, 5)
 
 
 async def test_a_connection_goes_back_to_its_pool_without_a_round_trip(
