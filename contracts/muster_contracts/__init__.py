@@ -15,13 +15,24 @@ from muster_contracts.envelope import (
     write_run_headers,
 )
 from muster_contracts.event import Deprecation, Erasure, Event, event_types, split_type
-from muster_contracts.streams import Duplicate, Gap, New, NewEpoch, Position, Sighting, StreamTracker, judge
+from muster_contracts.streams import (
+    BEFORE_FIRST,
+    Duplicate,
+    Gap,
+    New,
+    NewEpoch,
+    Position,
+    Sighting,
+    StreamTracker,
+    judge,
+)
 from muster_contracts.topics import SERVICES, Topic, topics
 from muster_contracts.types import AgencyId, Instant, Money, is_agency_id
 
-__version__ = "0.6.0"
+__version__ = "0.6.1.dev"
 
 __all__ = [
+    "BEFORE_FIRST",
     "MAX_EPOCH",
     "MAX_SEQUENCE",
     "SERVICES",

@@ -6,13 +6,13 @@ transaction as the effects of the events: then each has its effect once, whateve
 
 import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from muster_contracts.topics import topics
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """The last event of a stream that was applied."""
+class Position(NamedTuple):
+    """The place of an event in its stream."""
 
     epoch: int
     sequence: int
@@ -48,7 +48,8 @@ class NewEpoch:
 
 Sighting = New | Duplicate | Gap | NewEpoch
 
-_START = Position(epoch=1, sequence=0)
+# The position before a stream's first event, which has sequence 1.
+BEFORE_FIRST = Position(epoch=1, sequence=0)
 
 
 def judge(last: Position | None, seen: Position, *, compacted: bool = False) -> Sighting:
@@ -57,12 +58,12 @@ def judge(last: Position | None, seen: Position, *, compacted: bool = False) -> 
     The first event that a reader ever sees of a stream must be number 1, in whatever epoch. A compacted topic keeps
     only the latest record of each key: there, a missing number is no gap.
     """
-    known = last or _START
+    known = last or BEFORE_FIRST
     if seen <= known:
         return Duplicate()
     if seen.sequence > known.sequence + 1 and not compacted:
         return Gap(known.sequence + 1, seen.sequence - 1)
-    if seen.epoch > known.epoch and known != _START:  # else there is nothing to reconcile
+    if seen.epoch > known.epoch and known != BEFORE_FIRST:  # else there is nothing to reconcile
         return NewEpoch(known)
     return New()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from muster_contracts import Position
 from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import Database, UnitOfWork
@@ -15,7 +16,7 @@ from muster_runtime.messaging.flight import Parts, Run
 from muster_runtime.messaging.lane import Lane
 from muster_runtime.messaging.offsets import Partition
 from muster_runtime.messaging.plan import Plan
-from muster_runtime.messaging.positions import Position, StreamKey
+from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.messaging.record_reader import Item
 from muster_runtime.messaging.streams_transaction import StreamsTransaction

@@ -136,8 +136,8 @@ def _as_json(checked: Checked) -> dict[str, object]:
                 "agency_id": each.agency_id,
                 "service": each.service,
                 "what": each.what,
-                "after": {"epoch": each.after[0], "sequence": each.after[1]},
-                "last": {"epoch": each.last[0], "sequence": each.last[1]},
+                "after": each.after._asdict(),
+                "last": each.last._asdict(),
                 "reason": each.reason,
                 "remedy": each.remedy,
             }

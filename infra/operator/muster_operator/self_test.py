@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from muster_contracts import topics
+from muster_contracts import Position, topics
 from muster_contracts.enrollment import AtuRecorded
 from muster_operator.failures import BadInput, NotFound, TimedOut
 from muster_operator.options import ServicesOption
@@ -31,8 +31,6 @@ _AUTHORIZATION = {
 }
 
 _LOOK_SECONDS = 0.1
-
-Position = tuple[int, int]  # epoch, sequence
 
 
 @on_target()
@@ -69,8 +67,7 @@ async def self_test(
     data = {
         "agency_id": _AGENCY,
         "topic": topic.name,
-        "epoch": produced[0],
-        "sequence": produced[1],
+        **produced._asdict(),
         "applied_seconds": took,
     }
     return Answer(data, table(("reader", "applied after"), rows))
@@ -104,4 +101,4 @@ async def _position(service: Service, which: str) -> Position:
     """The last position of the agency's stream in a service, produced or applied; (0, 0) if there is none."""
     shown: dict[str, Any] = await service.get("/v1/streams", topic=AtuRecorded.topic, agency_id=_AGENCY)
     found = next((state[which] for state in shown["items"] if state[which]), {"epoch": 0, "sequence": 0})
-    return found["epoch"], found["sequence"]
+    return Position(found["epoch"], found["sequence"])

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from muster_contracts import Position
 from muster_contracts import topics as all_topics
 from muster_operator.check import check
 from muster_operator.failures import BadInput, NotFound, Refused
@@ -27,7 +28,9 @@ app.add_typer(gap, name="gap")
 app.add_typer(epoch, name="epoch")
 app.command("check")(check)
 
-Position = tuple[int, int]  # epoch, sequence
+# The position before a stream's first event; epochs begin with 1.
+_NOTHING = Position(0, 0)
+
 Restored = Annotated[
     str, typer.Argument(metavar="SERVICE", callback=a_service, help="The service whose database was restored.")
 ]
@@ -94,7 +97,7 @@ async def accept_gap(
         if waiting is None:
             raise Refused(f"{stream} is not parked for a gap: {stream.facts['reason']}")
         shown = await stream.service.get("/v1/streams", topic=topic, agency_id=agency)
-        applied = next((_position(state["applied"]) for state in shown["items"]), (0, 0))
+        applied = next((_position(state["applied"]) for state in shown["items"]), _NOTHING)
         body = {"waiting": waiting, "reason": reason}
         state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", body)
         reply = await stream.service.post(f"{stream.path}/replay")
@@ -122,7 +125,7 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
         seen = await _states(others, {})
         above = max(
             (
-                _position(state["applied"])[0]
+                _position(state["applied"]).epoch
                 for (topic, _), by_service in seen.items()
                 for state in by_service.values()
                 if topic in own
@@ -195,17 +198,16 @@ async def _states(
 
 
 def _position(shown: Mapping[str, int] | None) -> Position:
-    return (0, 0) if shown is None else (shown["epoch"], shown["sequence"])
+    return _NOTHING if shown is None else Position(shown["epoch"], shown["sequence"])
 
 
 def _as_json(position: Position) -> dict[str, int] | None:
-    epoch, sequence = position
-    return {"epoch": epoch, "sequence": sequence} if epoch else None
+    return position._asdict() if position.epoch else None
 
 
 def _caught_up(applied: Position, produced: Position) -> bool:
     """Whether nothing is left to apply. A reader learns about a raised epoch only from its first event."""
-    return applied == produced or (applied[0] < produced[0] and applied[1] >= produced[1])
+    return applied == produced or (applied.epoch < produced.epoch and applied.sequence >= produced.sequence)
 
 
 def _text(position: Position) -> str:

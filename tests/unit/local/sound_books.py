@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from muster_contracts import Envelope, Event, Money, event_id, source_of
+from muster_contracts import Envelope, Event, Money, Position, event_id, source_of
 from muster_contracts.billing import InvoiceIssued, InvoicePaid, RenewalDecided, TermStarted
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_contracts.entitlements import (
@@ -178,7 +178,7 @@ def term(term_id: str, number: int, starts_at: datetime, ends_at: datetime) -> l
 def evidence_of(events: Sequence[tuple[Event, datetime]]) -> Evidence:
     """Evidence in which every effect of the events has happened."""
     facts = facts_of(events)
-    last = {fact.stream: (1, fact.envelope.sequence) for fact in facts}
+    last = {fact.stream: Position(1, fact.envelope.sequence) for fact in facts}
     deliveries = [
         Delivery(f"dlv_{number}_{rule}", fact.envelope.id, rule, channel, recipient, "delivered")
         for number, fact in enumerate(facts)

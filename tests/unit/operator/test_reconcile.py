@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import SERVICES, Envelope, event_id, topics
+from muster_contracts import SERVICES, Envelope, Position, event_id, topics
 from muster_operator.reconcile.books import Books, Enrollment, Outlook, Pool, Term, TopicEnds, Trial
 from muster_operator.reconcile.comparison import compare, persisting
 from muster_operator.reconcile.difference import Difference
@@ -29,9 +29,9 @@ def streams(**changes: Any) -> Streams:
 def agreeing() -> Books:
     """NASA is enrolled, and every service knows."""
     by_service = {service: streams() for service in SERVICES}
-    by_service["enrollment"] = streams(produced={STREAM: (1, 4)})
+    by_service["enrollment"] = streams(produced={STREAM: Position(1, 4)})
     for reader in topics()[STREAM[0]].readers:
-        by_service[reader] = streams(applied={STREAM: (1, 4)})
+        by_service[reader] = streams(applied={STREAM: Position(1, 4)})
     return Books(
         streams=by_service,
         enrollments={"NASA": Enrollment("enr_1", "active")},
@@ -60,7 +60,9 @@ EVENT = Envelope(
     correlation_id="cor_1",
 )
 PAID = frozenset({("NASA", "inv_1")})
-LOG = TopicEnds({STREAM: End((1, 4), EVENT, partition=0, offset=3)}, people=frozenset({("NASA", "sub_1")}), paid=PAID)
+LOG = TopicEnds(
+    {STREAM: End(Position(1, 4), EVENT, partition=0, offset=3)}, people=frozenset({("NASA", "sub_1")}), paid=PAID
+)
 
 
 def pool(**changes: Any) -> Change:
@@ -128,12 +130,12 @@ def test_accounts_that_agree_show_no_difference() -> None:
         ),
         (lambda books: replace(books, holders=frozenset()), {"a person who was erased and is still there"}),
         (lambda books: replace(books, people=frozenset()), {"a person whom notify does not know"}),
-        (in_service("enrollment", produced={STREAM: (1, 5)}), {"events that the topic lacks"}),
-        (in_service("enrollment", produced={STREAM: (1, 3)}), {"a producer that lost commits"}),
-        (in_service("billing", applied={STREAM: (1, 3)}), {"a reader that is behind"}),
+        (in_service("enrollment", produced={STREAM: Position(1, 5)}), {"events that the topic lacks"}),
+        (in_service("enrollment", produced={STREAM: Position(1, 3)}), {"a producer that lost commits"}),
+        (in_service("billing", applied={STREAM: Position(1, 3)}), {"a reader that is behind"}),
         (in_service("billing", applied={}), {"a reader that is behind"}),
-        (in_service("billing", applied={STREAM: (1, 5)}), {"events that the topic lacks"}),
-        (in_service("billing", applied={STREAM: (1, 2)}, parked={STREAM: "poison"}), {"a parked stream"}),
+        (in_service("billing", applied={STREAM: Position(1, 5)}), {"events that the topic lacks"}),
+        (in_service("billing", applied={STREAM: Position(1, 2)}, parked={STREAM: "poison"}), {"a parked stream"}),
     ],
 )
 def test_a_difference_is_found_and_says_what_to_do(change: Change, found: set[str]) -> None:
@@ -169,20 +171,20 @@ def test_accounts_that_agree_on_an_end_show_no_difference(change: Change) -> Non
 
 
 def test_events_in_progress_are_no_difference() -> None:
-    waiting = in_service("enrollment", produced={STREAM: (1, 5)}, waiting={STREAM: (1, 5)})(agreeing())
+    waiting = in_service("enrollment", produced={STREAM: Position(1, 5)}, waiting={STREAM: Position(1, 5)})(agreeing())
     assert compare(waiting.streams, LOG, waiting) == []
-    published_meanwhile = in_service("enrollment", produced={STREAM: (1, 3)})(agreeing())
+    published_meanwhile = in_service("enrollment", produced={STREAM: Position(1, 3)})(agreeing())
     assert compare(published_meanwhile.streams, LOG, agreeing()) == []
 
 
 def test_a_raised_epoch_without_events_is_no_loss() -> None:
-    raised = in_service("enrollment", produced={STREAM: (2, 4)})(agreeing())
+    raised = in_service("enrollment", produced={STREAM: Position(2, 4)})(agreeing())
     assert compare(raised.streams, LOG, raised) == []
 
 
 def test_a_compacted_topic_may_lack_what_was_erased() -> None:
     directory = ("muster.enrollment.directory", "NASA")
-    books = in_service("enrollment", produced={STREAM: (1, 4), directory: (1, 9)})(agreeing())
+    books = in_service("enrollment", produced={STREAM: Position(1, 4), directory: Position(1, 9)})(agreeing())
     assert compare(books.streams, LOG, books) == []
 
 

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import pytest
 
+from muster_contracts import Position
 from muster_operator.failures import TimedOut
 from muster_operator.self_test import _applied
 from muster_operator.service import Service
@@ -22,7 +23,7 @@ class Reader:
 
 async def test_each_reader_is_waited_for() -> None:
     readers = {"billing": Reader(0, 6, 7), "notify": Reader(9)}
-    took = await _applied(cast("dict[str, Service]", readers), (1, 7), 30)
+    took = await _applied(cast("dict[str, Service]", readers), Position(1, 7), 30)
     assert list(took) == ["billing", "notify"]
     assert took["billing"] > took["notify"] >= 0
 
@@ -30,4 +31,4 @@ async def test_each_reader_is_waited_for() -> None:
 async def test_a_reader_that_is_late_is_named() -> None:
     readers = {"billing": Reader(6), "notify": Reader(7)}
     with pytest.raises(TimedOut, match=r"^after 0 s the event is not applied by billing: see muster status$"):
-        await _applied(cast("dict[str, Service]", readers), (1, 7), 0)
+        await _applied(cast("dict[str, Service]", readers), Position(1, 7), 0)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from muster_contracts import Envelope, event_id, source_of
+from muster_contracts import Envelope, Position, event_id, source_of
 from muster_contracts.billing import InvoiceIssued
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_operator.trace.facts import Attempt, Commit, Delivery, Facts, Parked, Progress, Published
@@ -49,7 +49,7 @@ def delivery(event: str = ENROLLED, state: str = "delivered") -> Delivery:
 
 
 def all_applied() -> dict[str, Progress]:
-    applied = {STREAM: (1, 9), (InvoiceIssued.topic, "NASA"): (1, 9)}
+    applied = {STREAM: Position(1, 9), (InvoiceIssued.topic, "NASA"): Position(1, 9)}
     return {service: Progress(applied) for service in ("enrollment", "entitlements", "billing", "notify")}
 
 
@@ -82,11 +82,17 @@ def test_a_command_leads_to_its_event_its_effects_and_its_deliveries() -> None:
 @pytest.mark.parametrize(
     ("progress", "said"),
     [
-        (Progress({STREAM: (1, 6)}), "not applied yet"),
-        (Progress({STREAM: (1, 7)}), "applied"),
-        (Progress({STREAM: (2, 1)}), "applied"),
-        (Progress({STREAM: (1, 6)}, {STREAM: Parked(after(5), "KeyError", (1, 7))}), "parked: KeyError"),
-        (Progress({STREAM: (1, 4)}, {STREAM: Parked(after(5), "KeyError", (1, 5))}), "parked behind 5: KeyError"),
+        (Progress({STREAM: Position(1, 6)}), "not applied yet"),
+        (Progress({STREAM: Position(1, 7)}), "applied"),
+        (Progress({STREAM: Position(2, 1)}), "applied"),
+        (
+            Progress({STREAM: Position(1, 6)}, {STREAM: Parked(after(5), "KeyError", Position(1, 7))}),
+            "parked: KeyError",
+        ),
+        (
+            Progress({STREAM: Position(1, 4)}, {STREAM: Parked(after(5), "KeyError", Position(1, 5))}),
+            "parked behind 5: KeyError",
+        ),
         (None, "did not answer"),
     ],
 )

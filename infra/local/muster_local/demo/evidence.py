@@ -12,15 +12,13 @@ import asyncpg
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from muster_contracts import SERVICES, topics
+from muster_contracts import SERVICES, Position, topics
 from muster_local.demo.cast import Agency
 from muster_local.demo.log import Fact, Stream, read_all
 from muster_local.demo.new_features import Use
 from muster_local.demo.witness import Comparison
 from muster_local.receiver import Message
 from muster_local.stack import Stack
-
-Position = tuple[int, int]  # epoch, sequence
 
 # The topics that each service applies, from the contracts.
 READ: Mapping[str, frozenset[str]] = {
@@ -211,7 +209,7 @@ async def _books(stack: Stack, service: str) -> Books:
 
 
 def _positions(rows: Sequence[Mapping[str, Any]]) -> dict[Stream, Position]:
-    return {(row["topic"], row["agency_id"]): (row["epoch"], row["last_sequence"]) for row in rows}
+    return {(row["topic"], row["agency_id"]): Position(row["epoch"], row["last_sequence"]) for row in rows}
 
 
 async def _late(url: str) -> int:

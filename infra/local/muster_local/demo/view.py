@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from muster_contracts import BEFORE_FIRST, Position
 from muster_local.demo.cast import END, START
 from muster_local.demo.facts import in_words
 from muster_local.demo.log import Fact, Stream
@@ -28,7 +29,7 @@ class View:
         self._started = time.monotonic()
         self._now = START
         self._scene = ""
-        self._seen: dict[Stream, tuple[int, int]] = {}
+        self._seen: dict[Stream, Position] = {}
         self._events: Counter[str] = Counter()
         self._latest: deque[str] = deque(maxlen=_FACTS_SHOWN)
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True)
@@ -57,8 +58,8 @@ class View:
 
     def fact(self, fact: Fact) -> None:
         """Count an event, ignoring duplicates, and show it among the latest facts."""
-        position = (fact.envelope.epoch, fact.envelope.sequence)
-        if position <= self._seen.get(fact.stream, (0, 0)):
+        position = Position(fact.envelope.epoch, fact.envelope.sequence)
+        if position <= self._seen.get(fact.stream, BEFORE_FIRST):
             return
         self._seen[fact.stream] = position
         self._events[fact.topic] += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from aiokafka import ConsumerRecord
 
-from muster_contracts import SERVICES, Envelope, MalformedRecord, event_id, read_headers, topics
+from muster_contracts import SERVICES, Envelope, MalformedRecord, Position, event_id, read_headers, topics
 from muster_contracts.clock import ClockMoved
 from muster_operator.databases.reading import reading
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from muster_runtime.messaging.passing import OffsetRange
 
 Stream = tuple[str, str]  # topic, agency
-Position = tuple[int, int]  # epoch, sequence
 Partition = tuple[str, int]  # topic, number
 
 # The topics with streams: all except the sandbox clock's and the one for reported use.
@@ -30,7 +29,7 @@ BEHIND = "a reader that is behind"
 NOT_APPLIED = "events that were read and are not applied"
 
 # The position before a stream's first event.
-_NOTHING: Position = (0, 0)
+_NOTHING = Position(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ class Ends(dict[Stream, End]):
             envelope = read_headers(record.headers)
         except MalformedRecord:
             return None
-        stream, position = (topic, envelope.agency_id), (envelope.epoch, envelope.sequence)
+        stream, position = (topic, envelope.agency_id), Position(envelope.epoch, envelope.sequence)
         known = self.get(stream)
         if known is None or position > known.position:
             self[stream] = End(position, envelope, record.partition, record.offset)
@@ -141,10 +140,10 @@ async def _streams(connection: "asyncpg.Connection[Any]", ends: Mapping[Stream, 
     )
     offsets = await connection.fetch("select topic, kafka_partition, next_offset from consumed_partition")
     return Streams(
-        {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in produced},
-        {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in applied},
+        {(r["topic"], r["agency_id"]): Position(r["epoch"], r["last_sequence"]) for r in produced},
+        {(r["topic"], r["agency_id"]): Position(r["epoch"], r["last_sequence"]) for r in applied},
         {(r["topic"], r["agency_id"]): r["reason"] for r in parked},
-        {(r["topic"], r["agency_id"]): (r["epoch"], r["first_sequence"]) for r in waiting},
+        {(r["topic"], r["agency_id"]): Position(r["epoch"], r["first_sequence"]) for r in waiting},
         await _reassigned(connection, ends),
         {(r["topic"], r["kafka_partition"]): r["next_offset"] for r in offsets},
         await connection.fetchval("select number from epoch"),
@@ -210,7 +209,7 @@ def _lacking(stream: Stream, service: str, end: Position, known: Position) -> It
 def _lost_commits(stream: Stream, end: End, after: Streams) -> Iterator[Missing]:
     """A topic is never ahead of its producer, unless the producer's database went back."""
     topic, agency_id = stream
-    produced = after.produced.get(stream, (after.epoch, 0))
+    produced = after.produced.get(stream, Position(after.epoch, 0))
     # As in the relay, another program's record counts only if it has our ID and no operator has passed it.
     ours = end.event.id == event_id(topic, agency_id, *end.position)
     passed = any(records.covers(topic, end.partition, end.offset) for records in after.passed)
@@ -243,8 +242,7 @@ def not_applied(ends: Mapping[Stream, End], after: Mapping[str, Streams]) -> Ite
 
 
 def _before(position: Position) -> Position:
-    epoch, sequence = position
-    return epoch, sequence - 1
+    return position._replace(sequence=position.sequence - 1)
 
 
 def _end(ends: Mapping[Stream, End], stream: Stream) -> Position:

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 from asyncpg.exceptions import TargetServerAttributeNotMatched
 
-from muster_contracts import SERVICES, Envelope, event_id, source_of
+from muster_contracts import SERVICES, Envelope, Position, event_id, source_of
 from muster_operator.reconcile.streams import within
 from muster_operator.trace.facts import Attempt, Commit, Delivery, Facts, Parked, Progress, Published
 
@@ -191,9 +191,11 @@ async def _progress(connection: "asyncpg.Connection[Any]") -> Progress:
         """
     )
     return Progress(
-        {(row["topic"], row["agency_id"]): (row["epoch"], row["last_sequence"]) for row in applied},
+        {(row["topic"], row["agency_id"]): Position(row["epoch"], row["last_sequence"]) for row in applied},
         {
-            (row["topic"], row["agency_id"]): Parked(row["parked_at"], row["reason"], (row["epoch"], row["sequence"]))
+            (row["topic"], row["agency_id"]): Parked(
+                row["parked_at"], row["reason"], Position(row["epoch"], row["sequence"])
+            )
             for row in parked
         },
     )

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from muster_contracts import Envelope
+from muster_contracts import Envelope, Position
 
-Position = tuple[int, int]  # epoch, sequence
 Stream = tuple[str, str]  # topic, agency
 
 
@@ -40,7 +39,7 @@ class Published:
 
     @property
     def position(self) -> Position:
-        return self.envelope.epoch, self.envelope.sequence
+        return Position(self.envelope.epoch, self.envelope.sequence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from muster_contracts import Envelope, MalformedRecord, read_headers, topics
+from muster_contracts import Envelope, MalformedRecord, Position, read_headers, topics
 from muster_operator.reconcile.streams import TOPICS
 from muster_operator.trace.facts import Published
 from muster_runtime.messaging.producers import partition_of
@@ -66,7 +66,7 @@ class Records:
         read = [record for each in partitions async for record in self._rest(each)]
         return [published for record in read if (published := self._wanted(record, wanted))]
 
-    async def at(self, topic: str, agency_id: str, position: tuple[int, int]) -> Published | None:
+    async def at(self, topic: str, agency_id: str, position: Position) -> Published | None:
         """The record of one event, found by binary search: a stream's positions grow with their offsets."""
         for partition in self.partitions({agency_id}, [topic]):
             low = (await self._log.consumer.beginning_offsets([partition]))[partition]

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from aiokafka.errors import KafkaError
 
-from muster_contracts import topics
+from muster_contracts import Position, topics
 from muster_operator.failures import CommandFailed, NotFound, Unreachable
 from muster_operator.target import Target
 from muster_operator.trace.databases import Thing, find_thing, read_facts
@@ -83,7 +83,7 @@ async def _find_on_topics(records: Records, thing: Thing, quiet: timedelta, fact
     if match := _EVENT_ID.fullmatch(thing.id):
         if match["topic"] not in KEYED:
             return
-        position = int(match["epoch"]), int(match["sequence"])
+        position = Position(int(match["epoch"]), int(match["sequence"]))
         if event := await records.at(match["topic"], match["agency"], position):
             facts.add([event])
             thing.agencies.add(event.envelope.agency_id)

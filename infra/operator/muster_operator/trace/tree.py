@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from muster_contracts import topics
+from muster_contracts import BEFORE_FIRST, topics
 from muster_operator.output import in_utc
 from muster_operator.trace.facts import Commit, Delivery, Facts, Published
 
@@ -161,7 +161,7 @@ class _Grower:
             behind = "" if event.position == parked.first else f" behind {parked.first[1]:,}"
             told = {"state": "parked", "reason": parked.reason}
             return Node("effect", service, f"parked{behind}: {parked.reason}", parked.since, told, waits=True)
-        if progress.applied.get(event.stream, (0, 0)) >= event.position:
+        if progress.applied.get(event.stream, BEFORE_FIRST) >= event.position:
             return Node("effect", service, "applied", facts={"state": "applied"})
         return Node("effect", service, "not applied yet", facts={"state": "waits"}, waits=True)
 

@@ -12,14 +12,13 @@ from operator import itemgetter
 import asyncpg
 from pydantic import ValidationError
 
-from muster_contracts import Envelope, Erasure, Event, MalformedRecord, read_headers
+from muster_contracts import Envelope, Erasure, Event, MalformedRecord, Position, read_headers
 from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.entitlements import PersonErased, PersonRecorded
 from muster_notify.domain.contacts import PERSON
 from muster_notify.repository import directory
 from muster_runtime.database.transactions import Connection, Database, UnitOfWork
 from muster_runtime.messaging.connection import KafkaConnection
-from muster_runtime.messaging.positions import Position
 from muster_runtime.messaging.topic_log import Record, TopicLog
 from muster_runtime.observability import audit
 from muster_runtime.projection import Difference, Projection, correction
@@ -93,7 +92,7 @@ class Directory:
                     self.unread += 1
                     continue
                 key = (record.topic, envelope.agency_id, record.key or b"")
-                position = (envelope.epoch, envelope.sequence)
+                position = Position(envelope.epoch, envelope.sequence)
                 if key not in latest or position > latest[key][0]:
                     latest[key] = (position, event)
             await self._apply(await self._going_on(latest))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from muster_contracts import Position
 from muster_runtime.database.transactions import Connection
-from muster_runtime.messaging.positions import Position
 from muster_runtime.messaging.record_reader import Record
 
 
@@ -45,7 +45,7 @@ async def first_position(connection: Connection, group: str, topic: str, agency_
         topic,
         agency_id,
     )
-    return None if row is None else (row["epoch"], row["sequence"])
+    return None if row is None else Position(row["epoch"], row["sequence"])
 
 
 async def streams(connection: Connection, group: str) -> list[ParkedStream]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from muster_contracts import Position
 from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import RetryableError
 from muster_runtime.messaging import breaker, parked
-from muster_runtime.messaging.positions import Position
 from muster_runtime.messaging.record_reader import Record
 
 MAX_REASON = 2_000
@@ -206,10 +206,10 @@ async def _places(connection: Connection, group: str, records: Sequence[Waiting]
             first.topic,
             first.agency_id,
         )
-        latest = {row["kafka_partition"]: (row["epoch"], row["sequence"]) for row in rows}
+        latest = {row["kafka_partition"]: Position(row["epoch"], row["sequence"]) for row in rows}
     places = []
     for record, position in records:
-        place = position or latest.get(record.partition, (0, 0))
+        place = position or latest.get(record.partition, Position(0, 0))
         latest[record.partition] = place
         places.append(place)
     return places

@@ -7,9 +7,8 @@ from typing import Any
 
 import structlog
 
-from muster_contracts import topics
+from muster_contracts import Duplicate, Gap, NewEpoch, Position, Sighting, judge, topics
 from muster_runtime.messaging.events import Received
-from muster_runtime.messaging.positions import START, Position
 from muster_runtime.messaging.record_reader import Item
 from muster_runtime.observability.telemetry import DUPLICATES, GAPS, NEW_EPOCHS
 
@@ -37,30 +36,32 @@ def make_plan(service: str, topic: str, items: Sequence[Item], last: Position) -
     fresh: list[Item] = []
     for index, item in enumerate(items):
         position = item.position
-        if position is not None and position <= last:
+        sighting = None if position is None else sight(position, last, topic)
+        if isinstance(sighting, Duplicate):
             DUPLICATES.labels(service, topic).inc()
             continue
         if item.defect is not None or position is None:
             return Plan(last, fresh, items[index:], item.defect or "unreadable")
-        epoch, sequence = position
-        if leaves_gap(position, last, topic):
+        if isinstance(sighting, Gap):
             GAPS.labels(service, topic).inc()
-            reason = f"gap: sequence {last[1] + 1} was expected, but {sequence} arrived"
+            reason = f"gap: sequence {sighting.first} was expected, but {position.sequence} arrived"
             return Plan(last, fresh, items[index:], reason, gap=True)
-        if epoch > last[0] and last != START:  # for an unknown stream, there is nothing to reconcile
+        if isinstance(sighting, NewEpoch):
             NEW_EPOCHS.labels(service, topic).inc()
-            _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=epoch)
+            _log.error("new_epoch", topic=topic, agency_id=item.record.agency_id, epoch=position.epoch)
         fresh.append(item)
         last = position
     return Plan(last, fresh, [])
 
 
-def leaves_gap(position: Position, last: Position, topic: str) -> bool:
-    """Whether events are missing between the last position and this one.
+def sight(position: Position, last: Position, topic: str) -> Sighting:
+    """What an event is to a reader whose last position is `last`, by the rule that every subscriber follows."""
+    return judge(last, position, compacted=topic in _COMPACTED)
 
-    Sequences continue across epochs. On a compacted topic, missing sequences are not a gap.
-    """
-    return position > last and position[1] > last[1] + 1 and topic not in _COMPACTED
+
+def leaves_gap(position: Position, last: Position, topic: str) -> bool:
+    """Whether events are missing between the last position and this one."""
+    return isinstance(sight(position, last, topic), Gap)
 
 
 def runs(streams: Sequence[Sequence[Item]]) -> Iterator[list[Received[Any]]]:

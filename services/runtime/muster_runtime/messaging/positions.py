@@ -4,14 +4,11 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
+from muster_contracts import BEFORE_FIRST, Position
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import Connection, UnitOfWork
 
 StreamKey = tuple[str, str]  # topic, agency
-Position = tuple[int, int]  # epoch, sequence
-
-# The position before a stream's first event, which has sequence 1.
-START: Position = (1, 0)
 
 _STORE = """
 stored as (
@@ -52,7 +49,7 @@ def lock(group: str, streams: Iterable[StreamKey], patience_seconds: float | Non
 def found(uow: UnitOfWork) -> tuple[dict[StreamKey, Position], dict[StreamKey, bool]]:
     """The last applied position of each stream, and for each parked stream, whether it is parked for a gap."""
     rows = uow.found
-    applied = {(r["topic"], r["agency_id"]): (r["epoch"], r["last_sequence"]) for r in rows if r["epoch"]}
+    applied = {(r["topic"], r["agency_id"]): Position(r["epoch"], r["last_sequence"]) for r in rows if r["epoch"]}
     return applied, {(r["topic"], r["agency_id"]): r["gap"] for r in rows if r["gap"] is not None}
 
 
@@ -67,7 +64,7 @@ async def of_stream(connection: Connection, group: str, stream: StreamKey) -> Po
         group,
         *stream,
     )
-    return (row["epoch"], row["last_sequence"]) if row else START
+    return Position(row["epoch"], row["last_sequence"]) if row else BEFORE_FIRST
 
 
 def store(uow: UnitOfWork, group: str, positions: Mapping[StreamKey, Position]) -> None:

@@ -8,10 +8,19 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from muster_contracts import Envelope, Erasure, Event, MalformedRecord, faults, read_headers, split_type, subject_of
+from muster_contracts import (
+    Envelope,
+    Erasure,
+    Event,
+    MalformedRecord,
+    Position,
+    faults,
+    read_headers,
+    split_type,
+    subject_of,
+)
 from muster_runtime.clock import Clock
 from muster_runtime.messaging.events import Received, Unreadable
-from muster_runtime.messaging.positions import Position
 from muster_runtime.observability.telemetry import UNKNOWN_TYPES
 
 # How far a producer's clock may be ahead. A later event would also set the time of everything its agency does after it.
@@ -44,7 +53,7 @@ class Item(NamedTuple):
         envelope = self.envelope
         if envelope is None or envelope.agency_id != self.record.agency_id:
             return None
-        return (envelope.epoch, envelope.sequence)
+        return Position(envelope.epoch, envelope.sequence)
 
 
 class RecordReader:

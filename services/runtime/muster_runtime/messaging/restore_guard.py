@@ -16,14 +16,14 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from muster_contracts import MalformedRecord, event_id, read_headers
+from muster_contracts import MalformedRecord, Position, event_id, read_headers
 from muster_runtime.database.transactions import Database
 from muster_runtime.errors import Conflict, RetryableError
 from muster_runtime.messaging import passing
 from muster_runtime.messaging.client_internals import leaderless
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.passing import OffsetRange
-from muster_runtime.messaging.positions import Position, StreamKey
+from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.topic_log import TopicLog
 
 # How many records at the end of each partition are checked. Commits are lost from the end, but the relay publishes in
@@ -148,7 +148,7 @@ def _events_of(records: Iterable[ConsumerRecord[bytes, bytes]], topic_prefix: st
             envelope = read_headers(record.headers)
         except MalformedRecord:
             continue  # not one of our events
-        topic, position = record.topic.removeprefix(topic_prefix), (envelope.epoch, envelope.sequence)
+        topic, position = record.topic.removeprefix(topic_prefix), Position(envelope.epoch, envelope.sequence)
         if envelope.id == event_id(topic, envelope.agency_id, *position):
             identity = envelope.time, envelope.correlation_id
             yield PublishedEvent(topic, envelope.agency_id, position, identity, record.partition, record.offset)
@@ -170,7 +170,7 @@ async def _assigned(database: Database, streams: Collection[StreamKey]) -> dict[
             [topic for topic, _ in streams],
             [agency_id for _, agency_id in streams],
         )
-    return {(row["topic"], row["agency_id"]): (row["epoch"], row["last_sequence"]) for row in rows}
+    return {(row["topic"], row["agency_id"]): Position(row["epoch"], row["last_sequence"]) for row in rows}
 
 
 async def _waiting_up_to(database: Database, last: Mapping[StreamKey, Position]) -> list[Any]:
@@ -206,7 +206,7 @@ async def _spans(database: Database) -> dict[StreamKey, tuple[Position, Position
             group by topic, agency_id
             """
         )
-    return {(row["topic"], row["agency_id"]): (tuple(row["first"]), tuple(row["last"])) for row in rows}
+    return {(row["topic"], row["agency_id"]): (Position(*row["first"]), Position(*row["last"])) for row in rows}
 
 
 async def _runs_of(database: Database, records: Sequence[PublishedEvent]) -> set[int]:
@@ -223,8 +223,8 @@ async def _runs_of(database: Database, records: Sequence[PublishedEvent]) -> set
             """,
             [record.topic for record in records],
             [record.agency_id for record in records],
-            [record.position[0] for record in records],
-            [record.position[1] for record in records],
+            [record.position.epoch for record in records],
+            [record.position.sequence for record in records],
             [record.identity[0] for record in records],
             [record.identity[1] for record in records],
         )
@@ -233,7 +233,7 @@ async def _runs_of(database: Database, records: Sequence[PublishedEvent]) -> set
 
 def _events(run: Mapping[str, Any]) -> list[tuple[Position, Identity]]:
     first = run["first_sequence"]
-    return [((run["epoch"], sequence), _identity(run)) for sequence in range(first, first + run["events"])]
+    return [(Position(run["epoch"], sequence), _identity(run)) for sequence in range(first, first + run["events"])]
 
 
 def _identity(run: Mapping[str, Any]) -> Identity:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 
+from muster_contracts import BEFORE_FIRST, Position
 from muster_runtime.database.transactions import Database, UnitOfWork
 from muster_runtime.messaging import offsets, parked, parking, positions
 from muster_runtime.messaging.held_locks import Streams
 from muster_runtime.messaging.offsets import Partition
 from muster_runtime.messaging.parking import ParkingLimits, Waiting
 from muster_runtime.messaging.plan import Plan, leaves_gap, make_plan
-from muster_runtime.messaging.positions import START, Position, StreamKey
+from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.record_reader import Item
 from muster_runtime.messaging.replay import Replayer
 from muster_runtime.messaging.subscriptions import Subscriptions
@@ -50,7 +51,7 @@ class StreamsTransaction:
         applied, is_gap = positions.found(uow)
         plans: dict[StreamKey, Plan] = {}
         for stream, items in streams.items():
-            last = applied.get(stream, START)
+            last = applied.get(stream, BEFORE_FIRST)
             # Parked for another reason than missing events: only a replay can free it.
             if is_gap.get(stream) is False:
                 await self._append(uow, (i for i in items if i.position is None or i.position > last))

@@ -176,7 +176,7 @@ def _record_reply(item: Item) -> RecordReply:
     return RecordReply(
         partition=record.partition,
         offset=record.offset,
-        sequence=None if item.position is None else item.position[1],
+        sequence=None if item.position is None else item.position.sequence,
         key=_text(record.key),
         headers=headers,
         value=_text(record.value),

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
-from muster_contracts import MAX_EPOCH, MAX_SEQUENCE
+from muster_contracts import MAX_EPOCH, MAX_SEQUENCE, Position
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict, NotFound
 from muster_runtime.messaging import parked, parking, positions
 from muster_runtime.messaging.plan import leaves_gap
-from muster_runtime.messaging.positions import Position
 from muster_runtime.messaging.record_reader import Item
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.observability import audit
@@ -45,12 +44,13 @@ class Recovery:
         last = await positions.of_stream(uow.connection, self._group, (topic, agency_id))
         if item.defect is not None or item.position is None:
             raise Conflict(f"the stream is not parked because of a gap, but because of this: {item.defect}")
-        if item.position[1] != waiting:
-            raise Conflict(f"the first waiting sequence is {item.position[1]}, not {waiting}: show the stream again")
+        found = item.position.sequence
+        if found != waiting:
+            raise Conflict(f"the first waiting sequence is {found}, not {waiting}: show the stream again")
         if not leaves_gap(item.position, last, topic):
             raise Conflict("there is no gap: the first waiting record is the next one; replay the stream")
         # Stay in the old epoch, so that the first event of a new one still raises an alert.
-        accepted = (last[0], item.position[1] - 1)
+        accepted = Position(last.epoch, found - 1)
         positions.store(uow, self._group, {(topic, agency_id): accepted})
         audit.record(
             uow,

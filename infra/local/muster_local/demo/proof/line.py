@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from muster_local.demo.evidence import Evidence, Position
+from muster_contracts import Position
+from muster_local.demo.evidence import Evidence
 from muster_local.demo.log import Fact, Stream
 
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from muster_contracts import topics
-from muster_local.demo.evidence import READ, Evidence, Position
+from muster_contracts import BEFORE_FIRST, Position, topics
+from muster_local.demo.evidence import READ, Evidence
 from muster_local.demo.log import Stream
 from muster_local.demo.proof.line import Line, conclude, differences, first_occurrences, unequal
 
@@ -42,13 +42,13 @@ def streams_gapless(evidence: Evidence) -> Line:
     last: dict[Stream, Position] = {}
     faults = []
     for fact in evidence.facts:
-        epoch, sequence = last.get(fact.stream, (1, 0))
+        before = last.get(fact.stream, BEFORE_FIRST)
         envelope = fact.envelope
-        position = (envelope.epoch, envelope.sequence)
-        if position <= (epoch, sequence):
+        position = Position(envelope.epoch, envelope.sequence)
+        if position <= before:
             continue
-        if position != (epoch, sequence + 1) and not topics()[fact.topic].compacted:
-            faults.append(f"{envelope.id} follows {sequence}")
+        if position != (before.epoch, before.sequence + 1) and not topics()[fact.topic].compacted:
+            faults.append(f"{envelope.id} follows {before.sequence}")
         last[fact.stream] = position
     produced = {stream: position for books in evidence.books.values() for stream, position in books.produced.items()}
     faults += unequal("Kafka", produced, last)
