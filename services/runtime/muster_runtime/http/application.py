@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -56,6 +56,7 @@ __all__ = [
     "WrittenInstant",
     "WrittenReason",
     "access_to",
+    "add_routes",
     "body_limit",
     "create_app",
     "etag",
@@ -65,11 +66,6 @@ __all__ = [
     "requires",
     "requires_program",
 ]
-
-_PROBLEM = {
-    "description": "A problem (RFC 9457).",
-    "content": {problems.MEDIA_TYPE: {"schema": problems.SCHEMA}},
-}
 
 
 def create_app(
@@ -83,7 +79,7 @@ def create_app(
 ) -> FastAPI:
     """The application of a running process. Without its API, it has only health and metrics.
 
-    Add further routers (parking, the sandbox's) to the result. Raises ValueError if no issuer is set.
+    Add further routes (parking, the sandbox's) to the result. Raises ValueError if no issuer is set.
     """
     settings = runtime.settings
     clock = SystemClock()
@@ -94,8 +90,8 @@ def create_app(
     app.state.runtime = runtime
     BREAK_GLASS.labels(runtime.service.name)  # starts at zero, so that the alert sees the first one
     admission = Admission(runtime.service.name, settings.http_concurrency, settings.http_body_bytes)
-    app.include_router(health_router(health, admission))
-    app.include_router(documentation_router(app))
+    add_routes(app, health_router(health, admission))
+    add_routes(app, documentation_router(app))
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     app.add_middleware(
         Gatekeeper,
@@ -112,6 +108,15 @@ def create_app(
         behind_tls=settings.http_behind_tls,
     )
     return app
+
+
+def add_routes(app: FastAPI, router: APIRouter) -> None:
+    """Add a router's routes as they are.
+
+    FastAPI's include_router builds each of them again at the first request, with what the application adds to them,
+    which is nothing here: that took a tenth of a second of CPU.
+    """
+    app.router.routes.extend(router.routes)
 
 
 def openapi(service: Service) -> dict[str, Any]:
@@ -131,7 +136,6 @@ def _bare_application(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses={"default": _PROBLEM},
     )
     app.add_exception_handler(HTTPException, problems.answer)
     app.add_exception_handler(RequestValidationError, problems.answer)
@@ -139,10 +143,8 @@ def _bare_application(service: Service) -> FastAPI:
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
-    for router in service.routers:
-        app.include_router(router)
-    app.include_router(audit_router(service.name))
-    app.include_router(approval_router(service.name))
+    for router in (*service.routers, audit_router(service.name), approval_router(service.name)):
+        add_routes(app, router)
 
 
 async def _runtime(request: Request) -> Runtime:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Security, params
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer, SecurityScopes
 
 from muster_runtime.errors import NotFound
@@ -105,11 +105,12 @@ class Access:
 def access_to(app: FastAPI) -> list[Access]:
     """The access to each route, sorted by path. Raises ValueError if a route that is not public has no scope."""
     found = []
-    for route in iter_route_contexts(app.routes):
-        path = route.path or ""
+    for route in app.routes:
+        assert isinstance(route, APIRoute)
+        path = route.path
         declared = [
             dependency
-            for dependency in getattr(route, "dependencies", ())
+            for dependency in route.dependencies
             if isinstance(dependency, params.Security) and dependency.dependency in (_identify, _identify_officer)
         ]
         if bool(declared) == (path in PUBLIC_PATHS):

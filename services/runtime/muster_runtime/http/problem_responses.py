@@ -31,7 +31,8 @@ def _response(status: int, titles: Mapping[str, str]) -> dict[str, Any]:
 
 
 # What any route that needs a token can answer; each router passes these on to its routes.
-COMMON = {
+COMMON: Responses = {
+    "default": {"description": "A problem (RFC 9457).", "content": {MEDIA_TYPE: {"schema": SCHEMA}}},
     400: _response(
         400,
         {
@@ -39,17 +40,18 @@ COMMON = {
             "malformed-json": "The body is not JSON",
             InvalidIdempotencyKey.slug: InvalidIdempotencyKey.title,
         },
-    )
-} | problem_responses(
-    Unauthenticated,
-    Forbidden,
-    ProgramOnly,
-    ReasonRequired,
-    NotFound,
-    UnsupportedMediaType,
-    InvalidInput,
-    IdempotencyMismatch,
-    TooManyRequests,
-    QuotaExceeded,
-)
+    ),
+    **problem_responses(
+        Unauthenticated,
+        Forbidden,
+        ProgramOnly,
+        ReasonRequired,
+        NotFound,
+        UnsupportedMediaType,
+        InvalidInput,
+        IdempotencyMismatch,
+        TooManyRequests,
+        QuotaExceeded,
+    ),
+}
 COMMON[503] = _response(503, {"unavailable": "A dependency is unavailable; retry the request after `Retry-After`"})

@@ -14,7 +14,7 @@ from muster_runtime.errors import Conflict, NotFound, describe
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.idempotency import IdempotencyMismatch
 from muster_runtime.http.pagination import PageDep
-from muster_runtime.http.problem_responses import problem_responses
+from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.request_rules import WrittenInstant
 from muster_runtime.observability import audit
 from muster_runtime.operations.commands import OperatorCommands, operators_commands
@@ -61,7 +61,7 @@ class ParkedDeadlineReply(BaseModel):
 def deadlines_router(service: Service, database: Database) -> APIRouter:
     """The routes. They act for the whole program, so they require a token for all agencies."""
     scope = requires_program(f"{service.name}:operate")
-    router = APIRouter(prefix="/v1/parked-deadlines", tags=["parked"], dependencies=[scope])
+    router = APIRouter(prefix="/v1/parked-deadlines", tags=["parked"], dependencies=[scope], responses=COMMON)
     CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("")

@@ -13,7 +13,7 @@ from muster_runtime.errors import Conflict, NotFound
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.exchange import MEBIBYTE, body_limit
 from muster_runtime.http.pagination import PageDep
-from muster_runtime.http.problem_responses import problem_responses
+from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.request_rules import WrittenReason
 from muster_runtime.messaging import parked
 from muster_runtime.messaging.parked import ParkedStream
@@ -90,7 +90,9 @@ class DiscardReply(BaseModel):
 
 def parked_router(service: str, subscriptions: Subscriptions, database: Database) -> APIRouter:
     """The routes. They act for the whole program, so they require a token for all agencies."""
-    router = APIRouter(prefix="/v1/parked", tags=["parked"], dependencies=[requires_program(f"{service}:operate")])
+    router = APIRouter(
+        prefix="/v1/parked", tags=["parked"], dependencies=[requires_program(f"{service}:operate")], responses=COMMON
+    )
     recovery = Recovery(subscriptions)
     replayer = Replayer(database, subscriptions)
     CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type

@@ -11,7 +11,7 @@ from muster_runtime.errors import Conflict, InvalidInput, NotFound
 from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.pagination import PageDep
-from muster_runtime.http.problem_responses import problem_responses
+from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.messaging import epochs, passing, positions
 from muster_runtime.messaging.positions import StreamState
 from muster_runtime.messaging.restore_guard import published_runs
@@ -66,7 +66,9 @@ class Passed(BaseModel):
 
 def streams_router(service: str, subscriptions: Subscriptions, database: Database) -> APIRouter:
     """The routes. They act for the whole program, so they require a token for all agencies."""
-    router = APIRouter(prefix="/v1", tags=["streams"], dependencies=[requires_program(f"{service}:operate")])
+    router = APIRouter(
+        prefix="/v1", tags=["streams"], dependencies=[requires_program(f"{service}:operate")], responses=COMMON
+    )
     recovery = Recovery(subscriptions)
     group = subscriptions.group
     CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from muster_runtime.clock import Clock, SandboxClock, SystemClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.database.wakeup import WakeupListener
-from muster_runtime.http.application import create_app
+from muster_runtime.http.application import add_routes, create_app
 from muster_runtime.http.health import HealthCheck
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.roles import Roles
@@ -22,7 +22,7 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.messaging.subscriptions import Subscriptions
-from muster_runtime.operations import operations_router
+from muster_runtime.operations import operations_routers
 from muster_runtime.process import parts
 from muster_runtime.process.duties import Duties
 from muster_runtime.process.monitor import Monitor
@@ -147,9 +147,10 @@ def application(
 ) -> FastAPI:
     """Everything that a process serves over HTTP: the service's routes, the operators', and a sandbox's."""
     app = create_app(runtime, api_database, health=health, keys=keys, roles=roles, with_api=with_api)
-    app.include_router(operations_router(runtime.service, subscriptions, runtime.database))
+    for router in operations_routers(runtime.service, subscriptions, runtime.database):
+        add_routes(app, router)
     if runtime.settings.environment == "sandbox":
-        app.include_router(sandbox_router(sandbox_state))
+        add_routes(app, sandbox_router(sandbox_state))
     return app
 
 

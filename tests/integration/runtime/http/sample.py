@@ -20,6 +20,7 @@ from muster_runtime.http.application import (
     needs_approval,
     requires,
 )
+from muster_runtime.http.problem_responses import COMMON
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
 from muster_runtime.pagination import Page
@@ -28,7 +29,7 @@ from muster_runtime.settings import Settings
 
 UPLOAD_LIMIT = 3_000_000
 
-router = APIRouter(prefix="/v1/agencies/{agency_id}")
+router = APIRouter(prefix="/v1/agencies/{agency_id}", responses={"default": COMMON["default"]})
 
 
 class Author(BaseModel):

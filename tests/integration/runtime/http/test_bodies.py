@@ -88,7 +88,7 @@ async def test_a_long_text_costs_no_more_than_itself(sample: Sample) -> None:
 
 
 async def test_a_body_in_many_pieces_costs_no_more_than_itself(sample: Sample) -> None:
-    size = 100_000
+    size = 50_000
 
     async def pieces() -> AsyncIterator[bytes]:
         """Each piece is a separate object, which takes many times its two bytes."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from muster_runtime.http.application import requires, requires_program
+from muster_runtime.http.application import add_routes, requires, requires_program
 from muster_runtime.http.auth import PUBLIC_PATHS, Access, access_to
 from muster_runtime.http.issuer import Issuer
 from tests.integration.runtime.http.conftest import Sample
@@ -93,7 +93,7 @@ def test_a_route_without_a_scope_is_found(shown: bool) -> None:
     @guarded.post("", dependencies=[requires_program("sample:operate")])
     async def declared_twice() -> None: ...
 
-    app.include_router(guarded)
+    add_routes(app, guarded)
     assert access_to(app) == [
         Access("/v1/guarded", "GET", ("sample:read",), False),
         Access("/v1/guarded", "POST", ("sample:read", "sample:operate"), True),
