@@ -2,9 +2,17 @@
 
 from collections import Counter
 
+import pytest
+
 from tests.chart.rendering import Object, Values, containers, environment, example, of_kind, pods, render
 
 CA = "/etc/muster/ca/ca.crt"
+
+# A pod of a lost node is replaced after these seconds; Kubernetes' default is 300.
+LOST = [
+    {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    for taint in ("not-ready", "unreachable")
+]
 
 EVERY_JOB: Values = {
     "provisioning": {"mode": "hook"},
@@ -37,9 +45,27 @@ def test_a_sites_settings_for_pods_reach_every_pod() -> None:
         assert spec["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}], name
         assert (spec["serviceAccountName"], spec["priorityClassName"]) == ("muster-pods", "important"), name
         assert spec["nodeSelector"] == {"example.gov/zone": "inner"}, name
-        assert (spec["tolerations"], spec["affinity"]) == (rack, affinity), name
+        assert (spec["tolerations"], spec["affinity"]) == ([*rack, *LOST], affinity), name
         assert spec["securityContext"]["fsGroup"] == 1000, name
         assert {container["imagePullPolicy"] for container in containers(pod)} == {"Always"}, name
+
+
+@pytest.mark.parametrize(
+    ("own", "added"),
+    [
+        ([], LOST),
+        ([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 600}], LOST[1:]),
+        ([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule"}], LOST),
+        ([{"operator": "Exists"}], []),  # every taint, without end
+        ([{"operator": "Exists", "effect": "NoSchedule"}], LOST),
+    ],
+    ids=str,
+)
+def test_the_pods_of_a_lost_node_are_soon_replaced_unless_the_site_says_otherwise(
+    own: list[Object], added: list[Object]
+) -> None:
+    for name, pod in pods(render({**EVERY_JOB, "pods": {"tolerations": own}})):
+        assert pod["spec"].get("tolerations", []) == [*own, *added], name
 
 
 def test_no_pod_gets_variables_of_the_clusters_services() -> None:
