@@ -1,10 +1,15 @@
 """A site's settings for all pods reach each of them, including Jobs and tests."""
 
+import os
 from collections import Counter
 
 import pytest
+import yaml
 
-from tests.chart.rendering import Object, Values, containers, environment, example, of_kind, pods, render
+from muster_contracts import SERVICES
+from muster_operator.preflight.subjects import environment_of
+from muster_operator.target import Target
+from tests.chart.rendering import EXAMPLES, Object, Values, containers, environment, example, of_kind, pods, render
 
 CA = "/etc/muster/ca/ca.crt"
 
@@ -160,6 +165,34 @@ def test_the_preflight_checks_find_each_key_in_one_secret() -> None:
     assert found["billing/MUSTER_KAFKA_PASSWORD"] == 1
     assert found["billing/MUSTER_POSTGRES_API_DSN"] == 1
     assert set(found.values()) == {1}
+
+
+OAUTHBEARER: Values = {
+    "kafka": {"saslMechanism": "OAUTHBEARER"},
+    "settings": {"MUSTER_KAFKA_TOKEN_URL": "https://login.example.gov/token"},
+    "services": {name: {"settings": {"MUSTER_KAFKA_CLIENT_ID": f"muster-{name}"}} for name in SERVICES},
+    "operations": {"settings": {"MUSTER_KAFKA_CLIENT_ID": "muster-operator"}},
+}
+
+
+@pytest.mark.parametrize(
+    "values", [OAUTHBEARER, yaml.safe_load(EXAMPLES["operators"].read_text("utf-8"))], ids=["OAUTHBEARER", "operators"]
+)
+def test_the_preflight_checks_use_each_services_own_settings(values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = dict(pods(render({**values, "profile": "small", "preflight": {"mode": "hook"}}, is_upgrade=True)))
+    (check,) = containers(found["muster-preflight"])
+    for name in [name for name in os.environ if name.startswith("MUSTER_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment(check).items():
+        monkeypatch.setenv(name, value)
+    for service in SERVICES:
+        (serving,) = found[f"muster-{service}-all"]["spec"]["containers"]
+        checked = environment_of(Target({}, "", "", {}, ""), service)
+        settings = {name: value for name, value in checked.items() if name in environment(serving) or "MUSTER" in name}
+        assert settings == environment(serving)
+    # The topics of the cluster are compared by the operator's own user.
+    assert environment(check).get("MUSTER_KAFKA_CLIENT_ID") in ("muster-operator", None)
+    assert "MUSTER_KAFKA_USERNAME" not in environment(check)
 
 
 def test_two_installations_of_one_release_select_only_their_own_pods() -> None:
