@@ -20,7 +20,7 @@ from muster_operator.failures import BadInput, CommandFailed, Refused, Unreachab
 from muster_operator.preflight.findings import Check, Finding
 from muster_operator.preflight.subjects import Subject
 from muster_operator.target import Target
-from muster_operator.topic_plan import plan
+from muster_operator.topic_plan import Remedy, plan
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import KafkaTopics, TopicFaults
 
@@ -138,7 +138,7 @@ async def _may_use(kafka: KafkaConnection, acl: Acl) -> bool:
     return True
 
 
-async def check_cluster(target: Target) -> AsyncIterator[Finding]:
+async def check_cluster(target: Target, *, sandbox: bool = False) -> AsyncIterator[Finding]:
     """Check all topics, including Kafka's internal ones, as far as this command's credentials allow."""
     check = Check("", "topics of the cluster")
     try:
@@ -149,12 +149,13 @@ async def check_cluster(target: Target) -> AsyncIterator[Finding]:
     if not kafka.bootstrap:
         return
     try:
-        found = await plan(kafka, target.topic_prefix)
+        found = await plan(kafka, target.topic_prefix, sandbox=sandbox)
     except (KafkaError, CommandFailed, OSError) as error:
         reason = await kafka.failure(error) if isinstance(error, KafkaError) else str(error)
         yield check.warning(f"not checked: {reason}", ADMINISTRATOR)
         return
     for each in found:
-        yield check.failed(f"{each.topic}: {each.what}", f"muster topics apply: {each.remedy}")
+        grade = check.warning if each.remedy is Remedy.OTHERS else check.failed
+        yield grade(f"{each.topic}: {each.what}", f"muster topics apply: {each.remedy}")
     if not found:
         yield check.ok("as described")
