@@ -67,7 +67,7 @@ control_up() {
     --service-account-key-file "$PKI/accounts.key" --service-account-signing-key-file "$PKI/accounts.key" \
     --kubelet-preferred-address-types InternalIP --kubelet-certificate-authority "$ca" \
     --kubelet-client-certificate "$PKI/kubelet-client.crt" --kubelet-client-key "$PKI/kubelet-client.key" \
-    --enable-aggregator-routing --default-not-ready-toleration-seconds 20 --default-unreachable-toleration-seconds 20 \
+    --enable-aggregator-routing \
     --proxy-client-cert-file "$PKI/proxy-client.crt" --proxy-client-key-file "$PKI/proxy-client.key" \
     --requestheader-client-ca-file "$PKI/front.crt" --requestheader-allowed-names front-proxy-client \
     --requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group \

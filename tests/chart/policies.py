@@ -82,7 +82,9 @@ def big_bang(pod: Object) -> Iterator[str]:
     for label in ("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version"):
         if not labels.get(label):
             yield f"no label {label}"
-    if spec.get("tolerations"):
+    # Kubernetes itself adds these two to every pod that lacks them.
+    usual = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+    if any(each.get("key") not in usual for each in spec.get("tolerations", ())):
         yield "tolerations"
     if any("hostPath" in volume for volume in spec["volumes"]):
         yield "hostPath"

@@ -23,6 +23,10 @@ LEAST: Values = {
     "kafka": {"bootstrap": "kafka.example.gov:9093"},
     "oidc": {"issuer": "https://login.example.gov"},
     "smtp": {"host": "mail.example.gov", "from": "muster@example.gov", "operators": "operators@example.gov"},
+    "networkPolicy": {
+        flow: {"to": [{"ipBlock": {"cidr": "10.20.0.0/16"}}]}
+        for flow in ("postgres", "kafka", "issuer", "smtp", "tracing")
+    },
 }
 
 

@@ -140,14 +140,15 @@ def test_a_migration_needs_no_more_than_its_pod_has(monkeypatch: pytest.MonkeyPa
     assert Settings().postgres_owner_dsn.get_secret_value() == dsn
 
 
+@pytest.mark.parametrize("environment_name", ["production", "sandbox"])
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_strimzis_topics_match_the_operators_plan(replicas: int) -> None:
-    found = of_kind(
-        render({"strimzi": {**STRIMZI["strimzi"], "replicas": replicas}, "kafka": {"topicPrefix": "p."}}), "KafkaTopic"
-    )
+def test_strimzis_topics_match_the_operators_plan(replicas: int, environment_name: str) -> None:
+    strimzi = {**STRIMZI["strimzi"], "replicas": replicas}
+    values = {"strimzi": strimzi, "environment": environment_name, "kafka": {"topicPrefix": "p."}}
+    found = of_kind(render(values), "KafkaTopic")
     live = {each["spec"]["topicName"]: _live(each["spec"]) for each in found.values()}
-    wanted = [topic for topic in topics().values() if topic.owner != "sandbox"]
-    assert list(differences("p.", wanted, live, replicas)) == []
+    sandbox = environment_name == "sandbox"
+    assert list(differences("p.", topics().values(), live, replicas, sandbox=sandbox)) == []
     assert {topic.min_in_sync for topic in live.values()} == {min_in_sync(replicas)}
 
 

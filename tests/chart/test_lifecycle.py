@@ -49,6 +49,8 @@ def test_the_probes_distinguish_liveness_from_readiness(profile: str) -> None:
             "readinessProbe": "/health/serving" if answers else "/health/ready",
             "livenessProbe": "/health/live",
         }
+        patience = {probe: (container[probe]["failureThreshold"], container[probe]["periodSeconds"]) for probe in paths}
+        assert patience == {"startupProbe": (120, 1), "readinessProbe": (6, 5), "livenessProbe": (3, 10)}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

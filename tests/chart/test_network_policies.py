@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from muster_notify.domain.urls import is_public
-from tests.chart.rendering import EXAMPLES, Object, Values, example, merged, of_kind, pods, render
+from tests.chart.rendering import EXAMPLES, Object, Refused, Values, example, merged, of_kind, pods, render
 
 SERVERS = {
     "postgres": ("10.20.0.5", 5432),
@@ -45,6 +45,9 @@ SITES: dict[str, Values] = {
     },
 }
 
+# The servers of an example that are elsewhere.
+_ELSEWHERE = {"operators": {"postgres": "postgres", "kafka": "kafka"}, "large": {"collector": "monitoring"}}
+
 # What each pod of a site reaches: all but the named ones.
 _JOBS = {"migrate": {"postgres"}, "self-test": _READING}
 _STANDARD = _JOBS | {"api": _SERVING} | dict.fromkeys(("consumer", "relay", "scheduler", "worker"), _READING)
@@ -59,6 +62,9 @@ REACHED: dict[str, dict[str, set[str]]] = {
         "operations": _READING | {"collector"},  # a stopped service runs in it, too
     },
 }
+
+_SERVE = ("all", "api", "consumer", "relay", "scheduler", "worker")
+_EXAMPLES = REACHED["small"] | _STANDARD | {"all": _READING}
 
 CALLING = {"preflight", "provision", "operations", "self-test"}
 
@@ -84,16 +90,35 @@ def test_every_pod_is_denied_both_ways(name: str) -> None:
 def test_a_pod_reaches_what_it_needs_and_nothing_else(site: str) -> None:
     objects = _objects(site)
     for name, pod in pods(objects):
-        labels = pod["metadata"]["labels"]
-        delivers = labels["app.kubernetes.io/component"] == "notify" and labels["muster/role"] in ("all", "worker")
-        expected = REACHED[site][labels["muster/role"]] | (DELIVERIES if delivers else set())
-        reached = {
-            server
-            for server, (address, port) in SERVERS.items()
-            if _egress(objects, pod, Peer({}, {}, ip_address(address)), port)
-        }
-        assert reached == expected, name
+        expected = REACHED[site][_role(pod)] | (DELIVERIES if _delivers(pod) else set())
+        assert _reached(objects, pod, {}) == expected, name
     assert {_role(pod) for _, pod in pods(objects)} == REACHED[site].keys()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_pods_of_an_example_reach_its_servers_and_nothing_else(name: str) -> None:
+    objects = example(name)
+    traced = {"collector"} if name == "large" else set()
+    for pod_name, pod in pods(objects):
+        expected = _EXAMPLES[_role(pod)] | (DELIVERIES if _delivers(pod) else set())
+        expected |= traced if _role(pod) in _SERVE else set()
+        assert _reached(objects, pod, _ELSEWHERE.get(name, {})) == expected, pod_name
+
+
+@pytest.mark.parametrize("flow", ["dns", "postgres", "kafka", "issuer", "smtp", "tracing"])
+def test_production_reaches_no_server_at_any_address_unless_the_site_means_it(flow: str) -> None:
+    traced: Values = {"tracing": {"endpoint": "http://collector:4318"}}
+    anywhere: Values = {"networkPolicy": {flow: {"to": []}}}
+    with pytest.raises(Refused, match=rf"networkPolicy\.{flow}\.to is empty.* or 0\.0\.0\.0/0 if you mean it"):
+        render({**traced, **anywhere})
+    assert render({**traced, "networkPolicy": {flow: {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}}})
+    assert render({**traced, **anywhere, "environment": "sandbox"})
+    assert render({**traced, "networkPolicy": {"enabled": False, flow: {"to": []}}})
+
+
+def test_a_server_that_nobody_uses_needs_no_peers() -> None:
+    values: Values = {"networkPolicy": {"tracing": {"to": []}, "smtp": {"to": []}}}
+    assert render({**values, "services": {"notify": {"enabled": False}}})
 
 
 def test_the_preflight_of_the_next_upgrade_reaches_the_mail_server() -> None:
@@ -120,8 +145,7 @@ def test_clients_reach_pods_that_answer_requests_and_prometheus_every_serving_po
     objects = _objects(site)
     for name, pod in pods(objects):
         assert _ingress(objects, pod, _in("gateways")) == (_role(pod) in ("api", "all")), name
-        serves = _role(pod) in ("all", "api", "consumer", "relay", "scheduler", "worker")
-        assert _ingress(objects, pod, _in("monitoring")) == serves, name
+        assert _ingress(objects, pod, _in("monitoring")) == (_role(pod) in _SERVE), name
         assert not _ingress(objects, pod, _in("default")), name
 
 
@@ -164,6 +188,21 @@ def _policies(objects: tuple[Object, ...]) -> list[Object]:
 
 def _role(pod: Object) -> str:
     return str(pod["metadata"]["labels"]["muster/role"])
+
+
+def _delivers(pod: Object) -> bool:
+    return pod["metadata"]["labels"]["app.kubernetes.io/component"] == "notify" and _role(pod) in ("all", "worker")
+
+
+def _reached(objects: tuple[Object, ...], pod: Object, elsewhere: dict[str, str]) -> set[str]:
+    """The servers that a pod reaches: those `elsewhere` in the given namespaces, and the others at their addresses."""
+    return {
+        server
+        for server, (address, port) in SERVERS.items()
+        if _egress(
+            objects, pod, _in(elsewhere[server]) if server in elsewhere else Peer({}, {}, ip_address(address)), port
+        )
+    }
 
 
 def _in(namespace: str) -> Peer:

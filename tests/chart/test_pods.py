@@ -1,10 +1,23 @@
 """A site's settings for all pods reach each of them, including Jobs and tests."""
 
+import os
 from collections import Counter
 
-from tests.chart.rendering import Object, Values, containers, environment, example, of_kind, pods, render
+import pytest
+import yaml
+
+from muster_contracts import SERVICES
+from muster_operator.preflight.subjects import environment_of
+from muster_operator.target import Target
+from tests.chart.rendering import EXAMPLES, Object, Values, containers, environment, example, of_kind, pods, render
 
 CA = "/etc/muster/ca/ca.crt"
+
+# A pod of a lost node is replaced after these seconds; Kubernetes' default is 300.
+LOST = [
+    {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    for taint in ("not-ready", "unreachable")
+]
 
 EVERY_JOB: Values = {
     "provisioning": {"mode": "hook"},
@@ -37,9 +50,27 @@ def test_a_sites_settings_for_pods_reach_every_pod() -> None:
         assert spec["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}], name
         assert (spec["serviceAccountName"], spec["priorityClassName"]) == ("muster-pods", "important"), name
         assert spec["nodeSelector"] == {"example.gov/zone": "inner"}, name
-        assert (spec["tolerations"], spec["affinity"]) == (rack, affinity), name
+        assert (spec["tolerations"], spec["affinity"]) == ([*rack, *LOST], affinity), name
         assert spec["securityContext"]["fsGroup"] == 1000, name
         assert {container["imagePullPolicy"] for container in containers(pod)} == {"Always"}, name
+
+
+@pytest.mark.parametrize(
+    ("own", "added"),
+    [
+        ([], LOST),
+        ([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 600}], LOST[1:]),
+        ([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule"}], LOST),
+        ([{"operator": "Exists"}], []),  # every taint, without end
+        ([{"operator": "Exists", "effect": "NoSchedule"}], LOST),
+    ],
+    ids=str,
+)
+def test_the_pods_of_a_lost_node_are_soon_replaced_unless_the_site_says_otherwise(
+    own: list[Object], added: list[Object]
+) -> None:
+    for name, pod in pods(render({**EVERY_JOB, "pods": {"tolerations": own}})):
+        assert pod["spec"].get("tolerations", []) == [*own, *added], name
 
 
 def test_no_pod_gets_variables_of_the_clusters_services() -> None:
@@ -134,6 +165,34 @@ def test_the_preflight_checks_find_each_key_in_one_secret() -> None:
     assert found["billing/MUSTER_KAFKA_PASSWORD"] == 1
     assert found["billing/MUSTER_POSTGRES_API_DSN"] == 1
     assert set(found.values()) == {1}
+
+
+OAUTHBEARER: Values = {
+    "kafka": {"saslMechanism": "OAUTHBEARER"},
+    "settings": {"MUSTER_KAFKA_TOKEN_URL": "https://login.example.gov/token"},
+    "services": {name: {"settings": {"MUSTER_KAFKA_CLIENT_ID": f"muster-{name}"}} for name in SERVICES},
+    "operations": {"settings": {"MUSTER_KAFKA_CLIENT_ID": "muster-operator"}},
+}
+
+
+@pytest.mark.parametrize(
+    "values", [OAUTHBEARER, yaml.safe_load(EXAMPLES["operators"].read_text("utf-8"))], ids=["OAUTHBEARER", "operators"]
+)
+def test_the_preflight_checks_use_each_services_own_settings(values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = dict(pods(render({**values, "profile": "small", "preflight": {"mode": "hook"}}, is_upgrade=True)))
+    (check,) = containers(found["muster-preflight"])
+    for name in [name for name in os.environ if name.startswith("MUSTER_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment(check).items():
+        monkeypatch.setenv(name, value)
+    for service in SERVICES:
+        (serving,) = found[f"muster-{service}-all"]["spec"]["containers"]
+        checked = environment_of(Target({}, "", "", {}, ""), service)
+        settings = {name: value for name, value in checked.items() if name in environment(serving) or "MUSTER" in name}
+        assert settings == environment(serving)
+    # The topics of the cluster are compared by the operator's own user.
+    assert environment(check).get("MUSTER_KAFKA_CLIENT_ID") in ("muster-operator", None)
+    assert "MUSTER_KAFKA_USERNAME" not in environment(check)
 
 
 def test_two_installations_of_one_release_select_only_their_own_pods() -> None:

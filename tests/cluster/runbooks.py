@@ -11,6 +11,7 @@ import yaml
 from infra.chart.generate import README
 from tests.chart.helm_versions import VERSIONS, program_of
 from tests.cluster.kube import HOME, KUBECONFIG, ROOT, command
+from tests.cluster.servers import Servers
 
 RUNBOOKS = ROOT / "infra" / "runbooks"
 HELM = program_of(ROOT / "build", VERSIONS[-1])
@@ -33,6 +34,13 @@ PAGES: Mapping[str, Sequence[str]] = {
 
 # The command that ends an install, an upgrade, and a rollback.
 TEST = PAGES["runbooks/upgrade.md"][-1].strip()
+
+
+async def find_nothing(servers: Servers, home: Path) -> None:
+    """Run the operator's own checks, with `home` as the command's folder. Raises CommandFailed if one does not pass."""
+    muster, environment = str(ROOT / ".venv" / "bin" / "muster"), servers.operator(home)
+    print(await command(muster, "streams", "check", environment=environment))
+    print(await command(muster, "reconcile", "--settle", "10", environment=environment))
 
 
 class Desk:

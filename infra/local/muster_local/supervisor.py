@@ -143,7 +143,7 @@ class Supervisor:
     async def _provision(self, installation: Installation) -> dict[str, Access]:
         """Create topics, databases, schemas, and roles; then run each service's migrations as its owner role."""
         self._step("Creating topics, roles, and schemas")
-        await apply_topics(self._connect(self._state.bootstrap), self._state.topic_prefix)
+        await apply_topics(self._connect(self._state.bootstrap), self._state.topic_prefix, sandbox=True)
         if self._secured is not None:
             await self._secured.admit(self._state.bootstrap, self._services)
         database = f"muster_{installation.name}" if external_postgres() else "muster"

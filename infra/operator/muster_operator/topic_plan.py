@@ -18,7 +18,7 @@ from rich.markup import escape
 from muster_contracts import Topic
 from muster_contracts import topics as described_topics
 from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
-from muster_operator.access.acls import PRINCIPAL
+from muster_operator.access.acls import PRINCIPAL, SANDBOX
 from muster_operator.access.application import Access, applied, shown
 from muster_operator.access.options import AclsOption, PrincipalOption, SandboxOption, SubscribersOption
 from muster_operator.clients import clients_of_servers
@@ -49,6 +49,7 @@ class Remedy(StrEnum):
     ALTER = "set it"
     PERSON = "nothing: change it yourself"
     NONE = "nothing: investigate"
+    OTHERS = "nothing: another release may use it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,17 @@ def _live(partitions: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str
 
 
 def differences(
-    prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTopic], replicas: int
+    prefix: str, wanted: Iterable[Topic], live: Mapping[str, LiveTopic], replicas: int, *, sandbox: bool = False
 ) -> Iterator[Difference]:
-    """Compare the cluster with the contracts, and with this number of replicas for each topic."""
+    """Compare the cluster with the contracts, and with this number of replicas for each topic.
+
+    Only a `sandbox` must have its clock's topic.
+    """
     names = {prefix + topic.name: topic for topic in wanted}
     for name, topic in names.items():
         if name not in live:
+            if topic.owner == SANDBOX and not sandbox:
+                continue
             yield Difference(name, f"missing; {topic.partitions} partitions, copies: {replicas}", Remedy.CREATE)
             continue
         there = live[name]
@@ -133,7 +139,7 @@ def differences(
             if there.settings.get(setting) != value:
                 yield Difference(name, f"{setting}={there.settings.get(setting)}, not {value}", Remedy.ALTER)
     for name in sorted(live.keys() - names.keys()):
-        yield Difference(name, "no contract describes it", Remedy.NONE)
+        yield Difference(name, "no contract of this release describes it", Remedy.OTHERS)
 
 
 def differences_of_kafkas_own(live: Mapping[str, LiveTopic], replicas: int) -> Iterator[Difference]:
@@ -150,19 +156,22 @@ def differences_of_kafkas_own(live: Mapping[str, LiveTopic], replicas: int) -> I
             yield Difference(name, f"{_UNCLEAN}=true, not false; use kafka-configs.sh", Remedy.PERSON)
 
 
-async def plan(kafka: KafkaConnection, prefix: str) -> list[Difference]:
-    """How a cluster differs from the contracts."""
+async def plan(kafka: KafkaConnection, prefix: str, *, sandbox: bool = False) -> list[Difference]:
+    """How a cluster, of a `sandbox` or not, differs from the contracts."""
     async with connect(kafka) as admin:
         replicas = await usual_replicas(admin)
         existing = set(await admin.list_topics())
         own = await _read(admin, [name for name in _KAFKAS_OWN if name in existing])
+        live = await read_cluster(admin, prefix)
         return [
-            *differences(prefix, described_topics().values(), await read_cluster(admin, prefix), replicas),
+            *differences(prefix, described_topics().values(), live, replicas, sandbox=sandbox),
             *differences_of_kafkas_own(own, replicas),
         ]
 
 
-async def apply(kafka: KafkaConnection, prefix: str, replicas: int | None = None) -> list[Difference]:
+async def apply(
+    kafka: KafkaConnection, prefix: str, replicas: int | None = None, *, sandbox: bool = False
+) -> list[Difference]:
     """Create missing topics and correct settings. Returns the differences that are left for a person.
 
     Each new topic gets `replicas` replicas, by default three, or the number of brokers if there are fewer.
@@ -170,8 +179,10 @@ async def apply(kafka: KafkaConnection, prefix: str, replicas: int | None = None
     async with connect(kafka) as admin:
         copies = replicas or await usual_replicas(admin)
         live = await read_cluster(admin, prefix)
-        found = list(differences(prefix, described_topics().values(), live, copies))
-        await create_topics(kafka, prefix, described_topics().values(), replicas=copies)
+        found = list(differences(prefix, described_topics().values(), live, copies, sandbox=sandbox))
+        missing = {difference.topic for difference in found if difference.remedy is Remedy.CREATE}
+        created = [topic for name, topic in described_topics().items() if prefix + name in missing]
+        await create_topics(kafka, prefix, created, replicas=copies)
         altered = {difference.topic for difference in found if difference.remedy is Remedy.ALTER}
         # The request replaces all of a topic's settings, so it repeats those that stay.
         changed = [
@@ -191,7 +202,7 @@ async def apply(kafka: KafkaConnection, prefix: str, replicas: int | None = None
                 for code, message, _, name in (tuple(each.values()) for each in answer.to_object()["resources"]):
                     if code:
                         raise Refused(f"{name}: {for_code(code).__name__}: {message}")
-        return [difference for difference in found if difference.remedy is Remedy.NONE]
+        return [difference for difference in found if difference.remedy in (Remedy.NONE, Remedy.OTHERS)]
 
 
 @app.command("plan")
@@ -205,15 +216,17 @@ async def show_plan(
 ) -> Answer:
     """Show how the cluster's topics differ from the contracts. The exit status is 1 if they do.
 
+    A topic that no contract of this release describes, such as a later release's, is shown, but does not count.
     With --acls, also show the ACLs that the services and subscribers lack, and those that nobody needs.
     """
     target.require("kafka")
+    sandbox = sandbox or target.is_sandbox
     async with clients_of_servers(target.kafka):
-        found = await plan(target.kafka, target.topic_prefix)
-    answer = Answer({"differences": [asdict(each) for each in found]}, _text(found), ok=not found)
+        found = await plan(target.kafka, target.topic_prefix, sandbox=sandbox)
+    answer = _answer(found)
     if not acls:
         return answer
-    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox or target.is_sandbox)
+    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox)
     return answer.and_then(shown(access.differences(await target.administrator().acls())))
 
 
@@ -236,22 +249,25 @@ async def apply_plan(
     """Create missing topics, correct their settings, and print the ACLs that services need; with --acls, add them.
 
     It never adds partitions or replicas to a live topic, and never deletes one. The exit status is 1 if differences
-    remain.
+    remain. A topic that no contract of this release describes, such as a later release's, does not count.
     """
     if prune and not acls:
         raise BadInput("--prune needs --acls")
     target.require("kafka")
-    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox or target.is_sandbox)
+    sandbox = sandbox or target.is_sandbox
+    access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox)
     async with clients_of_servers(target.kafka):
-        left = await apply(target.kafka, target.topic_prefix, replicas)
-    answer = Answer({"differences": [asdict(each) for each in left]}, _text(left), ok=not left)
+        left = await apply(target.kafka, target.topic_prefix, replicas, sandbox=sandbox)
+    answer = _answer(left)
     if acls:
         return answer.and_then(await applied(target.administrator(), access, prune=prune))
     return answer.and_then(access.as_commands(target.kafka.bootstrap))
 
 
-def _text(found: Sequence[Difference]) -> RenderableType:
-    if not found:
-        return f"All {len(described_topics())} topics match the contracts."
-    rows = [(each.topic, escape(each.what), each.remedy) for each in found]
-    return table(("topic", "difference", "what apply does"), rows)
+def _answer(found: Sequence[Difference]) -> Answer:
+    text: RenderableType = "All topics match the contracts."
+    if found:
+        rows = [(each.topic, escape(each.what), each.remedy) for each in found]
+        text = table(("topic", "difference", "what apply does"), rows)
+    ok = all(each.remedy is Remedy.OTHERS for each in found)
+    return Answer({"differences": [asdict(each) for each in found]}, text, ok=ok)

@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.conftest import Ready
 from tests.cluster.kube import HOME, KUBECONFIG, Kube
 from tests.cluster.release import values
-from tests.cluster.runbooks import PAGES, Desk
+from tests.cluster.runbooks import PAGES, Desk, find_nothing
 from tests.support.eventually import eventually
 
 
@@ -40,17 +40,19 @@ async def test_scaling(kube: Kube, desk: Desk) -> None:
 
 
 @pytest.mark.comes_last  # it raises an epoch, and the traffic's oracle proves streams of the first
-async def test_restoring_a_service(kube: Kube, desk: Desk) -> None:
+async def test_restoring_a_service(kube: Kube, installed: Ready, desk: Desk) -> None:
     said = await desk.follow("restore.md", SERVICE="billing")
     assert re.search(r"epoch", said[1]), said[1]
     await kube.rolled_out()
+    await find_nothing(installed.servers, desk.folder / "home")
 
 
 @pytest.mark.comes_last  # it raises an epoch, and the traffic's oracle proves streams of the first
-async def test_a_failover_that_lost_commits_of_two_services(kube: Kube, desk: Desk) -> None:
+async def test_a_failover_that_lost_commits_of_two_services(kube: Kube, installed: Ready, desk: Desk) -> None:
     said = await desk.follow("failover.md", SERVICES="billing notify", STOPPED="{billing,notify}")
     assert said[1].count("epoch") >= 2, said[1]
     await kube.rolled_out()
+    await find_nothing(installed.servers, desk.folder / "home")
 
 
 async def _forwarded_port_answers(line: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from muster_contracts import SERVICES
 from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
-from tests.cluster.kube import MUSTER, ROOT, Kube, command
+from tests.cluster.kube import MUSTER, Kube
+from tests.cluster.runbooks import find_nothing
 from tests.cluster.traffic import Traffic
 from tests.support.eventually import eventually
 
@@ -43,7 +44,4 @@ async def test_a_pod_of_each_role_is_deleted(kube: Kube, traffic: Traffic, seed:
 
 
 async def test_the_operators_own_checks_find_nothing(kube: Kube, installed: Ready, tmp_path: Path) -> None:
-    environment = installed.servers.operator(tmp_path / "home")
-    muster = str(ROOT / ".venv" / "bin" / "muster")
-    print(await command(muster, "streams", "check", environment=environment))
-    print(await command(muster, "reconcile", environment=environment))
+    await find_nothing(installed.servers, tmp_path / "home")

@@ -17,7 +17,12 @@ from muster_local.programs import migrations_of
 from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services
 from muster_operator.cli import app
 from muster_operator.databases.provisioning import Access, password_of, provision
+from muster_operator.preflight.findings import Status
+from muster_operator.preflight.kafka import check_kafka
+from muster_operator.preflight.subjects import Subject
 from muster_runtime.database.dbmate import migrate
+from muster_runtime.settings import Settings
+from tests.faults.servers import kafka
 from tests.support.eventually import eventually
 from tests.support.secret_files import SecretFiles, new_password
 from tests.support.secured_kafka import SecuredKafka
@@ -203,3 +208,19 @@ async def test_before_the_first_migration_nothing_is_wrong(installation: Install
     status, found = await asyncio.to_thread(installation.preflight)
     assert (status, found["postgres as worker"][0], found["schema"][0]) == (0, "ok", "warning"), found
     assert found["schema"][1].startswith("there are no migrations yet")
+
+
+async def test_a_broker_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    broker = kafka(tmp_path)
+    try:
+        await broker.up()
+        settings = Settings(environment="sandbox", kafka_bootstrap=broker.address)
+        checks = check_kafka(Subject("billing", settings.model_copy(update={"environment": "production"})))
+        assert (await anext(checks)).status is Status.OK
+        assert (await anext(checks)).found.startswith("missing: ")
+    finally:
+        broker.kill()
+    (rights,) = [finding async for finding in checks]
+    assert (rights.check, rights.status) == ("kafka permissions", Status.FAILED)
+    assert rights.found == "Kafka cannot be reached: KafkaConnectionError"
+    assert rights.remedy == "let the pods reach every broker"

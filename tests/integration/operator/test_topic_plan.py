@@ -1,6 +1,7 @@
 """`muster topics`: what differs is named, what is safe is corrected, and the rest is left alone."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +12,14 @@ from aiokafka.admin import NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from typer.testing import CliRunner
 
-from muster_contracts import topics
+from muster_contracts import ClockMoved, topics
 from muster_contracts.topics import MIN_IN_SYNC
 from muster_local.servers import kafka_at
 from muster_operator.cli import app
 from muster_operator.failures import Refused
+from muster_operator.preflight.findings import Status
+from muster_operator.preflight.kafka import check_cluster
+from muster_operator.target import Target
 from muster_operator.topic_plan import Difference, Remedy, apply, plan, read_cluster
 from muster_operator.topics import connect, create_topics, delete_topics
 from muster_runtime.messaging.connection import KafkaConnection
@@ -27,6 +31,7 @@ T = TypeVar("T")
 
 SEAT = "muster.entitlements.seat"
 TERM = "muster.billing.term"
+CLOCK = ClockMoved.topic
 
 
 @pytest.fixture
@@ -53,8 +58,8 @@ async def test_apply_makes_a_cluster_as_described_and_leaves_what_is_not_its_to_
         wrong = {(d.topic.removeprefix(prefix), d.remedy) for d in found}
         assert (SEAT, Remedy.ALTER) in wrong
         assert (SEAT, Remedy.NONE) in wrong
-        assert ("muster.old.thing", Remedy.NONE) in wrong
-        assert {topic for topic, remedy in wrong if remedy is Remedy.CREATE} == topics().keys() - {SEAT}
+        assert ("muster.old.thing", Remedy.OTHERS) in wrong
+        assert {topic for topic, remedy in wrong if remedy is Remedy.CREATE} == topics().keys() - {SEAT, CLOCK}
 
         left = await apply(kafka_at(kafka_bootstrap), prefix)
 
@@ -147,7 +152,7 @@ async def test_with_three_brokers_an_acknowledged_event_is_on_two(
         async def kept_on_two() -> bool:
             live = await settled(read_cluster(admin, ""))
             kept = {name: (topic.replicas, topic.settings.get(MIN_IN_SYNC)) for name, topic in live.items()}
-            assert kept == {**dict.fromkeys(topics(), (3, "2")), SEAT: (1, None)}
+            assert kept == {**dict.fromkeys(topics().keys() - {CLOCK}, (3, "2")), SEAT: (1, None)}
             return True
 
         await eventually(kept_on_two)
@@ -186,11 +191,38 @@ async def test_the_command_says_when_something_differs(
 ) -> None:
     monkeypatch.setenv("MUSTER_KAFKA_BOOTSTRAP", kafka_bootstrap)
     monkeypatch.setenv("MUSTER_TOPIC_PREFIX", prefix)
-    runner, home = CliRunner(), ["--home", str(tmp_path)]
-    shown = await asyncio.to_thread(runner.invoke, app, ["topics", "plan", *home])
-    assert (shown.exit_code, "missing" in shown.output) == (1, True)
-    applied = await asyncio.to_thread(runner.invoke, app, ["topics", "apply", *home])
-    assert applied.exit_code == 0, applied.output
-    assert "User:billing" in applied.output
-    shown = await asyncio.to_thread(runner.invoke, app, ["topics", "plan", *home])
-    assert (shown.exit_code, "match the contracts" in shown.output) == (0, True)
+
+    async def topics_(*arguments: str) -> tuple[int, str]:
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["topics", *arguments, "--home", str(tmp_path)])
+        return result.exit_code, result.output
+
+    status, shown = await topics_("plan")
+    assert (status, "missing" in shown) == (1, True)
+    status, applied = await topics_("apply")
+    assert status == 0, applied
+    assert "User:billing" in applied
+    status, shown = await topics_("plan")
+    assert (status, "match the contracts" in shown) == (0, True)
+    # Production does not have the sandbox's clock.
+    status, shown = await topics_("plan", "--sandbox")
+    assert (status, f"{CLOCK} " in shown) == (1, True)
+    assert (await topics_("apply", "--sandbox"))[0] == 0
+    assert (await topics_("plan", "--sandbox"))[0] == (await topics_("plan"))[0] == 0
+
+
+async def test_after_a_rollback_a_later_releases_topic_is_in_nobodys_way(
+    kafka_bootstrap: str, prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    kafka = kafka_at(kafka_bootstrap)
+    await apply(kafka, prefix)
+    later = topics()[TERM].model_copy(update={"name": "muster.old.thing"})
+    await create_topics(kafka, prefix, [later])
+    monkeypatch.setenv("MUSTER_KAFKA_BOOTSTRAP", kafka_bootstrap)
+    monkeypatch.setenv("MUSTER_TOPIC_PREFIX", prefix)
+    for verb in ("apply", "plan"):
+        arguments = ["topics", verb, "--home", str(tmp_path), "--json"]
+        result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+        (found,) = json.loads(result.stdout)["differences"]
+        assert (result.exit_code, found["topic"], found["remedy"]) == (0, prefix + later.name, Remedy.OTHERS)
+    (finding,) = [each async for each in check_cluster(Target({}, "", "", {}, prefix))]
+    assert (finding.status, later.name in finding.found) == (Status.WARNING, True)

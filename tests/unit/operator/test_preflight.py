@@ -127,6 +127,33 @@ def test_each_service_has_its_own_folder_of_secrets_or_the_common_one(
     assert environment_of(target, "billing")["MUSTER_SECRETS_DIR"] == str(tmp_path)
 
 
+def test_each_service_has_its_own_settings_and_none_of_another_or_of_the_command(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = str(tmp_path)
+    (tmp_path / "billing").mkdir()
+    own = {"MUSTER_SECRETS_DIR": secrets, "MUSTER_KAFKA_CERTIFICATE_FILE": f"{secrets}/tls.crt"}
+    monkeypatch.setenv("MUSTER_PREFLIGHT_SETTINGS", json.dumps({"billing": own, "notify": {"MUSTER_SMTP_PORT": "25"}}))
+    monkeypatch.setenv("MUSTER_KAFKA_USERNAME", "administrator")
+    monkeypatch.setenv("SSL_CERT_FILE", "/ca.crt")
+    target = Target({}, "", "", {}, "")
+    found = environment_of(target, "billing")
+    assert {name: value for name, value in found.items() if name.startswith("MUSTER_")} == {
+        "MUSTER_SECRETS_DIR": f"{secrets}/billing",
+        "MUSTER_KAFKA_CERTIFICATE_FILE": f"{secrets}/billing/tls.crt",
+    }
+    assert found["SSL_CERT_FILE"] == "/ca.crt"
+    assert environment_of(target, "enrollment")["MUSTER_KAFKA_USERNAME"] == "administrator"
+
+
+def test_settings_that_cannot_be_read_are_bad_input_and_are_not_quoted() -> None:
+    for text in ("billing", '{"billing": {"MUSTER_HTTP_PORT": 8000}}'):
+        result = CliRunner().invoke(app, ["preflight", "--service=billing"], env={"MUSTER_PREFLIGHT_SETTINGS": text})
+        assert result.exit_code == 2
+        assert result.stderr.startswith('muster: MUSTER_PREFLIGHT_SETTINGS must be JSON, such as {"billing": ')
+        assert "8000" not in result.stderr
+
+
 def test_an_unknown_service_is_bad_input() -> None:
     result = CliRunner().invoke(app, ["preflight", "--service=payroll"])
     assert (result.exit_code, result.stderr.startswith("muster: --service payroll: must be one of ")) == (2, True)

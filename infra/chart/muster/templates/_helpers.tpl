@@ -229,7 +229,18 @@ priorityClassName: {{ . | quote }}
 {{- with $pods.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $pods.tolerations }}
+{{- /* By default, Kubernetes waits five minutes before it replaces the pods of a lost node. */}}
+{{- $tolerations := $pods.tolerations }}
+{{- range $key := list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
+{{- $tolerated := false }}
+{{- range $pods.tolerations }}
+{{- if and (eq (.key | default $key) $key) (eq (.effect | default "NoExecute") "NoExecute") }}{{ $tolerated = true }}{{ end }}
+{{- end }}
+{{- if not $tolerated }}
+{{- $tolerations = append $tolerations (dict "key" $key "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" 30) }}
+{{- end }}
+{{- end }}
+{{- with $tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $pods.affinity }}

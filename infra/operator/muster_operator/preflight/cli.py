@@ -31,7 +31,8 @@ async def preflight(target: Target, services: ServicesOption = None) -> Answer:
     # Sequential: settings are read from this process's environment.
     looked_at = [(name, environment_of(target, name)) for name in services or SERVICES]
     read = [(*read_subject(name, environment), environment) for name, environment in looked_at]
-    checks = [check_cluster(target)]
+    sandbox = any(subject is not None and subject.settings.environment == "sandbox" for subject, _, _ in read)
+    checks = [check_cluster(target, sandbox=sandbox)]
     for subject, _, environment in read:
         if subject is not None:
             checks += [

@@ -20,12 +20,13 @@ from muster_operator.failures import BadInput, CommandFailed, Refused, Unreachab
 from muster_operator.preflight.findings import Check, Finding
 from muster_operator.preflight.subjects import Subject
 from muster_operator.target import Target
-from muster_operator.topic_plan import plan
+from muster_operator.topic_plan import Remedy, plan
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import KafkaTopics, TopicFaults
 
 APPLY = "muster topics apply"
 GRANT = "muster topics apply --acls"
+EVERY_BROKER = "let the pods reach every broker"
 ADMINISTRATOR = "give this command an administrator's credentials"
 
 _COORDINATED = {Kind.GROUP: CoordinationType.GROUP, Kind.TRANSACTIONAL_ID: CoordinationType.TRANSACTION}
@@ -101,9 +102,11 @@ async def _of_rights(check: Check, kafka: KafkaConnection, wanted: Sequence[Acl]
             allowed = await _allowed(administrator, future)
             needed = [acl.operation for acl in wanted if acl.kind is Kind.TOPIC and acl.name == name]
             lacking += [f"{each} {name}" for each in needed if AclOperation[each.name] not in allowed]
+        lacking += [f"{acl.operation} {acl.kind} {acl.name}" for acl in wanted if not await _may_use(kafka, acl)]
     except Unreachable as away:
-        return check.failed(str(away), "correct the address or the network")
-    lacking += [f"{acl.operation} {acl.kind} {acl.name}" for acl in wanted if not await _may_use(kafka, acl)]
+        return check.failed(str(away), EVERY_BROKER)
+    except (KafkaError, OSError) as error:
+        return check.failed(await kafka.failure(error), EVERY_BROKER)
     if lacking:
         return check.failed(f"Kafka denies: {', '.join(sorted(lacking))}", GRANT)
     return check.ok("everything that the service needs")
@@ -126,8 +129,8 @@ async def _may_use(kafka: KafkaConnection, acl: Acl) -> bool:
     if kind is None:
         return True
     client = AIOKafkaClient(**kafka.options())
-    await client.bootstrap()
     try:
+        await client.bootstrap()
         await client.coordinator_lookup(kind, acl.name)
     except (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed):
         return False
@@ -138,7 +141,7 @@ async def _may_use(kafka: KafkaConnection, acl: Acl) -> bool:
     return True
 
 
-async def check_cluster(target: Target) -> AsyncIterator[Finding]:
+async def check_cluster(target: Target, *, sandbox: bool = False) -> AsyncIterator[Finding]:
     """Check all topics, including Kafka's internal ones, as far as this command's credentials allow."""
     check = Check("", "topics of the cluster")
     try:
@@ -149,12 +152,13 @@ async def check_cluster(target: Target) -> AsyncIterator[Finding]:
     if not kafka.bootstrap:
         return
     try:
-        found = await plan(kafka, target.topic_prefix)
+        found = await plan(kafka, target.topic_prefix, sandbox=sandbox)
     except (KafkaError, CommandFailed, OSError) as error:
         reason = await kafka.failure(error) if isinstance(error, KafkaError) else str(error)
         yield check.warning(f"not checked: {reason}", ADMINISTRATOR)
         return
     for each in found:
-        yield check.failed(f"{each.topic}: {each.what}", f"muster topics apply: {each.remedy}")
+        grade = check.warning if each.remedy is Remedy.OTHERS else check.failed
+        yield grade(f"{each.topic}: {each.what}", f"muster topics apply: {each.remedy}")
     if not found:
         yield check.ok("as described")

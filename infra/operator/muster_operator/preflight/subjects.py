@@ -8,12 +8,18 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from muster_operator.failures import BadInput
 from muster_operator.preflight.findings import Check, Finding
 from muster_operator.target import Target
-from muster_runtime.secrets import FOLDER, SecretUnusable, explain
+from muster_runtime.secrets import FOLDER, PREFIX, SecretUnusable, explain
 from muster_runtime.settings import Settings
+
+# The environment variables of each service, by its name, in JSON. The services' settings may differ.
+SETTINGS = f"{PREFIX}PREFLIGHT_SETTINGS"
+
+_SETTINGS = TypeAdapter(dict[str, dict[str, str]])
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,12 @@ class Subject:
 
 
 def environment_of(target: Target, service: str) -> Mapping[str, str]:
-    """The environment that a service will run in: this process's, or a stack's.
+    """The environment that a service will run in: the one in MUSTER_PREFLIGHT_SETTINGS, this process's, or a stack's.
 
     Its secrets are in MUSTER_SECRETS_DIR, or in the subfolder named after the service, if there is one. Other files in
-    that folder, such as a client certificate, are found the same way.
+    that folder, such as a client certificate, are found the same way. Raises BadInput.
     """
-    environment = {**os.environ, **(target.settings_of(service) if target.settings_of else {})}
+    environment = {**_common(service), **(target.settings_of(service) if target.settings_of else {})}
     folder = environment.get(FOLDER)
     if not folder or not (own := Path(folder, service)).is_dir():
         return environment
@@ -38,6 +44,19 @@ def environment_of(target: Target, service: str) -> Mapping[str, str]:
         if value.startswith(f"{folder}/"):
             environment[name] = str(own / value.removeprefix(f"{folder}/"))
     return environment | {FOLDER: str(own)}
+
+
+def _common(service: str) -> dict[str, str]:
+    """A service's settings in MUSTER_PREFLIGHT_SETTINGS, with what is no setting here, or else this environment."""
+    try:
+        settings = _SETTINGS.validate_json(os.environ.get(SETTINGS, "{}"))
+    except ValidationError:  # its message quotes the value
+        raise BadInput(
+            f'{SETTINGS} must be JSON, such as {{"billing": {{"MUSTER_KAFKA_USERNAME": "billing"}}}}'
+        ) from None
+    if service not in settings:
+        return dict(os.environ)
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | settings[service]
 
 
 def read_subject(service: str, environment: Mapping[str, str]) -> tuple[Subject | None, Finding]:

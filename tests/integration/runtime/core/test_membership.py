@@ -85,9 +85,13 @@ async def test_a_member_without_a_partition_is_ready(run_service: ServiceRunner,
         ],
     ]
 
+    clients = [each.process.consumer._client() for each in members if each.process.consumer]
+
     def partitions() -> list[int]:
-        return sorted(len(each.process.consumer._client().assignment()) for each in members if each.process.consumer)
+        return sorted(len(client.assignment()) for client in clients)
 
     await eventually(lambda: partitions() == [0, *[1] * PARTITIONS])
+    # A static member would leave the group only when its session ends, and a pod's successor has another name.
+    assert {client._group_instance_id for client in clients} == {None}
     for member in members:
         assert (await member.client.get("/health/ready")).json()["reasons"] == []
