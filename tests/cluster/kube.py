@@ -55,6 +55,10 @@ class Kube:
         """The pods that match a label selector."""
         return list((await self.get(f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}"))["items"])
 
+    async def deployment(self, name: str) -> Thing:
+        """A Deployment of the release."""
+        return await self.get(f"/apis/apps/v1/namespaces/{MUSTER}/deployments/{name}")
+
     async def deployments(self, namespace: str = MUSTER) -> list[Thing]:
         return list((await self.get(f"/apis/apps/v1/namespaces/{namespace}/deployments"))["items"])
 
@@ -94,7 +98,7 @@ class Kube:
             return True
 
         try:
-            await eventually(all_ready, timeout=timeout)
+            await eventually(all_ready, timeout=timeout, longest_pause=1.0)
         except AssertionError:
             print(await self.troubles(namespace))
             raise

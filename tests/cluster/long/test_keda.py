@@ -44,7 +44,8 @@ async def test_a_consumer_is_added_while_its_records_wait_and_removed_afterward(
     await kube.rolled_out("keda")
     await kube.kubectl("wait", "--for=condition=Available", "--timeout=60s", METRICS)
     await _admit_keda(kube, servers)
-    await release.upgrade(values(servers, autoscaling={"consumer": SCALING}))
+    settings = {"migrations": {"mode": "external"}}  # nothing to migrate
+    await release.upgrade(values(servers, autoscaling={"consumer": SCALING}, **settings))
     await eventually(lambda: _consumers(kube, 1), timeout=REMOVED_SECONDS)
 
     async with traffic.flowing() as counted:
@@ -59,7 +60,7 @@ async def test_a_consumer_is_added_while_its_records_wait_and_removed_afterward(
     record("KEDA adds and removes a consumer", f"{added:.0f} s after records wait, {removed:.0f} s after, {counted}")
     assert counted.failures == []
 
-    await release.upgrade(values(servers))
+    await release.upgrade(values(servers, **settings))
     await kube.kubectl("-n", MUSTER, "delete", "triggerauthentication", AUTHENTICATION)  # while KEDA can let go of it
     await kube.kubectl("delete", "-f", str(RESOURCES), "--ignore-not-found")
 
@@ -113,7 +114,7 @@ async def _records_wait(servers: Servers) -> AsyncIterator[None]:
 
 async def _consumers(kube: Kube, wanted: int) -> bool:
     """Whether billing has this many consumers, all ready."""
-    (found,) = [d for d in await kube.deployments() if d["metadata"]["name"] == "muster-billing-consumer"]
+    found = await kube.deployment("muster-billing-consumer")
     replicas = {found["spec"]["replicas"], found["status"].get("readyReplicas", 0)}
     assert replicas == {wanted}, replicas
     return True

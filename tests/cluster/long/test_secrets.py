@@ -41,7 +41,7 @@ async def test_a_password_of_postgres_is_replaced_without_a_restart(
             for name, value in data.items():
                 (secret / name).write_text(value, "utf-8")
             await desk.run(REPLACE, SERVICE="billing")
-            await eventually(lambda: _every_pod_says_so(kube, desk), timeout=REPLACED_SECONDS)
+            await eventually(lambda: _every_pod_says_so(kube, desk), timeout=REPLACED_SECONDS, longest_pause=5.0)
             seconds = time.monotonic() - started
             await admin.execute(f"alter role billing_worker password '{new}'")
             await admin.execute(

@@ -102,22 +102,25 @@ class Monitor:
         self._keys = keys
         self._kafka = kafka
         self._ready = self._proven = False
-        self._began_at = self._ready_at = time.monotonic()
+        self._began_at = self._ready_at = self._looked_at = time.monotonic()
         self._lag_known_at = 0.0
 
     async def run(self) -> None:
-        """Keep the metrics up to date until cancelled."""
+        """Keep the metrics up to date until cancelled. While somebody asks for the readiness often, that is enough."""
+        pause = 0.0
         while True:
-            try:
-                await self.health()
-            except Exception:  # monitoring must not stop the process
-                _log.warning("monitor_failed", exc_info=True)
-            gone = self._runtime.database.commits.standby_gone
-            await asyncio.sleep(STANDBY_REFRESH_SECONDS if gone else REFRESH_SECONDS)
+            if time.monotonic() - self._looked_at >= pause:
+                try:
+                    await self.health()
+                except Exception:  # monitoring must not stop the process
+                    _log.warning("monitor_failed", exc_info=True)
+            pause = STANDBY_REFRESH_SECONDS if self._runtime.database.commits.standby_gone else REFRESH_SECONDS
+            await asyncio.sleep(max(self._looked_at + pause - time.monotonic(), STANDBY_REFRESH_SECONDS))
 
     async def health(self) -> Health:
         """Readiness with its reasons. On the way it sets the gauges of what it reads; the others keep their values."""
         found = _Findings()
+        self._looked_at = time.monotonic()
         await self._look_at_postgres(found)
         await self._look_at_kafka(found)
         self._look_at_duties(found)
