@@ -60,6 +60,21 @@ async def test_a_host_with_one_private_address_among_public_ones_is_refused() ->
     assert "10.0.0.1" not in str(refused.value)
 
 
+async def test_the_refusal_does_not_say_whether_a_name_exists_inside_the_network() -> None:
+    async def unknown(_: str) -> Sequence[Address]:
+        raise OSError("no such name")
+
+    async def internal(_: str) -> Sequence[Address]:
+        return [ip_address("10.96.0.1")]
+
+    refusals = set()
+    for found in (unknown, internal):
+        with pytest.raises(AddressRefused) as refused:
+            await AddressPolicy(allow_private=False, resolve=found).addresses("kubernetes.default.svc")
+        refusals.add(str(refused.value))
+    assert len(refusals) == 1
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f000001", "::1"])
 async def test_every_spelling_of_loopback_is_refused(host: str) -> None:
     with pytest.raises(AddressRefused):

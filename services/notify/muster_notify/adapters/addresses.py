@@ -16,6 +16,9 @@ from muster_notify.domain.urls import Address, is_public
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 
+# One message for both: two would say which names exist inside the network.
+_NOT_PUBLIC = "the host name has no address, or one that is not public"
+
 
 class AddressRefused(Exception):
     """The host has an address that is not public, or cannot be resolved.
@@ -59,7 +62,8 @@ class AddressPolicy:
         try:
             addresses = await self._resolve(host)
         except (OSError, UnicodeError):
-            raise AddressRefused("the host name could not be resolved") from None
+            reason = "the host name could not be resolved" if self._allow_private else _NOT_PUBLIC
+            raise AddressRefused(reason) from None
         if not self._allow_private and not all(is_public(address) for address in addresses):
-            raise AddressRefused("the host resolves to an address that is not public")
+            raise AddressRefused(_NOT_PUBLIC)
         return addresses
