@@ -224,6 +224,13 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
     if window.lasts and pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
         length = open_for(window.starts_at, window.ends_at, pool.zone)  # includes the rounding up to the end of a day
         ends_at = to_end_of_day(later(starts_at, length // DAY * DAY or length, pool.zone), pool.zone)
+    if ends_at <= now:
+        raise InvalidInput(
+            "starts_at" if start.on is None else "starts_on",
+            _text(start.on or start.at),
+            f"must leave the window's end in the future: it would end at {ends_at.isoformat()}; end the trial early "
+            "instead",
+        )
     return replace(window, starts_at=starts_at, ends_at=ends_at, start_corrected=True, revision=window.revision + 1)
 
 
