@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain.operations import OnLimit
 from muster_entitlements.domain.seat_file import FileCutter
-from muster_entitlements.errors import UploadCutOff
+from muster_entitlements.errors.files import UploadCutOff
 from muster_entitlements.handlers.uploads import accept_upload, add_chunk, begin_upload, discard_upload
 from muster_entitlements.replies import OperationReply
 from muster_runtime.database.transactions import UnitOfWork

@@ -6,7 +6,7 @@ from datetime import timedelta
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain.operations import MOST_UNFINISHED, OnLimit
 from muster_entitlements.domain.seat_file import Chunk, Columns
-from muster_entitlements.errors import TooManyFiles, UploadTooSlow
+from muster_entitlements.errors.files import TooManyFiles, UploadTooSlow
 from muster_entitlements.handlers.lookups import known_pool
 from muster_entitlements.handlers.operations import COMMANDS, ROWS_FORGOTTEN, delete_rows
 from muster_entitlements.replies import OperationReply
