@@ -107,7 +107,9 @@ class Window:
 
     def renewed_by(self, catalog: Catalog) -> bool:
         """Whether a renewal extends it if the next term follows this version."""
-        return self.renewable and not self.trial and catalog.extends(self.feature, of_seats=self.seat_days is not None)
+        if not self.renewable or self.trial:
+            return False
+        return catalog.extends(self.feature, self.mode, of_seats=self.seat_days is not None)
 
     def access(self, now: datetime, began_at: datetime | None = None) -> AccessMode:
         """The access at an instant of a seat whose trial began at `began_at`, which is None if it has not begun."""
