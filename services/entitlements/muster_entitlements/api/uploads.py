@@ -40,7 +40,7 @@ class Upload:
         return self._digest.digest()
 
     async def accept(self, uow: UnitOfWork) -> OperationReply:
-        """Queue the file for processing. Raises UploadTooSlow if it was discarded before it was complete."""
+        """Queue the file for processing. Raises UploadTooSlow or TooManyResults."""
         reply = await accept_upload(uow, self._agency_id, self.operation_id, self._cutter.columns, self._chunks)
         self.accepted = True
         return reply
@@ -62,7 +62,7 @@ async def receiving(
     on_limit: OnLimit = OnLimit.FILL,
     directory: bool = False,
 ) -> AsyncIterator[Upload]:
-    """An upload that is discarded unless it is accepted. Raises PoolUnknown or TooManyFiles."""
+    """An upload that is discarded unless it is accepted. Raises PoolUnknown, TooManyFiles, or TooManyResults."""
     async with commands.write(agency_id) as uow:
         operation_id = await begin_upload(uow, agency_id, kind, dry_run=dry_run, on_limit=on_limit, directory=directory)
     upload = Upload(commands, agency_id, operation_id, kind)

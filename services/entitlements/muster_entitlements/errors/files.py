@@ -29,6 +29,20 @@ class TooManyFiles(Conflict):
         )
 
 
+class TooManyResults(Conflict):
+    """The agency's files of the last days have too many rows: their results would fill the database."""
+
+    slug = "too-many-results"
+    title = "Too many results are kept"
+
+    def __init__(self, agency_id: str, limit: int, kept_for: timedelta) -> None:
+        super().__init__(
+            f"with this file, the files of {agency_id} would have more than {limit} rows, the maximum in "
+            f"{kept_for.days} days; send only rows that change something, or wait until earlier results are deleted",
+            limit=limit,
+        )
+
+
 class UploadCutOff(PermanentError):
     """The connection was lost before the end of the file. Nothing was changed."""
 
