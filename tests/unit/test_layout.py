@@ -50,8 +50,8 @@ def test_a_services_domain_knows_neither_storage_nor_transport(service: str) -> 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_services_errors_know_nothing_of_it(service: str) -> None:
-    path = ROOT / "services" / service / f"muster_{service}" / "errors.py"
-    if path.exists():
+    package = ROOT / "services" / service / f"muster_{service}"
+    for path in [*package.glob("errors.py"), *package.glob("errors/*.py")]:
         assert [name for name in imported(path) if name.startswith(f"muster_{service}")] == []
 
 

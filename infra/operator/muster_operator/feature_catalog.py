@@ -198,9 +198,10 @@ def _changes(feature: dict[str, Any], newest: int) -> str:
 def _losing(feature: dict[str, Any], rule: str) -> str:
     """Who loses the feature.
 
-    If it is removed at once, it stays open until the end of the term, where a plan's comparison ends.
+    If it is removed or narrower at once, nothing changes until the end of the term, where a plan's comparison ends.
     """
-    if feature["removed"] and not feature["losing"] and rule == Rule.NOW:
+    later = feature["removed"] or feature.get("narrower")  # an earlier release does not report the latter
+    if later and not feature["losing"] and rule == Rule.NOW:
         return "who has it, at the end of the term"
     return _who(feature["losing"], feature["losing_seats"])
 

@@ -250,3 +250,19 @@ async def test_an_enrollment_in_another_time_zone_neither_skips_nor_cuts_a_day(
         ("2025-10-05", datetime(2025, 10, 6, hour, tzinfo=UTC)),
         ("2025-10-06", datetime(2025, 10, 7, hour, tzinfo=UTC)),
     ]
+
+
+async def test_use_before_an_enrollment_in_a_time_zone_further_east_stays_on_its_day(
+    entitlements: Entitlements,
+) -> None:
+    service = entitlements.service
+    await service.publish(entitlements.enrolled(cap=5).model_copy(update={"time_zone": "America/New_York"}))
+    await entitlements.eventually(lambda: is_open(entitlements, "enr_1"))
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    await report(entitlements, used(1, ada, START))  # August 5 in New York
+    service.clock.move(START + 2 * DAY)
+    await enroll_again(entitlements, 2, START + 2 * DAY)
+    await report(entitlements, used(2, ada, START + 2 * DAY))
+    rows = await service.admin.fetch("select day, active_7_days, active_28_days from adoption_day order by day")
+    assert [(row["active_7_days"], row["active_28_days"]) for row in rows] == [(1, 1)] * 10 + [(0, 1)] * 21
+    assert f"{rows[0]['day']:%m-%d} {rows[-1]['day']:%m-%d}" == "08-05 09-04"

@@ -83,6 +83,18 @@ async def test_a_key_counts_once_over_midnight_and_for_one_request(
     assert (await entitlements.check(1))["used"] == 3
 
 
+async def test_a_refusal_is_not_kept_under_its_key(entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch) -> None:
+    await entitlements.enroll(cap=2)
+    await entitlements.assign(1)
+    entitlements.service.clock.move(LATER)
+    limited(monkeypatch, limit=1)
+    assert (await consume(entitlements, 1, 2, "k"))[0] == 409
+    more = {"feature": "deep-research", "amount": 1, "reason": "pilot"}
+    assert (await entitlements.post("quota-grants", more)).status_code == 201
+    status, body = await consume(entitlements, 1, 2, "k")
+    assert (status, body.get("used"), body.get("remaining")) == (200, 2, 0)
+
+
 async def test_soft_and_report_only_quotas_keep_counting_and_say_so(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:

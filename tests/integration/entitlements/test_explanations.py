@@ -9,16 +9,20 @@ import pytest
 from muster_contracts.entitlements import (
     EntitlementGranted,
     EntitlementRevoked,
+    FeatureAccessChanged,
     FeatureCatalogPublished,
+    FeatureWindowChanged,
     FeatureWindowExtended,
     FeatureWindowOpened,
+    TrialExpired,
 )
 from muster_entitlements.repository import facts
 from muster_runtime.database.connections import Connection
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY, published
-from tests.integration.entitlements.test_catalog import publish
+from tests.integration.entitlements.test_catalog import RESEARCH, publish
 from tests.integration.entitlements.test_consumption import consume
+from tests.integration.entitlements.test_trials import pass_time
 from tests.integration.entitlements.test_usage import LATER
 from tests.integration.entitlements.test_windows import CANVAS, decision, send, windows
 
@@ -117,6 +121,32 @@ async def test_a_check_is_explained_with_the_events_behind_it(entitlements: Enti
     assert (await service.client.get(of_another, headers=headers)).status_code == 404
     nobody = await service.client.get(of_another.replace("NASA", "NSF"), headers=headers)
     assert (nobody.status_code, nobody.json()["answer"]["reason"], nobody.json()["window"]) == (200, "unknown", None)
+
+
+async def test_the_end_of_a_trial_and_of_a_term_are_explained(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    await publish(entitlements, [RESEARCH | {"grace_days": 5}], "new-agencies")
+    await entitlements.enroll(cap=3)
+    await entitlements.assign(1)
+    await pass_time(entitlements, START + 10 * DAY)
+    path = decision(entitlements, "end", "deep-research", await windows(entitlements))
+    assert (await send(entitlements, path, "ann", reason="misuse")).status_code == 200
+    await pass_time(entitlements, START + 15 * DAY)
+    told = [
+        (await published(entitlements, cls, 1))[0].envelope.id
+        for cls in (FeatureWindowOpened, FeatureWindowChanged, TrialExpired, FeatureAccessChanged)
+    ]
+    of_term = await service.publish(
+        entitlements.term(), entitlements.renewal("accepted"), entitlements.term_ended(renewed=True)
+    )
+
+    async def terms_are_explained() -> bool:
+        terms = (await explained(entitlements, "deep-research"))["terms"]
+        return [ids(term) for term in terms] == [[envelope.id for envelope in of_term]]
+
+    await entitlements.eventually(terms_are_explained)
+    found = await explained(entitlements, "deep-research")
+    assert (found["answer"]["reason"], sorted(ids(found["window"]))) == ("quota", sorted(told))
 
 
 async def test_grants_that_are_over_are_explained_while_what_they_paid_counts(entitlements: Entitlements) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from muster_entitlements.bootstrap import build
 from muster_entitlements.domain import seat_file
 from muster_entitlements.domain.operations import MOST_UNFINISHED
+from muster_entitlements.handlers import uploads
+from muster_entitlements.repository import operations
 from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
@@ -92,6 +95,25 @@ async def test_each_agency_has_its_own_limit_of_unfinished_files(
     assert (await receiving).status_code == 202
     await service.admin.execute("update operation set state = 'completed' where agency_id = 'NASA'")
     assert (await entitlements.send_file(file_of(1))).status_code == 202
+
+
+async def test_an_agencys_files_of_thirty_days_have_a_limit_of_rows(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of too many rows is refused once it is received; what it left behind is deleted."""
+    monkeypatch.setattr(seat_file, "CHUNK_LINES", 5)
+    monkeypatch.setattr(operations, "CHUNK_LINES", 5)
+    monkeypatch.setattr(uploads, "MOST_KEPT_ROWS", 20)
+    await entitlements.enroll(cap=50)
+    assert (await entitlements.import_file(file_of(14)))["rows"] == 14
+    refused = await entitlements.send_file(file_of(5))
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:too-many-results")
+    assert (refused.json()["limit"], "maximum in 30 days" in refused.json()["detail"]) == (20, True)
+    assert await entitlements.service.admin.fetchval("select count(*) from operation") == 1
+    await entitlements.service.admin.execute("update operation set rows = 21")
+    assert (await entitlements.send_file(file_of(1))).json()["type"] == refused.json()["type"]
+    entitlements.service.clock.move(START + timedelta(days=30, minutes=1))
+    assert (await entitlements.import_file(file_of(5)))["rows"] == 5
 
 
 async def test_what_is_not_there_is_not_found(entitlements: Entitlements) -> None:

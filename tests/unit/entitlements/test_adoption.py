@@ -33,6 +33,8 @@ def test_the_days_of_a_period_are_kept_as_bits() -> None:
             bits |= bit_of(date.fromordinal(day))
         assert 0 < bits < 2**63
         assert sorted(days_of(bits, date.fromordinal(first))) == days
+        # The agency may since have enrolled in a time zone in which the period begins on another day.
+        assert all(sorted(days_of(bits, date.fromordinal(first + ahead))) == days for ahead in (-2, 2))
     assert list(days_of(0, DAY)) == []
 
 

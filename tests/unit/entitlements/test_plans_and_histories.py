@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.domain.catalog import Catalog, Feature
+from muster_entitlements.domain.catalog import WIDTH, Catalog, Feature
 from muster_entitlements.domain.plans import Level, Waiting, effects, next_term_effects, windows_before
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import WIDTH, NextTerm, adopt, follow_graces, opens_after_grace
+from muster_entitlements.domain.rollouts import NextTerm, adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
 from tests.unit.entitlements.test_plans import found, numbered
 from tests.unit.entitlements.test_rollouts import catalog, feature, opened
@@ -29,6 +29,7 @@ NOW, NEXT_TERM, RENEWAL = "now", "next-term", "renewal"
 KINDS: list[dict[str, Any] | None] = [
     None,  # the version does not have the feature
     {},
+    {"mode": "none"},
     {"trial_days": 10},
     {"trial_days": 30, "grace_days": 20},
     {"trial_days": 60},

@@ -104,10 +104,12 @@ def test_features_of_a_version_that_arrived_after_the_term_open_with_the_late_re
         (OF_SEATS, feature("a", 10), False),
         (OF_SEATS, feature("a", 20, anchor="seat"), True),
         (OF_SEATS, feature("a"), True),
-        (feature("a"), feature("a", None, 5, mode="none"), True),
+        (feature("a"), feature("a", None, 5, mode="none"), False),
+        (feature("a", mode="none"), feature("a"), True),
+        (OF_SEATS, feature("a", None, 5, mode="none"), False),
     ],
 )
-def test_a_window_that_becomes_a_trial_ends_with_the_term_even_if_the_renewal_is_late(
+def test_a_window_that_becomes_a_trial_or_narrower_ends_with_the_term_even_if_the_renewal_is_late(
     first: Feature, version: Feature, renewable: bool
 ) -> None:
     """The renewal does not extend it. The same holds if the version arrives during the term."""
@@ -126,7 +128,8 @@ def test_a_window_that_becomes_a_trial_ends_with_the_term_even_if_the_renewal_is
 @pytest.mark.parametrize(
     ("first", "version", "extends"),
     [
-        (feature("a"), feature("a", None, 5, mode="none"), True),
+        (feature("a"), feature("a", None, 5, mode="none"), False),
+        (feature("a", mode="none"), feature("a"), True),
         (feature("a"), OF_SEATS, False),
         (feature("a"), feature("a", 10), False),
         (feature("a"), feature("b"), False),
@@ -136,7 +139,7 @@ def test_a_window_that_becomes_a_trial_ends_with_the_term_even_if_the_renewal_is
         (feature("a", 10), feature("a"), False),
     ],
 )
-def test_a_renewal_extends_windows_that_the_next_terms_version_does_not_turn_into_trials(
+def test_a_renewal_extends_windows_that_the_next_terms_version_makes_neither_trials_nor_narrower(
     first: Feature, version: Feature, extends: bool
 ) -> None:
     window = opened(catalog(1, first))["a"]

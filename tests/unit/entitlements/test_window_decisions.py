@@ -150,6 +150,15 @@ def test_a_corrected_start_moves_the_end_with_it() -> None:
             correct_start(TRIAL, POOL, NOW, Start(at=at))
 
 
+def test_a_corrected_start_leaves_the_end_in_the_future() -> None:
+    trial = replace(TRIAL, starts_at=START + 50 * DAY, ends_at=START + 110 * DAY)
+    rule = "must leave the window's end in the future: it would end at 2025-10-06T00:00:00"
+    with pytest.raises(InvalidInput, match=f"starts_on: '2025-08-07' is invalid: {rule}"):
+        correct_start(trial, POOL, START + 61 * DAY, Start(on=date(2025, 8, 7)))
+    moved = correct_start(trial, POOL, START + 61 * DAY - timedelta.resolution, Start(on=date(2025, 8, 7)))
+    assert moved.ends_at == START + 61 * DAY
+
+
 @given(zones, st.integers(1, 400), starts, starts)
 @example(ZoneInfo("Africa/Cairo"), 60, START, datetime(2026, 4, 23, 22, tzinfo=UTC))
 def test_a_corrected_start_gives_the_end_of_a_trial_that_opens_then_and_can_be_undone(
@@ -172,7 +181,7 @@ def test_a_correction_of_the_start_of_a_trial_that_was_ended_early_can_be_undone
     pool = replace(POOL, time_zone=zone.key)
     for at in (first + timedelta(days=5, microseconds=1), first):
         ended = replace(TRIAL, starts_at=first, ends_at=at, ended_early=True)
-        moved = correct_start(ended, pool, first - DAY, Start(at=second))
+        moved = correct_start(ended, pool, min(first, second) - DAY, Start(at=second))
         assert moved.ends_at - second == at - first
         assert correct_start(moved, pool, min(first, second) - DAY, Start(at=first)).ends_at == at
 

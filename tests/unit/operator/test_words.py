@@ -72,6 +72,8 @@ def test_a_plan_explains_effects_without_a_change() -> None:
     gone = feature | {"removed": True, "losing": []}
     assert _losing(gone, "now") == "who has it, at the end of the term"
     assert _losing(gone, "new-agencies") == "nobody"
+    narrower = feature | {"narrower": True, "losing": []}
+    assert [_losing(narrower, rule) for rule in ("now", "next-term")] == [_losing(gone, "now"), "nobody"]
 
 
 def test_a_proposal_without_a_body_says_where_to_review_it() -> None:

@@ -13,7 +13,8 @@ from muster_entitlements.api.parameters import PREFIX, READ, WRITE, OperationId
 from muster_entitlements.api.uploads import Upload, receiving
 from muster_entitlements.domain.operations import OnLimit
 from muster_entitlements.domain.row_results import RESULTS_HEADER
-from muster_entitlements.errors import OperationUnknown, PoolUnknown, TooManyFiles, UploadCutOff, UploadTooSlow
+from muster_entitlements.errors import PoolUnknown
+from muster_entitlements.errors.files import OperationUnknown, TooManyFiles, TooManyResults, UploadCutOff, UploadTooSlow
 from muster_entitlements.replies import OperationReply
 from muster_runtime.errors import NotFound
 from muster_runtime.http.application import MEBIBYTE, Commands, CommandsDep, Reader, ReaderDep, RuntimeDep, body_limit
@@ -26,7 +27,7 @@ FILE_LIMIT = 1024 * MEBIBYTE
 
 DryRun = Annotated[bool, Query(description="Change nothing; the operation shows what would change.")]
 
-_UPLOAD = problem_responses(NotFound, PoolUnknown, TooManyFiles, UploadCutOff, UploadTooSlow)
+_UPLOAD = problem_responses(NotFound, PoolUnknown, TooManyFiles, TooManyResults, UploadCutOff, UploadTooSlow)
 _OPERATION = problem_responses(NotFound, OperationUnknown)
 
 

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain.operations import OnLimit
 from muster_entitlements.domain.seat_file import FileCutter
-from muster_entitlements.errors import UploadCutOff
+from muster_entitlements.errors.files import UploadCutOff
 from muster_entitlements.handlers.uploads import accept_upload, add_chunk, begin_upload, discard_upload
 from muster_entitlements.replies import OperationReply
 from muster_runtime.database.transactions import UnitOfWork
@@ -40,7 +40,7 @@ class Upload:
         return self._digest.digest()
 
     async def accept(self, uow: UnitOfWork) -> OperationReply:
-        """Queue the file for processing. Raises UploadTooSlow if it was discarded before it was complete."""
+        """Queue the file for processing. Raises UploadTooSlow or TooManyResults."""
         reply = await accept_upload(uow, self._agency_id, self.operation_id, self._cutter.columns, self._chunks)
         self.accepted = True
         return reply
@@ -62,7 +62,7 @@ async def receiving(
     on_limit: OnLimit = OnLimit.FILL,
     directory: bool = False,
 ) -> AsyncIterator[Upload]:
-    """An upload that is discarded unless it is accepted. Raises PoolUnknown or TooManyFiles."""
+    """An upload that is discarded unless it is accepted. Raises PoolUnknown, TooManyFiles, or TooManyResults."""
     async with commands.write(agency_id) as uow:
         operation_id = await begin_upload(uow, agency_id, kind, dry_run=dry_run, on_limit=on_limit, directory=directory)
     upload = Upload(commands, agency_id, operation_id, kind)

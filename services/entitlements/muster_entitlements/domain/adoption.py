@@ -18,6 +18,9 @@ KEPT_FOR = timedelta(days=762)
 # A period has fewer days than this, so each of its days has its own bit.
 _BITS = 63
 
+# By how many days the dates of two time zones can differ: an agency may enroll again in another one.
+_ZONES_APART = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
@@ -82,8 +85,11 @@ def bit_of(day: date) -> int:
 
 
 def days_of(bits: int, first: date) -> Iterable[int]:
-    """The days whose bits are set, as ordinals, in a period that begins on `first`."""
-    start = first.toordinal()
+    """The days whose bits are set, as ordinals, in a period that begins on `first` in the agency's current time zone.
+
+    The bits may be those of days in an earlier one.
+    """
+    start = first.toordinal() - _ZONES_APART
     while bits:
         lowest = bits & -bits
         yield start + (lowest.bit_length() - 1 - start) % _BITS

@@ -31,6 +31,8 @@ from muster_entitlements.domain.nearest import nearest_keys
 from muster_entitlements.errors import FeatureUnknown
 from muster_runtime.errors import InvalidInput
 
+WIDTH = {AccessMode.NONE: 0, AccessMode.QUOTA: 1, AccessMode.UNLIMITED: 2}  # to compare how much they allow
+
 LONGEST_DAYS = 3660
 LONGEST_KEY = 60
 
@@ -210,13 +212,16 @@ class Catalog:
     number: int
     features: Mapping[str, Feature]
 
-    def extends(self, key: str, *, of_seats: bool) -> bool:
-        """Whether a new term under this version extends a window that lasted as long as the previous term.
+    def extends(self, key: str, mode: AccessMode, *, of_seats: bool) -> bool:
+        """Whether a new term under this version extends a window that lasted as long as the previous term, in `mode`.
 
-        A trial follows the window instead, even a trial of each seat, unless the window is already `of_seats`.
+        Narrower access follows the window instead; so does a trial, even of each seat, unless it is already `of_seats`.
         """
-        feature = self.features.get(key)
-        return feature is not None and (feature.trial is None or (of_seats and feature.anchor is Anchor.SEAT))
+        if (feature := self.features.get(key)) is None:
+            return False
+        if feature.trial is not None:
+            return of_seats and feature.anchor is Anchor.SEAT
+        return WIDTH[feature.mode] >= WIDTH[mode]
 
     def known(self, key: str) -> Feature:
         """The feature with a key. Raises FeatureUnknown, which names the nearest keys."""

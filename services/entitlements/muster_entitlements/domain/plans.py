@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from muster_contracts.entitlements import AccessMode
-from muster_entitlements.domain.catalog import Catalog, Quota
+from muster_entitlements.domain.catalog import WIDTH, Catalog, Quota
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.rollouts import WIDTH, Change, NextTerm, adopt, follow_graces, opens_after_grace
+from muster_entitlements.domain.rollouts import Change, NextTerm, adopt, follow_graces, opens_after_grace
 from muster_entitlements.domain.windows import Window
 from muster_runtime.pacing import Pace
 
@@ -165,7 +165,9 @@ async def effects(
     """
     renewed = _renew(pool, waiting.comes_at) if waiting else pool
     stays = await Course.of(renewed, present, windows, used, now, waiting)
-    comes = await Course.of(renewed, catalog, windows, used, now)
+    # Unless the agency is renewed already, windows that are wider than the version end with the current term.
+    again = Waiting(catalog, waiting.comes_at) if waiting and renewed is not pool else None
+    comes = await Course.of(renewed, catalog, windows, used, now, again)
 
     def ends_at(feature: str) -> datetime:
         changes = waiting is not None and _terms(waiting.catalog, feature) != _terms(present, feature)

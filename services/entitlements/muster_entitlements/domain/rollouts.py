@@ -1,7 +1,8 @@
 """How a version of the catalog changes the windows of an agency that is already enrolled.
 
-A window that has begun never gets shorter, and its access never gets narrower. What follows it is as the version says.
-A trial that is over stays over. In a grace, narrower access that the version opens for the term follows the grace.
+A window that has begun never gets shorter, and its access never gets narrower. What follows it is as the version says:
+a renewal does not extend a window that is wider than the version. A trial that is over stays over. In a grace, narrower
+access that the version opens for the term follows the grace.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,13 +11,11 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, Anchor
-from muster_entitlements.domain.catalog import Catalog, Feature
+from muster_entitlements.domain.catalog import WIDTH, Catalog, Feature
 from muster_entitlements.domain.days import open_for
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window
 from muster_runtime.identifiers import new_id
-
-WIDTH = {AccessMode.NONE: 0, AccessMode.QUOTA: 1, AccessMode.UNLIMITED: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +83,6 @@ def adopt(
     """
     announced = announced or {}
     for feature in catalog.features.values():
-        term = pool
-        of_seats = feature.anchor is Anchor.SEAT
-        if next_term is not None and not next_term.catalog.extends(feature.key, of_seats=of_seats):
-            term = replace(pool, ends_at=next_term.starts_at)
         window = windows.get(feature.key)
         if window is not None and window.gone and not window.ended_early:
             window = None
@@ -95,6 +90,12 @@ def adopt(
         at = max(now, reached_at or now)
         if window is None and at >= pool.ends_at:
             continue
+        open_ = window is not None and window.starts_at <= at < window.ends_at
+        mode = _wider(window.mode, feature.mode) if window is not None and open_ else feature.mode
+        of_seats = feature.anchor is Anchor.SEAT
+        term = pool
+        if next_term is not None and not next_term.catalog.extends(feature.key, mode, of_seats=of_seats):
+            term = replace(pool, ends_at=next_term.starts_at)
         spent = used.get(feature.key, timedelta())
         if window is None or at >= window.ends_at:
             fresh = Window.open(new_id("win", at), feature, term, catalog.number, spent, at)
@@ -132,22 +133,33 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
     if now >= window.ends_at:
         if window.trial and (fresh.trial or of_seats):
             return follows
-        if now >= pool.ends_at:  # a late renewal does not extend a window that becomes a trial: the trial follows it
-            return replace(follows, renewable=window.renewable and lasts)
+        if now >= pool.ends_at:  # a late renewal does not extend what becomes a trial, or narrower: that follows it
+            renewable = lasts and (window.trial or not _stays_wider(window, fresh))
+            return replace(follows, renewable=window.renewable and renewable)
         if now < window.closes_at() and (WIDTH[fresh.mode] < WIDTH[window.mode] or now < fresh.starts_at):
             mode = fresh.mode if fresh.starts_at <= window.closes_at() else AccessMode.NONE
             quota = feature.seat_quota if mode is AccessMode.QUOTA else None
             return replace(follows, mode_after=mode, monthly_quota_after=quota)
         return fresh
-    keeps_end = _keeps_end(window, fresh) or not (window.trial or lasts)  # or a trial follows at that end
+    renewable = (window.trial or lasts) and not _stays_wider(window, fresh)
+    keeps_end = _keeps_end(window, fresh) or not (window.trial or renewable)  # or the version follows at that end
     return replace(
         follows,
-        mode=max(window.mode, fresh.mode, key=WIDTH.__getitem__),
+        mode=_wider(window.mode, fresh.mode),
         trial=window.trial and (fresh.trial or of_seats),
         ends_at=window.ends_at if keeps_end else max(window.ends_at, _ends_at(window, fresh)),
         seat_days=_seat_days(window, fresh),
-        renewable=window.trial or lasts,
+        renewable=renewable,
     )
+
+
+def _wider(one: AccessMode, other: AccessMode) -> AccessMode:
+    return max(one, other, key=WIDTH.__getitem__)
+
+
+def _stays_wider(window: Window, fresh: Window) -> bool:
+    """Whether a window keeps wider access until it ends than the version opens for the term, which then follows it."""
+    return not fresh.trial and fresh.seat_days is None and WIDTH[fresh.mode] < WIDTH[window.mode]
 
 
 def opens_after_grace(catalog: Catalog, windows: Mapping[str, Window], now: datetime) -> datetime | None:

@@ -107,7 +107,9 @@ class Window:
 
     def renewed_by(self, catalog: Catalog) -> bool:
         """Whether a renewal extends it if the next term follows this version."""
-        return self.renewable and not self.trial and catalog.extends(self.feature, of_seats=self.seat_days is not None)
+        if not self.renewable or self.trial:
+            return False
+        return catalog.extends(self.feature, self.mode, of_seats=self.seat_days is not None)
 
     def access(self, now: datetime, began_at: datetime | None = None) -> AccessMode:
         """The access at an instant of a seat whose trial began at `began_at`, which is None if it has not begun."""
@@ -224,6 +226,13 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
     if window.lasts and pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
         length = open_for(window.starts_at, window.ends_at, pool.zone)  # includes the rounding up to the end of a day
         ends_at = to_end_of_day(later(starts_at, length // DAY * DAY or length, pool.zone), pool.zone)
+    if ends_at <= now:
+        raise InvalidInput(
+            "starts_at" if start.on is None else "starts_on",
+            _text(start.on or start.at),
+            f"must leave the window's end in the future: it would end at {ends_at.isoformat()}; end the trial early "
+            "instead",
+        )
     return replace(window, starts_at=starts_at, ends_at=ends_at, start_corrected=True, revision=window.revision + 1)
 
 

@@ -17,7 +17,7 @@ from muster_entitlements import publishing
 from muster_entitlements.commands import ResizePool
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window, used_beyond
-from muster_entitlements.errors import CapBelowUse, TermUnknown
+from muster_entitlements.errors import CapBelowUse, TermRenewedAlready, TermUnknown
 from muster_entitlements.handlers.adoption import move_summary
 from muster_entitlements.handlers.closings import close_seats
 from muster_entitlements.handlers.lookups import known_pool
@@ -39,11 +39,16 @@ _log = structlog.get_logger(__name__)
 
 
 async def on_agency_enrolled(uow: UnitOfWork, events: Sequence[Received[AgencyEnrolled]]) -> None:
-    """Open the pool of seats and the feature windows of an enrollment."""
+    """Open the pool of seats and the feature windows of an enrollment, once: a repetition only ends a suspension."""
     for received in events:
         enrolled, cause = received.data, received.envelope.id
         facts.add_event(uow, enrolled.enrollment_id, received.envelope)
         previous = await pools.find_pool(uow.connection, enrolled.agency_id)
+        if previous is not None and await _is_repeated(uow, previous, enrolled):
+            _log.warning("enrollment_repeated", agency_id=enrolled.agency_id, enrollment_id=enrolled.enrollment_id)
+            await pools.save_suspension(uow.connection, enrolled.agency_id, enrolled.enrollment_id, suspended=False)
+            await publish_agency(uow, enrolled.agency_id, cause)
+            continue
         if previous is not None:
             # Billing's event that the earlier term ended may arrive later.
             previous = await close_seats(uow, previous, SeatRevocationReason.TERM_ENDED, cause)
@@ -135,15 +140,21 @@ async def on_renewal_decided(uow: UnitOfWork, events: Sequence[Received[RenewalD
 
 
 async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) -> None:
-    """End the pool of a term that was completed and not renewed. Enrollment's events report withdrawals."""
+    """End the pool of a term that was completed and not renewed. Enrollment's events report withdrawals.
+
+    Raises TermUnknown or TermRenewedAlready.
+    """
     for received in events:
         ended = received.data
         facts.add_event(uow, ended.term_id, received.envelope)
         if ended.reason != TermEndReason.COMPLETED or ended.renewed:
             continue
-        enrollment_id = await pools.save_ended_term(uow.connection, ended.agency_id, ended.term_id)
-        if enrollment_id is None:
+        term = await pools.save_ended_term(uow.connection, ended.agency_id, ended.term_id)
+        if term is None:
             raise TermUnknown(ended.agency_id, ended.term_id)
+        enrollment_id, renewed_to = term
+        if renewed_to is not None:  # the end would revoke all seats for good
+            raise TermRenewedAlready(ended.agency_id, ended.term_id, renewed_to)
         await _apply_terms(uow, ended.agency_id, enrollment_id, received.envelope.id)
         await publish_agency(uow, ended.agency_id, received.envelope.id)
 
@@ -166,6 +177,16 @@ async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:
         after={"cap": command.cap},
     )
     return PoolReply.of(await known_pool(uow, command.agency_id), uow.now)
+
+
+async def _is_repeated(uow: UnitOfWork, pool: Pool, enrolled: AgencyEnrolled) -> bool:
+    """Whether the agency had this enrollment before: enrollment was restored, and enrolled it a second time.
+
+    It may even be over, or followed by another one. Like billing's terms, its seats and windows stay as they are.
+    """
+    if pool.enrollment_id == enrolled.enrollment_id:
+        return True
+    return bool(await windows.list_windows(uow.connection, enrolled.agency_id, enrolled.enrollment_id))
 
 
 async def _continue_trials(uow: UnitOfWork, pool: Pool, continues: Sequence[str]) -> None:

@@ -187,6 +187,13 @@ async def extend_windows(uow: UnitOfWork, pool: Pool, adoption: Adoption, cause:
     )
     for extension in extensions:
         uow.publish(publishing.window_extended(extension), causation_id=cause)
+    follows = [
+        each.ends_at
+        for key, each in present.items()
+        if key in version.features and key not in features and each.renewable and not each.trial
+    ]
+    if follows:  # in a row of an earlier release, which would have extended a window that is wider than the version
+        deadlines.schedule_earlier(uow, Deadline(CATALOG_NEXT_TERM, pool.agency_id, pool.agency_id, min(follows)))
     return bool(extensions)
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from muster_contracts.entitlements import SeatBatchKind
-from muster_entitlements.domain.operations import MOST_UNFINISHED, OnLimit
+from muster_entitlements.domain.operations import MOST_KEPT_ROWS, MOST_UNFINISHED, OnLimit
 from muster_entitlements.domain.seat_file import Chunk, Columns
-from muster_entitlements.errors import TooManyFiles, UploadTooSlow
+from muster_entitlements.errors.files import TooManyFiles, TooManyResults, UploadTooSlow
 from muster_entitlements.handlers.lookups import known_pool
-from muster_entitlements.handlers.operations import COMMANDS, ROWS_FORGOTTEN, delete_rows
+from muster_entitlements.handlers.operations import COMMANDS, ROWS_FORGOTTEN, ROWS_KEPT, delete_rows
 from muster_entitlements.replies import OperationReply
 from muster_entitlements.repository import operations
 from muster_runtime.database.transactions import UnitOfWork
@@ -25,10 +25,11 @@ UPLOAD_LIMIT = timedelta(hours=1)
 async def begin_upload(
     uow: UnitOfWork, agency_id: str, kind: SeatBatchKind, *, dry_run: bool, on_limit: OnLimit, directory: bool
 ) -> str:
-    """Add an operation that receives a file; returns its ID. Raises PoolUnknown or TooManyFiles."""
+    """Add an operation that receives a file; returns its ID. Raises PoolUnknown, TooManyFiles, or TooManyResults."""
     pool = await known_pool(uow, agency_id)
     if await operations.count_unfinished(uow.connection, agency_id) >= MOST_UNFINISHED:
         raise TooManyFiles(agency_id, MOST_UNFINISHED)
+    await _require_room(uow, agency_id)
     operation_id = new_id("bat", uow.now)
     await operations.add_operation(
         uow.connection,
@@ -54,10 +55,14 @@ async def add_chunk(uow: UnitOfWork, agency_id: str, operation_id: str, number: 
 async def accept_upload(
     uow: UnitOfWork, agency_id: str, operation_id: str, columns: Columns | None, chunks: int
 ) -> OperationReply:
-    """Queue a complete file for processing. Raises UploadTooSlow if it was discarded before it was complete."""
+    """Queue a complete file for processing.
+
+    Raises UploadTooSlow if it was discarded before it was complete, or TooManyResults.
+    """
     accepted = columns and await operations.save_accepted(uow.connection, agency_id, operation_id, columns, chunks)
     if not accepted:
         raise UploadTooSlow(UPLOAD_LIMIT)
+    await _require_room(uow, agency_id)  # now with this file
     operation = await operations.find_operation(uow.connection, agency_id, operation_id)
     assert operation is not None  # this transaction accepted it
     deadlines.cancel(uow, agency_id, UPLOAD_ABANDONED, [operation_id])
@@ -70,6 +75,11 @@ async def accept_upload(
     )
     uow.wake()
     return OperationReply.of(operation, uow.now)
+
+
+async def _require_room(uow: UnitOfWork, agency_id: str) -> None:
+    if await operations.count_kept_rows(uow.connection, agency_id, uow.now - ROWS_KEPT) > MOST_KEPT_ROWS:
+        raise TooManyResults(agency_id, MOST_KEPT_ROWS, ROWS_KEPT)
 
 
 async def discard_upload(uow: UnitOfWork, agency_id: str, operation_id: str) -> None:

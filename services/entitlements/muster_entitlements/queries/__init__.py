@@ -7,7 +7,8 @@ from muster_entitlements.domain.as_of import AsOf
 from muster_entitlements.domain.operations import Operation
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.windows import Window
-from muster_entitlements.errors import OperationUnknown, PoolUnknown, WindowUnknown
+from muster_entitlements.errors import PoolUnknown, WindowUnknown
+from muster_entitlements.errors.files import OperationUnknown
 from muster_entitlements.replies import (
     OperationReply,
     PoolReply,

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from muster_contracts import Instant
 from muster_contracts.entitlements import CatalogRule
-from muster_entitlements.domain.catalog import Feature, Version, VersionState
+from muster_entitlements.domain.catalog import WIDTH, Feature, Version, VersionState
 from muster_entitlements.domain.lowered_quotas import Above
 from muster_entitlements.domain.plans import Effect
 
@@ -48,6 +48,10 @@ class FeaturePlanReply(BaseModel):
         description="The fields that differ from the current catalog; for a new feature, from the defaults."
     )
     removed: bool
+    narrower: bool = Field(
+        description="Whether it is open for the term with narrower access than in the current catalog. People who have "
+        "wider access keep it until their term ends."
+    )
     gaining: list[str] = Field(description="Agencies whose people could use the feature more, or for longer.")
     gaining_seats: int
     losing: list[str] = Field(description="Agencies whose people could use the feature less.")
@@ -85,6 +89,7 @@ class CatalogPlanReply(BaseModel):
                 feature=key,
                 changed=_changed(before.get(key), after.get(key)),
                 removed=key not in after,
+                narrower=_is_narrower(before.get(key), after.get(key)),
                 gaining=[],
                 gaining_seats=0,
                 losing=[],
@@ -120,3 +125,9 @@ def _changed(before: Feature | None, after: Feature | None) -> list[str]:
     if before is None:
         return sorted(after.model_dump(exclude_defaults=True))
     return sorted(name for name in Feature.model_fields if getattr(before, name) != getattr(after, name))
+
+
+def _is_narrower(before: Feature | None, after: Feature | None) -> bool:
+    if before is None or after is None or before.trial is not None or after.trial is not None:
+        return False
+    return WIDTH[after.mode] < WIDTH[before.mode]

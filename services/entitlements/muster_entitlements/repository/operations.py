@@ -7,7 +7,7 @@ from typing import Any
 from muster_contracts.entitlements import SeatBatchKind
 from muster_entitlements.domain.operations import OnLimit, Operation, OperationState
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.seat_file import Chunk, Columns
+from muster_entitlements.domain.seat_file import CHUNK_LINES, Chunk, Columns
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Connection
 
@@ -132,6 +132,23 @@ async def count_unfinished(connection: Connection, agency_id: str) -> int:
         "select count(*) from operation where agency_id = $1 and state in ('receiving', 'running')", agency_id
     )
     return unfinished
+
+
+async def count_kept_rows(connection: Connection, agency_id: str, since: datetime) -> int:
+    """How many rows the agency's files have that were processed at or after an instant; at most, if not yet."""
+    rows: int = await connection.fetchval(
+        """
+        select coalesce(sum(case when o.state = 'running' then c.first_line + $3 else o.rows end), 0)::bigint
+        from operation as o
+        left join operation_chunk as c
+            on o.agency_id = c.agency_id and o.operation_id = c.operation_id and o.chunks - 1 = c.number
+        where o.agency_id = $1 and (o.state = 'running' or o.updated_at >= $2)
+        """,
+        agency_id,
+        since,
+        CHUNK_LINES,
+    )
+    return rows
 
 
 async def find_operation(connection: Connection, agency_id: str, operation_id: str) -> Operation | None:

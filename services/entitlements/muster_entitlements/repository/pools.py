@@ -250,18 +250,21 @@ async def save_renewal(connection: Connection, agency_id: str, term_id: str, ren
     return enrollment_id
 
 
-async def save_ended_term(connection: Connection, agency_id: str, term_id: str) -> str | None:
-    """Store that a term ended without renewal; returns the enrollment, or None for an unknown term."""
-    enrollment_id: str | None = await connection.fetchval(
+async def save_ended_term(connection: Connection, agency_id: str, term_id: str) -> tuple[str, datetime | None] | None:
+    """Store that a term ended without renewal; returns the enrollment and the end after an accepted renewal, if any.
+
+    None for an unknown term.
+    """
+    row = await connection.fetchrow(
         """
         update term set ended = true
         where agency_id = $1 and term_id = $2
-        returning enrollment_id
+        returning enrollment_id, renewed_to
         """,
         agency_id,
         term_id,
     )
-    return enrollment_id
+    return (row["enrollment_id"], row["renewed_to"]) if row else None
 
 
 async def find_outlook(connection: Connection, agency_id: str, enrollment_id: str) -> Outlook:

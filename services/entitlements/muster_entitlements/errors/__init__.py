@@ -1,7 +1,7 @@
 """The errors of entitlements."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from muster_runtime.errors import Conflict, NotFound, PermanentError
 
@@ -151,54 +151,6 @@ class QuotaUsedUp(Conflict):
         )
 
 
-class OperationUnknown(NotFound):
-    """The agency has no such operation."""
-
-    slug = "operation-unknown"
-    title = "Operation not found"
-
-    def __init__(self, agency_id: str, operation_id: str) -> None:
-        super().__init__(f"{agency_id} has no operation {operation_id[:60]!r}")
-
-
-class TooManyFiles(Conflict):
-    """The agency has reached the limit of files that are being received or processed."""
-
-    slug = "too-many-files"
-    title = "Too many files at once"
-
-    def __init__(self, agency_id: str, limit: int) -> None:
-        super().__init__(
-            f"{agency_id} already has {limit} files being received or processed, the maximum; "
-            "send this one when one of them is done",
-            limit=limit,
-        )
-
-
-class UploadCutOff(PermanentError):
-    """The connection was lost before the end of the file. Nothing was changed."""
-
-    status = 400
-    slug = "upload-cut-off"
-    title = "The file is incomplete"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the connection was lost before the end of the file; nothing was changed, so send the file again"
-        )
-
-
-class UploadTooSlow(PermanentError):
-    """The upload took too long, so the partial file was discarded."""
-
-    status = 408
-    slug = "upload-too-slow"
-    title = "The upload took too long"
-
-    def __init__(self, limit: timedelta) -> None:
-        super().__init__(f"the file did not arrive within {limit}; nothing was changed")
-
-
 class SeatUnknown(NotFound):
     """The agency has no such seat."""
 
@@ -298,3 +250,15 @@ class TermUnknown(PermanentError):
 
     def __init__(self, agency_id: str, term_id: str) -> None:
         super().__init__(f"{agency_id} has no term {term_id}: its TermStarted never arrived")
+
+
+class TermRenewedAlready(PermanentError):
+    """Billing published that a term ended without a renewal, although it had published that one was accepted."""
+
+    slug = "term-renewed-already"
+    title = "The term was renewed"
+
+    def __init__(self, agency_id: str, term_id: str, renewed_to: datetime) -> None:
+        super().__init__(
+            f"term {term_id} of {agency_id} cannot end without a renewal: it was renewed until {renewed_to.isoformat()}"
+        )
