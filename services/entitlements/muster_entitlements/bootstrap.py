@@ -21,7 +21,7 @@ from muster_entitlements.handlers import parked_usage
 from muster_entitlements.repository import adoption, facts, pools, purge, subject_key, usage_intake
 from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
-from muster_entitlements.subscriptions import DEADLINES, REQUIRED_DEADLINES, SUBSCRIPTIONS
+from muster_entitlements.subscriptions import DEADLINES, DEADLINES_OF_USE, REQUIRED_DEADLINES, SUBSCRIPTIONS
 from muster_entitlements.workers.catalog_rollout import CATALOG_ROLLOUT, count_waiting_agencies
 from muster_entitlements.workers.rebuild import SeatsInUse
 from muster_entitlements.workers.seat_files import seat_file_worker
@@ -29,6 +29,7 @@ from muster_entitlements.workers.snapshots import Snapshot
 from muster_entitlements.workers.usage import usage_worker
 from muster_entitlements.workers.usage_partitions import usage_partitions_worker
 from muster_runtime.database.transactions import Connection
+from muster_runtime.scheduling.news import Intake
 from muster_runtime.scheduling.retention import Retention, rows_since
 from muster_runtime.service import Service
 
@@ -61,7 +62,12 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
             Retention("adoption_day", adoption_rules.KEPT_FOR, adoption.find_oldest_day, adoption.delete_old_days),
         ],
         workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],
-        intakes=[FeatureUsed.topic],
+        intake=Intake(
+            topics=[FeatureUsed.topic],
+            offsets=usage_intake.list_offsets,
+            deferred=usage_intake.list_deferred,
+            awaited_by=DEADLINES_OF_USE,
+        ),
         warnings=_warnings,
         projections={"seats-in-use": SeatsInUse.open, "snapshot": Snapshot.open},
         epoch_raised=pools.save_revisions_of_epoch,

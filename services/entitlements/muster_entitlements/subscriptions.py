@@ -48,6 +48,9 @@ DEADLINES: dict[str, DeadlineHandler] = {
     operations.REST_CLEARED: operations.on_operation_rest_cleared_due,
 }
 
+# Use that was reported before one of these is due decides what it does.
+DEADLINES_OF_USE = (adoption.ADOPTION_SUMMARIZED, idle.IDLE_SEATS)
+
 # Each schedules its next step, or deletes addresses.
 REQUIRED_DEADLINES = (
     seat_trials.SEAT_TRIALS_ENDING_SOON,

@@ -17,6 +17,7 @@ from muster_runtime.messaging.events import EventHandler
 from muster_runtime.projection import OpenProjection
 from muster_runtime.scheduling import proposals
 from muster_runtime.scheduling.deadlines import DeadlineHandler
+from muster_runtime.scheduling.news import Intake
 from muster_runtime.scheduling.retention import Retention
 from muster_runtime.settings import Settings
 
@@ -64,8 +65,8 @@ class Service:
     required_deadlines: Collection[str] = ()
     """Kinds that cannot be discarded: each schedules its own successor, which would be lost, or deletes data."""
     workers: Sequence[Worker] = ()
-    intakes: Sequence[str] = ()
-    """Topics that its workers read themselves, because their producers do not number events."""
+    intake: Intake | None = None
+    """Topics that its workers read themselves."""
     retentions: Sequence[Retention] = ()
     projections: Mapping[str, OpenProjection] = field(default_factory=dict)
     """Projections that `rebuild NAME` rebuilds from the topics."""
@@ -80,6 +81,11 @@ class Service:
     def deadline_handlers(self) -> Mapping[str, DeadlineHandler]:
         """The handlers of the service's deadlines, then the runtime's own."""
         return {**self.deadlines, proposals.PROPOSAL_EXPIRED: proposals.on_proposal_expired_due}
+
+    @property
+    def intakes(self) -> Sequence[str]:
+        """The topics of its intake."""
+        return self.intake.topics if self.intake else ()
 
     @property
     def topics(self) -> frozenset[str]:

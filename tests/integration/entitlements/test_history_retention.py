@@ -13,7 +13,8 @@ from muster_entitlements.repository.purge import HISTORIES
 from muster_entitlements.settings import EntitlementsSettings
 from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY
-from tests.integration.entitlements.test_as_of import PATHS, Recorded, address, get, purge, recorded, text
+from tests.integration.entitlements.test_as_of import Recorded, address, get, purge, recorded, text
+from tests.integration.entitlements.test_corrections import PATHS
 from tests.integration.entitlements.test_usage import LATER, report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
 from tests.support.services import ServiceRunner

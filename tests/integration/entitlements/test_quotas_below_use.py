@@ -82,7 +82,7 @@ async def test_a_quota_that_is_lower_at_once_than_what_is_used_is_refused_with_f
     assert rule.startswith("must be at least 9: NASA used")
     assert await entitlements.service.admin.fetchval("select count(*) from proposal where state = 'pending'") == 0
 
-    # It takes nothing from anybody at once, or it is what nobody has used.
+    # It changes nothing yet, though its quota will count the month in which the next term begins; or nobody used more.
     for rule in ("next-term", "new-agencies"):
         assert await planned(entitlements, *low, rule=rule) == {}
         assert (await asked(entitlements, *low, rule=rule)).status_code == 202

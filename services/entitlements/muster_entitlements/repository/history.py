@@ -15,6 +15,28 @@ from muster_entitlements.repository.purge import find_purged_before
 from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 
+# When the agency left the enrollment of a pool's version, as far as that was known at $3. A withdrawal that was read
+# late is in a later version, but counts from its own instant on, like the ends of windows.
+_WITHDRAWN_AT = """
+    coalesce(
+        p.withdrawn_at,
+        (
+            select min(k.withdrawn_at)
+            from (
+                select agency_id, enrollment_id, withdrawn_at, recorded_from from pool
+                union all
+                select agency_id, enrollment_id, withdrawn_at, recorded_from
+                from pool_history
+                where withdrawn_at is not null
+            ) as k
+            where
+                k.agency_id = p.agency_id and k.enrollment_id = p.enrollment_id and k.withdrawn_at <= $4
+                and coalesce(k.recorded_from, '-infinity') <= $3
+        )
+    ) as withdrawn_at
+"""
+_POOL_COLUMNS = pools.COLUMNS.replace("p.withdrawn_at", _WITHDRAWN_AT)
+
 # The first version that ended after the instant, or the current one if there is none.
 _PAST_SEAT = """
     select
@@ -54,17 +76,19 @@ async def find_pools(connection: Connection, agency_ids: Iterable[str], as_of: A
     as_of.require_kept(await find_purged_before(connection))
     rows = await connection.fetch(
         f"""
-        select {pools.COLUMNS}
+        select {_POOL_COLUMNS}
         from pool as p
         where p.agency_id = any($1::text[]) and coalesce(p.recorded_from, '-infinity') <= $2
         union all
-        select {pools.COLUMNS}
+        select {_POOL_COLUMNS}
         from pool_history as p
         where
             p.agency_id = any($1::text[]) and coalesce(p.recorded_from, '-infinity') <= $2 and p.recorded_until > $2
         """,  # noqa: S608
         list(agency_ids),
         as_of.version_at,
+        as_of.recorded_at,
+        as_of.at,
     )
     return {row["agency_id"]: Pool(**row) for row in rows}
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from muster_runtime.database.connections import Connection
+from muster_runtime.messaging.offsets import Partition
 
 
 class Place(NamedTuple):
@@ -49,6 +50,29 @@ async def find_places(connection: Connection, topic: str, partitions: Collection
         list(partitions),
     )
     return {row["kafka_partition"]: Place(row["next_offset"], row["topic_id"]) for row in rows}
+
+
+async def list_offsets(connection: Connection) -> dict[Partition, int]:
+    """Where each partition continues."""
+    rows = await connection.fetch("select topic, kafka_partition, next_offset from usage_offset")
+    return {(row["topic"], row["kafka_partition"]): row["next_offset"] for row in rows}
+
+
+async def list_deferred(connection: Connection, agencies: Collection[str]) -> dict[str, dict[Partition, int]]:
+    """The first offset of the deferred records of these agencies, for each of their partitions."""
+    rows = await connection.fetch(
+        """
+        select waits_for, topic, kafka_partition, min(kafka_offset) as first_offset
+        from usage_deferred
+        where waits_for = any($1::text[])
+        group by waits_for, topic, kafka_partition
+        """,
+        list(agencies),
+    )
+    deferred: dict[str, dict[Partition, int]] = {}
+    for row in rows:
+        deferred.setdefault(row["waits_for"], {})[row["topic"], row["kafka_partition"]] = row["first_offset"]
+    return deferred
 
 
 async def save_places(connection: Connection, topic: str, places: Mapping[int, Place]) -> None:

@@ -118,7 +118,7 @@ class UsageIntake:
                             look_at = time.monotonic() + LOOK_SECONDS
                         batch = await following
                         following = asyncio.create_task(_fetch(poller, self._patience(more)))
-                        if batch.records:
+                        if batch.after:
                             await self.count(batch)
                         more = await self.deferred.count()
             finally:
@@ -199,5 +199,4 @@ class UsageIntake:
 async def _fetch(poller: Poller, wait_ms: int = IDLE_POLL_MS) -> Batch:
     """The next batch; it is empty if no records arrive in time."""
     parts = await poller.poll(BATCH_RECORDS, wait_ms)
-    after = {partition: part[-1].offset + 1 for partition, part in parts.items()}
-    return await Batch.read([record for part in parts.values() for record in part], after)
+    return await Batch.read([record for part in parts.values() for record in part], poller.after)

@@ -17,7 +17,12 @@ from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import RetryableError, describe
 from muster_runtime.messaging import passing
 from muster_runtime.messaging.bounded_decoding import decompressing_at_most
-from muster_runtime.messaging.client_internals import assignment_of, has_broken_down, hold_fetches
+from muster_runtime.messaging.client_internals import (
+    assignment_of,
+    has_broken_down,
+    hold_fetches,
+    known_position,
+)
 from muster_runtime.service import Runtime
 
 # How much the broker collects, for up to POLL_MS, before it answers: a transaction for every few records would cost
@@ -57,7 +62,10 @@ class ClientBrokenDown(RetryableError):
 
 
 class Poller:
-    """Takes records of some partitions from a client that was just opened at these offsets."""
+    """Takes records of some partitions from a client that was just opened at these offsets.
+
+    `after` has the offsets at which partitions continue after a poll, except those that did not move.
+    """
 
     def __init__(self, runtime: Runtime, consumer: AIOKafkaConsumer, begins: Mapping[TopicPartition, int]) -> None:
         self._runtime = runtime
@@ -67,9 +75,11 @@ class Poller:
         self._waiting: dict[TopicPartition, float] = {}  # until when
         self._alone_seconds = ALONE_SECONDS
         self._first_alone = 0
+        self.after: Mapping[TopicPartition, int] = {}
 
     async def poll(self, limit: int, wait_ms: int = IDLE_POLL_MS) -> Polled:
         """The next records. Raises what is retryable."""
+        before = dict(self._following)
         if has_broken_down(self._consumer):
             raise ClientBrokenDown("the client of the usage topic has broken down")
         polled = await self._poll(limit, wait_ms)
@@ -80,6 +90,9 @@ class Poller:
         elif wait_ms:
             hold_fetches(self._consumer, IDLE_POLL_MS)
         self._following |= {partition: records[-1].offset + 1 for partition, records in polled.items()}
+        for partition, offset in self._following.items():  # a transaction marker has an offset, but is no record
+            self._following[partition] = max(offset, known_position(self._consumer, partition) or 0)
+        self.after = {each: offset for each, offset in self._following.items() if offset != before[each]}
         return polled
 
     async def _poll(self, limit: int, wait_ms: int) -> Polled:

@@ -26,12 +26,12 @@ T = TypeVar("T")
 class Lock:
     """A statement that takes the agencies' locks.
 
-    Its first two parameters are the agencies and the process's time; `arguments` are the others. Each of its rows has
-    the columns of lock_agencies, and whatever else it reads once the locks are held. With `patience_seconds`, the
-    transaction waits no longer than that for any lock.
+    Its first three parameters are the agencies, the process's time, and whether that goes on during the wait for the
+    locks; `arguments` are the others. Each of its rows has the columns of lock_agencies, and whatever else it reads
+    once the locks are held. With `patience_seconds`, the transaction waits no longer than that for any lock.
     """
 
-    statement: str = "select latest, entered, locked from lock_agencies($1, $2)"
+    statement: str = "select latest, entered, locked from lock_agencies($1, $2, $3)"
     arguments: tuple[object, ...] = ()
     patience_seconds: float | None = None
 
@@ -55,7 +55,7 @@ async def take(
     if lock.patience_seconds is not None:
         await connection.execute("select set_config('lock_timeout', $1, true)", f"{lock.patience_seconds * 1000:.0f}ms")
     sent = clock.now()
-    rows = await connection.fetch(lock.statement, list(agencies), sent, *lock.arguments)
+    rows = await connection.fetch(lock.statement, list(agencies), sent, not clock.virtual, *lock.arguments)
     first = rows[0]
     if not clock.virtual and (reason := skew(sent, first["entered"], first["locked"], clock.now())):
         raise ClockSkewed(reason)

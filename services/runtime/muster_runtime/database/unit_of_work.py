@@ -40,7 +40,7 @@ class UnitOfWork:
         self.causes = causes
         latest = max((cause.time for cause in causes.values()), default=self.now)
         if latest > self.now:
-            self.now = await self.connection.fetchval(LOCK.statement, sorted(self.agencies), latest)
+            self.now = await self.connection.fetchval(LOCK.statement, sorted(self.agencies), latest, False)
 
     def publish(self, event: Event, *, time: datetime | None = None, causation_id: str | None = None) -> None:
         """Publish an event with this transaction.

@@ -96,7 +96,7 @@ class KeyedRequest:
 
     def lock(self, agency_id: str) -> Lock:
         """The statement that takes the locks and reads the reply stored under the key."""
-        return Lock("select * from lock_for_request($1, $2, $3, $4)", (agency_id, self.key))
+        return Lock("select * from lock_for_request($1, $2, $3, $4, $5)", (agency_id, self.key))
 
     def reply(self, uow: UnitOfWork) -> Reply | None:
         """The reply stored under the key, if any. Raises IdempotencyMismatch if it belongs to another request."""

@@ -43,7 +43,7 @@ class StreamState(BaseModel):
 def lock(group: str, streams: Iterable[StreamKey], patience_seconds: float | None = None) -> Lock:
     """The statement that takes the agencies' locks and reads the streams' positions."""
     topics, agencies = zip(*streams, strict=True)
-    return Lock("select * from lock_for_events($1, $2, $3, $4, $5)", (group, topics, agencies), patience_seconds)
+    return Lock("select * from lock_for_events($1, $2, $3, $4, $5, $6)", (group, topics, agencies), patience_seconds)
 
 
 def found(uow: UnitOfWork) -> tuple[dict[StreamKey, Position], dict[StreamKey, bool]]:

@@ -1,5 +1,6 @@
 """Builds the parts of a process from its service and settings; `running` starts them."""
 
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +21,7 @@ from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.sandbox import ClockFollower
 from muster_runtime.scheduling import trails
-from muster_runtime.scheduling.news import News
+from muster_runtime.scheduling.news import Ends, IntakeNews, News, ask_for_ends
 from muster_runtime.scheduling.retention import Purger
 from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.scheduling.sealer import Sealer
@@ -46,6 +47,17 @@ class Parts:
     async def lag(self) -> int:
         """How many records the consumer has not applied."""
         return await self.consumer.lag() if self.consumer else 0
+
+    async def intake_lag(self, runtime: Runtime) -> int:
+        """How many records of its intake the service has not read; 0 in a process without a consumer to ask for it."""
+        intake = runtime.service.intake
+        if intake is None or self.consumer is None:
+            return 0
+        prefix = runtime.settings.topic_prefix
+        ends = await ask_for_ends(self.consumer.ends, prefix, _partitions_of(intake.topics, runtime))
+        async with runtime.database.connection() as connection:
+            offsets = await intake.offsets(connection)
+        return sum(max(0, end - offsets.get(partition, 0)) for partition, end in ends.items())
 
     @property
     def activity(self) -> int:
@@ -118,9 +130,14 @@ def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, top
 
 
 def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Scheduler:
-    """The scheduler of the service's deadlines, which wait for the group's unread news."""
+    """The scheduler of the service's deadlines, which wait for the group's unread news, or for its intake."""
     service, settings = runtime.service, runtime.settings
     news = News(runtime.database, runtime.clock, group, runtime.kafka, settings.topic_prefix, _topics_read(runtime))
+    intake_news = None
+    if service.intake is not None:
+        partitions = _partitions_of(service.intake.topics, runtime)
+        ends = Ends(runtime.clock, runtime.kafka, settings.topic_prefix, partitions)
+        intake_news = IntakeNews(runtime.database, service.intake, ends)
     return Scheduler(
         runtime.database,
         listener.wakeup(),
@@ -129,6 +146,7 @@ def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Sc
         service.name,
         news,
         settings.parked_streams,
+        intake_news,
     )
 
 
@@ -173,4 +191,9 @@ def make_consumer(runtime: Runtime, subscriptions: Subscriptions) -> Consumer:
 
 def _topics_read(runtime: Runtime) -> dict[str, int]:
     """The topics that the service reads, with the number of partitions each must have."""
-    return {cls.topic: partitions_of(cls.topic, runtime.settings) for cls in runtime.service.subscriptions}
+    return _partitions_of([cls.topic for cls in runtime.service.subscriptions], runtime)
+
+
+def _partitions_of(topics: Iterable[str], runtime: Runtime) -> dict[str, int]:
+    """The number of partitions that each of these topics must have."""
+    return {topic: partitions_of(topic, runtime.settings) for topic in topics}

@@ -20,7 +20,7 @@ async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object
             *[await worker.next_due(connection) for worker in runtime.service.workers],
         ]
     async with asyncio.timeout(PATIENCE_SECONDS):
-        lag = await parts.lag()
+        lag = await parts.lag() + await parts.intake_lag(runtime)
     return {
         "service": runtime.service.name,
         "instance": runtime.settings.instance,

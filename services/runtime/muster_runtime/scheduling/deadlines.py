@@ -99,17 +99,26 @@ async def next_due(connection: Connection) -> datetime | None:
 
 
 async def due_agencies(
-    connection: Connection, now: datetime, *, late_before: datetime, without: Sequence[str]
+    connection: Connection,
+    now: datetime,
+    *,
+    late_before: datetime,
+    without: Sequence[str],
+    kinds: Sequence[str] = (),
+    without_kinds: Sequence[str] = (),
 ) -> dict[str, datetime]:
     """The first 100 agencies with a due deadline, except `without`: each with its earliest instant, in that order.
 
-    Those that were due before `late_before` come last: however many of them wait, they delay no other.
+    Those that were due before `late_before` come last: however many of them wait, they delay no other. For the agencies
+    `without_kinds`, deadlines of `kinds` do not count.
     """
     rows = await connection.fetch(
         """
         select agency_id, min(due_at) as due_at
         from deadline
-        where due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
+        where
+            due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
+            and (kind <> all($4::text[]) or agency_id <> all($5::text[]))
         group by agency_id
         order by min(due_at) < $3, min(due_at), agency_id
         limit 100
@@ -117,24 +126,46 @@ async def due_agencies(
         now,
         without,
         late_before,
+        kinds,
+        without_kinds,
     )
     return {row["agency_id"]: row["due_at"] for row in rows}
 
 
-async def due_first(connection: Connection, agency_id: str, now: datetime) -> list[Deadline]:
-    """All deadlines of an agency that are due at its earliest instant."""
+async def due_of_kinds(connection: Connection, kinds: Sequence[str], now: datetime) -> dict[str, datetime]:
+    """The agencies with due deadlines of these kinds: each with its latest instant."""
+    rows = await connection.fetch(
+        """
+        select agency_id, max(due_at) as due_at
+        from deadline
+        where due_at <= $1 and kind = any($2::text[]) and parked_at is null
+        group by agency_id
+        """,
+        now,
+        kinds,
+    )
+    return {row["agency_id"]: row["due_at"] for row in rows}
+
+
+async def due_first(
+    connection: Connection, agency_id: str, now: datetime, *, without_kinds: Sequence[str] = ()
+) -> list[Deadline]:
+    """All deadlines of an agency that are due at its earliest instant, except those of some kinds."""
     rows = await connection.fetch(
         """
         select kind, agency_id, subject, due_at
         from deadline
         where
-            agency_id = $1 and parked_at is null
+            agency_id = $1 and parked_at is null and kind <> all($3::text[])
             and due_at = (
-                select min(due_at) from deadline where agency_id = $1 and due_at <= $2 and parked_at is null
+                select min(due_at)
+                from deadline
+                where agency_id = $1 and due_at <= $2 and parked_at is null and kind <> all($3::text[])
             )
         """,
         agency_id,
         now,
+        without_kinds,
     )
     return [Deadline(**row) for row in rows]
 

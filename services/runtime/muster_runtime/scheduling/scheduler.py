@@ -28,7 +28,7 @@ from muster_runtime.observability import tracing
 from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
-from muster_runtime.scheduling.news import LATE, News
+from muster_runtime.scheduling.news import LATE, IntakeNews, News
 
 # How long to wait before retrying an agency whose lock was not free in its turn, or whose failing deadline the breaker
 # keeps from being parked.
@@ -57,6 +57,7 @@ class Scheduler:
         service: str,
         news: News | None = None,
         parked: int = 50,
+        intake_news: IntakeNews | None = None,
     ) -> None:
         """`parked` is how many deadlines may be parked within the breaker's window.
 
@@ -70,6 +71,9 @@ class Scheduler:
         self._service = service
         self._parked = parked
         self._news = news
+        self._intake_news = intake_news
+        self._now = clock.now()  # of the last look for due deadlines
+        self._unreported: Mapping[str, str] = {}  # agencies whose deadlines waited for an intake at that time, and why
         self._held_until: dict[str, float] = {}
         self._turn = ""  # the agency whose lock is waited for, or was last
         self._has_turn = asyncio.Event()
@@ -78,7 +82,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Handle due deadlines until canceled."""
-        news = [] if self._news is None else [self._news.run()]
+        news = [each.run() for each in (self._news, self._intake_news) if each is not None]
         await run_together(self._handle_all(), self._take_turns(), *news)
 
     async def _handle_all(self) -> None:
@@ -94,10 +98,15 @@ class Scheduler:
         """Handle each agency's earliest due instant. Returns False if there is nothing to handle."""
         held = [agency_id for agency_id, until in self._held_until.items() if until > time.monotonic()]
         now = self._clock.now()
+        unreported = await self._find_unreported(now)
         async with self._database.connection() as connection:
-            agencies = await deadlines.due_agencies(connection, now, late_before=now - LATE, without=held)
+            kinds = self._kinds_of_intake
+            agencies = await deadlines.due_agencies(
+                connection, now, late_before=now - LATE, without=held, kinds=kinds, without_kinds=list(unreported)
+            )
             free = await locks.free(connection, agencies) if agencies else set()
         unread = await self._news.unread(agencies) if self._news else {}
+        self._now, self._unreported = now, unreported
         locked: list[str] = []
         for agency_id in sorted(agencies, key=lambda agency_id: agency_id not in free):  # held locks last
             lock = LOCK if agency_id in free else _BRIEFLY
@@ -110,10 +119,25 @@ class Scheduler:
             # The next one after the last, and after the last of all the first one.
             self._turn = min(locked, key=lambda agency_id: (agency_id <= self._turn, agency_id))
             self._has_turn.set()
-        self.waiting = {agency_id: why for agency_id, why in self.waiting.items() if agency_id in held} | unread
-        if not agencies and held:
+        waiting = {agency_id: why for agency_id, why in self.waiting.items() if agency_id in held}
+        self.waiting = unreported | waiting | unread
+        if not agencies and self._intake_news and unreported:
+            await self._intake_news.wait(HOLD_SECONDS)
+        elif not agencies and held:
             await asyncio.sleep(HOLD_SECONDS)
         return bool(agencies)
+
+    @property
+    def _kinds_of_intake(self) -> Sequence[str]:
+        return self._intake_news.kinds if self._intake_news else ()
+
+    async def _find_unreported(self, now: datetime) -> dict[str, str]:
+        """The agencies with due deadlines that wait for an intake, and what they wait for."""
+        if self._intake_news is None:
+            return {}
+        async with self._database.connection() as connection:
+            due = await deadlines.due_of_kinds(connection, self._kinds_of_intake, now)
+        return await self._intake_news.unread(due)
 
     async def _take_turns(self) -> None:
         """Wait longer for one lock after another that is held elsewhere, while the other agencies are handled.
@@ -138,7 +162,8 @@ class Scheduler:
         """
         try:
             async with self._database.connection() as connection:
-                due = await deadlines.due_first(connection, agency_id, self._clock.now())
+                without = self._kinds_of_intake if agency_id in self._unreported else ()
+                due = await deadlines.due_first(connection, agency_id, self._now, without_kinds=without)
             due.sort(key=self._place)
             try:
                 await self._handle(agency_id, due, lock)

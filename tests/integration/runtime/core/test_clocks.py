@@ -1,5 +1,6 @@
 """The time of a transaction when clocks differ: replicas' from one another, and from the database's."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,10 +10,13 @@ import pytest
 from muster_contracts import ClockMoved, Envelope
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
-from muster_runtime.clock import SandboxClock
+from muster_runtime.clock import MAX_SKEW, SandboxClock, SystemClock
 from muster_runtime.context import Context
+from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.errors import ClockSkewed
+from muster_runtime.http.idempotency import KeyedRequest
+from muster_runtime.messaging import positions
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.record_reader import FUTURE
 from muster_runtime.messaging.subscriptions import Subscriptions
@@ -84,6 +88,37 @@ async def test_no_transaction_of_an_agency_is_dated_before_an_earlier_one(databa
     assert await instant(database, "NASA") == NOON
     assert await instant(behind, "NASA") == NOON
     assert await instant(behind, "DOE") == NOON - BIT
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [LOCK, KeyedRequest("key", "POST /", b"").lock("NASA"), positions.lock("probe", [(AgencyWithdrawn.topic, "NASA")])],
+    ids=["duty", "request", "events"],
+)
+async def test_a_transaction_is_dated_after_its_wait_for_the_lock(
+    idle_probe: RunningService, eventually: Eventually, lock: Lock
+) -> None:
+    """What was read before the holder of the lock committed remains the answer for that instant."""
+    clock = SystemClock()
+    database = await Database.connect(idle_probe.access.worker_dsn, "probe", clock)
+
+    async def dated() -> datetime:
+        async with database.write("NASA", context=CONTEXT, lock=lock) as uow:
+            return uow.now
+
+    async def waits() -> bool:
+        query = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
+        return bool(await idle_probe.admin.fetchval(query))
+
+    try:
+        async with database.write("NASA", context=CONTEXT):
+            waiting = asyncio.create_task(dated())
+            await eventually(waits)
+            began = clock.now()
+            await eventually(lambda: clock.now() > began + MAX_SKEW)
+        assert began + MAX_SKEW / 2 < await waiting <= clock.now()  # except for the time on the network
+    finally:
+        await database.close()
 
 
 async def test_a_transaction_of_several_agencies_has_the_latest_instant_of_any_and_passes_it_on(

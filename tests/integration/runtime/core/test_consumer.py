@@ -40,7 +40,7 @@ async def test_a_transactions_marker_does_not_count_as_lag(probe: RunningService
     assert consumer is not None
 
     async def marker_is_there() -> bool:
-        ends: dict[Any, int] = await consumer._ends.end_offsets(list(consumer._client().assignment()))
+        ends: dict[Any, int] = await consumer.ends.end_offsets(list(consumer._client().assignment()))
         return sum(ends.values()) == 2
 
     await eventually(marker_is_there)

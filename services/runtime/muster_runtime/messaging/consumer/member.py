@@ -74,12 +74,12 @@ class Consumer:
         self._records = Records(names)
         self._applied_log = AppliedLog(names)
         self._batch = BatchInHand()
-        # Asks where the topics end. On the subscription's own connection, the request would wait behind a fetch that
+        # Asks where topics end. On the subscription's own connection, the request would wait behind a fetch that
         # the broker holds open while there is nothing new.
-        self._ends = AIOKafkaConsumer(**kafka.options(), client_id=client_id, enable_auto_commit=False)
-        enable_rebootstrap(self._ends)
-        self._topics = SameTopics(database, group, names, self._ends)
-        self._progress = Progress(self._client, self._ends, stuck_seconds)
+        self.ends = AIOKafkaConsumer(**kafka.options(), client_id=client_id, enable_auto_commit=False)
+        enable_rebootstrap(self.ends)
+        self._topics = SameTopics(database, group, names, self.ends)
+        self._progress = Progress(self._client, self.ends, stuck_seconds)
         needed = {topic_prefix + topic: number for topic, number in topics.items()}
         self._paused = PausedPartitions(self._client, applier, self._records, needed)
         self._kept = KeptOffsets(database, group, names, self._progress, self._commit)
@@ -93,7 +93,7 @@ class Consumer:
 
     async def start(self) -> None:
         """Join the group and start applying."""
-        await self._ends.start()
+        await self.ends.start()
         try:
             await self._topics.look()
         except RETRYABLE as error:  # `supervise` checks again
@@ -116,7 +116,7 @@ class Consumer:
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._subscription.stop()
-                await close_consumer(self._ends)
+                await close_consumer(self.ends)
 
     async def supervise(self) -> None:
         """Until canceled, resume partitions that no longer have to wait.

@@ -1,0 +1,93 @@
+"""Corrections of the past: what was true at an instant, as known today, and what was known at that time."""
+
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.lives import DAY
+from tests.integration.entitlements.test_as_of import HOUR, address, get, text
+from tests.integration.entitlements.test_windows import decision, send, windows
+
+# What can be asked about a past instant.
+PATHS = ("checks?subject=person.1@nasa.gov", "pool?", "windows?", "seats?", "seat-counts?", f"seats/seat_{'0' * 32}?")
+
+
+async def test_a_withdrawal_that_is_read_late_shows_what_was_true_and_what_was_known(
+    entitlements: Entitlements,
+) -> None:
+    clock = entitlements.service.clock
+    await entitlements.enroll(cap=1)
+    await entitlements.assign(1)
+    clock.move(START + 10 * DAY)
+    await entitlements.service.publish(entitlements.withdrawn(at=START + 9 * DAY))
+
+    async def withdrawn() -> bool:
+        return bool((await entitlements.pool())["state"] == "withdrawn")
+
+    async def is_back() -> bool:
+        return bool((await entitlements.pool())["enrollment_id"] == "enr_2")
+
+    async def checked(**instants: str) -> str:
+        answer = await get(entitlements, "checks", subject=address(1), feature="deep-research", **instants)
+        return str(answer["reason"])
+
+    await entitlements.eventually(withdrawn)
+    before, unread = text(START + 8 * DAY), text(START + 9 * DAY + 12 * HOUR)
+    for enrollment_id in (None, "enr_2"):  # it stays so when the agency is back
+        if enrollment_id:
+            clock.move(START + 11 * DAY)
+            again = entitlements.enrolled(1, enrollment_id).model_copy(update={"starts_at": clock.now()})
+            await entitlements.service.publish(again)
+            await entitlements.eventually(is_back)
+        assert await checked(at=unread) == "withdrawn"
+        assert await checked(at=unread, recorded_at=unread) == "window_open"
+        assert await checked(at=before) == await checked(at=before, recorded_at=unread) == "window_open"
+        assert (await get(entitlements, "pool", at=unread))["state"] == "withdrawn"
+        assert (await get(entitlements, "pool", at=unread, recorded_at=unread))["state"] == "open"
+
+
+async def test_a_corrected_start_shows_what_was_true_and_what_was_known(entitlements: Entitlements) -> None:
+    clock = entitlements.service.clock
+    await entitlements.enroll(cap=1)
+    await entitlements.assign(1)
+    found = await windows(entitlements)
+    clock.move(START + 20 * DAY)
+    start = decision(entitlements, "start", "deep-research", found)
+    proposed = await send(entitlements, start, "ann", starts_on="2025-08-16", reason="wrong date")
+    approved = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
+    assert approved.status_code == 200, approved.text
+    clock.move(START + 30 * DAY)
+    early, known = text(START + 5 * DAY), text(START + 19 * DAY)
+
+    async def checked(**instants: str) -> str:
+        answer = await get(entitlements, "checks", subject=address(1), feature="deep-research", **instants)
+        return str(answer["reason"])
+
+    assert await checked(at=early) == "window_closed"
+    assert await checked(at=early, recorded_at=known) == "window_open"
+    assert await checked(at=text(START + 12 * DAY)) == "window_open"
+    starts = [
+        next(
+            item["starts_at"]
+            for item in (await get(entitlements, "windows", **instants))["items"]
+            if item["trial"] and item["feature"] == "deep-research"
+        )
+        for instants in ({}, {"at": early}, {"recorded_at": known}, {"at": early, "recorded_at": known})
+    ]
+    assert starts == ["2025-08-16T00:00:00Z"] * 2 + ["2025-08-06T00:00:00Z"] * 2
+
+    refused = {
+        "2025-08-05T23:59:59Z": "program",
+        text(clock.now() + DAY): "future",
+        "yesterday": "instant",
+        "1756000000": "instant",
+    }
+    for path in PATHS:
+        for value, rule in refused.items():
+            reply = await entitlements.service.client.get(f"/v1/agencies/NASA/{path}&at={value}")
+            assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "at"), reply.text
+            assert rule in reply.json()["errors"][0]["rule"]
+    reply = await entitlements.get("grants", recorded_at="2025-08-05T00:00:00Z")
+    assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "recorded_at")
+    assert (await entitlements.get("seats", at=early, state="active")).status_code == 422
+    assert (await entitlements.get("seats", at=text(START))).json()["items"] != []
+    others = Entitlements(entitlements.service, entitlements.eventually, "NSF")
+    assert (await others.get("pool", at=early)).status_code == 404
+    assert (await others.get("seats", at=early)).json() == {"items": [], "next": None}
