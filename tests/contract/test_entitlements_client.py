@@ -66,12 +66,14 @@ def test_its_javascript_twin_answers_as_the_service_does() -> None:
         for (const record of records) copy.take(record);
         const {{ checks }} = JSON.parse(readFileSync({json.dumps(str(FILE))}, "utf8"));
         const answers = checks.map((c) => copy.check(c.subject_ref, c.feature, c.now, c.agency_id));
-        console.log(JSON.stringify({{ size: copy.size, answers }}));
+        const alone = checks.map((c) => copy.check(c.subject_ref, c.feature, c.now));
+        console.log(JSON.stringify({{ size: copy.size, answers, alone }}));
     """
-    found = in_javascript(program, snapshot())
+    found, copy = in_javascript(program, snapshot()), copy_of(snapshot())
     assert found["size"] == len(GOLDEN["subjects"]) - 1
-    for case, answer in zip(GOLDEN["checks"], found["answers"], strict=True):
+    for case, answer, alone in zip(GOLDEN["checks"], found["answers"], found["alone"], strict=True):
         assert answer == case["answer"], case
+        assert alone == answer or copy.agency_of(case["subject_ref"]) != case["agency_id"], case
 
 
 def test_nobody_is_allowed_past_the_end_of_an_answer() -> None:

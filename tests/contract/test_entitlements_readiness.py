@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,16 +10,16 @@ from typing import Any
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
+from muster_contracts.entitlements import AgencyAccess, SubjectAccess
 from muster_contracts.testing import Record, build, record
-from muster_entitlements_client import AccessCopy, Answer, EntitlementsClient, NotReady, Verdict
+from muster_entitlements_client import AccessCopy, EntitlementsClient, NotReady, Stale
 from muster_entitlements_client.follower import Follower, _AnotherLog
 from tests.contract.subscribers.test_javascript import in_javascript
 from tests.contract.test_entitlements_client import NOW, SUBJECT, copy_of
 
 PARTITION = TopicPartition("muster.entitlements.snapshot", 0)
 PERSON, AGENCY = record(build(SubjectAccess)), record(build(AgencyAccess))
-STRANGER, COLLEAGUE = "sub_" + "0" * 32, "sub_" + "1" * 32
+STRANGER = "sub_" + "0" * 32
 
 # More than one fetch returns.
 MANY = 10_000
@@ -87,80 +86,6 @@ async def test_a_client_is_ready_again_only_when_its_new_copy_is_complete(monkey
         assert client.check(SUBJECT, "deep-research").reason == "window_open"
 
 
-async def test_the_service_is_asked_about_agencies_that_are_not_republished_yet() -> None:
-    """A rebuild publishes one agency after another, and each agency's people first."""
-    told = Answer(Verdict.ALLOWED, "window_open", None, 42)
-    asked: list[str] = []
-
-    async def ask(agency_id: str, *_: str | None) -> Answer:
-        asked.append(agency_id)
-        return told
-
-    following = Following(fallback=ask)
-    following.take(AGENCY, record(build(SubjectAccess, agency_id="NIH", subject_ref=STRANGER)))
-    client = following.client
-    for agency_id in (None, "NIH"):
-        with pytest.raises(NotReady, match="NIH has not arrived"):
-            client.check(STRANGER, agency_id=agency_id)
-        assert await client.check_or_ask(STRANGER, agency_id=agency_id) == told
-    assert client.check(SUBJECT, agency_id="DOE").reason == "unknown"  # like the service's answer, if it never enrolled
-    assert await client.check_or_ask(SUBJECT, agency_id="DOE") == told
-    assert asked == ["NIH", "NIH", "DOE"]
-    following.take(AT_NASA)
-    assert (await client.check_or_ask(SUBJECT, agency_id="NASA")).reason == "no_seat"
-    alone = Following()
-    alone.take(AGENCY)
-    assert (await alone.client.check_or_ask(SUBJECT, agency_id="DOE")).reason == "unknown"
-
-
-# A command has published NASA's own record; its people come, go, and move to NIH.
-AT_NASA = record(build(SubjectAccess, subject_ref=COLLEAGUE))
-AT_NIH = record(build(SubjectAccess, agency_id="NIH", subject_ref=COLLEAGUE))
-PUBLISHED = [
-    [AGENCY],
-    [PERSON],
-    [record(build(SubjectAccessErased, subject_ref=SUBJECT))],
-    [AT_NASA, AT_NASA],
-    [AT_NIH, record(build(AgencyAccess, agency_id="NIH"))],
-]
-ASKED = ["asked NASA", "no_seat", "asked NASA", "no_seat", "asked NASA"]
-
-
-async def test_the_service_is_asked_about_an_agency_without_published_people() -> None:
-    async def ask(agency_id: str, *_: str | None) -> Answer:
-        return Answer(Verdict.ALLOWED, f"asked {agency_id}", None, 42)
-
-    following, reasons = Following(fallback=ask), []
-    for records in PUBLISHED:
-        following.take(*records)
-        assert following.client.check(STRANGER, agency_id="NASA").reason == "no_seat"
-        reasons.append((await following.client.check_or_ask(STRANGER, agency_id="NASA")).reason)
-    assert reasons == ASKED
-    assert (await following.client.check_or_ask(STRANGER)).reason == "no_seat"
-
-
-def test_the_twin_asks_the_service_as_the_client_does() -> None:
-    program = f"""
-        const {{ AccessCopy, NotReady }} = await import("./access.mjs");
-        const copy = new AccessCopy();
-        const ask = async (agency, subject, feature) => ({{ reason: `asked ${{agency}}`, subject, feature }});
-        const reason = async (agency, subject = {STRANGER!r}) =>
-          (await copy.checkOrAsk(ask, subject, null, "{NOW.isoformat()}", agency)).reason;
-        const refused = async (agency) => reason(agency).catch((error) => error instanceof NotReady);
-        const steps = {json.dumps([len(records) for records in PUBLISHED])};
-        const found = [await reason("NASA"), await refused(null)];
-        copy.expect([]);
-        for (const step of steps) {{
-          for (const record of records.splice(0, step)) copy.take(record);
-          found.push(await reason("NASA"));
-        }}
-        found.push(await reason("DOE"), await reason(null), await reason(null, {COLLEAGUE!r}));
-        console.log(JSON.stringify(found));
-    """
-    found = in_javascript(program, [item for records in PUBLISHED for item in records])
-    assert found == ["asked NASA", True, *ASKED, "asked DOE", "no_seat", "seat_assigned"]
-
-
 async def test_other_tasks_run_while_the_topic_is_read() -> None:
     log = Log([replace(PERSON, key=ref.encode(), value=_of(ref)) for ref in map("sub_{:032x}".format, range(MANY))])
     seen = []
@@ -191,6 +116,17 @@ async def test_a_log_that_ends_before_what_was_read_is_another_one() -> None:
 
 def _of(subject_ref: str) -> bytes:
     return (PERSON.value or b"").replace(SUBJECT.encode(), subject_ref.encode())
+
+
+def test_a_copy_that_may_be_older_than_allowed_does_not_answer() -> None:
+    following = Following(max_staleness_seconds=30)
+    following.take(AGENCY, PERSON)
+    following.follower._took_all(time.monotonic() - 29)
+    assert following.client.check(SUBJECT, "deep-research").reason == "window_open"
+    following.follower._took_all(time.monotonic() - 31)
+    with pytest.raises(Stale, match="may be 31 s old, more than 30 s"):
+        following.client.check(SUBJECT, "deep-research")
+    assert (following.client.staleness_seconds or 0) > 30
 
 
 def test_neither_answers_about_a_person_whose_agency_has_not_arrived() -> None:

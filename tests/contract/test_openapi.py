@@ -21,8 +21,8 @@ NOT_PLAIN = re.compile(r"\\[pPAzZGQEK]|\(\?|\[\[|&&|[*+?}]\+")
 # A summary is an imperative: "Assign a seat".
 VERBS = {
     *("Accept", "Activate", "Add", "Approve", "Assign", "Check", "Consume", "Correct", "Delete", "Discard"),
-    *("Download", "Enable", "End", "Explain", "Extend", "Forecast", "Grant", "Import", "Invite", "List", "Plan"),
-    *("Preview", "Publish", "Reconcile", "Record", "Reinstate", "Reject", "Replay", "Report", "Resize"),
+    *("Download", "Enable", "End", "Erase", "Explain", "Extend", "Forecast", "Grant", "Import", "Invite", "List"),
+    *("Plan", "Preview", "Publish", "Reconcile", "Record", "Reinstate", "Reject", "Replay", "Report", "Resize"),
     *("Retrieve", "Retry", "Revoke", "Rotate", "Set", "Submit", "Suspend", "Transfer", "Withdraw"),
 }
 

@@ -1,18 +1,21 @@
 """What each release says about its schemas is true, and none breaks the code of the previous release."""
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from muster_contracts import SERVICES
+from muster_contracts import SERVICES, topics
 from muster_operator.releases import LAST_UNTAGGED, Window, read_releases
 from muster_runtime.database.schema import OPTIONAL, Schema, contracts, files_of, tags_of
 from tests.support.databases import SOURCES
 
 # The version in development, the same for all packages.
 CURRENT = version("muster-runtime")
+
+ROOT = Path(__file__).parents[2]
 
 STEMS = ("2026010100000", "2026020100000")
 
@@ -86,3 +89,15 @@ def test_the_version_says_whether_a_migration_contracts(tmp_path: Path, tag: str
     number = f"{STEMS[0]}{last}"
     (fault,) = faults({number: file}, LAST_UNTAGGED)
     assert fault.endswith("must end in 1")
+
+
+@pytest.mark.parametrize(("page", "opening"), [("upgrade.md", "Upgrade in this order: "), ("rollback.md", "order: ")])
+def test_a_service_is_upgraded_after_its_readers_and_rolled_back_before_them(page: str, opening: str) -> None:
+    text = " ".join((ROOT / "infra" / "runbooks" / page).read_text("utf-8").split())
+    order = re.split(r", ", re.split(r"[,.] (?:so|A) ", text.partition(opening)[2])[0])
+    assert sorted(order) == sorted(SERVICES)
+    for topic in topics().values():
+        for reader in {*topic.readers} - {topic.owner}:
+            # These two read each other's events.
+            if topic.owner in SERVICES and {topic.owner, reader} != {"enrollment", "billing"}:
+                assert (order.index(reader) < order.index(topic.owner)) == (page == "upgrade.md"), topic.name

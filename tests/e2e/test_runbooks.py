@@ -3,11 +3,8 @@
 A runbook that changes something runs in the state that it is for; one that only looks, on a healthy stack.
 """
 
-import asyncio
 import re
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +12,10 @@ import asyncpg
 import httpx
 import pytest
 
-from muster_contracts import SERVICES, topics
+from muster_contracts import SERVICES
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_local.programs import migrations_of
 from muster_local.servers import kafka_at
-from muster_operator.databases.provisioning import drop
-from muster_operator.topics import delete_topics
 from muster_runtime.database.schema import RUNTIME_MIGRATIONS
 from tests.e2e import paths
 from tests.e2e.troubles import (
@@ -44,20 +39,6 @@ from tests.support.topics import Producer
 
 # One worker runs them all, so that only one stack is started.
 pytestmark = pytest.mark.shares_stack
-
-
-@pytest.fixture(scope="module")
-def operator(postgres: str, kafka_bootstrap: str) -> Iterator[Operator]:
-    """One stack for all of them: its start is expensive, and each runbook leaves it in order."""
-    operator = Operator(Path(tempfile.mkdtemp(prefix="muster-runbooks-")))
-    operator.run("muster up")
-    database = operator.stack.admin_dsn.rpartition("/")[2].partition("?")[0]
-    prefix = operator.stack.topic_prefix
-    yield operator
-    operator.run("muster down")
-    asyncio.run(drop(postgres, database))
-    asyncio.run(delete_topics(kafka_at(kafka_bootstrap), [prefix + name for name in topics()]))
-    shutil.rmtree(operator.folder)
 
 
 @pytest.fixture

@@ -69,16 +69,24 @@ class Operator:
             await connection.close()
 
 
+async def register(operator: Operator, agency_id: str) -> None:
+    """Import an agency into the register."""
+    columns = ["id", "name", "parent", "treasury_code", "domains", "headcount", "branch"]
+    row = [agency_id, agency_id, "", "", f"{agency_id.lower()}.gov", "100", "executive"]
+    file = "\n".join("\t".join(cells) for cells in (columns, row)) + "\n"
+    stack = operator.stack
+    urls = {service: stack.service_url(service) for service in SERVICES}
+    async with ProgramClient(urls, stack.token(*SCOPES)) as program_office:
+        await program_office.upload("enrollment", "register", file.encode(), "text/tab-separated-values")
+
+
 async def enroll(operator: Operator, agency_id: str) -> None:
     """Enroll an agency, so that billing has a term to lose."""
+    await register(operator, agency_id)
     stack = operator.stack
     urls = {service: stack.service_url(service) for service in SERVICES}
     person = {"name": "Ada Administrator", "email": f"ada@{agency_id.lower()}.gov"}
     async with ProgramClient(urls, stack.token(*SCOPES)) as program_office:
-        columns = ["id", "name", "parent", "treasury_code", "domains", "headcount", "branch"]
-        row = [agency_id, agency_id, "", "", f"{agency_id.lower()}.gov", "100", "executive"]
-        register = "\n".join("\t".join(cells) for cells in (columns, row)) + "\n"
-        await program_office.upload("enrollment", "register", register.encode(), "text/tab-separated-values")
         path = f"agencies/{agency_id}"
         starts_at = SystemClock().now().isoformat()
         await program_office.post(

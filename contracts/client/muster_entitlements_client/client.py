@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from muster_entitlements_client.access_copy import NotReady
-from muster_entitlements_client.answers import Answer
+from muster_entitlements_client.answers import Answer, Verdict
 from muster_entitlements_client.follower import Follower
 
 # Asks the service itself, given agency, subject, and feature.
@@ -15,7 +15,7 @@ Fallback = Callable[[str, str, str | None], Awaitable[Answer]]
 
 
 class Stale(Exception):
-    """The copy may be older than allowed."""
+    """The copy, or the service's answer, may be older than allowed."""
 
 
 class EntitlementsClient:
@@ -92,8 +92,11 @@ class EntitlementsClient:
         """Whether a person may use a feature now, in microseconds; without a feature, whether they have a usable seat.
 
         With the agency, the answer for a person without a seat reflects the agency's state, as the service's does.
-        Raises NotReady; Stale if a maximum staleness is set and exceeded; and ValueError for an e-mail address.
+        Raises NotReady, also if following the topic has ended; Stale if a maximum staleness is set and exceeded; and
+        ValueError for an e-mail address.
         """
+        if self._following is not None and self._following.done():  # the copy lacks what came since
+            raise NotReady("following the topic has ended: see `failure`")
         staleness = self._follower.staleness_seconds
         if staleness is None:
             raise NotReady("the copy is not complete: wait for ready()")
@@ -107,7 +110,8 @@ class EntitlementsClient:
         """Like check, but asks the service if the copy cannot answer or may lack the agency.
 
         The copy may lack an agency that it does not know, or of which it knows nobody. Raises the same errors as check
-        if there is no fallback or no agency to ask about, and whatever the fallback raises.
+        if there is no fallback or no agency to ask about; Stale if the service's answers end before they arrive; and
+        whatever the fallback raises.
         """
         try:
             answer = self.check(subject_ref, feature, agency_id=agency_id)
@@ -118,7 +122,11 @@ class EntitlementsClient:
         else:
             if self._fallback is None or agency_id is None or not self._may_lack(answer, agency_id):
                 return answer
-        return await self._fallback(agency_id, subject_ref, feature)
+        for _ in range(2):  # an answer that ended on its way is asked for again
+            answer = await self._fallback(agency_id, subject_ref, feature)
+            if answer.verdict != Verdict.ALLOWED or answer.valid_until is None or self._now() < answer.valid_until:
+                return answer
+        raise Stale("the service's answers had ended when they arrived")
 
     def _may_lack(self, answer: Answer, agency_id: str) -> bool:
         """Whether a rebuild of the topic may not have published the agency, or its people, yet.

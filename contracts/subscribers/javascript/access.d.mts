@@ -56,6 +56,9 @@ export class Unreadable extends Error {
 /** The copy is not complete yet, or no longer: it must not answer. */
 export class NotReady extends Error {}
 
+/** The service's answers had ended when they arrived. */
+export class Stale extends Error {}
+
 /** An instant as microseconds since 1970, which a Date cannot hold. Throws Unreadable. */
 export function micros(text: string): bigint;
 
@@ -84,7 +87,7 @@ export class AccessCopy {
 
   /**
    * As check; what the copy cannot answer, or may not have yet, `ask` answers. Throws NotReady where no agency is known to
-   * ask for, and what `ask` throws.
+   * ask for; Stale if two answers of `ask` in a row had ended when they arrived; and what `ask` throws.
    */
   checkOrAsk<T = Answer>(
     ask: (agencyId: string, subject: string, feature: string | null) => T | Promise<T>,

@@ -19,6 +19,9 @@ export class Unreadable extends Error {
 /** The copy is not complete yet, or no longer: it must not answer. */
 export class NotReady extends Error {}
 
+/** The service's answers had ended when they arrived. */
+export class Stale extends Error {}
+
 /** An instant as microseconds since 1970, which a Date cannot hold. */
 export function micros(text) {
   const [, seconds, fraction = ""] = /^(.{19})(?:\.(\d{1,6})\d*)?(?:Z|\+00:00)$/.exec(text) ?? [];
@@ -118,9 +121,11 @@ export class AccessCopy {
 
   /**
    * As check; what the copy cannot answer, or may not have yet, `ask` answers: it is given the agency, the subject, and
-   * the feature. Throws NotReady where no agency is known to ask for, and what `ask` throws.
+   * the feature, and is asked again if its answer ended on its way. Throws NotReady where no agency is known to ask for,
+   * Stale if the second answer has ended, too, and what `ask` throws.
    */
   async checkOrAsk(ask, subject, feature, now, agencyId = null) {
+    const asked = performance.now();
     const agency = agencyId ?? this.#holdings.get(subject)?.agency.id;
     try {
       const found = this.check(subject, feature, now, agencyId);
@@ -128,7 +133,12 @@ export class AccessCopy {
     } catch (error) {
       if (!(error instanceof NotReady) || agency === undefined) throw error;
     }
-    return ask(agency, subject, feature);
+    for (const _ of [1, 2]) {
+      const found = await ask(agency, subject, feature);
+      const passed = BigInt(Math.ceil((performance.now() - asked) * 1000));
+      if (found.verdict !== "allowed" || !found.valid_until || micros(now) + passed < micros(found.valid_until)) return found;
+    }
+    throw new Stale("the service's answers had ended when they arrived");
   }
 
   // The agency never enrolled, or has no people; or the rebuild of the topic has not published them yet.

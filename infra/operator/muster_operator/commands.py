@@ -41,6 +41,11 @@ CATALOG = Catalog(
             "Compare the services with each other and with the topics.",
         ),
         Command(
+            "erase-lost",
+            "muster_operator.erase_lost:erase_lost",
+            "Erase a contact or a seat holder whom a restore lost, but not the directory topics and notify.",
+        ),
+        Command(
             "trace",
             "muster_operator.trace.cli:trace",
             "Show the path of a change through all services: its commit, its events, their effects, and deliveries.",

@@ -2,6 +2,7 @@
 
 from muster_contracts.enrollment import AgencyEnrolled, ContactRecorded, EnrollmentAuditSealed
 from muster_enrollment import api
+from muster_enrollment.api import contacts
 from muster_enrollment.handlers.contacts import CONTACT_ERASURE
 from muster_enrollment.schema import SCHEMA
 from muster_enrollment.settings import EnrollmentSettings
@@ -15,7 +16,7 @@ def build(settings: EnrollmentSettings | None = None) -> Service:
         name=SCHEMA.name,
         settings=settings or EnrollmentSettings(),
         migrations=SCHEMA.migrations,
-        routers=[api.router],
+        routers=[api.router, contacts.router],
         produces=[AgencyEnrolled.topic, ContactRecorded.topic, EnrollmentAuditSealed.topic],
         audit_sealed=EnrollmentAuditSealed,
         subscriptions=SUBSCRIPTIONS,

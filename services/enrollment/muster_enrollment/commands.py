@@ -64,3 +64,12 @@ class WithdrawAgency:
     agency_id: str
     reason: str
     expected_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class EraseLostContact:
+    """Erase a contact that the directory topic has and a restore of this service lost."""
+
+    agency_id: str
+    contact_ref: str
+    reason: str

@@ -21,6 +21,13 @@ class RegisterImportReply(_Reply):
     unchanged: int
 
 
+class ErasureReply(_Reply):
+    """The contact whose erasure was published."""
+
+    agency_id: str
+    contact_ref: str
+
+
 class AgencyReply(_Reply):
     """An agency in the register. `headcount` is null if it is unknown."""
 

@@ -203,3 +203,12 @@ class CorrectWindowStart:
     window_id: str
     start: Start
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EraseLostPerson:
+    """Erase a person whom the directory topic has and whose seat a restore of this service lost."""
+
+    agency_id: str
+    subject_ref: str
+    reason: str

@@ -1,5 +1,7 @@
 """A copy agrees with the service whatever happens: random changes, use, grants, and versions of the catalog."""
 
+import asyncio
+import json
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from muster_contracts.entitlements import SubjectAccess
+from muster_contracts.testing import Record
 from muster_entitlements.handlers import quota_terms
-from muster_entitlements_client import EntitlementsClient
+from muster_entitlements_client import Answer, EntitlementsClient
+from muster_local.servers import kafka_at
+from muster_runtime.messaging.topic_log import TopicLog
+from tests.contract.subscribers.test_javascript import in_javascript
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.test_as_of import PEOPLE, Life, address, catalog, text
@@ -122,6 +129,34 @@ async def test_a_copy_agrees_with_the_service_whatever_happens(entitlements: Ent
             for hours in (0, life.chance.randrange(1, 150)):
                 service.clock.move(service.clock.now() + timedelta(hours=hours))
                 await entitlements.eventually(agrees)
+                rows = await service.admin.fetch("select distinct subject_ref from seat")
+                pairs = [(row["subject_ref"], feature) for row in rows for feature in (None, *FEATURES)]
+                await twin_agrees(entitlements, client, pairs)
+
+
+async def twin_agrees(
+    entitlements: Entitlements, client: EntitlementsClient, pairs: Sequence[tuple[str, str | None]]
+) -> None:
+    """Assert that the JavaScript twin answers as the client does about these pairs, without an agency and with it."""
+    settings = entitlements.service.runtime.settings
+    kafka, records = kafka_at(settings.kafka_bootstrap), list[Record]()
+    async with TopicLog.open(kafka, settings.topic_prefix, [SubjectAccess.topic]) as log:
+        async for batch in log.batches():
+            records += [Record(each.topic, each.key or b"", list(each.headers), each.value) for each in batch]
+    program = f"""
+        const {{ AccessCopy }} = await import("./access.mjs");
+        const copy = new AccessCopy();
+        copy.expect([]);
+        for (const record of records) copy.take(record);
+        const checks = {json.dumps(pairs)}.flatMap((pair) => [null, "NASA"].map((agency) => [pair, agency]));
+        const now = "{entitlements.service.clock.now().isoformat()}";
+        const answers = checks.map(([pair, agency]) => copy.check(...pair, now, agency));
+        const names = {json.dumps(Answer._fields)};
+        console.log(JSON.stringify(answers.map((answer) => names.map((name) => answer[name]))));
+    """
+    answers = [client.check(*pair, agency_id=agency_id) for pair in pairs for agency_id in (None, "NASA")]
+    expected = [[text(each) if isinstance(each, datetime) else each for each in answer] for answer in answers]
+    assert await asyncio.to_thread(in_javascript, program, records) == expected
 
 
 async def test_a_copy_says_the_monthly_quota_that_holds_within_a_trial_and_after_it(entitlements: Entitlements) -> None:
@@ -188,6 +223,7 @@ async def test_a_copy_learns_what_is_used_up_by_other_terms(
                 return True
 
             await entitlements.eventually(agrees)
+            await twin_agrees(entitlements, client, asked)
 
         await consume("ada", "notes", 4)
         await consume("bob", "notes", 3)

@@ -1,7 +1,7 @@
 """The topic of current access: it holds what the tables hold, and a client of it answers as the service does."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import repeat
@@ -9,21 +9,17 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import topics
 from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
 from muster_entitlements.handlers.snapshots import publish_subjects
 from muster_entitlements.workers import snapshots
-from muster_entitlements_client import Answer, EntitlementsClient, NotReady, Verdict
-from muster_local.servers import kafka_at
-from muster_operator.topics import create_topics, delete_topics
+from muster_entitlements_client import EntitlementsClient
 from muster_runtime.operations.rebuild import opened
 from muster_runtime.projection import Difference
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY, keep
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish
 from tests.integration.entitlements.test_seat_trials import CANVAS
-from tests.support.services import PARTITIONS
 
 FEATURES = [None, "deep-research", "frontier-models", "canvas", "sketches"]
 
@@ -39,7 +35,7 @@ SKETCHES = {
 }
 
 # A check's use is counted up to now; a copy's is as of the last threshold.
-COUNTED = {"limit", "used", "remaining", "resets_at"}
+COUNTED = {"used", "remaining", "resets_at"}
 
 
 async def compare(entitlements: Entitlements) -> Sequence[Difference]:
@@ -247,40 +243,3 @@ async def test_a_rebuild_publishes_what_differs_and_resumes_where_it_was_killed(
     async with following(entitlements) as client:
         assert len(client) == 8
         assert client.check("sub_stray").reason == "no_seat"
-
-
-async def test_a_client_starts_over_on_a_topic_that_was_recreated(entitlements: Entitlements) -> None:
-    service = entitlements.service
-    settings = service.runtime.settings
-    await entitlements.enroll(cap=10)
-    assert (await entitlements.assign(1)).status_code == 201
-    [access] = await entitlements.eventually(lambda: service.published(SubjectAccess))
-    subject = access.data.subject_ref
-
-    told = Answer(Verdict.ALLOWED, "window_open", None, 2)
-
-    async def ask(*_: str | None) -> Answer:
-        return told
-
-    async with following(entitlements, max_staleness_seconds=60.0, fallback=ask) as client:
-        assert client.check(subject, "deep-research").reason == "window_open"
-        kafka = kafka_at(settings.kafka_bootstrap)
-        await delete_topics(kafka, [settings.topic_prefix + AgencyAccess.topic])
-        await create_topics(kafka, settings.topic_prefix, [topics()[AgencyAccess.topic]], partitions=PARTITIONS)
-        await entitlements.eventually(lambda: len(client) == 0)
-        # It stays so, however often the empty topic is read to its end.
-        follower = client._follower
-        follower.failure = OSError()
-        await entitlements.eventually(lambda: follower.failure is None)
-        with pytest.raises(NotReady):
-            client.check(subject, "deep-research")
-        assert client.staleness_seconds is None
-        assert await client.check_or_ask(subject, "deep-research", agency_id="NASA") == told
-        assert await swap(entitlements) == [Difference("NASA", "its own record and the record of 1 person")]
-
-        async def answers() -> bool:
-            with suppress(NotReady):
-                return client.check(subject, "deep-research").reason == "window_open"
-            return False
-
-        await entitlements.eventually(answers)

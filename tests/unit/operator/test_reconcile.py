@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from muster_contracts import SERVICES, Envelope, Position, event_id, topics
+from muster_contracts.entitlements import SeatRevoked
 from muster_operator.reconcile.books import Books, Enrollment, Outlook, Pool, Term, TopicEnds, Trial
 from muster_operator.reconcile.comparison import compare, persisting
 from muster_operator.reconcile.difference import Difference
@@ -191,9 +192,28 @@ def test_a_compacted_topic_may_lack_what_was_erased() -> None:
 def test_a_directory_with_an_erased_person_is_rebuilt_unless_the_topic_lacks_the_erasure() -> None:
     books = replace(agreeing(), holders=frozenset())
     (never_told,) = compare(books.streams, LOG, books)
-    assert "defect" in never_told.remedy
+    assert "muster erase-lost NASA sub_1 --reason" in never_told.remedy
     (missed,) = compare(books.streams, replace(LOG, people=frozenset()), books)
     assert missed.remedy.startswith("muster rebuild notify.directory")
+
+
+def test_a_contact_that_enrollment_lost_is_erased_unless_notify_missed_the_erasure() -> None:
+    books = replace(agreeing(), contacts=frozenset())
+    (missed,) = compare(books.streams, LOG, books)
+    assert missed.remedy.startswith("muster rebuild notify.directory")
+    (lost,) = compare(books.streams, replace(LOG, people=LOG.people | {("NASA", "con_1")}), books)
+    assert "muster erase-lost NASA con_1 --reason" in lost.remedy
+
+
+def test_a_lost_change_of_a_seat_is_named_unless_a_later_one_may_be_on_its_way() -> None:
+    lost = frozenset({(("NASA", "seat_1"), "revocation"), (("NASA", "seat_2"), "suspension")})
+    log = replace(LOG, lost=lost)
+    found = compare(agreeing().streams, log, agreeing())
+    names = ["a seat whose revocation was lost", "a seat whose suspension was lost"]
+    assert [(each.what, each.subject) for each in found] == list(zip(names, ["seat_1", "seat_2"], strict=True))
+    assert "/v1/agencies/NASA/seats/seat_1/revocation" in found[0].remedy
+    waiting = in_service("entitlements", waiting={(SeatRevoked.topic, "NASA"): (1, 5)})(agreeing())
+    assert [each.what for each in compare(waiting.streams, log, waiting)] == names[:1]
 
 
 def test_differences_about_two_people_are_not_confused() -> None:

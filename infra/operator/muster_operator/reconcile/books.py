@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from muster_operator.reconcile.lost_changes import SeatKey
 from muster_operator.reconcile.streams import End, Stream, Streams, read_streams, within
 
 TermKey = tuple[str, str]  # agency, term
@@ -97,11 +98,15 @@ class Books:
 
 @dataclass(frozen=True)
 class TopicEnds:
-    """The topics' contents: each stream's end, the people on the directory topic who are not erased, and payments."""
+    """The topics' contents: each stream's end, the people on the directory topics who are not erased, and payments.
+
+    `lost` are the changes of seats that entitlements does not have: the seat, and what was changed.
+    """
 
     streams: Mapping[Stream, End]
-    people: frozenset[Someone]
+    people: frozenset[Someone]  # seat holders, and agencies' contacts
     paid: frozenset[InvoiceKey]
+    lost: frozenset[tuple[SeatKey, str]] = frozenset()
 
 
 async def read_books(admin_dsn: str, ends: Mapping[Stream, End]) -> Books:

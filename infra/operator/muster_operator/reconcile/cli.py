@@ -12,16 +12,21 @@ from rich.markup import escape
 from rich.text import Text
 
 from muster_contracts.billing import InvoicePaid
+from muster_contracts.enrollment import ContactRecorded
 from muster_contracts.entitlements import PersonRecorded
 from muster_operator.clients import clients_of_servers
+from muster_operator.databases.reading import reading
 from muster_operator.output import Answer, table
 from muster_operator.reconcile.books import InvoiceKey, Someone, TopicEnds, read_books
 from muster_operator.reconcile.comparison import compare, persisting
 from muster_operator.reconcile.difference import Difference
+from muster_operator.reconcile.lost_changes import CHANGES, LostChanges, SeatChange
 from muster_operator.reconcile.streams import TOPICS, Ends, read_streams
 from muster_operator.target import Target, on_target
 from muster_runtime.messaging.topic_log import TopicLog
 from muster_runtime.text import count
+
+_DIRECTORIES = (ContactRecorded.topic, PersonRecorded.topic)
 
 
 @on_target(asks=False)
@@ -59,20 +64,29 @@ async def _look(target: Target) -> list[Difference]:
 
 
 async def _read_topics(target: Target) -> TopicEnds:
-    """Each stream's end on the topics, who holds a seat by the directory topic, and which invoices were paid."""
-    ends = Ends()
+    """Each stream's end, who is on the directory topics, which invoices were paid, and the lost changes of seats."""
+    ends, lost = Ends(), LostChanges()
     people: set[Someone] = set()
     paid: set[InvoiceKey] = set()
-    async with TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log:
+    async with (
+        reading(target.admin_dsn, "entitlements") as entitlements,
+        TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log,
+    ):
         async for records in log.batches():
+            changes: list[SeatChange] = []
             for record in records:
                 topic = record.topic.removeprefix(target.topic_prefix)
                 envelope = ends.note(topic, record)
-                if envelope is not None and topic == PersonRecorded.topic:
+                if envelope is not None and topic in _DIRECTORIES:
                     someone = envelope.agency_id, (record.key or b"").decode("utf-8", "replace")
                     (people.discard if record.value is None else people.add)(someone)
                 if envelope is not None and envelope.type == InvoicePaid.event_type:
                     with suppress(ValidationError):  # a reader parks it
                         fact = InvoicePaid.model_validate_json(record.value or b"")
                         paid.add((fact.agency_id, fact.invoice_id))
-    return TopicEnds(ends, frozenset(people), frozenset(paid))
+                if envelope is not None and (change := CHANGES.get(envelope.type)) is not None:
+                    with suppress(ValidationError):
+                        changes.append(change.model_validate_json(record.value or b""))
+            if changes:
+                await lost.note(entitlements, changes)
+    return TopicEnds(ends, frozenset(people), frozenset(paid), lost.named())

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from muster_contracts.entitlements import SeatRevoked
 from muster_operator.reconcile.books import Books, Outlook, TopicEnds
 from muster_operator.reconcile.difference import Difference
 from muster_operator.reconcile.streams import NOT_PUBLISHED, Streams, not_applied, not_on_topic
+
+_SWAP = "muster rebuild notify.directory, then with --swap"
 
 
 def compare(before: Mapping[str, Streams], ends: TopicEnds, after: Books) -> list[Difference]:
@@ -20,8 +23,9 @@ def compare(before: Mapping[str, Streams], ends: TopicEnds, after: Books) -> lis
             *_outlooks(after),
             *_pools(after),
             *_trials(after),
-            *_directory(after),
+            *_directory(ends, after),
             *_people(ends, after),
+            *_seats(ends, after),
             *_streams(before, ends, after),
         }
     )
@@ -125,12 +129,31 @@ def _trials(books: Books) -> Iterator[Difference]:
             )
 
 
-def _directory(books: Books) -> Iterator[Difference]:
-    remedy = "muster rebuild notify.directory, then with --swap"
+def _directory(ends: TopicEnds, books: Books) -> Iterator[Difference]:
     for agency_id, reference in books.contacts - books.directory:
-        yield Difference("a contact that notify does not know", agency_id, reference, remedy, reference)
+        yield Difference("a contact that notify does not know", agency_id, reference, _SWAP, reference)
     for agency_id, reference in books.directory - books.contacts:
+        told = (agency_id, reference) in ends.people
+        remedy = _erase(agency_id, reference) if told else _SWAP
         yield Difference("a contact that enrollment does not know", agency_id, reference, remedy, reference)
+
+
+def _erase(agency_id: str, reference: str) -> str:
+    return (
+        "after a restore, let the callers repeat their commands; if this remains, "
+        f"muster erase-lost {agency_id} {reference} --reason …; otherwise, report this defect to the developers"
+    )
+
+
+def _seats(ends: TopicEnds, books: Books) -> Iterator[Difference]:
+    """Entitlements must have the changes of seats that it published. A revocation is final."""
+    waiting = books.streams["entitlements"].waiting
+    for (agency_id, seat_id), change in ends.lost:
+        # Of the other changes, a later one may be on its way.
+        if change == "revocation" or (SeatRevoked.topic, agency_id) not in waiting:
+            path = f"POST /v1/agencies/{agency_id}/seats/{seat_id}/{change}"
+            found, remedy = f"{seat_id}: the topic has its {change}", f"let the agency repeat it: {path}"
+            yield Difference(f"a seat whose {change} was lost", agency_id, found, remedy, seat_id)
 
 
 def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
@@ -138,19 +161,18 @@ def _people(ends: TopicEnds, books: Books) -> Iterator[Difference]:
 
     An import may publish nobody.
     """
-    swap = "muster rebuild notify.directory, then with --swap"
     for agency_id, reference in books.people - books.holders:
         told = (agency_id, reference) in ends.people
         yield Difference(
             "a person who was erased and is still there",
             agency_id,
             f"notify's directory has {reference}, who holds no seat",
-            f"the topic has no erasure of {reference}: report this defect to the developers" if told else swap,
+            _erase(agency_id, reference) if told else _SWAP,
             reference,
         )
     for agency_id, reference in (ends.people & books.holders) - books.people:
         found = f"{reference} holds a seat, but is not in notify's directory"
-        yield Difference("a person whom notify does not know", agency_id, found, swap, reference)
+        yield Difference("a person whom notify does not know", agency_id, found, _SWAP, reference)
 
 
 def _streams(before: Mapping[str, Streams], ends: TopicEnds, after: Books) -> Iterator[Difference]:

@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from muster_enrollment import publishing
+from muster_enrollment.commands import EraseLostContact
 from muster_enrollment.domain.facts import ContactRole, Person
 from muster_enrollment.domain.rules import CONTACT_RETENTION, SIGNER_RETENTION
-from muster_enrollment.repository.contacts import add_contact, delete_contact_details, list_contacts
+from muster_enrollment.replies import ErasureReply
+from muster_enrollment.repository.contacts import add_contact, delete_contact_details, has_contact, list_contacts
+from muster_enrollment.repository.standings import find_standing
 from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.errors import Conflict
+from muster_runtime.observability import audit
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
 
@@ -19,6 +24,20 @@ CONTACT_ERASURE = "contact-erasure"
 async def on_contact_erasure_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Erase the contacts that no live enrollment has needed for their retention period."""
     await _erase(uow, due[0].agency_id, [deadline.subject for deadline in due], due[-1].due_at)
+
+
+async def erase_lost_contact(uow: UnitOfWork, command: EraseLostContact) -> ErasureReply:
+    """Publish the erasure of a contact that only the directory topic and its readers have.
+
+    Raises NotFound if the register has no such agency, and Conflict if the service has the contact.
+    """
+    agency_id, contact_ref = command.agency_id, command.contact_ref
+    await find_standing(uow.connection, agency_id)
+    if await has_contact(uow.connection, agency_id, contact_ref):
+        raise Conflict(f"contact_ref: {contact_ref} is not lost: it is erased once no enrollment needs it")
+    uow.publish(publishing.contact_erased(agency_id, contact_ref))
+    audit.record(uow, command="EraseLostContact", agency_id=agency_id, subject=contact_ref, reason=command.reason)
+    return ErasureReply(agency_id=agency_id, contact_ref=contact_ref)
 
 
 async def replace_contact(uow: UnitOfWork, agency_id: str, contact_ref: str, role: ContactRole, person: Person) -> None:

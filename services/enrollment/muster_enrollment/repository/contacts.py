@@ -36,6 +36,12 @@ async def list_contacts(
     return [row["contact_ref"] for row in rows]
 
 
+async def has_contact(connection: Connection, agency_id: str, contact_ref: str) -> bool:
+    """Whether an agency has a contact, erased or not."""
+    query = "select exists (select from contact where agency_id = $1 and contact_ref = $2)"
+    return bool(await connection.fetchval(query, agency_id, contact_ref))
+
+
 async def delete_contact_details(connection: Connection, contact_refs: Sequence[str], now: datetime) -> list[str]:
     """Erase contacts' names and addresses. Returns the references of those that were not erased yet."""
     rows = await connection.fetch(

@@ -28,6 +28,7 @@ OPERATE = requires_program("entitlements:operate")
 APPROVAL_DAYS = 14
 
 SeatId = Annotated[str, Path(pattern=r"^seat_[0-9a-f]{32}$")]
+SubjectReference = Annotated[str, Path(pattern=r"^sub_[0-9a-f]{32}$")]
 WindowId = Annotated[str, Path(pattern=r"^win_[0-9a-f]{32}$")]
 OperationId = Annotated[str, Path(pattern=r"^bat_[0-9a-f]{32}$")]
 

@@ -1,4 +1,4 @@
-"""The routes that name a person: assign and transfer a seat, record a use."""
+"""The routes that name a person: assign and transfer a seat, erase a lost person, record a use."""
 
 from functools import partial
 from typing import Literal
@@ -7,8 +7,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
-from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, WRITE, SeatId
-from muster_entitlements.commands import AssignSeat, MarkUse, TransferSeat
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, OPERATE, PREFIX, WRITE, SeatId, SubjectReference
+from muster_entitlements.commands import AssignSeat, EraseLostPerson, MarkUse, TransferSeat
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.units import normalize_unit
@@ -23,11 +23,12 @@ from muster_entitlements.errors import (
     SeatUnknown,
     UseRefused,
 )
-from muster_entitlements.handlers import seats, uses
+from muster_entitlements.handlers import people, seats, uses
 from muster_entitlements.handlers.seat_limit import report_limit_reached
 from muster_entitlements.replies import SeatReply, SeatStateReply, UseReply
+from muster_entitlements.replies.seats import ErasureReply
 from muster_runtime.errors import NotFound
-from muster_runtime.http.application import CommandsDep, ReaderDep, RuntimeDep
+from muster_runtime.http.application import CommandsDep, ReaderDep, ReasonLine, RuntimeDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 
@@ -49,6 +50,14 @@ class SeatRequest(PersonRequest):
         description="The part of the agency that the seat is for. It is public, and stays with the seat.",
         examples=["JPL"],
     )
+
+
+class ErasureRequest(BaseModel):
+    """The reason; only the audit trail keeps it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: ReasonLine
 
 
 class UseRequest(BaseModel):
@@ -99,6 +108,20 @@ def make_router(directory: Directory) -> APIRouter:
         """Gives the seat to another person; its ID stays the same."""
         command = TransferSeat(agency_id, seat_id, directory.person(agency_id, body.email, body.name))
         return await commands.execute(agency_id, partial(seats.transfer_seat, command=command))
+
+    @router.post(
+        "/people/{subject_ref}/erasure",
+        summary="Erase a lost person",
+        dependencies=[OPERATE],
+        response_model=ErasureReply,
+        responses=problem_responses(NotFound, PoolUnknown, SeatAlreadyHeld),
+    )
+    async def erase_lost_person(
+        agency_id: AgencyId, subject_ref: SubjectReference, body: ErasureRequest, commands: CommandsDep
+    ) -> Response:
+        """Publishes the erasure of a person whose seat a restore of the service lost; its readers still have them."""
+        command = EraseLostPerson(agency_id, subject_ref, body.reason)
+        return await commands.execute(agency_id, partial(people.erase_lost_person, command=command))
 
     @router.post(
         "/usage",

@@ -27,3 +27,10 @@ class SeatVersionReply(BaseModel):
     unit: str | None = Field(description="The part of the agency that the seat is for.")
     recorded_from: Instant
     recorded_until: Instant | None = Field(description="null: still current.")
+
+
+class ErasureReply(BaseModel):
+    """The person whose erasure was published."""
+
+    agency_id: str
+    subject_ref: str

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import Any, cast
 
 from muster_contracts.entitlements import SeatRevocationReason
 from muster_entitlements.domain.people import Person
@@ -61,6 +61,12 @@ async def find_holders(connection: Connection, agency_id: str, subject_refs: Seq
     """Which of these people hold a seat or have one kept for them; cheaper than `find_held`."""
     rows = await connection.fetch(f"select subject_ref {_HELD}", agency_id, "\n".join(subject_refs))
     return {row["subject_ref"] for row in rows}
+
+
+async def find_unrevoked(connection: Connection, agency_id: str, subject_ref: str) -> str | None:
+    """A person's seat of any generation that is not revoked."""
+    query = "select seat_id from seat where agency_id = $1 and subject_ref = $2 and state <> 'revoked' limit 1"
+    return cast("str | None", await connection.fetchval(query, agency_id, subject_ref))
 
 
 async def find_seat_ids(connection: Connection, people: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
