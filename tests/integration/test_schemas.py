@@ -171,9 +171,43 @@ async def test_no_view_or_function_of_the_owner_shows_the_rows_of_all_agencies(
     )
     assert views == []
     functions = await admin.fetch(
-        "select proname from pg_proc where pronamespace = $1::regnamespace and prosecdef", service
+        "select proname, proconfig from pg_proc where pronamespace = $1::regnamespace and prosecdef", service
     )
     assert {row["proname"] for row in functions} == OWNERS_FUNCTIONS | OWN_FUNCTIONS.get(service, set())
+    paths = {
+        row["proname"]: setting
+        for row in functions
+        for setting in row["proconfig"] or ()
+        if setting.startswith("search_path=")
+    }
+    assert [row["proname"] for row in functions if not paths.get(row["proname"], "").endswith(", pg_temp")] == []
+
+
+async def test_a_workers_temporary_view_does_not_run_as_the_owner(service: str, access: Access) -> None:
+    """The worker may create temporary objects, which stand in for all that a path without pg_temp finds."""
+    worker = await asyncpg.connect(access.worker_dsn)
+    try:
+        await worker.execute(
+            """
+            create function pg_temp.note_who_runs_it() returns timestamptz language plpgsql as $$
+            begin
+                perform set_config('test.ran_as', current_user, false);
+                return now();
+            end $$;
+            create view pg_temp.pg_stat_activity as
+            select
+                pg_temp.note_who_runs_it() as xact_start, current_database() as datname,
+                'client backend'::text as backend_type, '1'::xid as backend_xmin, null::xid as backend_xid,
+                'IPC'::text as wait_event_type, 'SyncRep'::text as wait_event,
+                pg_temp.note_who_runs_it() as state_change;
+            grant select on pg_temp.pg_stat_activity to public;
+            """
+        )
+        for function in ("oldest_snapshot_seconds", "commit_wait_seconds"):
+            await worker.fetchval(f"select {function}()")
+            assert await worker.fetchval("select current_setting('test.ran_as', true)") is None, function
+    finally:
+        await worker.close()
 
 
 async def test_no_runtime_role_can_change_the_audit_or_its_seals(
