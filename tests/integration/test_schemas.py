@@ -1,6 +1,5 @@
 """Every service's schema: least privilege, and row-level security wherever a table has an agency."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,24 +36,6 @@ OWNERS_FUNCTIONS = {"oldest_snapshot_seconds", "commit_wait_seconds", "drop_seal
 
 # This one makes and drops partitions, and shows nothing.
 OWN_FUNCTIONS = {"entitlements": {"keep_usage_partitions", "lock_usage"}}
-
-
-@pytest.fixture(params=SERVICES)
-def service(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-async def access(service: str, service_database: Callable[..., Awaitable[Access]]) -> Access:
-    return await service_database(service)
-
-
-@pytest.fixture
-async def admin(access: Access) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    connection = await asyncpg.connect(access.admin_dsn)
-    yield connection
-    await connection.close()
 
 
 def test_no_two_migrations_of_a_service_bear_one_version(service: str) -> None:
@@ -181,33 +162,6 @@ async def test_no_view_or_function_of_the_owner_shows_the_rows_of_all_agencies(
         if setting.startswith("search_path=")
     }
     assert [row["proname"] for row in functions if not paths.get(row["proname"], "").endswith(", pg_temp")] == []
-
-
-async def test_a_workers_temporary_view_does_not_run_as_the_owner(service: str, access: Access) -> None:
-    """The worker may create temporary objects, which stand in for all that a path without pg_temp finds."""
-    worker = await asyncpg.connect(access.worker_dsn)
-    try:
-        await worker.execute(
-            """
-            create function pg_temp.note_who_runs_it() returns timestamptz language plpgsql as $$
-            begin
-                perform set_config('test.ran_as', current_user, false);
-                return now();
-            end $$;
-            create view pg_temp.pg_stat_activity as
-            select
-                pg_temp.note_who_runs_it() as xact_start, current_database() as datname,
-                'client backend'::text as backend_type, '1'::xid as backend_xmin, null::xid as backend_xid,
-                'IPC'::text as wait_event_type, 'SyncRep'::text as wait_event,
-                pg_temp.note_who_runs_it() as state_change;
-            grant select on pg_temp.pg_stat_activity to public;
-            """
-        )
-        for function in ("oldest_snapshot_seconds", "commit_wait_seconds"):
-            await worker.fetchval(f"select {function}()")
-            assert await worker.fetchval("select current_setting('test.ran_as', true)") is None, function
-    finally:
-        await worker.close()
 
 
 async def test_no_runtime_role_can_change_the_audit_or_its_seals(
