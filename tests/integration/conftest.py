@@ -1,8 +1,8 @@
-"""Upgrades of a database that holds data."""
+"""Each service's schema, and upgrades of a database that holds data."""
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from muster_contracts import SERVICES
 from muster_local.programs import migrations_of
 from muster_operator.databases.provisioning import Access, drop, password_of, provision
 from muster_runtime.database import dbmate, schema
@@ -18,6 +19,24 @@ from muster_runtime.database import dbmate, schema
 BEFORE = "20250808000000"
 
 Upgrade = Callable[..., Any]
+
+
+@pytest.fixture(params=SERVICES)
+def service(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def access(service: str, service_database: Callable[..., Awaitable[Access]]) -> Access:
+    return await service_database(service)
+
+
+@pytest.fixture
+async def admin(access: Access) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(access.admin_dsn)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

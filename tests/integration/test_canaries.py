@@ -33,36 +33,21 @@ from tests.integration.enrollment.program import REGISTER, START, Program, accep
 from tests.integration.notify.conftest import Notify
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.integration.notify.receiver import Receiver, receiving
-from tests.support.canaries import CANARY, CANARY_IN_PATHS, PEOPLE, Searched, worthless_use
+from tests.support.canaries import (
+    BREAK_A_CONTACT,
+    BREAK_A_PAYMENT,
+    BREAK_A_SEAT,
+    CANARY,
+    CANARY_IN_PATHS,
+    PEOPLE,
+    SECRET_KEY,
+    SUBJECT_KEY,
+    Searched,
+    worthless_use,
+)
 from tests.support.collector import collecting
 from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
-
-# On the seat's table: a fault whose message quotes an address, as of a value that does not fit its column.
-BREAK_A_SEAT = """
-create function quote_the_address() returns trigger language plpgsql as $$
-begin
-    perform new.email::integer;
-    return new;
-end $$;
-create trigger quote_the_address before insert on seat
-for each row when (new.email like '%canary.broken%' or new.email like '%canary.uploaded%')
-execute function quote_the_address();
-"""
-
-# On the payments' table: likewise, of what the payer wrote.
-BREAK_A_PAYMENT = """
-create function quote_the_payer() returns trigger language plpgsql as $$
-begin
-    perform new.reference::integer;
-    return new;
-end $$;
-create trigger quote_the_payer before insert on payment
-for each row when (new.reference like '%canary.payer%') execute function quote_the_payer();
-"""
-
-# On notify's directory: a constraint whose detail quotes the whole row.
-BREAK_A_CONTACT = "alter table directory add constraint broken check (email not like '%canary.broken%')"
 
 
 @pytest.fixture
@@ -93,7 +78,7 @@ async def test_no_secret_and_no_person_is_told_where_they_do_not_belong(
     async with receiving(Receiver(answer=lambda _: 410)) as receiver, mail_server(MailServer()) as mail:
         mail.refuse_recipient = f"550 5.1.1 <{PEOPLE['contact']['email']}>: no such user"
         enrolling = Program(await run_service(build_enrollment, EnrollmentSettings))
-        entitlements = await run_service(build_entitlements, EntitlementsSettings)
+        entitlements = await run_service(build_entitlements, EntitlementsSettings, subject_key=SUBJECT_KEY)
         notify = Notify(
             await run_service(
                 build_notify,
@@ -101,6 +86,7 @@ async def test_no_secret_and_no_person_is_told_where_they_do_not_belong(
                 smtp_port=mail.port,
                 smtp_starttls=False,
                 smtp_password=CANARY,
+                secret_key=SECRET_KEY,
                 webhook_allow_private=True,
             )
         )
@@ -116,7 +102,8 @@ async def test_no_secret_and_no_person_is_told_where_they_do_not_belong(
         await entitlements.admin.execute(BREAK_A_SEAT)
         await notify.service.admin.execute(BREAK_A_CONTACT)
         await billing.admin.execute(BREAK_A_PAYMENT)
-        secrets = {CANARY, CANARY_IN_PATHS, *(urlsplit(s.access.api_dsn).password or "" for s in services.values())}
+        dsns = (dsn for s in services.values() for dsn in (s.access.owner_dsn, s.access.api_dsn, s.access.worker_dsn))
+        secrets = {CANARY, CANARY_IN_PATHS, SUBJECT_KEY, SECRET_KEY, *(urlsplit(dsn).password or "" for dsn in dsns)}
         secrets |= {service.client.headers["authorization"].removeprefix("Bearer ") for service in services.values()}
 
         await _enroll(enrolling)
@@ -292,7 +279,11 @@ async def _search(searched: Searched, name: str, service: RunningService) -> Non
     for table in [*tables, "usage_parked", "usage_deferred"] if name == "entitlements" else tables:
         rows = await admin.fetch(f"select {columns.get(table, 't::text')} as text from {table} as t")
         searched.add(f"{name}'s table {table}", [row["text"] for row in rows])
-    personal = {service.topic_prefix + topic for topic, each in topics().items() if each.access == "restricted"}
+    personal = {topic for topic, each in topics().items() if each.access == "restricted"}
+    parked = await admin.fetch(
+        "select key, header_names, header_values, value from parked_event where topic <> all($1)", list(personal)
+    )
+    searched.add(f"{name}'s table parked_event", [tuple(row) for row in parked])
     for record in await service.reader.records():
-        if record.topic not in personal:
+        if record.topic.removeprefix(service.topic_prefix) not in personal:
             searched.add(record.topic, [record.key, record.headers, record.value])

@@ -1,6 +1,5 @@
 """Every service's schema: least privilege, and row-level security wherever a table has an agency."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,24 +36,6 @@ OWNERS_FUNCTIONS = {"oldest_snapshot_seconds", "commit_wait_seconds", "drop_seal
 
 # This one makes and drops partitions, and shows nothing.
 OWN_FUNCTIONS = {"entitlements": {"keep_usage_partitions", "lock_usage"}}
-
-
-@pytest.fixture(params=SERVICES)
-def service(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-async def access(service: str, service_database: Callable[..., Awaitable[Access]]) -> Access:
-    return await service_database(service)
-
-
-@pytest.fixture
-async def admin(access: Access) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    connection = await asyncpg.connect(access.admin_dsn)
-    yield connection
-    await connection.close()
 
 
 def test_no_two_migrations_of_a_service_bear_one_version(service: str) -> None:
@@ -171,9 +152,16 @@ async def test_no_view_or_function_of_the_owner_shows_the_rows_of_all_agencies(
     )
     assert views == []
     functions = await admin.fetch(
-        "select proname from pg_proc where pronamespace = $1::regnamespace and prosecdef", service
+        "select proname, proconfig from pg_proc where pronamespace = $1::regnamespace and prosecdef", service
     )
     assert {row["proname"] for row in functions} == OWNERS_FUNCTIONS | OWN_FUNCTIONS.get(service, set())
+    paths = {
+        row["proname"]: setting
+        for row in functions
+        for setting in row["proconfig"] or ()
+        if setting.startswith("search_path=")
+    }
+    assert [row["proname"] for row in functions if not paths.get(row["proname"], "").endswith(", pg_temp")] == []
 
 
 async def test_no_runtime_role_can_change_the_audit_or_its_seals(

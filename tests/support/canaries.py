@@ -1,6 +1,7 @@
 """Canaries: values that must not leave their place, and the search for them everywhere else."""
 
 import json
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -11,10 +12,39 @@ from tests.support.collector import Collector
 
 CANARY = "canary-password-4711"
 CANARY_IN_PATHS = "canary-path-4712"
+# The keys of entitlements and notify.
+SUBJECT_KEY = "canary-subject-key-4713-canary-subject-key"
+SECRET_KEY = urlsafe_b64encode(b"canary-secret-key-4714".ljust(32, b"-")).decode()
 PEOPLE = {
     kind: {"name": f"Canary{kind.title()} Person", "email": f"canary.{kind}@agency.gov"}
     for kind in ("contact", "signer", "seat", "broken", "uploaded", "refused", "stranger", "payer")
 }
+
+# On the seat's table: a fault whose message quotes an address, as of a value that does not fit its column.
+BREAK_A_SEAT = """
+create function quote_the_address() returns trigger language plpgsql as $$
+begin
+    perform new.email::integer;
+    return new;
+end $$;
+create trigger quote_the_address before insert on seat
+for each row when (new.email like '%canary.broken%' or new.email like '%canary.uploaded%')
+execute function quote_the_address();
+"""
+
+# On the payments' table: likewise, of what the payer wrote.
+BREAK_A_PAYMENT = """
+create function quote_the_payer() returns trigger language plpgsql as $$
+begin
+    perform new.reference::integer;
+    return new;
+end $$;
+create trigger quote_the_payer before insert on payment
+for each row when (new.reference like '%canary.payer%') execute function quote_the_payer();
+"""
+
+# On notify's directory: a constraint whose detail quotes the whole row.
+BREAK_A_CONTACT = "alter table directory add constraint broken check (email not like '%canary.broken%')"
 
 
 @dataclass

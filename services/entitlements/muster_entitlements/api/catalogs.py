@@ -29,7 +29,7 @@ from muster_runtime.http.application import (
     etag,
     needs_approval,
 )
-from muster_runtime.http.approvals import ProposalOutdated
+from muster_runtime.http.approvals import ProposalOutdated, TooManyProposals
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.tenancy import InvalidEntityTag, PreconditionRequired
 from muster_runtime.pagination import Page
@@ -140,6 +140,7 @@ async def save_draft(body: CatalogRequest, commands: CommandsDep, if_match: IfMa
         InvalidEntityTag,
         InvalidInput,
         ProposalOutdated,
+        TooManyProposals,
     )
     | PROPOSED,
 )

@@ -31,7 +31,7 @@ from muster_runtime.http.application import (
     WrittenReason,
     needs_approval,
 )
-from muster_runtime.http.approvals import ProposalOutdated
+from muster_runtime.http.approvals import ProposalOutdated, TooManyProposals
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.pagination import Page
 
@@ -39,7 +39,14 @@ router = APIRouter(prefix=PREFIX, tags=["windows"], responses=COMMON)
 
 _REFUSALS = problem_responses(NotFound, PoolUnknown, WindowUnknown, WindowWithoutTrial, WindowOver)
 _EXTENSION_REFUSALS = problem_responses(
-    NotFound, PoolUnknown, WindowUnknown, WindowWithoutTrial, WindowOver, WindowExtendedAlready, ProposalOutdated
+    NotFound,
+    PoolUnknown,
+    WindowUnknown,
+    WindowWithoutTrial,
+    WindowOver,
+    WindowExtendedAlready,
+    ProposalOutdated,
+    TooManyProposals,
 )
 
 
@@ -144,7 +151,9 @@ async def end_window(
     summary="Correct the start of a trial",
     dependencies=[OPERATE],
     response_model=WindowReply,
-    responses=problem_responses(NotFound, PoolUnknown, WindowUnknown, WindowWithoutTrial, WindowOver, ProposalOutdated)
+    responses=problem_responses(
+        NotFound, PoolUnknown, WindowUnknown, WindowWithoutTrial, WindowOver, ProposalOutdated, TooManyProposals
+    )
     | PROPOSED,
 )
 @needs_approval(days=APPROVAL_DAYS)

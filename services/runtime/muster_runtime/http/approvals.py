@@ -24,6 +24,9 @@ from muster_runtime.scheduling.proposals import Proposal, ProposalState
 
 _ID_PREFIX = "prp"
 
+# How many proposals may wait for one path: each keeps its body until it is decided or expires.
+MAX_PENDING = 20
+
 E = TypeVar("E", bound=Callable[..., Any])
 
 # Reads the current revision of what a command changes, under the agency's lock.
@@ -51,6 +54,18 @@ class ProposalOutdated(Conflict):
             f"proposal {proposal_id} is for revision {seen}, and the current one is {current}; propose it again",
             seen=seen,
             current=current,
+        )
+
+
+class TooManyProposals(Conflict):
+    """As many proposals as allowed wait for one path."""
+
+    slug = "too-many-proposals"
+    title = "Too many proposals are pending"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{MAX_PENDING} proposals for {path} are pending: approve or reject one of them first", most=MAX_PENDING
         )
 
 
@@ -106,9 +121,11 @@ class Proposing:
     async def propose(
         self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[object]], revision: int
     ) -> ProposalReply:
-        """Store the request as a proposal. Raises whatever its handler raises if it runs now."""
-        await _rehearse(uow, handler)
+        """Store the request as a proposal. Raises TooManyProposals, and whatever its handler raises if it runs now."""
         request, scope = self.request, self.request.scope
+        if await proposals.count_pending(uow.connection, agency_id, scope["path"]) >= MAX_PENDING:
+            raise TooManyProposals(scope["path"])
+        await _rehearse(uow, handler)
         proposal = Proposal(
             proposal_id=new_id(_ID_PREFIX, uow.now),
             agency_id=agency_id,

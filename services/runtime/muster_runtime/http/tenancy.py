@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Annotated, TypeVar
 
@@ -18,6 +18,7 @@ from muster_runtime.http.approvals import Approving, Proposing, Revision
 from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key, Reply
 from muster_runtime.http.identity import Identity
+from muster_runtime.http.read_shares import ReadShares
 from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.observability import personal_reads
 from muster_runtime.observability.personal_reads import PersonalRead
@@ -50,10 +51,13 @@ class InvalidEntityTag(PermanentError):
 
 
 class Reader:
-    """The read side of a request."""
+    """The read side of a request, within its tenant's share of the connections."""
 
-    def __init__(self, database: Database, identity: Identity, route: str, context: Context) -> None:
+    def __init__(
+        self, database: Database, shares: ReadShares, identity: Identity, route: str, context: Context
+    ) -> None:
         self._database = database
+        self._shares = shares
         self._identity = identity
         self._route = route
         self._context = context
@@ -74,13 +78,13 @@ class Reader:
         With `of_one_state`, every statement sees the same snapshot.
         """
         self._identity.admit(agency_id)
-        async with self._database.read(agency_id, of_one_state=of_one_state) as connection:
+        async with self._share(), self._database.read(agency_id, of_one_state=of_one_state) as connection:
             yield connection
 
     @asynccontextmanager
     async def read_own(self, *, of_one_state: bool = False) -> AsyncIterator[Connection]:
         """Like read, but for all of the caller's agencies and no others."""
-        async with self._database.read(*self.agencies, of_one_state=of_one_state) as connection:
+        async with self._share(), self._database.read(*self.agencies, of_one_state=of_one_state) as connection:
             yield connection
 
     @asynccontextmanager
@@ -90,8 +94,14 @@ class Reader:
         If the read cannot be recorded, it does not happen: the request gets 503.
         """
         self._identity.admit(agency_id)
-        async with personal_reads.reading(self._database, agency_id, self._route, self._context) as read:
+        async with (
+            self._share(),
+            personal_reads.reading(self._database, agency_id, self._route, self._context) as read,
+        ):
             yield read
+
+    def _share(self) -> AbstractAsyncContextManager[None]:
+        return self._shares.take(self._identity.tenant)
 
 
 class Commands:
@@ -193,7 +203,8 @@ def _body(reply: BaseModel | None) -> bytes:
 
 async def _reader(request: Request, identity: IdentityDep) -> Reader:
     route = f"{request.method} {request.scope['route'].path}"
-    return Reader(request.app.state.database, identity, route, request.state.context)
+    state = request.app.state
+    return Reader(state.database, state.read_shares, identity, route, request.state.context)
 
 
 KeyHeader = Annotated[

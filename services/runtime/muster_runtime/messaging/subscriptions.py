@@ -29,7 +29,10 @@ class AgencyAhead(Exception):
 
 
 class Subscriptions:
-    """A service's event handlers, by event type, and the consumer group under which their positions are stored."""
+    """A service's event handlers, by event type, and the consumer group under which their positions are stored.
+
+    `handled` counts the runs that a handler has returned from, also those that are rolled back later.
+    """
 
     def __init__(self, handlers: Mapping[type[Event], EventHandler], *, service: str, group: str, clock: Clock) -> None:
         self._handlers = {cls.event_type: handler for cls, handler in handlers.items()}
@@ -37,6 +40,7 @@ class Subscriptions:
         self._clock = clock
         self.service = service
         self.group = group
+        self.handled = 0
         self.context = Context(actor=service, correlation_id="")
 
     async def read(self, records: Sequence[Record]) -> list[Item]:
@@ -62,6 +66,7 @@ class Subscriptions:
             event_type = run[0].envelope.type
             with HANDLER_SECONDS.labels(self.service, event_type).time(), _logged_as(run[0].envelope):
                 await self._handlers[event_type](uow, run)
+            self.handled += 1
         positions.store(uow, self.group, {stream: plan.position for stream, plan in plans.items() if plan.fresh})
         for (topic, _), plan in plans.items():
             APPLIED.labels(self.service, topic).inc(len(plan.fresh))

@@ -28,7 +28,7 @@ class Proposal:
     """A request and its decision.
 
     `route` is the method and the path's template. `revision` is the revision of what the request changes, as of the
-    proposal. `body` is None once the proposal is decided or has expired.
+    proposal. `body` is None in a list, and once the proposal is decided or has expired.
     """
 
     proposal_id: str
@@ -40,21 +40,20 @@ class Proposal:
     query: str
     content_type: str | None
     if_match: str | None
-    body: bytes | None
     revision: int
     proposed_by: str
     proposed_at: datetime
     expires_at: datetime
+    body: bytes | None = None
     decided_by: str | None = None
     decided_at: datetime | None = None
     reason: str | None = None
 
 
-_FOUND = """
-    select
-        proposal_id, agency_id, state, route, method, path, query, content_type, if_match, body, revision,
-        proposed_by, proposed_at, expires_at, decided_by, decided_at, reason
-    from proposal
+# Without the body, which may be large.
+_COLUMNS = """
+    proposal_id, agency_id, state, route, method, path, query, content_type, if_match, revision,
+    proposed_by, proposed_at, expires_at, decided_by, decided_at, reason
 """
 
 
@@ -88,26 +87,44 @@ async def add_proposal(uow: UnitOfWork, proposal: Proposal) -> None:
 
 async def find_proposal(connection: Connection, proposal_id: str) -> Proposal | None:
     """A proposal, if the transaction may see it."""
-    row = await connection.fetchrow(f"{_FOUND} where proposal_id = $1", proposal_id)
+    row = await connection.fetchrow(
+        f"select {_COLUMNS}, body from proposal where proposal_id = $1",  # noqa: S608
+        proposal_id,
+    )
     return None if row is None else _to_proposal(row)
 
 
 async def list_proposals(
     connection: Connection, state: ProposalState | None, after: str | None, limit: int
 ) -> list[Proposal]:
-    """The proposals that the transaction may see, oldest first."""
+    """The proposals that the transaction may see, without their bodies, oldest first."""
     rows = await connection.fetch(
         f"""
-        {_FOUND}
+        select {_COLUMNS}
+        from proposal
         where proposal_id > $1 and ($2::text is null or state = $2)
         order by proposal_id
         limit $3
-        """,
+        """,  # noqa: S608
         after or "",
         state,
         limit,
     )
     return [_to_proposal(row) for row in rows]
+
+
+async def count_pending(connection: Connection, agency_id: str, path: str) -> int:
+    """How many proposals of an agency wait to change what has this path."""
+    count: int = await connection.fetchval(
+        """
+        select count(*)
+        from proposal
+        where agency_id = $1 and path = $2 and state = 'pending'
+        """,
+        agency_id,
+        path,
+    )
+    return count
 
 
 def _to_proposal(columns: Mapping[str, Any]) -> Proposal:

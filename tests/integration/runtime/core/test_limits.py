@@ -1,15 +1,20 @@
 """What is limited, and what happens at the limit: full streams, the breaker, a stuck client, a full outbox."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from muster_contracts import write_headers
+from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
-from muster_runtime.messaging.consumer import ConsumerStuck
+from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.messaging import replay
+from muster_runtime.messaging.consumer import ConsumerStuck, progress
+from muster_runtime.messaging.events import EventHandler, Received
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.process.roles import Role
 from muster_runtime.process.running import Process, running
@@ -17,6 +22,7 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.looks import has_parked, not_ready, parked_streams, ready, seat, seats
 from tests.integration.runtime.core.probe.service import build
+from tests.integration.runtime.core.streams import at
 from tests.integration.runtime.http import sample
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
@@ -110,6 +116,51 @@ async def test_a_consumer_that_is_behind_and_does_nothing_ends_its_process(idle_
         await idle_probe.publish(seat("NASA", "a"))
         with pytest.raises(ConsumerStuck, match=r"1 records behind and has been stuck for \d+ s"):
             await asyncio.wait_for(asyncio.shield(process.failed), 30)
+
+
+@asynccontextmanager
+async def handling(probe: RunningService, handle: EventHandler) -> AsyncIterator[Process]:
+    """A process beside the probe with another handler, whose consumer is soon taken for stuck."""
+    settings = probe.runtime.settings.model_copy(update={"instance": "second", "consumer_stuck_seconds": 0.5})
+    async with running(replace(build(settings), subscriptions={SeatAssigned: handle})) as process:
+        yield process
+
+
+async def test_a_handler_that_does_not_return_ends_its_process(
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits for something outside of Postgres."""
+    monkeypatch.setattr(progress, "HUNG_SECONDS", 2.0)
+
+    async def hang(_uow: UnitOfWork, _events: Sequence[Received[SeatAssigned]]) -> None:
+        await asyncio.Event().wait()
+
+    async with handling(idle_probe, hang) as process:
+        await idle_probe.publish(seat("NASA", "a"))
+        with pytest.raises(ConsumerStuck, match=r"applied one batch for \d+ s, and no handler returns"):
+            await asyncio.wait_for(asyncio.shield(process.failed), 30)
+
+
+async def test_a_long_replay_is_not_taken_for_a_handler_that_hangs(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "HUNG_SECONDS", 2.0)
+    monkeypatch.setattr(replay, "REPLAY_RECORDS", 1)
+    handled = 0
+
+    async def take_long(_uow: UnitOfWork, events: Sequence[Received[SeatAssigned]]) -> None:
+        nonlocal handled
+        await asyncio.sleep(0.5)
+        handled += len(events)
+
+    async with handling(idle_probe, take_long) as process:
+        (first,) = await idle_probe.publish(seat("NASA", "a"))
+        for sequence in range(3, 11):
+            await idle_probe.producer.put(at(first, sequence), seat("NASA", "a"))
+        await eventually(lambda: has_parked(idle_probe, {"NASA"}))
+        await idle_probe.producer.put(at(first, 2), seat("NASA", "a"))
+        await eventually(lambda: handled == 10 or process.failed.done())
+        assert not process.failed.done()
 
 
 async def test_a_full_outbox_refuses_commands_until_events_are_published(

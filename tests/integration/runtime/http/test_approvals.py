@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from muster_runtime.context import Context
+from muster_runtime.http.approvals import MAX_PENDING
 from muster_runtime.scheduling import deadlines
 from tests.integration.runtime.http.conftest import Sample
 
@@ -109,6 +110,34 @@ async def test_what_would_be_refused_is_not_proposed_and_another_agencys_is_not_
     assert (await sample.client.get("/v1/proposals", headers=doe)).json()["items"] == []
     listed = await sample.client.get("/v1/proposals?state=pending", headers=people.bob)
     assert [each["proposal_id"] for each in listed.json()["items"]] == [proposal_id]
+
+
+async def test_a_list_of_proposals_reads_no_body(sample: Sample, people: People) -> None:
+    proposal_id = (await people.propose()).json()["proposal_id"]
+    columns = await sample.admin.fetchval(
+        """
+        select string_agg(attname, ', ')
+        from pg_attribute
+        where attrelid = 'proposal'::regclass and attnum > 0 and attname <> 'body'
+        """
+    )
+    await sample.admin.execute("revoke select on proposal from sample_api")
+    await sample.admin.execute(f"grant select ({columns}) on proposal to sample_api")
+    listed = await sample.client.get("/v1/proposals", headers=people.bob)
+    assert listed.status_code == 200, listed.text
+    assert [each["proposal_id"] for each in listed.json()["items"]] == [proposal_id]
+
+
+async def test_only_so_many_proposals_for_one_path_are_pending(sample: Sample, people: People) -> None:
+    proposed = [(await people.propose()).json()["proposal_id"] for _ in range(MAX_PENDING)]
+    refused = await people.propose()
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:too-many-proposals")
+    assert "approve or reject one of them" in refused.json()["detail"]
+    other = await sample.client.post(NOTES, json={"text": "old"})
+    title = f"{NOTES}/{other.json()['note_id']}/title"
+    assert (await sample.client.post(title, json={"text": "new"}, headers=people.ann)).status_code == 202
+    assert (await people.reject(proposed[0])).status_code == 200
+    assert (await people.propose()).status_code == 202
 
 
 async def test_a_change_since_the_proposal_stops_it(sample: Sample, people: People) -> None:

@@ -1,7 +1,8 @@
-"""Quotas of requests per second: at the limit, other callers are served, and header fields say what is left."""
+"""Quotas of requests per second, and shares of the connections: at the limit, other callers are served."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import httpx
@@ -77,3 +78,31 @@ async def test_every_answer_of_a_route_that_needs_a_token_states_the_callers_quo
 async def test_behind_tls_browsers_are_told_to_keep_using_it(sample: Sample, limited: httpx.AsyncClient) -> None:
     assert (await limited.get("/docs")).headers["strict-transport-security"] == "max-age=31536000"
     assert "strict-transport-security" not in (await sample.client.get("/docs")).headers
+
+
+async def test_slow_reads_of_one_tenant_leave_connections_to_others(sample: Sample) -> None:
+    """The tenant acts for two agencies, which share what it may hold."""
+    slow = sample.bearer("sample:read", agency=["NASA", "NIH"])
+    doe = sample.bearer("sample:read", "sample:write", agency="DOE")
+    share = sample.app.state.runtime.settings.postgres_pool_size // 3
+
+    async def waiting() -> int:
+        found: int = await sample.admin.fetchval(
+            "select count(*) from pg_locks where not granted and relation = $1", table
+        )
+        return found
+
+    table = await sample.admin.fetchval("select 'proposal'::regclass::oid")
+    async with asyncio.TaskGroup() as tasks, sample.admin.transaction():
+        await sample.admin.execute("lock table proposal in access exclusive mode")
+        reads = [tasks.create_task(sample.client.get("/v1/proposals", headers=slow)) for _ in range(40)]
+        await eventually(lambda: at_least(waiting, share))
+        read = await sample.client.get("/v1/agencies/DOE/notes", headers=doe)
+        command = await sample.client.post("/v1/agencies/DOE/notes", headers=doe, json={"text": "a note"})
+        assert (read.status_code, command.status_code) == (200, 201)
+        assert await waiting() == share
+    assert {task.result().status_code for task in reads} == {200}
+
+
+async def at_least(count: Callable[[], Awaitable[int]], wanted: int) -> bool:
+    return await count() >= wanted

@@ -135,6 +135,10 @@ async def test_postgres_takes_tls_and_the_certificates_of_those_who_must_show_on
     database = topic_prefix.rstrip(".")
     access = await provision(admin, database, "sealed", password_of(admin))
     try:
+        connection = await asyncpg.connect(admin)
+        rules = await connection.fetch("select distinct type, auth_method from pg_hba_file_rules")
+        await connection.close()
+        assert [tuple(rule) for rule in rules] == [("hostssl", "scram-sha-256")]
         certified = postgres_by_tls.certified(access.owner_dsn, "sealed_owner")
         await asyncio.to_thread(migrate, certified, "sealed", MIGRATIONS)
         plain = access.api_dsn.replace("sslmode=verify-full", "sslmode=disable")

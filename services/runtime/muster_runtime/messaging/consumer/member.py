@@ -8,7 +8,7 @@ from contextlib import suppress
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.errors import describe
@@ -87,6 +87,7 @@ class Consumer:
         listener = DrainOnRevoke(self._batch, self._progress, self._forget)
         self._subscription = Subscription(kafka, client_id, names, group, listener, self._poller, self._on_batch)
         self._stopping = False
+        self._stopped = False
         self.assigned = self._progress.assigned
         self.held: str | None = None
         self.applied = 0
@@ -112,6 +113,7 @@ class Consumer:
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._subscription.leave()
         await self._batch.is_finished(DRAIN_SECONDS)
+        self._stopped = True
         self._applied_log.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
@@ -137,7 +139,8 @@ class Consumer:
                 await self._topics.look()
                 await self._paused.resume()
                 read = self._client().assignment() - set(self._paused) - set(self._poller.unreadable)
-                await self._progress.check(read, is_applying=self._batch.locked())
+                handled = self._applier.subscriptions.handled
+                await self._progress.check(read, is_applying=self._batch.locked(), handled=handled)
                 await self._look_back()
             except KafkaError as error:
                 self._progress.restart_watchdog()  # Kafka is unreachable; the client is not to blame
@@ -219,11 +222,15 @@ class Consumer:
         The applier parks events that cause an error themselves, so no event is to blame for an error that it raises.
         """
         return await AsyncRetrying(
-            retry=retry_if_not_exception_type(DatabaseWentBack),
+            retry=retry_if_exception(self._may_retry),
             wait=wait_exponential_jitter(multiplier=0.1, max=5),
             before_sleep=self._note_retry,
             reraise=True,
         )(self._applier.apply, records, first)
+
+    def _may_retry(self, error: BaseException) -> bool:
+        """Not once it has stopped, nor if it is canceled: a batch that is retried would keep the process alive."""
+        return isinstance(error, Exception) and not isinstance(error, DatabaseWentBack) and not self._stopped
 
     def _note_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -8,9 +8,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from muster_runtime.messaging.client_internals import known_position
 
+# How long a batch may be applied without a handler that returns, far longer than any statement should take: one that
+# waits for something outside of Postgres may never return, and its partitions have nobody else.
+HUNG_SECONDS = 900.0
+
 
 class ConsumerStuck(Exception):
-    """There are records to read and no progress, or the client has broken down. Only a new client helps."""
+    """There are records to read and no progress, or the client has broken down. Only a new process helps."""
 
 
 class Progress:
@@ -26,6 +30,7 @@ class Progress:
         self._ends = ends
         self._stuck_seconds = stuck_seconds
         self._last_sign_at = time.monotonic()
+        self._handled = 0
         self._rebalancing = True
         self.assigned = asyncio.Event()
         self.offsets: dict[TopicPartition, int] = {}
@@ -85,16 +90,25 @@ class Progress:
         """How many records of this process's partitions are not applied yet; 1 during a rebalance."""
         return 1 if self._rebalancing else await self._lag_of(self._kafka().assignment())
 
-    async def check(self, partitions: Collection[TopicPartition], *, is_applying: bool) -> None:
+    async def check(self, partitions: Collection[TopicPartition], *, is_applying: bool, handled: int) -> None:
         """Detect a client that is stuck without an error (aio-libs/aiokafka#1154): it is behind but gets no records.
 
-        Raises ConsumerStuck if the consumer makes no progress with these partitions.
+        And a batch that hangs. `handled` grows while handlers return, as during a long replay. Raises ConsumerStuck if
+        the consumer makes no progress with these partitions.
         """
+        if handled != self._handled:
+            self._handled = handled
+            self.restart_watchdog()
         await self._ends.topics()  # raises if Kafka is unreachable: then the client is not to blame
         behind = 1 if self._rebalancing else await self._lag_of(partitions)
         if not behind:
             self.restart_watchdog()
-        if self._idle > self._stuck_seconds and not is_applying:
+        if is_applying:
+            if self._idle > max(HUNG_SECONDS, self._stuck_seconds):
+                raise ConsumerStuck(
+                    f"the consumer has applied one batch for {self._idle:.0f} s, and no handler returns"
+                )
+        elif self._idle > self._stuck_seconds:
             raise ConsumerStuck(f"the consumer is {behind} records behind and has been stuck for {self._idle:.0f} s")
 
     @property
