@@ -45,7 +45,7 @@ start() {
   disown
 }
 
-# Pods leave a dead node after 20 + 20 seconds, instead of the default 50 + 300, because the tests wait for that.
+# A dead node is noticed after 20 seconds, instead of the default 50, because the tests wait for that.
 control_up() {
   local ca=$PKI/ca.crt
   ip link add "$BRIDGE" type bridge

@@ -109,7 +109,7 @@ def test_the_pods_of_an_example_reach_its_servers_and_nothing_else(name: str) ->
 def test_production_reaches_no_server_at_any_address_unless_the_site_means_it(flow: str) -> None:
     traced: Values = {"tracing": {"endpoint": "http://collector:4318"}}
     anywhere: Values = {"networkPolicy": {flow: {"to": []}}}
-    with pytest.raises(Refused, match=rf"networkPolicy\.{flow}\.to is empty.* or 0\.0\.0\.0/0 if you mean it"):
+    with pytest.raises(Refused, match=rf"networkPolicy\.{flow}\.to is empty.* or \[.*0\.0\.0\.0/0.*\] if you mean it"):
         render({**traced, **anywhere})
     assert render({**traced, "networkPolicy": {flow: {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}}})
     assert render({**traced, **anywhere, "environment": "sandbox"})

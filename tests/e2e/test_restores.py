@@ -100,6 +100,8 @@ async def test_a_contact_that_a_restore_of_enrollment_lost_can_be_erased(
     own = await operator.sql("enrollment", "select contact_ref from contact where agency_id = 'DOE'")
     with pytest.raises(AssertionError, match="is not lost"):
         operator.run(f"muster erase-lost DOE {own} --reason restored")
+    with pytest.raises(AssertionError, match="belongs to DOE, not to NASA"):
+        operator.run(f"muster erase-lost NASA {own} --reason restored")
     audited = await operator.sql("enrollment", "select subject from audit where command = 'EraseLostContact'")
     assert audited == lost["subject"]
     await eventually(lambda: operator.sql("notify", f"{known} having count(*) = 1"), timeout=PATIENCE)

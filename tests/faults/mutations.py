@@ -31,7 +31,9 @@ def lock_not_first() -> None:
     @asynccontextmanager
     async def write(self: Database, *agencies: str, context: Context, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:
         async with self.pool.acquire() as connection, connection.transaction():
-            found = await connection.fetch(lock.statement, [], self.clock.now(), *lock.arguments)
+            found = await connection.fetch(
+                lock.statement, [], self.clock.now(), not self.clock.virtual, *lock.arguments
+            )
             await connection.execute("select set_config('muster.locked', $1, true)", ",".join(agencies))
             await connection.execute("select set_config('muster.agency', $1, true)", agencies[0])
             uow = UnitOfWork(connection, frozenset(agencies), self.clock.now(), context, found)

@@ -43,7 +43,7 @@ CATALOG = Catalog(
         Command(
             "erase-lost",
             "muster_operator.erase_lost:erase_lost",
-            "Erase a contact or a seat holder whom a restore lost, but not the directory topics and notify.",
+            "Erase a contact or a seat holder that a restore lost but the directory topics and notify still have.",
         ),
         Command(
             "trace",

@@ -14,6 +14,7 @@ from muster_operator.group import group
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, ServiceOption, TokenOption, a_service
 from muster_operator.output import Answer, finish, table
 from muster_operator.parked import Agency, Reason, Topic, one, outcome
+from muster_operator.reconcile.streams import NOTHING
 from muster_operator.service import Service, every_item
 from muster_operator.target import Target, on_target
 from muster_runtime.text import count
@@ -27,9 +28,6 @@ epoch = group("Raise the epoch of a service's streams.")
 app.add_typer(gap, name="gap")
 app.add_typer(epoch, name="epoch")
 app.command("check")(check)
-
-# The position before a stream's first event; epochs begin with 1.
-_NOTHING = Position(0, 0)
 
 Restored = Annotated[
     str, typer.Argument(metavar="SERVICE", callback=a_service, help="The service whose database was restored.")
@@ -97,7 +95,7 @@ async def accept_gap(
         if waiting is None:
             raise Refused(f"{stream} is not parked for a gap: {stream.facts['reason']}")
         shown = await stream.service.get("/v1/streams", topic=topic, agency_id=agency)
-        applied = next((_position(state["applied"]) for state in shown["items"]), _NOTHING)
+        applied = next((_position(state["applied"]) for state in shown["items"]), NOTHING)
         body = {"waiting": waiting, "reason": reason}
         state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", body)
         reply = await stream.service.post(f"{stream.path}/replay")
@@ -198,7 +196,7 @@ async def _states(
 
 
 def _position(shown: Mapping[str, int] | None) -> Position:
-    return _NOTHING if shown is None else Position(shown["epoch"], shown["sequence"])
+    return NOTHING if shown is None else Position(shown["epoch"], shown["sequence"])
 
 
 def _as_json(position: Position) -> dict[str, int] | None:

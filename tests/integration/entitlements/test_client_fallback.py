@@ -26,7 +26,8 @@ async def test_the_client_asks_the_service_what_its_copy_cannot_answer(entitleme
     subject = access.data.subject_ref
     async with served(entitlements) as url:
         ask = HttpChecks(url, token=lambda: entitlements.service.token("entitlements:read"))
-        async with EntitlementsClient({"bootstrap_servers": "127.0.0.1:1"}, fallback=ask) as client:
+        now = entitlements.service.clock.now
+        async with EntitlementsClient({"bootstrap_servers": "127.0.0.1:1"}, fallback=ask, now=now) as client:
             with pytest.raises(NotReady):
                 client.check(subject)
             with pytest.raises(NotReady):

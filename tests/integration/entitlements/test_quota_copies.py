@@ -141,7 +141,7 @@ async def test_use_of_a_period_that_is_now_counted_differently_is_told_by_the_de
     earlier = "starts_at = starts_at - interval '4 hours', ends_at = ends_at - interval '4 hours'"
     await service.admin.execute(f"update usage_sum set {earlier}; update quota_use set {earlier}")
     async with following(entitlements) as client:
-        assert client.check(ada, "notes").reason == "quota_used_up"
+        await entitlements.eventually(lambda: client.check(ada, "notes").reason == "quota_used_up")
         assert (await entitlements.check("ada", "notes"))["remaining"] == 10
         now = service.clock.now() + SECOND
         await service.admin.execute(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from muster_contracts.billing import TermEnded
 from muster_contracts.entitlements import PersonErased, SeatRevoked
 from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.test_pools import applied, eventually_state, suspended
@@ -58,3 +59,11 @@ async def test_an_end_without_a_renewal_that_was_accepted_parks_its_agency(entit
     assert "was renewed until 2027-08-06" in await entitlements.eventually(parked)
     assert (await entitlements.pool())["in_use"] == 1
     assert (await entitlements.check("ada"))["verdict"] == "allowed"
+
+    # Nobody can renew or withdraw by now. A new enrollment revokes the seats, and then the event can be applied.
+    replay = f"/v1/parked/{TermEnded.topic}/NASA/replay"
+    assert (await entitlements.service.client.post(replay)).json()["parked"] is True
+    await entitlements.enroll(cap=5, enrollment_id="enr_2")
+    assert (await entitlements.service.client.post(replay)).json()["parked"] is False
+    pool = await entitlements.pool()
+    assert (pool["state"], pool["enrollment_id"], pool["in_use"]) == ("open", "enr_2", 0)

@@ -230,10 +230,10 @@ priorityClassName: {{ . | quote }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- /* By default, Kubernetes waits five minutes before it replaces the pods of a lost node. */}}
-{{- $tolerations := $pods.tolerations }}
+{{- $tolerations := $pods.tolerations | default list }}
 {{- range $key := list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
 {{- $tolerated := false }}
-{{- range $pods.tolerations }}
+{{- range $tolerations }}
 {{- if and (eq (.key | default $key) $key) (eq (.effect | default "NoExecute") "NoExecute") }}{{ $tolerated = true }}{{ end }}
 {{- end }}
 {{- if not $tolerated }}

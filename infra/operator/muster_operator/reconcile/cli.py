@@ -84,7 +84,9 @@ async def _read_topics(target: Target) -> TopicEnds:
                     with suppress(ValidationError):  # a reader parks it
                         fact = InvoicePaid.model_validate_json(record.value or b"")
                         paid.add((fact.agency_id, fact.invoice_id))
-                if envelope is not None and (change := CHANGES.get(envelope.type)) is not None:
+                # Only what advances its stream: two relays may have written an event again, behind later ones.
+                is_latest = envelope is not None and ends[topic, envelope.agency_id].offset == record.offset
+                if envelope is not None and is_latest and (change := CHANGES.get(envelope.type)) is not None:
                     with suppress(ValidationError):
                         changes.append(change.model_validate_json(record.value or b""))
             if changes:

@@ -35,6 +35,8 @@ class LostChanges(dict[tuple[SeatKey, str], str]):
         held = await _held(connection, seats)
         for seat, event in zip(seats, events, strict=True):
             kind = _NAMES[SeatSuspended if isinstance(event, SeatReinstated) else type(event)]
+            if isinstance(event, SeatTransferred):  # which a suspended seat cannot be
+                self.pop((seat, _NAMES[SeatSuspended]), None)
             if seat not in held:
                 for name in _NAMES.values():
                     self.pop((seat, name), None)

@@ -28,8 +28,8 @@ PARKED = "a parked stream"
 BEHIND = "a reader that is behind"
 NOT_APPLIED = "events that were read and are not applied"
 
-# The position before a stream's first event.
-_NOTHING = Position(0, 0)
+# Where a stream stands that has no event; epochs begin with 1.
+NOTHING = Position(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ def not_applied(ends: Mapping[Stream, End], after: Mapping[str, Streams]) -> Ite
         read = {stream for stream in ends if service in topics()[stream[0]].readers}
         for stream in read | streams.parked.keys():
             topic, agency_id = stream
-            applied, last = streams.applied.get(stream, _NOTHING), _end(ends, stream)
+            applied, last = streams.applied.get(stream, NOTHING), _end(ends, stream)
             if stream in streams.parked:
                 show = f"muster parked show {topic} {agency_id} --service {service}"
                 yield Missing(*stream, service, PARKED, applied, last, show, streams.parked[stream])
@@ -247,4 +247,4 @@ def _before(position: Position) -> Position:
 
 def _end(ends: Mapping[Stream, End], stream: Stream) -> Position:
     end = ends.get(stream)
-    return _NOTHING if end is None else end.position
+    return NOTHING if end is None else end.position

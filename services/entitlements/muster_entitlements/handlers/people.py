@@ -13,7 +13,7 @@ from muster_runtime.observability import audit
 async def erase_lost_person(uow: UnitOfWork, command: EraseLostPerson) -> ErasureReply:
     """Publish the erasure of a person whom only the directory topic and its readers have.
 
-    Raises PoolUnknown, or SeatAlreadyHeld if the person has a seat, with which they will be erased.
+    Raises PoolUnknown, or SeatAlreadyHeld if the person has a seat: they are erased when it is revoked.
     """
     agency_id, subject_ref = command.agency_id, command.subject_ref
     await known_pool(uow, agency_id)

@@ -153,10 +153,17 @@ async def on_term_ended(uow: UnitOfWork, events: Sequence[Received[TermEnded]]) 
         if term is None:
             raise TermUnknown(ended.agency_id, ended.term_id)
         enrollment_id, renewed_to = term
-        if renewed_to is not None:  # the end would revoke all seats for good
+        if renewed_to is not None and await _is_open(uow, ended.agency_id, enrollment_id):
+            # The end would revoke all seats for good.
             raise TermRenewedAlready(ended.agency_id, ended.term_id, renewed_to)
         await _apply_terms(uow, ended.agency_id, enrollment_id, received.envelope.id)
         await publish_agency(uow, ended.agency_id, received.envelope.id)
+
+
+async def _is_open(uow: UnitOfWork, agency_id: str, enrollment_id: str) -> bool:
+    """Whether the agency still has the pool of this enrollment, and not that of a later one."""
+    pool = await pools.find_pool(uow.connection, agency_id)
+    return pool is not None and pool.enrollment_id == enrollment_id and pool.withdrawn_at is None
 
 
 async def resize_pool(uow: UnitOfWork, command: ResizePool) -> PoolReply:

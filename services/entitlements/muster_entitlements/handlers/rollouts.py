@@ -192,7 +192,7 @@ async def extend_windows(uow: UnitOfWork, pool: Pool, adoption: Adoption, cause:
         for key, each in present.items()
         if key in version.features and key not in features and each.renewable and not each.trial
     ]
-    if follows:  # in a row of an earlier release, which would have extended a window that is wider than the version
+    if follows:  # what comes after a window that is not extended
         deadlines.schedule_earlier(uow, Deadline(CATALOG_NEXT_TERM, pool.agency_id, pool.agency_id, min(follows)))
     return bool(extensions)
 

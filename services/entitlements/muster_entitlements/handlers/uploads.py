@@ -29,7 +29,7 @@ async def begin_upload(
     pool = await known_pool(uow, agency_id)
     if await operations.count_unfinished(uow.connection, agency_id) >= MOST_UNFINISHED:
         raise TooManyFiles(agency_id, MOST_UNFINISHED)
-    await _require_room(uow, agency_id)
+    await _require_room(uow, agency_id, rows=1)
     operation_id = new_id("bat", uow.now)
     await operations.add_operation(
         uow.connection,
@@ -62,7 +62,7 @@ async def accept_upload(
     accepted = columns and await operations.save_accepted(uow.connection, agency_id, operation_id, columns, chunks)
     if not accepted:
         raise UploadTooSlow(UPLOAD_LIMIT)
-    await _require_room(uow, agency_id)  # now with this file
+    await _require_room(uow, agency_id, rows=0)  # its own are counted now
     operation = await operations.find_operation(uow.connection, agency_id, operation_id)
     assert operation is not None  # this transaction accepted it
     deadlines.cancel(uow, agency_id, UPLOAD_ABANDONED, [operation_id])
@@ -77,8 +77,8 @@ async def accept_upload(
     return OperationReply.of(operation, uow.now)
 
 
-async def _require_room(uow: UnitOfWork, agency_id: str) -> None:
-    if await operations.count_kept_rows(uow.connection, agency_id, uow.now - ROWS_KEPT) > MOST_KEPT_ROWS:
+async def _require_room(uow: UnitOfWork, agency_id: str, *, rows: int) -> None:
+    if await operations.count_kept_rows(uow.connection, agency_id, uow.now - ROWS_KEPT) + rows > MOST_KEPT_ROWS:
         raise TooManyResults(agency_id, MOST_KEPT_ROWS, ROWS_KEPT)
 
 

@@ -9,10 +9,10 @@ from muster_runtime.database.transactions import ACQUIRE_SECONDS, EVERY_AGENCY
 
 
 class ReadShares:
-    """A pool of `connections`, of which each tenant's reads may hold a third at once, and the program's two thirds."""
+    """Lets each tenant's reads hold a third of a pool's `connections` at once, and the program's two thirds."""
 
     def __init__(self, connections: int) -> None:
-        self._third = max(1, connections // 3)
+        self._connections = connections
         self._tenants: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -21,8 +21,8 @@ class ReadShares:
 
         Raises TimeoutError after ACQUIRE_SECONDS.
         """
-        share = self._third * (2 if tenant == EVERY_AGENCY else 1)
-        free = self._tenants.setdefault(tenant, asyncio.Semaphore(share))
+        thirds = 2 if tenant == EVERY_AGENCY else 1
+        free = self._tenants.setdefault(tenant, asyncio.Semaphore(max(1, self._connections * thirds // 3)))
         async with asyncio.timeout(ACQUIRE_SECONDS):
             await free.acquire()
         try:

@@ -123,7 +123,11 @@ async def _ends(
     async with TopicLog.open(kafka, topic_prefix, topics) as log:
         unled = leaderless(log.consumer)
         led = [partition for partition in log.partitions if partition not in unled]
-        await log.seek_to_tail(led, TAIL_RECORDS)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await log.seek_to_tail(led, TAIL_RECORDS)
+        except TimeoutError:  # a topic that has just been deleted, for example
+            raise TimeoutError(f"the topics' ends have not arrived within {PATIENCE_SECONDS:g} s") from None
         for partition in led:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):

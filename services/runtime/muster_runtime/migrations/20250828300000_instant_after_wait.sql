@@ -13,7 +13,7 @@ begin
     entered := clock_timestamp();
     perform lock_agencies(agencies);
     if moving then
-        instant := instant + (clock_timestamp() - entered);
+        instant := instant + greatest(clock_timestamp() - entered, interval '0');
     end if;
     with kept as (
         insert into agency_instant as known (agency_id, latest)

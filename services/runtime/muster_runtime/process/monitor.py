@@ -40,7 +40,7 @@ from muster_runtime.process.parts import Parts
 from muster_runtime.scheduling.deadlines import next_due, parked_deadlines
 from muster_runtime.service import Runtime
 
-# How often the metrics are brought up to date, whoever asks for the readiness.
+# How often the metrics are brought up to date, at least.
 REFRESH_SECONDS = 10.0
 
 # The same while commits wait for a standby: work continues as soon as it is seen to be back.
@@ -106,7 +106,7 @@ class Monitor:
         self._lag_known_at = 0.0
 
     async def run(self) -> None:
-        """Keep the metrics up to date until cancelled. While somebody asks for the readiness often, that is enough."""
+        """Keep the metrics up to date until canceled. A recent request for the readiness counts as an update."""
         pause = 0.0
         while True:
             if time.monotonic() - self._looked_at >= pause:

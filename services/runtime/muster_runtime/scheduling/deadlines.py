@@ -105,12 +105,12 @@ async def due_agencies(
     late_before: datetime,
     without: Sequence[str],
     kinds: Sequence[str] = (),
-    without_kinds: Sequence[str] = (),
+    of_kinds: Sequence[str] = (),
 ) -> dict[str, datetime]:
     """The first 100 agencies with a due deadline, except `without`: each with its earliest instant, in that order.
 
-    Those that were due before `late_before` come last: however many of them wait, they delay no other. For the agencies
-    `without_kinds`, deadlines of `kinds` do not count.
+    Those that were due before `late_before` come last: however many of them wait, they delay no other. Deadlines of
+    `kinds` count only for the agencies `of_kinds`.
     """
     rows = await connection.fetch(
         """
@@ -118,7 +118,7 @@ async def due_agencies(
         from deadline
         where
             due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
-            and (kind <> all($4::text[]) or agency_id <> all($5::text[]))
+            and (kind <> all($4::text[]) or agency_id = any($5::text[]))
         group by agency_id
         order by min(due_at) < $3, min(due_at), agency_id
         limit 100
@@ -127,16 +127,18 @@ async def due_agencies(
         without,
         late_before,
         kinds,
-        without_kinds,
+        of_kinds,
     )
     return {row["agency_id"]: row["due_at"] for row in rows}
 
 
-async def due_of_kinds(connection: Connection, kinds: Sequence[str], now: datetime) -> dict[str, datetime]:
-    """The agencies with due deadlines of these kinds: each with its latest instant."""
+async def due_of_kinds(
+    connection: Connection, kinds: Sequence[str], now: datetime
+) -> dict[str, tuple[datetime, datetime]]:
+    """The agencies with due deadlines of these kinds: each with its earliest and its latest instant."""
     rows = await connection.fetch(
         """
-        select agency_id, max(due_at) as due_at
+        select agency_id, min(due_at) as first, max(due_at) as last
         from deadline
         where due_at <= $1 and kind = any($2::text[]) and parked_at is null
         group by agency_id
@@ -144,7 +146,7 @@ async def due_of_kinds(connection: Connection, kinds: Sequence[str], now: dateti
         now,
         kinds,
     )
-    return {row["agency_id"]: row["due_at"] for row in rows}
+    return {row["agency_id"]: (row["first"], row["last"]) for row in rows}
 
 
 async def due_first(

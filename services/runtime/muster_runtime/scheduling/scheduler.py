@@ -5,7 +5,7 @@ Several processes may run it at once: the lock and the delete let only one of th
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
@@ -73,7 +73,8 @@ class Scheduler:
         self._news = news
         self._intake_news = intake_news
         self._now = clock.now()  # of the last look for due deadlines
-        self._unreported: Mapping[str, str] = {}  # agencies whose deadlines waited for an intake at that time, and why
+        self._reported: Collection[str] = ()  # agencies whose deadlines of an intake's kinds could be handled then
+        self._unread: Mapping[str, str] = {}  # agencies all of whose deadlines wait, and for what
         self._held_until: dict[str, float] = {}
         self._turn = ""  # the agency whose lock is waited for, or was last
         self._has_turn = asyncio.Event()
@@ -98,15 +99,15 @@ class Scheduler:
         """Handle each agency's earliest due instant. Returns False if there is nothing to handle."""
         held = [agency_id for agency_id, until in self._held_until.items() if until > time.monotonic()]
         now = self._clock.now()
-        unreported = await self._find_unreported(now)
+        reported, unreported = await self._find_reported(now)
         async with self._database.connection() as connection:
             kinds = self._kinds_of_intake
             agencies = await deadlines.due_agencies(
-                connection, now, late_before=now - LATE, without=held, kinds=kinds, without_kinds=list(unreported)
+                connection, now, late_before=now - LATE, without=held, kinds=kinds, of_kinds=list(reported)
             )
             free = await locks.free(connection, agencies) if agencies else set()
         unread = await self._news.unread(agencies) if self._news else {}
-        self._now, self._unreported = now, unreported
+        self._now, self._reported = now, reported
         locked: list[str] = []
         for agency_id in sorted(agencies, key=lambda agency_id: agency_id not in free):  # held locks last
             lock = LOCK if agency_id in free else _BRIEFLY
@@ -119,8 +120,8 @@ class Scheduler:
             # The next one after the last, and after the last of all the first one.
             self._turn = min(locked, key=lambda agency_id: (agency_id <= self._turn, agency_id))
             self._has_turn.set()
-        waiting = {agency_id: why for agency_id, why in self.waiting.items() if agency_id in held}
-        self.waiting = unreported | waiting | unread
+        self._unread = {agency_id: why for agency_id, why in self._unread.items() if agency_id in held} | unread
+        self.waiting = unreported | self._unread
         if not agencies and self._intake_news and unreported:
             await self._intake_news.wait(HOLD_SECONDS)
         elif not agencies and held:
@@ -131,13 +132,20 @@ class Scheduler:
     def _kinds_of_intake(self) -> Sequence[str]:
         return self._intake_news.kinds if self._intake_news else ()
 
-    async def _find_unreported(self, now: datetime) -> dict[str, str]:
-        """The agencies with due deadlines that wait for an intake, and what they wait for."""
+    async def _find_reported(self, now: datetime) -> tuple[Collection[str], dict[str, str]]:
+        """The agencies whose due deadlines of the intake's kinds can be handled; why those of the others wait.
+
+        By then they may be late, so they also wait for the news that late deadlines wait for, and no other kind does.
+        """
         if self._intake_news is None:
-            return {}
+            return (), {}
         async with self._database.connection() as connection:
             due = await deadlines.due_of_kinds(connection, self._kinds_of_intake, now)
-        return await self._intake_news.unread(due)
+        waiting = await self._intake_news.unread({agency_id: last for agency_id, (_, last) in due.items()})
+        if self._news:
+            rest = {agency_id: first for agency_id, (first, _) in due.items() if agency_id not in waiting}
+            waiting |= await self._news.unread(rest)
+        return due.keys() - waiting.keys(), waiting
 
     async def _take_turns(self) -> None:
         """Wait longer for one lock after another that is held elsewhere, while the other agencies are handled.
@@ -162,7 +170,7 @@ class Scheduler:
         """
         try:
             async with self._database.connection() as connection:
-                without = self._kinds_of_intake if agency_id in self._unreported else ()
+                without = () if agency_id in self._reported else self._kinds_of_intake
                 due = await deadlines.due_first(connection, agency_id, self._now, without_kinds=without)
             due.sort(key=self._place)
             try:

@@ -179,7 +179,7 @@ class Consumer:
         return self._subscription.kafka
 
     async def _on_batch(self, raw: Consumed) -> None:
-        """Apply a batch, then store its offsets. Never raises: FastStream would continue past an error."""
+        """Apply a batch, then store its offsets. It raises only once stopped: FastStream continues past an error."""
         async with self._batch:
             if self._stopping:
                 return

@@ -93,8 +93,8 @@ class Progress:
     async def check(self, partitions: Collection[TopicPartition], *, is_applying: bool, handled: int) -> None:
         """Detect a client that is stuck without an error (aio-libs/aiokafka#1154): it is behind but gets no records.
 
-        And a batch that hangs. `handled` grows while handlers return, as during a long replay. Raises ConsumerStuck if
-        the consumer makes no progress with these partitions.
+        It also detects a batch that hangs: `handled` grows while handlers return, as during a long replay. Raises
+        ConsumerStuck if the consumer makes no progress with these partitions.
         """
         if handled != self._handled:
             self._handled = handled
