@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts.entitlements import FeatureUsed
@@ -12,11 +12,10 @@ from muster_entitlements.commands import DiscardParkedUsage
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.queries import usage as queries
 from muster_entitlements.replies.usage import DiscardedUsageReply, ParkedUsageReply
-from muster_runtime.http.application import EVERY_AGENCY, IdentityDep, PageDep, RuntimeDep, WrittenReason
+from muster_runtime.http.application import EVERY_AGENCY, PageDep, RuntimeDep, WrittenReason
 from muster_runtime.http.problem_responses import COMMON
-from muster_runtime.http.tenancy import KeyHeader
 from muster_runtime.observability import personal_reads
-from muster_runtime.operations.commands import OperatorCommands, operators_commands
+from muster_runtime.operations.commands import OperatorCommandsDep
 from muster_runtime.pagination import Page
 
 router = APIRouter(prefix="/v1/usage/parked", tags=["usage"], dependencies=[OPERATE], responses=COMMON)
@@ -31,16 +30,6 @@ class DiscardRequest(BaseModel):
 
     ids: list[Annotated[int, Field(strict=True, ge=1, lt=2**63)]] = Field(min_length=1, max_length=MOST_DISCARDED)
     reason: WrittenReason
-
-
-async def _operators_commands(
-    request: Request, runtime: RuntimeDep, identity: IdentityDep, idempotency_key: KeyHeader = None
-) -> OperatorCommands:
-    """An operator's commands, as the worker role: only that role may see records that may not name an agency."""
-    return await operators_commands(runtime.database)(request, identity, idempotency_key)
-
-
-OperatorCommandsDep = Annotated[OperatorCommands, Depends(_operators_commands)]
 
 
 @router.get("", summary="List parked usage")
@@ -59,5 +48,6 @@ async def list_parked_usage(request: Request, runtime: RuntimeDep, page: PageDep
 @router.post("/discard", summary="Discard parked usage", response_model=DiscardedUsageReply)
 async def discard_parked_usage(body: DiscardRequest, commands: OperatorCommandsDep) -> Response:
     """Discards records permanently. Their producer can send corrected events, under the same IDs."""
+    # The worker role's commands: only that role may see records that may not name an agency.
     command = DiscardParkedUsage(tuple(body.ids), body.reason)
     return await commands.execute(EVERY_AGENCY, partial(parked_usage.discard_parked_usage, command=command))

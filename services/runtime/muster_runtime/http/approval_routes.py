@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -50,6 +51,7 @@ class RejectionRequest(BaseModel):
     reason: WrittenReason
 
 
+@cache
 def approval_router(service: str) -> APIRouter:
     """The routes of one service. A decision also needs the scope of the proposal's route."""
     router = APIRouter(

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AbstractAsyncContextManager
+from functools import cache
 from typing import Annotated, Any
 
 import asyncpg
@@ -54,6 +55,7 @@ class PersonalReadEntry(BaseModel):
     request_id: str | None
 
 
+@cache
 def audit_router(service: str) -> APIRouter:
     """The routes of one service. The lists are oldest first."""
     router = APIRouter(prefix="/v1", tags=["audit"], dependencies=[requires(f"{service}:audit")], responses=COMMON)

@@ -1,20 +1,22 @@
-"""Operators' commands: they run as the worker role, once per Idempotency-Key."""
+"""What the operators' routes work with. Their commands run as the worker role, once per Idempotency-Key."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from muster_runtime.context import Context
 from muster_runtime.database.commits import STANDBY_GONE, CommitUnconfirmed
 from muster_runtime.database.locks import LOCK, Lock
-from muster_runtime.database.transactions import Database, UnitOfWork
+from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import NotFound
+from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.approvals import check_key
 from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key
 from muster_runtime.http.tenancy import Commands, KeyHeader
+from muster_runtime.messaging.subscriptions import Subscriptions
 
 
 class OperatorCommands(Commands):
@@ -38,14 +40,23 @@ class OperatorCommands(Commands):
         return self._context
 
 
-def operators_commands(database: Database) -> Callable[..., Coroutine[Any, Any, OperatorCommands]]:
-    """The dependency of a route that executes commands. `database` is the worker role's, which waits for commits."""
+async def _commands(
+    request: Request, runtime: RuntimeDep, identity: IdentityDep, idempotency_key: KeyHeader = None
+) -> OperatorCommands:
+    database = runtime.database  # the worker role's, which waits for commits
+    if database.commits.standby_gone:
+        raise CommitUnconfirmed(STANDBY_GONE)
+    check_key(request, idempotency_key)
+    key = None if idempotency_key is None else Key(idempotency_key, request)
+    return OperatorCommands(database, identity, request.state.context, key)
 
-    async def commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> OperatorCommands:
-        if database.commits.standby_gone:
-            raise CommitUnconfirmed(STANDBY_GONE)
-        check_key(request, idempotency_key)
-        key = None if idempotency_key is None else Key(idempotency_key, request)
-        return OperatorCommands(database, identity, request.state.context, key)
 
-    return commands
+async def _subscriptions(request: Request) -> Subscriptions:
+    subscriptions: Subscriptions = request.app.state.subscriptions
+    return subscriptions
+
+
+OperatorCommandsDep = Annotated[OperatorCommands, Depends(_commands)]
+
+# The service's event handlers, in the application's state.
+SubscriptionsDep = Annotated[Subscriptions, Depends(_subscriptions)]

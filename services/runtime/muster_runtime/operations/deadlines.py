@@ -1,29 +1,28 @@
 """Parked deadlines: list, retry, discard."""
 
 from dataclasses import asdict
-from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
-from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Database, UnitOfWork
+from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
 from muster_runtime.errors import Conflict, NotFound, describe
+from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.idempotency import IdempotencyMismatch
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.request_rules import WrittenInstant
 from muster_runtime.observability import audit
-from muster_runtime.operations.commands import OperatorCommands, operators_commands
+from muster_runtime.operations.commands import OperatorCommandsDep
 from muster_runtime.operations.parked import Reason, ReplayReply
 from muster_runtime.pagination import Page
 from muster_runtime.scheduling import deadlines, scheduler
 from muster_runtime.scheduling.deadlines import Deadline, ParkedDeadline
 from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED
-from muster_runtime.service import Service
 
 _log = structlog.get_logger(__name__)
 
@@ -58,21 +57,20 @@ class ParkedDeadlineReply(BaseModel):
     reason: str
 
 
-def deadlines_router(service: Service, database: Database) -> APIRouter:
+def deadlines_router(service: str) -> APIRouter:
     """The routes. They act for the whole program, so they require a token for all agencies."""
-    scope = requires_program(f"{service.name}:operate")
+    scope = requires_program(f"{service}:operate")
     router = APIRouter(prefix="/v1/parked-deadlines", tags=["parked"], dependencies=[scope], responses=COMMON)
-    CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("")
-    async def list_parked_deadlines(page: PageDep) -> Page[ParkedDeadlineReply]:
-        async with database.read(EVERY_AGENCY) as connection:
+    async def list_parked_deadlines(runtime: RuntimeDep, page: PageDep) -> Page[ParkedDeadlineReply]:
+        async with runtime.database.read(EVERY_AGENCY) as connection:
             parked = sorted(await deadlines.parked_deadlines(connection), key=_key)
         rest = [deadline for deadline in parked if page.after is None or _key(deadline) > page.after]
         return page.make([ParkedDeadlineReply(**asdict(deadline)) for deadline in rest], key=_key)
 
     @router.post("/retry", response_model=ReplayReply)
-    async def retry_parked_deadline(commands: CommandsDep, body: DeadlineName) -> Response:
+    async def retry_parked_deadline(commands: OperatorCommandsDep, runtime: RuntimeDep, body: DeadlineName) -> Response:
         """Handle the deadline now, as of its due time. If that fails again, the deadline stays parked.
 
         With an Idempotency-Key, only the reply to a success is stored, so a failed retry can be repeated.
@@ -81,7 +79,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
         async def handler(uow: UnitOfWork) -> ReplayReply:
             await _take(uow, deadline)
-            await scheduler.handle(uow, service.deadline_handlers, [deadline], service.name)
+            await scheduler.handle(uow, runtime.service.deadline_handlers, [deadline], service)
             _note(uow, "RetryParkedDeadline", deadline)
             return ReplayReply(parked=False, reason=None)
 
@@ -97,7 +95,9 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
             return JSONResponse(ReplayReply(parked=True, reason=reason).model_dump())
 
     @router.post("/discard", status_code=204, responses=problem_responses(DeadlineRequired))
-    async def discard_parked_deadline(commands: CommandsDep, body: DiscardDeadline) -> Response:
+    async def discard_parked_deadline(
+        commands: OperatorCommandsDep, runtime: RuntimeDep, body: DiscardDeadline
+    ) -> Response:
         """Discard the deadline permanently: it never takes effect.
 
         A deadline of a kind that schedules its own successor or deletes data gets 409: fix the cause, then retry it.
@@ -105,7 +105,7 @@ def deadlines_router(service: Service, database: Database) -> APIRouter:
 
         async def handler(uow: UnitOfWork) -> None:
             await _take(uow, body.deadline)
-            if body.kind in {*service.required_deadlines, PROPOSAL_EXPIRED}:
+            if body.kind in {*runtime.service.required_deadlines, PROPOSAL_EXPIRED}:
                 raise DeadlineRequired(body.kind)
             _note(uow, "DiscardParkedDeadline", body.deadline, body.reason)
 

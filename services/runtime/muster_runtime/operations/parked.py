@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant, topics
 from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
 from muster_runtime.errors import Conflict, NotFound
+from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.exchange import MEBIBYTE, body_limit
 from muster_runtime.http.pagination import PageDep
@@ -19,9 +20,8 @@ from muster_runtime.messaging import parked
 from muster_runtime.messaging.parked import ParkedStream
 from muster_runtime.messaging.record_reader import Item, Record
 from muster_runtime.messaging.replay import Replayer
-from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.observability import personal_reads
-from muster_runtime.operations.commands import OperatorCommands, operators_commands
+from muster_runtime.operations.commands import OperatorCommandsDep, SubscriptionsDep
 from muster_runtime.operations.recovery import RecordName, Recovery
 from muster_runtime.pagination import Page
 
@@ -88,27 +88,30 @@ class DiscardReply(BaseModel):
     left: int
 
 
-def parked_router(service: str, subscriptions: Subscriptions, database: Database) -> APIRouter:
+def parked_router(service: str) -> APIRouter:
     """The routes. They act for the whole program, so they require a token for all agencies."""
     router = APIRouter(
         prefix="/v1/parked", tags=["parked"], dependencies=[requires_program(f"{service}:operate")], responses=COMMON
     )
-    recovery = Recovery(subscriptions)
-    replayer = Replayer(database, subscriptions)
-    CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("")
-    async def list_parked(page: PageDep) -> Page[ParkedStreamReply]:
-        streams = [stream for stream in await _streams() if page.after is None or _key(stream) > page.after]
+    async def list_parked(
+        runtime: RuntimeDep, subscriptions: SubscriptionsDep, page: PageDep
+    ) -> Page[ParkedStreamReply]:
+        found = await _streams(runtime.database, subscriptions.group)
+        streams = [stream for stream in found if page.after is None or _key(stream) > page.after]
         items = [_reply(stream) for stream in sorted(streams, key=_key)[: page.rows]]
         return page.make(items, key=_key)
 
     @router.get("/{topic}/{agency_id}")
-    async def show_parked(request: Request, topic: Topic, agency_id: str) -> ParkedStreamDetail:
-        stream = await _stream(topic, agency_id)
+    async def show_parked(
+        request: Request, runtime: RuntimeDep, subscriptions: SubscriptionsDep, topic: Topic, agency_id: str
+    ) -> ParkedStreamDetail:
+        database, group = runtime.database, subscriptions.group
+        stream = await _stream(database, group, topic, agency_id)
         route = f"GET {router.prefix}/{{topic}}/{{agency_id}}"
         async with personal_reads.reading(database, agency_id, route, request.state.context) as read:
-            records = await parked.first_records(read.connection, subscriptions.group, topic, agency_id, SHOWN_RECORDS)
+            records = await parked.first_records(read.connection, group, topic, agency_id, SHOWN_RECORDS)
             read.saw(_people(topic, records))
         return ParkedStreamDetail(
             **_reply(stream).model_dump(),
@@ -116,36 +119,51 @@ def parked_router(service: str, subscriptions: Subscriptions, database: Database
         )
 
     @router.post("/{topic}/{agency_id}/replay")
-    async def replay_parked(commands: CommandsDep, topic: Topic, agency_id: str) -> ReplayReply:
+    async def replay_parked(
+        commands: OperatorCommandsDep,
+        runtime: RuntimeDep,
+        subscriptions: SubscriptionsDep,
+        topic: Topic,
+        agency_id: str,
+    ) -> ReplayReply:
         """Apply the waiting records in order; safe to repeat. The last one unparks the stream."""
-        await _stream(topic, agency_id)
-        reason = await replayer.replay(topic, agency_id, commands.context)
+        await _stream(runtime.database, subscriptions.group, topic, agency_id)
+        reason = await Replayer(runtime.database, subscriptions).replay(topic, agency_id, commands.context)
         return ReplayReply(parked=reason is not None, reason=reason)
 
     @router.post("/{topic}/{agency_id}/discard", response_model=DiscardReply, responses=problem_responses(Conflict))
     @body_limit(MEBIBYTE, keys=2_000)
-    async def discard_parked(commands: CommandsDep, topic: Topic, agency_id: str, body: DiscardRequest) -> Response:
+    async def discard_parked(
+        commands: OperatorCommandsDep,
+        subscriptions: SubscriptionsDep,
+        topic: Topic,
+        agency_id: str,
+        body: DiscardRequest,
+    ) -> Response:
         """Discard the first waiting records permanently. Then replay the records behind them.
 
         The request names the records, so sending it again discards no others.
         """
 
         async def handler(uow: UnitOfWork) -> DiscardReply:
+            recovery = Recovery(subscriptions)
             return DiscardReply(left=await recovery.discard(uow, topic, agency_id, body.records, body.reason))
 
         return await commands.execute(agency_id, handler)
 
-    async def _streams() -> list[ParkedStream]:
-        async with database.read(EVERY_AGENCY) as connection:
-            return await parked.streams(connection, subscriptions.group)
-
-    async def _stream(topic: str, agency_id: str) -> ParkedStream:
-        for stream in await _streams():
-            if (stream.topic, stream.agency_id) == (topic, agency_id):
-                return stream
-        raise NotFound(f"no stream of {agency_id[:40]!r} on topic {topic[:80]!r} is parked")
-
     return router
+
+
+async def _streams(database: Database, group: str) -> list[ParkedStream]:
+    async with database.read(EVERY_AGENCY) as connection:
+        return await parked.streams(connection, group)
+
+
+async def _stream(database: Database, group: str, topic: str, agency_id: str) -> ParkedStream:
+    for stream in await _streams(database, group):
+        if (stream.topic, stream.agency_id) == (topic, agency_id):
+            return stream
+    raise NotFound(f"no stream of {agency_id[:40]!r} on topic {topic[:80]!r} is parked")
 
 
 def _people(topic: str, records: Sequence[Record]) -> list[str]:

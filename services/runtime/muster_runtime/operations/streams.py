@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from muster_contracts import MAX_SEQUENCE
-from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
+from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
 from muster_runtime.errors import Conflict, InvalidInput, NotFound
 from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
@@ -15,8 +15,7 @@ from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.messaging import epochs, passing, positions
 from muster_runtime.messaging.positions import StreamState
 from muster_runtime.messaging.restore_guard import published_runs
-from muster_runtime.messaging.subscriptions import Subscriptions
-from muster_runtime.operations.commands import OperatorCommands, operators_commands
+from muster_runtime.operations.commands import OperatorCommandsDep, SubscriptionsDep
 from muster_runtime.operations.parked import Reason, Topic
 from muster_runtime.operations.recovery import Recovery
 from muster_runtime.operations.rewind import Rewound, rewind
@@ -64,27 +63,26 @@ class Passed(BaseModel):
     last_offset: int
 
 
-def streams_router(service: str, subscriptions: Subscriptions, database: Database) -> APIRouter:
+def streams_router(service: str) -> APIRouter:
     """The routes. They act for the whole program, so they require a token for all agencies."""
     router = APIRouter(
         prefix="/v1", tags=["streams"], dependencies=[requires_program(f"{service}:operate")], responses=COMMON
     )
-    recovery = Recovery(subscriptions)
-    group = subscriptions.group
-    CommandsDep = Annotated[OperatorCommands, Depends(operators_commands(database))]  # noqa: N806 - a type
 
     @router.get("/streams")
     async def list_streams(
+        runtime: RuntimeDep,
+        subscriptions: SubscriptionsDep,
         page: PageDep,
         topic: Annotated[str | None, Query(description="Default: every topic.")] = None,
         agency_id: Annotated[str | None, Query(description="Default: every agency.")] = None,
     ) -> Page[StreamState]:
         """The last position that this service assigned in each stream, and the last that it applied."""
         after_topic, _, after_agency = (page.after or "").partition(_SEPARATOR)
-        async with database.read(EVERY_AGENCY) as connection:
+        async with runtime.database.read(EVERY_AGENCY) as connection:
             states = await positions.states(
                 connection,
-                group,
+                subscriptions.group,
                 topic=topic,
                 agency_id=agency_id,
                 after=(after_topic, after_agency),
@@ -93,27 +91,35 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
         return page.make(states, key=lambda state: f"{state.topic}{_SEPARATOR}{state.agency_id}")
 
     @router.post("/streams/{topic}/{agency_id}/gap", response_model=StreamState, responses=problem_responses(Conflict))
-    async def accept_gap(commands: CommandsDep, topic: Topic, agency_id: str, body: GapRequest) -> Response:
+    async def accept_gap(
+        commands: OperatorCommandsDep,
+        subscriptions: SubscriptionsDep,
+        topic: Topic,
+        agency_id: str,
+        body: GapRequest,
+    ) -> Response:
         """Accept that the missing sequences of a parked stream will never arrive. Then replay the stream.
 
         The request names the record behind the gap, so sending it again accepts no later gap.
         """
 
         async def handler(uow: UnitOfWork) -> StreamState:
-            await recovery.accept_gap(uow, topic, agency_id, body.waiting, body.reason)
+            await Recovery(subscriptions).accept_gap(uow, topic, agency_id, body.waiting, body.reason)
             await uow.flush()  # so that the state shows the accepted position
-            (state,) = await positions.states(uow.connection, group, topic=topic, agency_id=agency_id, limit=1)
-            return state
+            found = await positions.states(
+                uow.connection, subscriptions.group, topic=topic, agency_id=agency_id, limit=1
+            )
+            return found[0]
 
         return await commands.execute(agency_id, handler)
 
     @router.post("/epoch", response_model=epochs.RaisedEpoch, responses=problem_responses(Conflict))
-    async def raise_epoch(commands: CommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
+    async def raise_epoch(commands: OperatorCommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
         """Raise the epoch of the service's streams.
 
         Do this after a restore, before the service publishes again, so that no position is assigned twice.
         """
-        settings = runtime.settings
+        database, settings = runtime.database, runtime.settings
         since = await epochs.database_now(database)
         published = await published_runs(database, runtime.kafka, settings.topic_prefix)
         agencies = await epochs.agencies_with_streams(database)
@@ -128,17 +134,24 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
         return await commands.execute(EVERY_AGENCY, handler, *agencies)
 
     @router.post("/rewind", response_model=Rewound, responses=problem_responses(Conflict))
-    async def rewind_consumer(commands: CommandsDep, runtime: RuntimeDep, body: Reason) -> Response:
+    async def rewind_consumer(
+        commands: OperatorCommandsDep, runtime: RuntimeDep, subscriptions: SubscriptionsDep, body: Reason
+    ) -> Response:
         """Make the service read its topics from the beginning. Do this after a restore, before it consumes again."""
 
         async def handler(uow: UnitOfWork) -> Rewound:
-            return await rewind(uow, runtime.service, runtime.kafka, group, body.reason)
+            return await rewind(uow, runtime.service, runtime.kafka, subscriptions.group, body.reason)
 
         return await commands.execute(EVERY_AGENCY, handler)
 
     @router.post("/partitions/{topic}/{partition}/pass", response_model=Passed)
     async def pass_record(
-        commands: CommandsDep, runtime: RuntimeDep, topic: Topic, partition: Partition, body: PassRequest
+        commands: OperatorCommandsDep,
+        runtime: RuntimeDep,
+        subscriptions: SubscriptionsDep,
+        topic: Topic,
+        partition: Partition,
+        body: PassRequest,
     ) -> Response:
         """Make the consumer skip a record that it cannot decode; safe to repeat.
 
@@ -154,7 +167,7 @@ def streams_router(service: str, subscriptions: Subscriptions, database: Databas
         records = passing.OffsetRange(topic, partition, body.offset, last)
 
         async def handler(uow: UnitOfWork) -> Passed:
-            await passing.let_pass(uow, group, records, body.reason)
+            await passing.let_pass(uow, subscriptions.group, records, body.reason)
             return Passed(**records._asdict())
 
         return await commands.execute(EVERY_AGENCY, handler)

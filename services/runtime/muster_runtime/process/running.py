@@ -147,7 +147,8 @@ def application(
 ) -> FastAPI:
     """Everything that a process serves over HTTP: the service's routes, the operators', and a sandbox's."""
     app = create_app(runtime, api_database, health=health, keys=keys, roles=roles, with_api=with_api)
-    for router in operations_routers(runtime.service, subscriptions, runtime.database):
+    app.state.subscriptions = subscriptions
+    for router in operations_routers(runtime.service.name):
         add_routes(app, router)
     if runtime.settings.environment == "sandbox":
         add_routes(app, sandbox_router(sandbox_state))
