@@ -10,8 +10,8 @@ from muster_entitlements.domain.seat_file import Columns
 # The most files of an agency that may be received or processed at once.
 MOST_UNFINISHED = 20
 
-# The most rows of an agency's files whose results may be kept at once, some 10 GB: the largest agency can send all of its
-# people every day, and try each file first.
+# The most rows of an agency's files whose results may be kept at once, some 10 GB: the largest agency can send all of
+# its people every day, and try each file first.
 MOST_KEPT_ROWS = 100_000_000
 
 
