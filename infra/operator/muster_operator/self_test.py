@@ -13,6 +13,7 @@ from muster_contracts.enrollment import AtuRecorded
 from muster_operator.failures import BadInput, NotFound, TimedOut
 from muster_operator.options import ServicesOption
 from muster_operator.output import Answer, table
+from muster_operator.reconcile.streams import position_of
 from muster_operator.service import Service
 from muster_operator.target import Target, on_target
 
@@ -98,7 +99,6 @@ async def _applied(readers: Mapping[str, Service], produced: Position, wait: flo
 
 
 async def _position(service: Service, which: str) -> Position:
-    """The last position of the agency's stream in a service, produced or applied; (0, 0) if there is none."""
+    """The last position of the agency's stream in a service, produced or applied; NOTHING if there is none."""
     shown: dict[str, Any] = await service.get("/v1/streams", topic=AtuRecorded.topic, agency_id=_AGENCY)
-    found = next((state[which] for state in shown["items"] if state[which]), {"epoch": 0, "sequence": 0})
-    return Position(found["epoch"], found["sequence"])
+    return position_of(next((state[which] for state in shown["items"] if state[which]), None))

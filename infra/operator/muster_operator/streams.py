@@ -14,7 +14,7 @@ from muster_operator.group import group
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption, ServiceOption, TokenOption, a_service
 from muster_operator.output import Answer, finish, table
 from muster_operator.parked import Agency, Reason, Topic, one, outcome
-from muster_operator.reconcile.streams import NOTHING
+from muster_operator.reconcile.streams import NOTHING, position_of
 from muster_operator.service import Service, every_item
 from muster_operator.target import Target, on_target
 from muster_runtime.text import count
@@ -61,8 +61,8 @@ async def _show(target: Target, topic: str | None, agency: str | None, *, behind
     items, rows = [], []
     for (name, agency_id), by_service in sorted(states.items()):
         description = all_topics()[name]
-        produced = _position(by_service.get(description.owner, {}).get("produced"))
-        applied = {s: _position(by_service.get(s, {}).get("applied")) for s in description.readers}
+        produced = position_of(by_service.get(description.owner, {}).get("produced"))
+        applied = {s: position_of(by_service.get(s, {}).get("applied")) for s in description.readers}
         late = [service for service, position in applied.items() if not _caught_up(position, produced)]
         if behind and not late:
             continue
@@ -95,11 +95,11 @@ async def accept_gap(
         if waiting is None:
             raise Refused(f"{stream} is not parked for a gap: {stream.facts['reason']}")
         shown = await stream.service.get("/v1/streams", topic=topic, agency_id=agency)
-        applied = next((_position(state["applied"]) for state in shown["items"]), NOTHING)
+        applied = next((position_of(state["applied"]) for state in shown["items"]), NOTHING)
         body = {"waiting": waiting, "reason": reason}
         state = await stream.service.post(f"/v1/streams/{topic}/{agency}/gap", body)
         reply = await stream.service.post(f"{stream.path}/replay")
-    accepted = _position(state["applied"])
+    accepted = position_of(state["applied"])
     lines = (
         f"{stream}: sequence {waiting:,} waits; {_text(applied)} is applied",
         f"{stream}: accepted up to {_text(accepted)}",
@@ -123,7 +123,7 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
         seen = await _states(others, {})
         above = max(
             (
-                _position(state["applied"]).epoch
+                position_of(state["applied"]).epoch
                 for (topic, _), by_service in seen.items()
                 for state in by_service.values()
                 if topic in own
@@ -193,10 +193,6 @@ async def _states(
     for service, item in await every_item(services, "/v1/streams", **query):
         states.setdefault((item["topic"], item["agency_id"]), {})[service.name] = item
     return states
-
-
-def _position(shown: Mapping[str, int] | None) -> Position:
-    return NOTHING if shown is None else Position(shown["epoch"], shown["sequence"])
 
 
 def _as_json(position: Position) -> dict[str, int] | None:

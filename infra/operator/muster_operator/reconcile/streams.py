@@ -32,6 +32,11 @@ NOT_APPLIED = "events that were read and are not applied"
 NOTHING = Position(0, 0)
 
 
+def position_of(shown: Mapping[str, int] | None) -> Position:
+    """A position in a service's reply; NOTHING where that has none."""
+    return NOTHING if shown is None else Position(shown["epoch"], shown["sequence"])
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """The last event of a stream on its topic, and its record's place."""
