@@ -118,7 +118,7 @@ def make_router(directory: Directory) -> APIRouter:
         """
         subject_ref = directory.subject_ref(agency_id, body.subject)
         command = ConsumeFeature(agency_id, subject_ref, body.feature, body.amount)
-        async with commands.write(agency_id) as uow:
+        async with commands.write(agency_id, lock=consumption.lock_for(command)) as uow:
             reply, replayed = await consumption.consume_once(uow, command, idempotency_key)
         headers = {"idempotency-replayed": "true"} if replayed else {}
         return Response(reply, headers=headers, media_type="application/json")

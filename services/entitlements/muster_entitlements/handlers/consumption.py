@@ -13,12 +13,18 @@ from muster_entitlements.errors import QuotaUsedUp, UseRefused
 from muster_entitlements.handlers.adoption import FirstUse, count_adoption
 from muster_entitlements.handlers.quotas import save_counts
 from muster_entitlements.handlers.uses import record_uses
-from muster_entitlements.queries.checks import find_question_of_use
+from muster_entitlements.queries.checks import find_question_of_use, lock_for_use
 from muster_entitlements.replies.usage import ConsumptionReply
 from muster_entitlements.repository import quota_grants, usage, usage_replies
 from muster_entitlements.repository.meters import find_feature
+from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.http.idempotency import IdempotencyMismatch
+
+
+def lock_for(command: ConsumeFeature) -> Lock:
+    """The lock of the transaction that counts these uses, which also reads what they depend on."""
+    return lock_for_use(command.subject_ref, command.feature)
 
 
 async def consume_once(uow: UnitOfWork, command: ConsumeFeature, key: str | None) -> tuple[bytes, bool]:
@@ -42,9 +48,7 @@ async def consume_once(uow: UnitOfWork, command: ConsumeFeature, key: str | None
 
 async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> ConsumptionReply:
     """Count uses, all of them or none. Raises FeatureUnknown, UseRefused, or QuotaUsedUp."""
-    question, granted = await find_question_of_use(
-        uow.connection, command.agency_id, command.subject_ref, command.feature, uow.now
-    )
+    question, granted = await find_question_of_use(uow, command.feature)
     answer = check(question, uow.now)
     if answer.verdict is Verdict.REFUSED:
         raise UseRefused(command.feature, answer.reason.value)

@@ -21,7 +21,8 @@ from muster_entitlements.repository.meters import find_last
 from muster_entitlements.repository.seat_trials import find_begun
 from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import NAMED_COLUMNS, to_window
-from muster_runtime.database.transactions import Connection
+from muster_runtime.database.locks import Lock
+from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.pacing import Pace
 
@@ -48,13 +49,17 @@ _STANDING_GRANTS = """
     ) as g
 """
 
-_UNSPENT_GRANT = """
-    exists (
-        select
-        from quota_grant
-        where agency_id = $1 and feature = $3 and subject_ref in ($2, '') and spent < amount
-    )
-"""
+# Takes an agency's lock, and reads all that a use depends on besides counted use: a statement less for each use.
+_LOCK_FOR_USE = f"""
+    select
+        u.latest, u.entered, u.locked,
+        {_COLUMNS}, s.state as seat_state, s.idle_since, u.grants,
+        coalesce(s.trial_began_at, s.activated_at) as began_at, $5 = any(s.used_features) as adopted, u.unspent
+    from lock_for_use($1, $2, $3, $4, $5) as u
+    cross join lateral (select (u.p).*) as p
+    cross join lateral (select (u.w).*) as w
+    cross join lateral (select (u.s).*) as s
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,30 +148,13 @@ async def find_question(
 
     It reads the catalog too if the feature has neither a window nor a grant. Raises FeatureUnknown.
     """
-    return (await _find_question(connection, agency_id, subject_ref, feature, now))[0]
-
-
-async def find_question_of_use(
-    connection: Connection, agency_id: str, subject_ref: str, feature: str, now: datetime
-) -> tuple[Question, bool]:
-    """`find_question`, and whether the person or the agency has an unspent quota grant, in the same statement.
-
-    Few have one, but a second statement would delay every use.
-    """
-    return await _find_question(connection, agency_id, subject_ref, feature, now, granted=_UNSPENT_GRANT)
-
-
-async def _find_question(
-    connection: Connection, agency_id: str, subject_ref: str, feature: str | None, now: datetime, granted: str = "false"
-) -> tuple[Question, bool]:
     if feature is not None and not is_key(feature):
         (await catalogs.find_catalog(connection, now)).known(feature)
     row = await connection.fetchrow(
         f"""
         select
             {_COLUMNS}, s.state as seat_state, s.idle_since, g.grants,
-            coalesce(s.trial_began_at, s.activated_at) as began_at, $3 = any(s.used_features) as adopted,
-            {granted} as granted
+            coalesce(s.trial_began_at, s.activated_at) as began_at, $3 = any(s.used_features) as adopted
         from {_POOL_AND_WINDOW} and w.feature = $3
         left join seat as s
             on s.agency_id = p.agency_id and s.subject_ref = $2 and s.state <> 'revoked'
@@ -179,11 +167,32 @@ async def _find_question(
         feature,
         now,
     )
-    if feature is not None and (row is None or (row["w_window_id"] is None and row["grants"] is None)):
-        (await catalogs.find_catalog(connection, now)).known(feature)
     if row is None:
+        if feature is not None:
+            (await catalogs.find_catalog(connection, now)).known(feature)
+        return Question(None, None, feature, None)
+    return await _question_of(connection, row, feature, now)
+
+
+def lock_for_use(subject_ref: str, feature: str) -> Lock:
+    """The lock of a transaction that counts a use: see `find_question_of_use`."""
+    return Lock(_LOCK_FOR_USE, (subject_ref, feature if is_key(feature) else None))
+
+
+async def find_question_of_use(uow: UnitOfWork, feature: str) -> tuple[Question, bool]:
+    """`find_question` as of the transaction's lock, and whether the person or the agency has an unspent quota grant."""
+    [row] = uow.found
+    if row["agency_id"] is None:
+        (await catalogs.find_catalog(uow.connection, uow.now)).known(feature)
         return Question(None, None, feature, None), False
-    question = Question(
+    return await _question_of(uow.connection, row, feature, uow.now), row["unspent"]
+
+
+async def _question_of(connection: Connection, row: Record, feature: str | None, now: datetime) -> Question:
+    """The question of a row. Raises FeatureUnknown."""
+    if feature is not None and row["w_window_id"] is None and row["grants"] is None:
+        (await catalogs.find_catalog(connection, now)).known(feature)
+    return Question(
         pool=_to_pool(row),
         seat=SeatState(row["seat_state"]) if row["seat_state"] else None,
         began_at=row["began_at"],
@@ -193,7 +202,6 @@ async def _find_question(
         grants=read_grants(row["grants"]),
         adopted=bool(row["adopted"]),
     )
-    return question, row["granted"]
 
 
 async def count_use(
