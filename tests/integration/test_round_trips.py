@@ -76,6 +76,20 @@ async def test_a_seat_is_assigned_in_five_round_trips(run_service: ServiceRunner
     limited(assigned, 5)
 
 
+async def test_a_use_is_consumed_in_four_round_trips(run_service: ServiceRunner, trips: RoundTrips) -> None:
+    """The statement that takes the lock reads all that the use depends on, and the next one counts it."""
+    service = await run_service(build_entitlements, EntitlementsSettings)
+    service.clock.move(START)
+    entitlements = Entitlements(service, eventually)
+    await entitlements.enroll(cap=10)
+    await entitlements.assign(1)
+
+    async def consume(_number: int) -> httpx.Response:
+        return await entitlements.post("usage/consume", {"subject": "person.1@nasa.gov", "feature": "deep-research"})
+
+    limited(await of_request(trips, "entitlements_api", consume), 4)
+
+
 async def test_a_payment_is_recorded_in_five_round_trips(run_service: ServiceRunner, trips: RoundTrips) -> None:
     service = await run_service(build_billing, BillingSettings)
     service.clock.move(BILLING_START)
