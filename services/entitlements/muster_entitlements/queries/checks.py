@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-
-from asyncpg import Record
+from typing import Any
 
 from muster_entitlements.domain.catalog import Feature, is_key, packaged_catalog
 from muster_entitlements.domain.checks import Answer, Question, Reason, Register, check, check_all, count
@@ -181,14 +180,14 @@ def lock_for_use(subject_ref: str, feature: str) -> Lock:
 
 async def find_question_of_use(uow: UnitOfWork, feature: str) -> tuple[Question, bool]:
     """`find_question` as of the transaction's lock, and whether the person or the agency has an unspent quota grant."""
-    [row] = uow.found
+    row: Any = uow.found[0]  # the driver's type is no Mapping
     if row["agency_id"] is None:
         (await catalogs.find_catalog(uow.connection, uow.now)).known(feature)
         return Question(None, None, feature, None), False
     return await _question_of(uow.connection, row, feature, uow.now), row["unspent"]
 
 
-async def _question_of(connection: Connection, row: Record, feature: str | None, now: datetime) -> Question:
+async def _question_of(connection: Connection, row: Mapping[str, Any], feature: str | None, now: datetime) -> Question:
     """The question of a row. Raises FeatureUnknown."""
     if feature is not None and row["w_window_id"] is None and row["grants"] is None:
         (await catalogs.find_catalog(connection, now)).known(feature)
@@ -304,5 +303,5 @@ async def _find_register(
     )
 
 
-def _to_pool(row: Record) -> Pool:
+def _to_pool(row: Mapping[str, Any]) -> Pool:
     return Pool(**{field.name: row[field.name] for field in fields(Pool)})
