@@ -43,6 +43,14 @@ async def find_nothing(servers: Servers, home: Path) -> None:
     print(await command(muster, "reconcile", "--settle", "10", environment=environment))
 
 
+async def release_deadlines(servers: Servers, home: Path, *services: str) -> None:
+    """Release the deadlines of services whose epoch was raised, as the pages end. Raises CommandFailed."""
+    muster, environment = str(ROOT / ".venv" / "bin" / "muster"), servers.operator(home)
+    for service in services:
+        said = await command(muster, "deadlines", "release", service, "--reason", "restored", environment=environment)
+        assert "its deadlines are released" in said, said
+
+
 class Desk:
     """An operator's working folder, with `values.yaml` and the commands that the pages use.
 

@@ -30,6 +30,7 @@ OPERATORS = (
     "/v1/parked",
     "/v1/streams",
     "/v1/partitions",
+    "/v1/deadlines",
     "/v1/epoch",
     "/v1/rewind",
     "/v1/proposals",

@@ -22,8 +22,8 @@ NOT_PLAIN = re.compile(r"\\[pPAzZGQEK]|\(\?|\[\[|&&|[*+?}]\+")
 VERBS = {
     *("Accept", "Activate", "Add", "Approve", "Assign", "Check", "Consume", "Correct", "Delete", "Discard"),
     *("Download", "Enable", "End", "Erase", "Explain", "Extend", "Forecast", "Grant", "Import", "Invite", "List"),
-    *("Plan", "Preview", "Publish", "Reconcile", "Record", "Reinstate", "Reject", "Replay", "Report", "Resize"),
-    *("Retrieve", "Retry", "Revoke", "Rotate", "Set", "Submit", "Suspend", "Transfer", "Withdraw"),
+    *("Plan", "Preview", "Publish", "Reconcile", "Record", "Reinstate", "Reject", "Release", "Replay", "Report"),
+    *("Resize", "Retrieve", "Retry", "Revoke", "Rotate", "Set", "Submit", "Suspend", "Transfer", "Withdraw"),
 }
 
 

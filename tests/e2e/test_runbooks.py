@@ -91,7 +91,13 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
     heard = "select epoch from applied where topic = 'muster.billing.term' and agency_id = 'DOE'"
     await eventually(lambda: operator.sql("entitlements", f"{heard} and epoch = 2"), timeout=PATIENCE)
     drill.end()
-    assert "All services agree." in operator.follow("restore.md", part="Afterwards", **variables)
+    assert "billing: all deadlines are held since" in operator.run("muster deadlines list")
+    assert "deadlines are held since" in operator.run("muster status")
+    said = operator.follow("restore.md", part="Afterwards", **variables)
+    assert "billing: its deadlines are released; they were held since" in said
+    assert said.count("All services agree.") == 2
+    assert "billing: its deadlines were not held" in operator.run("muster deadlines release billing --reason again")
+    assert "are held" not in operator.run("muster deadlines list")
 
 
 async def test_positions_that_went_back_are_read_again(operator: Operator, eventually: Eventually) -> None:

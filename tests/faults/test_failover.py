@@ -111,6 +111,8 @@ async def test_39_after_an_asynchronous_failover_the_runbook_names_what_is_lost_
     assert is_complete(said)
     assert "NASA" in await stack.follow("Lost commands")
     await stack.change(range(2, 4))
+    said = await stack.follow("Release the deadlines", SERVICES=" ".join(services))
+    assert said.count("its deadlines are released") == 2, said
     assert "All services agree." in await stack.follow("Afterwards")
     findings.recovered(f"the check named {', '.join(each['topic'] for each in missing)}")
 

@@ -49,6 +49,7 @@ class ProcessState(BaseModel):
     now: AwareDatetime
     latest: AwareDatetime | None = None  # the instant of its latest transaction, ever
     next_due: AwareDatetime | None
+    deadlines_held_since: AwareDatetime | None = None
     outbox: int
     lag: int
     activity: int
@@ -58,7 +59,8 @@ class ProcessState(BaseModel):
         if self.now != instant:
             return f"its clock says {shown(self.now)}"
         if self.next_due is not None and self.next_due <= instant:
-            return f"something has been due since {shown(self.next_due)}"
+            held = f", and its deadlines are held: muster deadlines release {self.service}"
+            return f"something has been due since {shown(self.next_due)}{held if self.deadlines_held_since else ''}"
         if self.outbox:
             return f"{self.outbox} rows wait in its outbox"
         if self.lag:

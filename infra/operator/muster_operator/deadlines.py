@@ -1,19 +1,20 @@
-"""`muster deadlines`: parked deadlines, and the commands to retry or discard them."""
+"""`muster deadlines`: parked deadlines, the commands to retry or discard them, and the end of a hold on all."""
 
 from typing import Annotated
 
 import typer
+from rich.console import Group
 from rich.markup import escape
 
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
-from muster_operator.options import ServiceOption
+from muster_operator.options import ServiceOption, a_service
 from muster_operator.output import Answer, table
 from muster_operator.parked import Agency, Reason, outcome
 from muster_operator.service import Service, every_item
 from muster_operator.target import Target, on_target
 
-app = group("List, retry, and discard parked deadlines: those that could not be handled.")
+app = group("List, retry, and discard parked deadlines; release those that a raised epoch holds.")
 
 Kind = Annotated[str, typer.Argument(help="The kind, as `list` prints it.")]
 Subject = Annotated[str, typer.Argument(help="The subject, as `list` prints it.")]
@@ -24,15 +25,21 @@ PATH = "/v1/parked-deadlines"
 @app.command("list")
 @on_target()
 async def list_(target: Target, service: ServiceOption = None) -> Answer:
-    """List the parked deadlines: when they were due, and why they failed."""
+    """List the parked deadlines: when they were due, and why they failed. Also name the services that hold all."""
     async with target.services(service) as services:
         found = await every_item(services, PATH)
+        holds = [(each.name, (await each.get("/v1/deadlines/hold"))["held_since"]) for each in services.values()]
+    held = [(name, since) for name, since in holds if since is not None]
     fields = ("kind", "agency_id", "subject", "due_at", "parked_at", "reason")
     rows = [(each.name, *(escape(item[field]) for field in fields)) for each, item in found]
     shown = table(("service", "kind", "agency", "subject", "due", "parked", "why"), rows)
+    lines = [f"{name}: all deadlines are held since {since} (muster deadlines release {name})" for name, since in held]
     return Answer(
-        {"items": [{"service": each.name, **item} for each, item in found]},
-        shown if found else "No deadline is parked.",
+        {
+            "items": [{"service": each.name, **item} for each, item in found],
+            "held": [{"service": name, "since": since} for name, since in held],
+        },
+        Group(*lines, shown if found else "No deadline is parked."),
     )
 
 
@@ -56,6 +63,23 @@ async def discard(
         each, name = await _one(services, kind, agency, subject)
         await each.post(f"{PATH}/discard", {**name, "reason": reason})
     return Answer({"service": each.name, **name}, escape(f"{each.name}: discarded {kind} of {subject}"))
+
+
+@app.command()
+@on_target()
+async def release(
+    target: Target,
+    service: Annotated[
+        str, typer.Argument(metavar="SERVICE", callback=a_service, help="The service whose epoch was raised.")
+    ],
+    reason: Reason,
+) -> Answer:
+    """Let a restored service handle its deadlines again. Do this once its lost commands were repeated."""
+    async with target.services(service) as services:
+        released = await services[service].post("/v1/deadlines/release", {"reason": reason})
+    since = released["held_since"]
+    text = f"its deadlines are released; they were held since {since}" if since else "its deadlines were not held"
+    return Answer({"service": service, **released}, f"{service}: {text}")
 
 
 async def _one(services: dict[str, Service], kind: str, agency_id: str, subject: str) -> tuple[Service, dict[str, str]]:

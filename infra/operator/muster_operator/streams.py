@@ -115,7 +115,8 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
     """Continue every stream of a restored service in a new epoch.
 
     The service refuses while another of its processes publishes. After a restore, run the service with its operator
-    routes only, so that it publishes nothing before this command.
+    routes only, so that it publishes nothing before this command. From then on, it handles no deadline until you
+    release them.
     """
     async with target.services() as services:
         own = {name for name, topic in all_topics().items() if topic.owner == service}
@@ -134,7 +135,10 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
             raise BadInput(f"{service}: must be one of {', '.join(services)}")
         raised = await services[service].post("/v1/epoch", {"reason": reason, "above": above})
     streams = count(raised["streams"], "stream continues", "streams continue")
-    text = f"{service}: {streams} in epoch {raised['epoch']}"
+    text = (
+        f"{service}: {streams} in epoch {raised['epoch']}\n"
+        f"{service}: its deadlines are held; once its lost commands were repeated: muster deadlines release {service}"
+    )
     return Answer({"service": service, **raised}, text)
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.conftest import Ready
 from tests.cluster.kube import HOME, KUBECONFIG, Kube
 from tests.cluster.release import values
-from tests.cluster.runbooks import PAGES, Desk, find_nothing
+from tests.cluster.runbooks import PAGES, Desk, find_nothing, release_deadlines
 from tests.support.eventually import eventually
 
 
@@ -44,6 +44,7 @@ async def test_restoring_a_service(kube: Kube, installed: Ready, desk: Desk) -> 
     said = await desk.follow("restore.md", SERVICE="billing")
     assert re.search(r"epoch", said[1]), said[1]
     await kube.rolled_out()
+    await release_deadlines(installed.servers, desk.folder / "home", "billing")
     await find_nothing(installed.servers, desk.folder / "home")
 
 
@@ -52,6 +53,7 @@ async def test_a_failover_that_lost_commits_of_two_services(kube: Kube, installe
     said = await desk.follow("failover.md", SERVICES="billing notify", STOPPED="{billing,notify}")
     assert said[1].count("epoch") >= 2, said[1]
     await kube.rolled_out()
+    await release_deadlines(installed.servers, desk.folder / "home", "billing", "notify")
     await find_nothing(installed.servers, desk.folder / "home")
 
 

@@ -36,6 +36,13 @@ def test_a_process_that_is_not_quiet(changes: dict[str, object]) -> None:
     assert _state(**changes).busy_with(NOW)
 
 
+def test_a_process_whose_due_deadlines_are_held_names_the_command_that_releases_them() -> None:
+    held = _state(next_due=NOW, deadlines_held_since=NOW)
+    assert "muster deadlines release billing" in (held.busy_with(NOW) or "")
+    assert "muster deadlines release" not in (_state(next_due=NOW).busy_with(NOW) or "")
+    assert _state(deadlines_held_since=NOW).busy_with(NOW) is None
+
+
 @pytest.mark.parametrize(
     ("text", "duration"),
     [("90s", timedelta(seconds=90)), ("12h", timedelta(hours=12)), ("2w", timedelta(days=14))],

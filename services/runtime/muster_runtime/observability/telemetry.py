@@ -52,6 +52,11 @@ DEADLINE_LATENESS_SECONDS = Histogram(
 DEADLINE_OVERDUE_SECONDS = Gauge(
     "muster_deadline_overdue_seconds", "How long the oldest unhandled deadline has been due.", ["service"]
 )
+DEADLINES_HELD_SECONDS = Gauge(
+    "muster_deadlines_held_seconds",
+    "How long no deadline has been handled because the epoch was raised; 0 if they are handled.",
+    ["service"],
+)
 HANDLER_SECONDS = Histogram(
     "muster_handler_seconds",
     "Time that a handler of events or deadlines took to process one run.",

@@ -1,4 +1,4 @@
-"""Parked deadlines: list, retry, discard."""
+"""Deadlines: those that are parked, and the hold on all of them after a restore."""
 
 from dataclasses import asdict
 
@@ -20,7 +20,7 @@ from muster_runtime.observability import audit
 from muster_runtime.operations.commands import OperatorCommandsDep
 from muster_runtime.operations.parked import Reason, ReplayReply
 from muster_runtime.pagination import Page
-from muster_runtime.scheduling import deadlines, scheduler
+from muster_runtime.scheduling import deadlines, hold, scheduler
 from muster_runtime.scheduling.deadlines import Deadline, ParkedDeadline
 from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED
 
@@ -57,19 +57,25 @@ class ParkedDeadlineReply(BaseModel):
     reason: str
 
 
+class Hold(BaseModel):
+    """Since when the service's deadlines are held, if they are."""
+
+    held_since: Instant | None
+
+
 def deadlines_router(service: str) -> APIRouter:
     """The routes. They act for the whole program, so they require a token for all agencies."""
     scope = requires_program(f"{service}:operate")
-    router = APIRouter(prefix="/v1/parked-deadlines", tags=["parked"], dependencies=[scope], responses=COMMON)
+    router = APIRouter(prefix="/v1", tags=["parked"], dependencies=[scope], responses=COMMON)
 
-    @router.get("")
+    @router.get("/parked-deadlines")
     async def list_parked_deadlines(runtime: RuntimeDep, page: PageDep) -> Page[ParkedDeadlineReply]:
         async with runtime.database.read(EVERY_AGENCY) as connection:
             parked = sorted(await deadlines.parked_deadlines(connection), key=_key)
         rest = [deadline for deadline in parked if page.after is None or _key(deadline) > page.after]
         return page.make([ParkedDeadlineReply(**asdict(deadline)) for deadline in rest], key=_key)
 
-    @router.post("/retry", response_model=ReplayReply)
+    @router.post("/parked-deadlines/retry", response_model=ReplayReply)
     async def retry_parked_deadline(commands: OperatorCommandsDep, runtime: RuntimeDep, body: DeadlineName) -> Response:
         """Handle the deadline now, as of its due time. If that fails again, the deadline stays parked.
 
@@ -94,7 +100,7 @@ def deadlines_router(service: str) -> APIRouter:
                 await deadlines.note_reason(uow, deadline, reason)
             return JSONResponse(ReplayReply(parked=True, reason=reason).model_dump())
 
-    @router.post("/discard", status_code=204, responses=problem_responses(DeadlineRequired))
+    @router.post("/parked-deadlines/discard", status_code=204, responses=problem_responses(DeadlineRequired))
     async def discard_parked_deadline(
         commands: OperatorCommandsDep, runtime: RuntimeDep, body: DiscardDeadline
     ) -> Response:
@@ -110,6 +116,24 @@ def deadlines_router(service: str) -> APIRouter:
             _note(uow, "DiscardParkedDeadline", body.deadline, body.reason)
 
         return await commands.execute(body.agency_id, handler, status_code=204)
+
+    @router.get("/deadlines/hold")
+    async def retrieve_hold(runtime: RuntimeDep) -> Hold:
+        """Since when no deadline is handled, because the epoch was raised; null if they are handled."""
+        async with runtime.database.read(EVERY_AGENCY) as connection:
+            return Hold(held_since=await hold.held_since(connection))
+
+    @router.post("/deadlines/release", response_model=Hold)
+    async def release_deadlines(commands: OperatorCommandsDep, body: Reason) -> Response:
+        """Let the service handle its deadlines again, once its facts are right after a restore. Safe to repeat.
+
+        The reply says since when they were held; null if they were not.
+        """
+
+        async def handler(uow: UnitOfWork) -> Hold:
+            return Hold(held_since=await hold.release(uow, body.reason))
+
+        return await commands.execute(EVERY_AGENCY, handler)
 
     return router
 
@@ -132,20 +156,19 @@ class DeadlineRequired(Conflict):
 
 
 async def _take(uow: UnitOfWork, deadline: Deadline) -> None:
-    parked = await uow.connection.fetchval(
+    taken = await uow.connection.fetchval(
         """
-        select true
-        from deadline
+        delete from deadline
         where kind = $1 and agency_id = $2 and subject = $3 and due_at = $4 and parked_at is not null
+        returning true
         """,
         deadline.kind,
         deadline.agency_id,
         deadline.subject,
         deadline.due_at,
     )
-    if not parked:
+    if not taken:
         raise NotParked(f"no deadline {deadline.kind!r} of {deadline.subject!r} is parked in {deadline.agency_id!r}")
-    await deadlines.take(uow, [deadline])
 
 
 def _note(uow: UnitOfWork, command: str, deadline: Deadline, reason: str | None = None) -> None:

@@ -20,6 +20,7 @@ from muster_runtime.operations.parked import Reason, Topic
 from muster_runtime.operations.recovery import Recovery
 from muster_runtime.operations.rewind import Rewound, rewind
 from muster_runtime.pagination import Page
+from muster_runtime.scheduling import hold
 
 # Kafka's highest offset minus one, so that adding one does not overflow.
 MAX_OFFSET = 2**63 - 2
@@ -117,7 +118,8 @@ def streams_router(service: str) -> APIRouter:
     async def raise_epoch(commands: OperatorCommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
         """Raise the epoch of the service's streams.
 
-        Do this after a restore, before the service publishes again, so that no position is assigned twice.
+        Do this after a restore, before the service publishes again, so that no position is assigned twice. It also
+        holds the service's deadlines until they are released: the restored facts are out of date.
         """
         database, settings = runtime.database, runtime.settings
         since = await epochs.database_now(database)
@@ -127,6 +129,7 @@ def streams_router(service: str) -> APIRouter:
         async def handler(uow: UnitOfWork) -> epochs.RaisedEpoch:
             await epochs.require_no_other_relay(uow, service, settings.instance, since)
             raised = await epochs.raise_epoch(uow, published, body.reason, above=body.above)
+            await hold.begin(uow)
             if runtime.service.epoch_raised is not None:
                 await runtime.service.epoch_raised(uow.connection, raised.epoch)
             return raised

@@ -25,6 +25,7 @@ from muster_runtime.observability.seals import unsealed_agencies
 from muster_runtime.observability.telemetry import (
     AUDIT_UNSEALED_SECONDS,
     DEADLINE_OVERDUE_SECONDS,
+    DEADLINES_HELD_SECONDS,
     ISSUER_KEYS_AGE_SECONDS,
     LAG,
     OLDEST_SNAPSHOT_SECONDS,
@@ -37,6 +38,7 @@ from muster_runtime.observability.telemetry import (
     READY,
 )
 from muster_runtime.process.parts import Parts
+from muster_runtime.scheduling import hold
 from muster_runtime.scheduling.deadlines import next_due, parked_deadlines
 from muster_runtime.service import Runtime
 
@@ -179,6 +181,11 @@ class Monitor:
         OUTBOX_OLDEST_SECONDS.labels(service).set(found.oldest)
         OLDEST_SNAPSHOT_SECONDS.labels(service).set(await connection.fetchval("select oldest_snapshot_seconds()"))
         DEADLINE_OVERDUE_SECONDS.labels(service).set(self._seconds_since(await next_due(connection)))
+        held_since = await hold.held_since(connection)
+        DEADLINES_HELD_SECONDS.labels(service).set(self._seconds_since(held_since))
+        if held_since is not None:
+            since = f"{held_since:%Y-%m-%dT%H:%M:%SZ}"
+            found.warnings.append(f"deadlines are held since {since} (muster deadlines release {service})")
         streams = await parked.streams(connection, self._group)
         found.parked_streams = len(streams)
         PARKED.labels(service).set(found.parked_streams)

@@ -4,6 +4,7 @@ import asyncio
 
 from muster_runtime.process.monitor import PATIENCE_SECONDS
 from muster_runtime.process.parts import Parts
+from muster_runtime.scheduling import hold
 from muster_runtime.scheduling.deadlines import next_due
 from muster_runtime.service import Runtime
 
@@ -14,6 +15,7 @@ async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object
         (written,) = await connection.fetch(
             "select (select count(*) from outbox) as outbox, (select max(latest) from agency_instant) as latest"
         )
+        held_since = await hold.held_since(connection)
         due = [
             parts.sealer.due_since if parts.sealer else None,
             await next_due(connection),
@@ -27,6 +29,7 @@ async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object
         "now": runtime.clock.now().isoformat().replace("+00:00", "Z"),
         "latest": written["latest"],
         "next_due": min((d for d in due if d is not None), default=None),
+        "deadlines_held_since": held_since,
         "outbox": written["outbox"],
         "lag": lag,
         "activity": parts.activity,

@@ -214,7 +214,7 @@ async def find_instant(connection: Connection, kind: str, agency_id: str, subjec
 
 
 async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
-    """Remove deadlines in order to handle them. Returns those that still existed."""
+    """Remove deadlines in order to handle them. Returns those that still existed; none while deadlines are held."""
     rows = await uow.connection.fetch(
         """
         delete from deadline
@@ -222,6 +222,7 @@ async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]
             (kind, agency_id, subject, due_at) in (
                 select * from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
             )
+            and (select deadlines_held_since from epoch) is null
         returning kind, agency_id, subject, due_at
         """,
         [d.kind for d in deadlines],

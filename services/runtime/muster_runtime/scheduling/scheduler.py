@@ -26,7 +26,7 @@ from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.breaker import BreakerOpen
 from muster_runtime.observability import tracing
 from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS
-from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling import deadlines, hold
 from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
 from muster_runtime.scheduling.news import LATE, IntakeNews, News
 
@@ -89,11 +89,18 @@ class Scheduler:
     async def _handle_all(self) -> None:
         while True:
             try:
-                if not await self._handle_due():
+                if await self._are_held():
+                    self.waiting = {}
+                    await self._wakeup.wait()
+                elif not await self._handle_due():
                     await self._wakeup.wait(await next_due_of(self._database))
             except RETRYABLE as error:
                 _log.warning("scheduler_retried", error=repr(error))
                 await asyncio.sleep(0.5)
+
+    async def _are_held(self) -> bool:
+        async with self._database.connection() as connection:
+            return await hold.held_since(connection) is not None
 
     async def _handle_due(self) -> bool:
         """Handle each agency's earliest due instant. Returns False if there is nothing to handle."""
