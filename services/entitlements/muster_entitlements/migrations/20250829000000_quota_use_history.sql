@@ -1,6 +1,10 @@
 -- migrate:up
 -- muster: expand
 
+-- Row-level security is forced, and would hide every row from the owner. Every command writes this table first, so this
+-- waits for those that are at work, and cannot deadlock with them below.
+alter table agency_instant no force row level security;
+
 -- How much of a quota a person, or an agency, had used in a period, each time that was published, and since when that
 -- was known. A used-up quota is always published, so this says when it was used up.
 create table quota_use_history (
@@ -46,12 +50,10 @@ create trigger date_spent_grant before update on quota_grant for each row
 when (old.spent < old.amount and new.spent = new.amount)
 execute function date_spent_grant();
 
--- What is used up and spent already has been so at least since the agency's latest instant. Row-level security is
--- forced, and would hide every row from the owner.
+-- What is used up and spent already has been so at least since the agency's latest instant.
 alter table quota_use no force row level security;
 alter table quota_use_history no force row level security;
 alter table quota_grant no force row level security;
-alter table agency_instant no force row level security;
 insert into quota_use_history (agency_id, feature, subject_ref, starts_at, ends_at, charged, recorded_from)
 select u.agency_id, u.feature, u.subject_ref, u.starts_at, u.ends_at, u.charged, i.latest
 from quota_use as u

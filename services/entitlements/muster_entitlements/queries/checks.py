@@ -25,6 +25,7 @@ from muster_entitlements.repository.windows import NAMED_COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pacing import Pace
 
+# How much of a quota these people used at an instant, by reference.
 FindUsed = Callable[[Connection, Limit, Collection[str], datetime], Awaitable[Mapping[str, Used]]]
 
 # A pool, and the windows of its enrollment that meet any further conditions.
