@@ -192,6 +192,37 @@ async def test_the_url_of_a_deleted_webhook_is_forgotten(upgraded: Upgrade) -> N
         assert await is_forced(connection, "webhook")
 
 
+async def test_a_quota_that_is_used_up_has_been_since_the_agencys_latest_instant(upgraded: Upgrade) -> None:
+    rows = """
+        insert into agency_instant (agency_id, latest) values ('EPA', '2025-08-20Z');
+        insert into quota_use (agency_id, subject_ref, feature, used, charged, quota, starts_at, ends_at) values
+        ('EPA', '', 'a', 9, 9, 9, '2025-08-01Z', '2025-09-01Z'),
+        ('EPA', 'sub_a', 'a', 9, 0, 9, '2025-08-01Z', '2025-09-01Z'),
+        ('EPA', 'sub_b', 'a', 9, 9, 9, '2025-07-01Z', '2025-08-01Z');
+        insert into quota_grant (
+            agency_id, grant_id, feature, subject_ref, amount, spent, priority, starts_at, granted_at
+        ) values
+        ('EPA', 'qgr_1', 'a', '', 2, 2, 0, '2025-08-06Z', '2025-08-06Z'),
+        ('EPA', 'qgr_2', 'a', '', 2, 1, 0, '2025-08-06Z', '2025-08-06Z');
+    """
+    latest = datetime(2025, 8, 20, tzinfo=UTC)
+    async with upgraded("entitlements", rows, before="20250829") as connection:
+        kept = await connection.fetch("select subject_ref, charged, recorded_from from quota_use_history")
+        assert [tuple(row) for row in kept] == [("", 9, latest)]
+        spent = await connection.fetch("select spent_at from quota_grant order by grant_id")
+        assert [row["spent_at"] for row in spent] == [latest, None]
+        # So it is with what the earlier release writes during a rolling upgrade.
+        later = latest + timedelta(days=1)
+        await connection.execute("update agency_instant set latest = $1", later)
+        await connection.execute("update quota_use set charged = 10 where subject_ref = 'sub_a'")
+        await connection.execute("update quota_grant set spent = amount")
+        new = "select subject_ref, charged from quota_use_history where recorded_from = $1"
+        assert [tuple(row) for row in await connection.fetch(new, later)] == [("sub_a", 10)]
+        spent = await connection.fetch("select spent_at from quota_grant order by grant_id")
+        assert [row["spent_at"] for row in spent] == [latest, later]
+        assert await is_forced(connection, "agency_instant", "quota_grant", "quota_use", "quota_use_history")
+
+
 @pytest.mark.parametrize("service", ["entitlements", "notify"])
 async def test_the_other_services_upgrade(service: str, upgraded: Upgrade) -> None:
     async with upgraded(service, "select") as connection:

@@ -76,7 +76,7 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
 
 
 def make_retentions(settings: EntitlementsSettings) -> list[Retention]:
-    """How long to keep earlier versions of pools, windows, and seats, and the events behind what is over."""
+    """How long to keep earlier versions of pools, windows, seats, and quotas, and the events behind what is over."""
     days = settings.history_retention_days or settings.audit_retention_days
     if days is None:
         return []

@@ -23,8 +23,8 @@ class EntitlementsSettings(Settings):
         default=None,
         ge=30,
         le=36600,
-        description="How many days to keep earlier states of pools, windows, and seats, and the IDs of the events "
-        "behind whatever is over. Default: as long as audit rows.",
+        description="How many days to keep earlier states of pools, windows, seats, and quotas, and the IDs of the "
+        "events behind whatever is over. Default: as long as audit rows.",
     )
 
     @field_validator("subject_key")

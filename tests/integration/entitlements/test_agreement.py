@@ -18,66 +18,13 @@ from muster_runtime.messaging.topic_log import TopicLog
 from tests.contract.subscribers.test_javascript import in_javascript
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY
-from tests.integration.entitlements.test_as_of import PEOPLE, Life, address, catalog, text
+from tests.integration.entitlements.random_life import FEATURES, NOTES, Life, text
 from tests.integration.entitlements.test_catalog import publish, rolled_out
 from tests.integration.entitlements.test_rollouts import SKETCHES
 from tests.integration.entitlements.test_snapshots import COUNTED, following
-from tests.integration.entitlements.test_usage import report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
 
 STEPS = 4
-
-FEATURES = ("frontier-models", "deep-research", "advanced-voice-mode", "canvas", "sketches")
-
-# A trial within a quota of each person.
-NOTES: dict[str, Any] = {"key": "notes", "name": "Notes", "mode": "quota", "trial_days": 60, "mode_after": "none"}
-
-
-class BusyLife(Life):
-    """Also the use of features, even late, and grants of further uses."""
-
-    limit = 3
-
-    async def change(self) -> None:
-        actions = [super().change, super().change, self._consume, self._consume, self._consume, self._grant_uses]
-        actions += [self._report_late, self._report_late]
-        await self.chance.choice(actions)()
-
-    def features(self) -> list[dict[str, Any]]:
-        """The next version of the catalog."""
-        self.limit = max(self.limit + self.chance.choice([-2, 0, 2]), 1)
-        found = catalog(self.chance)
-        for feature in found:
-            if "monthly_quota_after" in feature:
-                feature["monthly_quota_after"] = self.limit
-        return [*found, SKETCHES | {"quota": {"limit": self.limit + 2, "per": "agency"}}]
-
-    async def _change_catalog(self) -> None:
-        number = (await publish(self.own, self.features(), allow_below_use=True))["number"]
-        await self.own.eventually(lambda: rolled_out(self.own, number))
-
-    async def _consume(self) -> None:
-        use = {"subject": address(self.chance.choice(PEOPLE)), "feature": self.chance.choice(FEATURES)}
-        await self.own.post("usage/consume", use | {"amount": self.chance.randrange(1, 4)})
-
-    async def _report_late(self) -> None:
-        rows = await self.own.service.admin.fetch("select distinct subject_ref from seat order by subject_ref")
-        if rows:
-            subject, feature = self.chance.choice(rows)["subject_ref"], self.chance.choice(FEATURES)
-            at = self.own.service.clock.now() - timedelta(hours=self.chance.randrange(1, 300))
-            amount = self.chance.randrange(1, 8)
-            await report(self.own, used(self.chance.random(), subject, at, amount, feature=feature))
-
-    async def _grant_uses(self) -> None:
-        now = self.own.service.clock.now()
-        body = {"feature": self.chance.choice(FEATURES), "amount": self.chance.randrange(1, 4), "reason": "pilot"}
-        if self.chance.random() < 0.5:
-            body["subject"] = address(self.chance.choice(PEOPLE))
-        if self.chance.random() < 0.5:
-            body["starts_at"] = text(now + self.chance.randrange(1, 5) * DAY)
-        if self.chance.random() < 0.5:
-            body["ends_at"] = text(now + self.chance.randrange(6, 20) * DAY)
-        await self.own.post("quota-grants", body)
 
 
 async def differences(
@@ -104,7 +51,7 @@ async def differences(
 async def test_a_copy_agrees_with_the_service_whatever_happens(entitlements: Entitlements) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    service, life = entitlements.service, BusyLife(entitlements, random.Random(seed))
+    service, life = entitlements.service, Life(entitlements, random.Random(seed))
     await publish(entitlements, life.features())
     await entitlements.enroll(cap=6)
 

@@ -5,32 +5,15 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
 from muster_entitlements.bootstrap import make_retentions
 from muster_entitlements.settings import EntitlementsSettings
-from tests.integration.entitlements.conftest import START, Entitlements
-from tests.integration.entitlements.lives import DAY
-from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
-from tests.integration.entitlements.test_seat_trials import CANVAS
-from tests.integration.entitlements.test_windows import decision, send, windows
+from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.random_life import PEOPLE, Life, address, get, text
+from tests.integration.entitlements.test_catalog import publish
 
-PEOPLE = range(3)
-FEATURES = ("frontier-models", "deep-research", "advanced-voice-mode", "canvas")
 STEPS = 10
-FREE = FRONTIER["key"]
-HOUR = timedelta(hours=1)
 
 Recorded = dict[str, Any]
-
-
-def text(instant: datetime) -> str:
-    return instant.isoformat().replace("+00:00", "Z")
-
-
-async def get(entitlements: Entitlements, path: str, **params: str) -> Any:
-    reply = await entitlements.get(path, **params)
-    assert reply.status_code == 200, reply.text
-    return reply.json()
 
 
 async def recorded(entitlements: Entitlements, **instants: str) -> Recorded:
@@ -60,134 +43,13 @@ async def checks(entitlements: Entitlements, **instants: str) -> dict[tuple[int,
     return {pair: without_use(answer) for pair, answer in zip(pairs, alone, strict=True)}
 
 
-def address(person: int) -> str:
-    return f"person.{person}@nasa.gov"
-
-
 def without_person(seat: Mapping[str, Any]) -> Recorded:
     return {name: value for name, value in seat.items() if name not in {"email", "name", "unused_since"}}
 
 
 def without_use(answer: Mapping[str, Any]) -> Recorded:
-    """Counted use has no history."""
-    return {name: value for name, value in answer.items() if name not in {"used", "remaining"}}
-
-
-def catalog(chance: random.Random) -> list[dict[str, Any]]:
-    """A catalog with trials of random lengths: two for the agency, and one for each seat."""
-
-    def terms(feature: dict[str, Any]) -> dict[str, Any]:
-        return feature | {"trial_days": chance.choice([10, 40, 90]), "grace_days": chance.choice([None, 5, 20])}
-
-    voice = RESEARCH | {"key": "advanced-voice-mode", "monthly_quota_after": chance.choice([5, 60])}
-    return [FRONTIER, terms(RESEARCH), terms(voice), terms(CANVAS)]
-
-
-class Life:
-    """Random changes to an agency, some of which are refused."""
-
-    def __init__(self, entitlements: Entitlements, chance: random.Random) -> None:
-        self.own = entitlements
-        self.chance = chance
-        self.enrollment = 1
-        self.suspended = False
-        self.enrolled_at = START
-        self.unread: list[tuple[datetime, datetime]] = []  # from a withdrawal to when it was read
-
-    async def change(self) -> None:
-        actions = [self._assign, self._assign, self._change_seat, self._change_seat, self._change_seat]
-        actions += [self._grant, self._revoke_grant, self._end_trial, self._extend, self._resize]
-        actions += [self._suspend, self._enroll_again, self._change_catalog, self._consume]
-        await self.chance.choice(actions)()
-
-    async def _assign(self) -> None:
-        state = self.chance.choice(["reserved", "invited", "assigned"])
-        await self.own.post("seats", {"email": address(self.chance.choice(PEOPLE)), "state": state})
-
-    async def _change_seat(self) -> None:
-        held = [seat for seat in (await get(self.own, "seats", limit="200"))["items"] if seat["state"] != "revoked"]
-        if not held:
-            return await self._assign()
-        seat, action = self.chance.choice(held), self.chance.choice(ACTIONS)
-        body = {"email": address(self.chance.choice(PEOPLE))} if action == "transfer" else None
-        await self.own.post(f"seats/{seat['seat_id']}/{action}", body)
-        return None
-
-    async def _consume(self) -> None:
-        """The first use of a seat activates it."""
-        person = address(self.chance.choice(PEOPLE))
-        await self.own.post("usage/consume", {"subject": person, "feature": self.chance.choice(["canvas", FREE])})
-
-    async def _grant(self) -> None:
-        now = self.own.service.clock.now()
-        feature = self.chance.choice(FEATURES)
-        body = {"feature": feature, "reason": "pilot", "ends_at": text(now + self.chance.randrange(1, 40) * DAY)}
-        if self.chance.random() < 0.5:
-            body["subject"] = address(self.chance.choice(PEOPLE))
-        if feature != "frontier-models" and self.chance.random() < 0.5:
-            body["mode"] = "quota"
-        if self.chance.random() < 0.5:
-            body["starts_at"] = text(now + DAY / 2)
-        await self.own.post("grants", body)
-
-    async def _revoke_grant(self) -> None:
-        for grant in (await get(self.own, "grants"))["items"][:1]:
-            await self.own.post(f"grants/{grant['grant_id']}/revocation", {"reason": "over"})
-
-    async def _end_trial(self) -> None:
-        path = decision(self.own, "end", self.chance.choice(FEATURES), await windows(self.own))
-        await send(self.own, path, "ann", reason="misuse")
-
-    async def _extend(self) -> None:
-        path = decision(self.own, "extension", self.chance.choice(FEATURES), await windows(self.own))
-        end = text(START + self.chance.randrange(61, 120) * DAY)
-        proposed = await send(self.own, path, "ann", ends_at=end, reason="pilot")
-        if proposed.status_code == 202:
-            await send(self.own, f"{proposed.headers['location']}/approval", "bob")
-
-    async def _resize(self) -> None:
-        await self.own.post("pool/resize", {"cap": self.chance.randrange(4, 9)})
-
-    async def _suspend(self) -> None:
-        self.suspended = not self.suspended
-        same: Any = {"agency_id": "NASA", "enrollment_id": self._enrollment_id}
-        now = self.own.service.clock.now()
-        event = (
-            AgencySuspended(**same, reason="atu_lapsed", suspended_at=now)
-            if self.suspended
-            else AgencyReinstated(**same, reinstated_at=now)
-        )
-        await self._publish(event)
-
-    async def _enroll_again(self) -> None:
-        now = self.own.service.clock.now()
-        left_at = max(now - self.chance.choice([0, 10, 100]) * HOUR, self.enrolled_at)
-        await self._publish(self.own.withdrawn(self._enrollment_id, at=left_at))
-        self.unread.append((left_at, now))
-        self.enrollment, self.suspended, self.enrolled_at = self.enrollment + 1, False, now
-        await self._publish(self.own.enrolled(6, self._enrollment_id).model_copy(update={"starts_at": now}))
-
-    async def _change_catalog(self) -> None:
-        number = (await publish(self.own, catalog(self.chance)))["number"]
-        await self.own.eventually(lambda: rolled_out(self.own, number))
-
-    @property
-    def _enrollment_id(self) -> str:
-        return f"enr_{self.enrollment}"
-
-    async def _publish(self, event: Any) -> None:
-        """Publish an event, and wait until it and its consequences are applied."""
-        before = (await self.own.pool())["revision"]
-        await self.own.service.publish(event)
-
-        async def there() -> bool:
-            pool = await self.own.pool()
-            return bool(pool["revision"] > before and pool["revoking"] == 0)
-
-        await self.own.eventually(there)
-
-
-ACTIONS = ("invitation", "activation", "activation", "suspension", "reinstatement", "transfer", "revocation")
+    """Counted use has no history, except that it used up a quota."""
+    return {**answer, "used": None, "remaining": None if answer["remaining"] else answer["remaining"]}
 
 
 async def test_what_was_answered_at_an_instant_is_answered_again_for_it(entitlements: Entitlements) -> None:
@@ -195,13 +57,14 @@ async def test_what_was_answered_at_an_instant_is_answered_again_for_it(entitlem
     print(f"seed {seed}")
     chance = random.Random(seed)
     clock = entitlements.service.clock
-    await publish(entitlements, catalog(chance))
-    await entitlements.enroll(cap=6)
     life = Life(entitlements, chance)
+    await publish(entitlements, life.features())
+    await entitlements.enroll(cap=6)
     answers: dict[str, Recorded] = {}
     for _ in range(STEPS):
-        for _ in range(chance.randrange(1, 4)):
+        for _ in range(chance.randrange(1, 6)):
             await life.change()
+        await entitlements.eventually(lambda: settled(entitlements))
         answers[text(clock.now())] = await recorded(entitlements)
         clock.move(clock.now() + timedelta(hours=chance.randrange(1, 150)))
         await entitlements.eventually(lambda: settled(entitlements))

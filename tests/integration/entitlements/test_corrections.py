@@ -2,7 +2,7 @@
 
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY
-from tests.integration.entitlements.test_as_of import HOUR, address, get, text
+from tests.integration.entitlements.random_life import HOUR, address, get, text
 from tests.integration.entitlements.test_windows import decision, send, windows
 
 # What can be asked about a past instant.

@@ -13,7 +13,8 @@ from muster_entitlements.repository.purge import HISTORIES
 from muster_entitlements.settings import EntitlementsSettings
 from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY
-from tests.integration.entitlements.test_as_of import Recorded, address, get, purge, recorded, text
+from tests.integration.entitlements.random_life import address, get, text
+from tests.integration.entitlements.test_as_of import Recorded, purge, recorded
 from tests.integration.entitlements.test_corrections import PATHS
 from tests.integration.entitlements.test_usage import LATER, report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
@@ -101,7 +102,7 @@ async def test_ended_versions_are_deleted_in_time_and_what_they_said_is_refused(
 
     async def all_deleted() -> bool:
         left = [await service.admin.fetchval(f"select count(*) from {name}") for name in HISTORIES]
-        return left == [0, 0, 0]
+        return left == [0] * len(HISTORIES)
 
     await eventually(all_deleted)
     assert await versions() == [("active", instants[3])]
@@ -151,6 +152,16 @@ async def test_what_no_answer_shows_any_longer_is_deleted_in_time(
     facts, uses, first = await left()
     assert (facts > present, uses, first) == (True, 1, LATER.date())
     period_end = datetime(2025, 11, 1, tzinfo=UTC)
+
+    async def past_uses_are_left(count: int) -> bool:
+        assert await service.admin.fetchval("select count(*) from quota_use_history") == count
+        return True
+
+    service.clock.move(period_end + 30 * DAY - timedelta(hours=1))
+    await eventually(partial(past_uses_are_left, 1))
+    service.clock.move(period_end + 30 * DAY)
+    await eventually(partial(past_uses_are_left, 0))
+    assert (await own.get("pool", at=text(period_end - timedelta(hours=1)))).status_code == 422
     service.clock.move(period_end + 45 * DAY - timedelta(hours=1))
     await eventually(partial(is_left, 1, LATER.date()))
     service.clock.move(period_end + 45 * DAY)

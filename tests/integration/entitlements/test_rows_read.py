@@ -12,7 +12,8 @@ from muster_entitlements.domain.catalog import Feature, Quota, Version, VersionS
 from muster_entitlements.domain.usage import Use
 from muster_entitlements.handlers.usage import Nearest, count_uses
 from muster_entitlements.queries import catalog as queries
-from muster_entitlements.queries.checks import Pair, find_checks
+from muster_entitlements.queries.checks import find_checks
+from muster_entitlements.queries.pairs import Pair
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection
 from tests.integration.entitlements.conftest import START, Entitlements

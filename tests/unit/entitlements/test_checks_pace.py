@@ -8,7 +8,7 @@ from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.checks import Answer, Reason, Register, Verdict, check_all
 from muster_entitlements.domain.grants import MOST_STANDING, Grant
 from muster_entitlements.domain.seats import SeatState
-from muster_entitlements.queries.checks import Pair, check_pairs
+from muster_entitlements.queries.pairs import Pair, check_pairs
 from muster_entitlements.replies import ChecksReply
 from tests.support.turns import counted_turns
 from tests.unit.entitlements.test_windows_and_checks import POOL, START

@@ -12,6 +12,7 @@ from muster_entitlements.domain.people import Directory
 from muster_entitlements.errors import FeatureUnknown
 from muster_entitlements.queries import checks as queries
 from muster_entitlements.queries.explanations import find_explanation
+from muster_entitlements.queries.pairs import Pair as PairToCheck
 from muster_entitlements.queries.past_checks import find_past_check, find_past_checks
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_entitlements.replies.explanations import ExplanationReply
@@ -101,7 +102,7 @@ def make_router(directory: Directory) -> APIRouter:
         as_of: AsOfDep,
     ) -> CheckReply:
         """Shows whether a person may use a feature now, or could at a past instant, and why."""
-        pair = queries.Pair(agency_id, directory.subject_ref(agency_id, subject), feature)
+        pair = PairToCheck(agency_id, directory.subject_ref(agency_id, subject), feature)
         async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
             if as_of is not None:
                 return await find_past_check(connection, pair, as_of)
@@ -151,7 +152,7 @@ def make_router(directory: Directory) -> APIRouter:
     return router
 
 
-async def _pairs(directory: Directory, asked: Sequence[tuple[str, Pair]]) -> list[queries.Pair]:
+async def _pairs(directory: Directory, asked: Sequence[tuple[str, Pair]]) -> list[PairToCheck]:
     """The agencies' pairs with their subject references. Raises InvalidInput, which names the pair."""
     pairs, pace = [], Pace()
     for number, (agency_id, pair) in enumerate(asked):
@@ -160,8 +161,8 @@ async def _pairs(directory: Directory, asked: Sequence[tuple[str, Pair]]) -> lis
     return pairs
 
 
-def _pair(directory: Directory, agency_id: str, number: int, pair: Pair) -> queries.Pair:
+def _pair(directory: Directory, agency_id: str, number: int, pair: Pair) -> PairToCheck:
     try:
-        return queries.Pair(agency_id, directory.subject_ref(agency_id, pair.subject), pair.feature)
+        return PairToCheck(agency_id, directory.subject_ref(agency_id, pair.subject), pair.feature)
     except InvalidInput as refusal:
         raise InvalidInput(f"pairs.{number}.subject", pair.subject, refusal.rule) from refusal

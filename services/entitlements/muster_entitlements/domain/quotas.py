@@ -1,6 +1,7 @@
 """Quotas: the period in which a use counts, and how many uses are left."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -11,6 +12,7 @@ from muster_contracts.entitlements import QuotaPeriod, QuotaScope
 from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.days import months_between, months_later, resolve
 from muster_entitlements.domain.windows import Window
+from muster_runtime.pacing import Pace
 
 # The subject of the sum of an agency's whole use.
 WHOLE_AGENCY = ""
@@ -147,6 +149,25 @@ class Used:
             changes_at = min((each for each in instants if each is not None and each > now), default=None)
         left = available(limit.quota, total, grants, now)
         return cls(total.used, limit.quota.limit, left, limit.period.ends_at, changes_at)
+
+
+async def use_of(
+    limit: Limit, subject_refs: Iterable[str], sums: Mapping[str, Sum], grants: Iterable[QuotaGrant], now: datetime
+) -> dict[str, Used]:
+    """How much of a quota people used, and how much it leaves them, by reference.
+
+    `sums` are those that the quota limits, by subject. `grants` are those that may pay for their uses.
+    """
+    own: defaultdict[str, list[QuotaGrant]] = defaultdict(list)
+    for grant in grants:
+        own[grant.subject_ref].append(grant)
+    used = {}
+    pace = Pace()
+    for subject_ref, total in sums.items():
+        await pace.keep()
+        paying = [grant for who in {subject_ref, WHOLE_AGENCY} for grant in own[who]]
+        used[subject_ref] = Used.of(total, limit, paying, now)
+    return {subject_ref: used[whose(limit.quota, subject_ref)] for subject_ref in subject_refs}
 
 
 def least_told(quota: Quota) -> int:

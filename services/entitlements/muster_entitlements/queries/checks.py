@@ -1,18 +1,19 @@
 """The read side of checks."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
 from muster_entitlements.domain.catalog import Feature, is_key, packaged_catalog
-from muster_entitlements.domain.checks import Answer, Question, Reason, Register, check, check_all, count
+from muster_entitlements.domain.checks import Answer, Question, Reason, Register, check, count
 from muster_entitlements.domain.meters import Meter
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.domain.quotas import Limit
+from muster_entitlements.domain.quotas import Limit, Used
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.windows import Window
+from muster_entitlements.queries.pairs import Pair, check_pairs, people_of, require_known
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_entitlements.repository import catalogs, pools, usage
 from muster_entitlements.repository.grants import list_standing, read_grants
@@ -22,8 +23,10 @@ from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import NAMED_COLUMNS, to_window
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import Connection, UnitOfWork
-from muster_runtime.errors import InvalidInput
 from muster_runtime.pacing import Pace
+
+# How much of a quota these people used at an instant, by reference.
+FindUsed = Callable[[Connection, Limit, Collection[str], datetime], Awaitable[Mapping[str, Used]]]
 
 # A pool, and the windows of its enrollment that meet any further conditions.
 _COLUMNS = f"{pools.COLUMNS}, {NAMED_COLUMNS}"
@@ -61,15 +64,6 @@ _LOCK_FOR_USE = f"""
 """  # noqa: S608
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A person of an agency, and the feature to check; None checks only the seat."""
-
-    agency_id: str
-    subject_ref: str
-    feature: str | None
-
-
 async def find_check(connection: Connection, pair: Pair, now: datetime) -> CheckReply:
     """Whether a person may use a feature or, if None, whether they hold a usable seat. Raises FeatureUnknown."""
     question = await find_question(connection, pair.agency_id, pair.subject_ref, pair.feature, now)
@@ -84,60 +78,6 @@ async def find_checks(connection: Connection, pairs: Sequence[Pair], now: dateti
     checked = await check_pairs(registers, pairs, now)
     cases = [(pair.subject_ref, *case) for pair, case in zip(pairs, checked, strict=True)]
     return await ChecksReply.of(await count_use(cases, connection, now))
-
-
-def people_of(pairs: Iterable[Pair]) -> dict[str, set[str]]:
-    """The people of pairs, by agency."""
-    people: defaultdict[str, set[str]] = defaultdict(set)
-    for pair in pairs:
-        people[pair.agency_id].add(pair.subject_ref)
-    return people
-
-
-async def check_pairs(
-    registers: Mapping[str, Register], pairs: Sequence[Pair], now: datetime
-) -> list[tuple[Question, Answer]]:
-    """Answer the check of each pair from its agency's register, in order."""
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for place, pair in enumerate(pairs):
-        places[pair.agency_id].append(place)
-    checked: dict[int, tuple[Question, Answer]] = {}
-    pace = Pace()
-    for agency_id, own in places.items():
-        asked = ((pairs[place].subject_ref, pairs[place].feature) for place in own)
-        for place, case in zip(own, check_all(registers[agency_id], asked, now), strict=True):
-            checked[place] = case
-            await pace.keep()
-    return [checked[place] for place in range(len(pairs))]
-
-
-async def require_known(
-    connection: Connection, registers: Mapping[str, Register], pairs: Iterable[Pair], now: datetime
-) -> None:
-    """Raise InvalidInput for a feature that has no window, is not granted to the pair, and is not in the catalog."""
-    known = {agency_id: {*register.windows, None} for agency_id, register in registers.items()}
-    granted: set[tuple[str, str | None, str | None]] = set()
-    strange: dict[int, str | None] = {}
-    pace = Pace()
-    for register in registers.values():
-        for grant in register.grants:
-            granted.add((grant.agency_id, grant.subject_ref, grant.feature))
-            await pace.keep()
-    for place, pair in enumerate(pairs):
-        await pace.keep()
-        if pair.feature in known[pair.agency_id]:
-            continue
-        if not any((pair.agency_id, owner, pair.feature) in granted for owner in (None, pair.subject_ref)):
-            strange[place] = pair.feature
-    if not strange:
-        return
-    catalog = await catalogs.find_catalog(connection, now)
-    for place, feature in strange.items():
-        if feature is None or feature in catalog.features:
-            continue
-        nearest = catalog.nearest(feature)
-        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-        raise InvalidInput(f"pairs.{place}.feature", feature, f"must be a feature of the catalog{hint}")
 
 
 async def find_question(
@@ -204,7 +144,10 @@ async def _question_of(connection: Connection, row: Mapping[str, Any], feature: 
 
 
 async def count_use(
-    cases: Sequence[tuple[str, Question, Answer]], connection: Connection, now: datetime
+    cases: Sequence[tuple[str, Question, Answer]],
+    connection: Connection,
+    now: datetime,
+    find_used: FindUsed = usage.find_used,
 ) -> list[Answer]:
     """The answers to people's questions, with the counted use if a quota decides.
 
@@ -219,7 +162,7 @@ async def count_use(
             limited[limit].append(place)
     pace = Pace()
     for limit, places in limited.items():
-        used = await usage.find_used(connection, limit, {cases[place][0] for place in places}, now)
+        used = await find_used(connection, limit, {cases[place][0] for place in places}, now)
         for place in places:
             await pace.keep()
             answers[place] = count(answers[place], used[cases[place][0]], enforced=limit.quota.enforced)

@@ -2,24 +2,26 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from muster_entitlements.domain.as_of import AsOf
-from muster_entitlements.domain.checks import Answer, Question, Reason, Register
+from muster_entitlements.domain.checks import Answer, Question, Register
 from muster_entitlements.domain.pools import Pool
-from muster_entitlements.queries.checks import Pair, check_pairs, find_limits, people_of, require_known
+from muster_entitlements.queries.checks import count_use
+from muster_entitlements.queries.pairs import Pair, check_pairs, people_of, require_known
 from muster_entitlements.replies import CheckReply, ChecksReply
-from muster_entitlements.repository import catalogs, history
+from muster_entitlements.repository import catalogs, history, quota_history
 from muster_runtime.database.transactions import Connection
 
 
 async def find_past_check(connection: Connection, pair: Pair, as_of: AsOf) -> CheckReply:
-    """The check of a pair at a past instant. Counted use has no history. Raises FeatureUnknown, InvalidInput."""
+    """The check of a pair at a past instant. Raises FeatureUnknown, InvalidInput."""
     registers = await _find_registers(connection, people_of([pair]), as_of)
     [(question, answer)] = await check_pairs(registers, [pair], as_of.at)
     if pair.feature is not None and question.window is None and not question.grants:
         (await catalogs.find_catalog(connection, as_of.at)).known(pair.feature)
-    [limited] = await _limit(connection, [(question, answer)], as_of)
-    return CheckReply.of(limited)
+    [counted] = await _count_use(connection, [pair], [(question, answer)], as_of)
+    return CheckReply.of(counted)
 
 
 async def find_past_checks(connection: Connection, pairs: Sequence[Pair], as_of: AsOf) -> ChecksReply:
@@ -27,18 +29,16 @@ async def find_past_checks(connection: Connection, pairs: Sequence[Pair], as_of:
     registers = await _find_registers(connection, people_of(pairs), as_of)
     await require_known(connection, registers, pairs, as_of.at)
     checked = await check_pairs(registers, pairs, as_of.at)
-    return await ChecksReply.of(await _limit(connection, checked, as_of))
+    return await ChecksReply.of(await _count_use(connection, pairs, checked, as_of))
 
 
-async def _limit(connection: Connection, cases: Sequence[tuple[Question, Answer]], as_of: AsOf) -> list[Answer]:
-    """The answers, with the limit if a quota decides."""
-    answers = [answer for _, answer in cases]
-    of_quota = [place for place, answer in enumerate(answers) if answer.reason is Reason.QUOTA]
-    limits = await find_limits(connection, [cases[place][0] for place in of_quota], as_of.at)
-    for place, limit in zip(of_quota, limits, strict=True):
-        if limit is not None:
-            answers[place] = replace(answers[place], limit=limit.quota.limit, resets_at=limit.period.ends_at)
-    return answers
+async def _count_use(
+    connection: Connection, pairs: Sequence[Pair], checked: Sequence[tuple[Question, Answer]], as_of: AsOf
+) -> list[Answer]:
+    """The answers, with the limit if a quota decides. `used` is unknown, and so is `remaining` unless it is 0."""
+    cases = [(pair.subject_ref, *case) for pair, case in zip(pairs, checked, strict=True)]
+    counted = await count_use(cases, connection, as_of.at, partial(quota_history.find_used, as_of))
+    return [replace(answer, used=None, remaining=None if answer.remaining else answer.remaining) for answer in counted]
 
 
 async def _find_registers(

@@ -185,10 +185,11 @@ class CheckReply(BaseModel):
     used: int | None = Field(
         default=None,
         description="Uses in the period: the person's, or the whole agency's if the quota is per agency. "
-        "Counted use has no history, so this is null at a past instant.",
+        "null at a past instant.",
     )
     remaining: int | None = Field(
-        default=None, description="Uses left, including those of quota grants; null at a past instant."
+        default=None,
+        description="Uses left, including those of quota grants; at a past instant, 0 if none was left, or else null.",
     )
     resets_at: Instant | None = Field(default=None, description="When the period of the quota ends.")
 

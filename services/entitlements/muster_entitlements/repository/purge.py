@@ -1,10 +1,16 @@
-"""Deletes old versions of pools, windows, and seats."""
+"""Deletes old versions of pools, windows, and seats, and the past use of quotas."""
 
 from datetime import datetime
 
 from muster_runtime.database.transactions import Connection
 
-HISTORIES = ("pool_history", "feature_window_history", "seat_history")
+# The tables of versions, and the column that says when one ended.
+HISTORIES = {
+    "pool_history": "recorded_until",
+    "feature_window_history": "recorded_until",
+    "seat_history": "recorded_until",
+    "quota_use_history": "ends_at",
+}
 
 
 async def find_purged_before(connection: Connection) -> datetime | None:
@@ -15,7 +21,7 @@ async def find_purged_before(connection: Connection) -> datetime | None:
 
 async def find_oldest_end(history: str, connection: Connection) -> datetime | None:
     """When the oldest version in a table of HISTORIES ended."""
-    oldest: datetime | None = await connection.fetchval(f"select min(recorded_until) from {history}")  # noqa: S608
+    oldest: datetime | None = await connection.fetchval(f"select min({HISTORIES[history]}) from {history}")  # noqa: S608
     return oldest
 
 
@@ -24,6 +30,7 @@ async def delete_ended(history: str, connection: Connection, before: datetime, l
 
     The same statement stores that instant, because questions about an earlier one can no longer be answered.
     """
+    ended_at = HISTORIES[history]
     purged: int = await connection.fetchval(
         f"""
         with purged as (
@@ -31,8 +38,8 @@ async def delete_ended(history: str, connection: Connection, before: datetime, l
             where ctid = any(array(
                 select ctid
                 from {history}
-                where recorded_until <= $1
-                order by recorded_until
+                where {ended_at} <= $1
+                order by {ended_at}
                 limit $2
             ))
             returning 1

@@ -1,38 +1,27 @@
 """Counted use: the events that were counted, and the sums."""
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 
 from muster_entitlements.domain.catalog import Catalog, packaged_catalog
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, Limit, QuotaGrant, Sum, Used, whose
+from muster_entitlements.domain.quotas import Limit, Sum, Used, use_of, whose
 from muster_entitlements.domain.usage import Identity, Use
 from muster_entitlements.repository import catalogs, quota_grants
 from muster_runtime.database.array_literals import array, instants
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
-from muster_runtime.pacing import Pace
 
 
 async def find_used(
     connection: Connection, limit: Limit, subject_refs: Collection[str], now: datetime
 ) -> dict[str, Used]:
     """How much people used a feature in the current period, and how much its quota leaves them, by reference."""
-    limited = {subject_ref: whose(limit.quota, subject_ref) for subject_ref in subject_refs}
-    subjects, period = set(limited.values()), limit.period
+    subjects, period = {whose(limit.quota, subject_ref) for subject_ref in subject_refs}, limit.period
     sums = await find_sums(connection, limit.agency_id, limit.feature, subjects, period.starts_at)
     for subject_ref in subjects - sums.keys():
         sums[subject_ref] = Sum(limit.agency_id, limit.feature, subject_ref, period.starts_at, period.ends_at)
-    own: defaultdict[str, list[QuotaGrant]] = defaultdict(list)
-    for grant in await quota_grants.find_grants_for(connection, list(sums.values())):
-        own[grant.subject_ref].append(grant)
-    used = {}
-    pace = Pace()
-    for subject_ref, total in sums.items():
-        await pace.keep()
-        grants = [grant for who in {subject_ref, WHOLE_AGENCY} for grant in own[who]]
-        used[subject_ref] = Used.of(total, limit, grants, now)
-    return {subject_ref: used[counted] for subject_ref, counted in limited.items()}
+    grants = await quota_grants.find_grants_for(connection, list(sums.values()))
+    return await use_of(limit, subject_refs, sums, grants, now)
 
 
 async def find_versions(
