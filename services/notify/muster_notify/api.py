@@ -123,7 +123,7 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
             agency_id,
             partial(webhooks.add_webhook, command=command, vault=vault, allow_private=allow_private),
             status_code=201,
-            kept=lambda webhook: webhook.model_copy(update={"secret": None, "url": shown_url(webhook.url)}),
+            kept=_without_secrets,
         )
 
     @router.get("/webhooks", summary="List an agency's webhooks", tags=["webhooks"], dependencies=[_READ])
@@ -246,3 +246,7 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
         return await commands.execute(agency_id, partial(deliveries.retry_delivery, command=command))
 
     return router
+
+
+def _without_secrets(webhook: NewWebhookReply) -> NewWebhookReply:
+    return webhook.model_copy(update={"secret": None, "url": shown_url(webhook.url)})
