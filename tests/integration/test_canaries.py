@@ -271,6 +271,7 @@ async def _search(searched: Searched, name: str, service: RunningService) -> Non
     for path in ("/metrics", "/health/ready", "/sandbox/state", "/v1/parked", "/v1/audit", "/v1/personal-reads"):
         searched.add(f"{name} {path}", (await client.get(path)).text)
     if name == "notify":
+        searched.add("the list of webhooks", (await client.get("/v1/agencies/NASA/webhooks")).text)
         for delivery in (await client.get("/v1/agencies/NASA/deliveries")).json()["items"]:
             shown = await client.get(f"/v1/agencies/NASA/deliveries/{delivery['delivery_id']}")
             searched.add("an attempt's details", shown.json()["log"])

@@ -134,6 +134,7 @@ class ServiceRunner:
                 # A test's only client sends requests as fast as it can.
                 "http_token_rate": 1_000_000,
                 "http_agency_rate": 1_000_000,
+                "personal_reads_per_minute": 1_000_000,
                 "oidc_issuer": ISSUER,
                 "oidc_jwks": str(self.tokens.jwks),
                 **overrides,

@@ -60,6 +60,7 @@ def service_program(
         # In a sandbox, one client plays a whole program, and a year takes a minute.
         "MUSTER_HTTP_TOKEN_RATE": "1000000",
         "MUSTER_HTTP_AGENCY_RATE": "1000000",
+        "MUSTER_PERSONAL_READS_PER_MINUTE": "1000000",
         "MUSTER_OIDC_ISSUER": ISSUER,
         "MUSTER_OIDC_JWKS": str(home.jwks),
     }

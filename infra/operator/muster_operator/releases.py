@@ -40,12 +40,14 @@ def read_releases(file: Path = TABLE) -> Releases:
 class Verdict:
     """Whether a release's code can run on a service's schema.
 
-    `ahead` are applied versions that the code does not know.
+    It is `pending` if only the release's own migrations are missing. `ahead` are applied versions that the code does
+    not know.
     """
 
     service: str
     database: str | None
     can_run: bool
+    pending: bool
     reason: str
     ahead: Collection[str]
 
@@ -58,14 +60,15 @@ def judge(releases: Releases, version: str, service: str, applied: Collection[st
     known = max(release[service].schema_head for release in releases.values())
     broken = [each for each in ahead if any(each in release[service].contract for release in releases.values())]
     unknown = [each for each in ahead if each > known]
+    pending = False
     if database is None:
-        reason = "it has no schema there: is it in the database that MUSTER_ADMIN_DSN names?"
-    elif database < window.schema_min:
-        reason = f"it needs {window.schema_min}: run the migrations of {version} first"
+        pending, reason = True, "it has no schema there: is it in the database that MUSTER_ADMIN_DSN names?"
     elif broken:
         reason = f"{', '.join(broken)} removed what it uses: restore an earlier backup, or stay"
     elif unknown:
         reason = f"{', '.join(unknown)}: unknown to this muster; use the muster command of the running release"
+    elif window.schema_min not in applied:
+        pending, reason = True, f"it needs {window.schema_min}: run the migrations of {version} first"
     else:
-        return Verdict(service, database, can_run=True, reason="", ahead=ahead)
-    return Verdict(service, database, can_run=False, reason=reason, ahead=ahead)
+        return Verdict(service, database, can_run=True, pending=False, reason="", ahead=ahead)
+    return Verdict(service, database, can_run=False, pending=pending, reason=reason, ahead=ahead)

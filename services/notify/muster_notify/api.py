@@ -18,7 +18,7 @@ from muster_notify.commands import (
 )
 from muster_notify.domain.deliveries import Channel, DeliveryState
 from muster_notify.domain.endpoints import WebhookState
-from muster_notify.domain.urls import LONGEST_URL
+from muster_notify.domain.urls import LONGEST_URL, shown_url
 from muster_notify.errors import WebhookLimitReached
 from muster_notify.handlers import deliveries, webhooks
 from muster_notify.replies import (
@@ -117,18 +117,18 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
         responses=problem_responses(Conflict, WebhookLimitReached),
     )
     async def add_webhook(agency_id: AgencyOrAll, body: WebhookRequest, commands: CommandsDep) -> Response:
-        """Only this response shows the endpoint's secret."""
+        """Only this response shows the endpoint's secret and its whole URL."""
         command = AddWebhook(agency_id, body.url, None if body.event_types is None else tuple(body.event_types))
         return await commands.execute(
             agency_id,
             partial(webhooks.add_webhook, command=command, vault=vault, allow_private=allow_private),
             status_code=201,
-            kept=lambda webhook: webhook.model_copy(update={"secret": None}),
+            kept=_without_secrets,
         )
 
     @router.get("/webhooks", summary="List an agency's webhooks", tags=["webhooks"], dependencies=[_READ])
     async def list_webhooks(agency_id: AgencyOrAll, reader: ReaderDep, page: PageDep) -> Page[WebhookReply]:
-        """Lists the agency's endpoints, oldest first, without their secrets."""
+        """Lists the agency's endpoints, oldest first, without their secrets and the paths of their URLs."""
         async with reader.read(agency_id) as connection:
             return await queries.list_webhooks(connection, page, agency_id=agency_id)
 
@@ -246,3 +246,7 @@ def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
         return await commands.execute(agency_id, partial(deliveries.retry_delivery, command=command))
 
     return router
+
+
+def _without_secrets(webhook: NewWebhookReply) -> NewWebhookReply:
+    return webhook.model_copy(update={"secret": None, "url": shown_url(webhook.url)})

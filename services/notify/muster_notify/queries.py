@@ -4,6 +4,7 @@ from typing import Any
 
 from muster_notify.domain.deliveries import Channel, DeliveryState
 from muster_notify.domain.endpoints import WebhookState
+from muster_notify.domain.urls import shown_url
 from muster_notify.errors import DeliveryUnknown, ReplayUnknown, WebhookUnknown
 from muster_notify.replies import AttemptReply, DeliveryLogReply, DeliveryReply, ReplayReply, WebhookReply
 from muster_runtime.database.transactions import Connection
@@ -41,7 +42,7 @@ async def list_webhooks(
         page.after,
         page.rows,
     )
-    return page.make([WebhookReply(**row) for row in rows], key=lambda webhook: webhook.webhook_id)
+    return page.make([_webhook(row) for row in rows], key=lambda webhook: webhook.webhook_id)
 
 
 async def find_webhook(connection: Connection, agency_id: str, webhook_id: str) -> WebhookReply:
@@ -53,7 +54,11 @@ async def find_webhook(connection: Connection, agency_id: str, webhook_id: str) 
     )
     if row is None:
         raise WebhookUnknown(webhook_id)
-    return WebhookReply(**row)
+    return _webhook(row)
+
+
+def _webhook(row: Any) -> WebhookReply:
+    return WebhookReply(**{**row, "url": shown_url(row["url"])})
 
 
 async def find_replay(connection: Connection, agency_id: str, webhook_id: str, replay_id: str) -> ReplayReply:

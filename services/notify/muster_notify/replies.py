@@ -8,13 +8,17 @@ from muster_notify.domain.endpoints import ReplayState, WebhookState
 
 
 class WebhookReply(BaseModel):
-    """An endpoint, without its secret."""
+    """An endpoint, without its secrets."""
 
     model_config = ConfigDict(frozen=True)
 
     webhook_id: str
     agency_id: str = Field(description="`*` for an operators' endpoint, which receives every agency's events.")
-    url: str
+    url: str = Field(
+        description="The scheme and the host; `…` stands for the path and query, which may contain a secret. Only the "
+        "first reply to the request that adds the endpoint shows them.",
+        examples=["https://agency.example/…"],
+    )
     event_types: list[str] | None = Field(description="null: every public type except those sent only on request.")
     state: WebhookState
     state_reason: str | None = None
@@ -25,7 +29,7 @@ class WebhookReply(BaseModel):
 
 
 class NewWebhookReply(WebhookReply):
-    """A new endpoint; only this reply contains the secret."""
+    """A new endpoint; only this reply contains the secret and the whole URL."""
 
     secret: str | None = Field(
         description="Verifies the signatures (Standard Webhooks). Shown once; null if the request is repeated."

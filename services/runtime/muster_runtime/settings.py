@@ -104,6 +104,11 @@ class Settings(KafkaSettings):
         le=36600,
         description="Days after which audit rows are deleted, by whole seals. By default, they are kept.",
     )
+    personal_reads_per_minute: int = Field(
+        default=600,
+        ge=60,
+        description="Maximum reads of names or addresses per minute of one client: a token's subject and agencies.",
+    )
     personal_read_retention_days: int = Field(
         default=365, ge=1, le=3660, description="How many days to keep records of who read whose name or address."
     )

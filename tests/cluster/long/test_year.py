@@ -76,6 +76,7 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
         settings={
             "MUSTER_HTTP_TOKEN_RATE": "1000000",
             "MUSTER_HTTP_AGENCY_RATE": "1000000",
+            "MUSTER_PERSONAL_READS_PER_MINUTE": "1000000",
             "MUSTER_WEBHOOK_ALLOW_PRIVATE": "true",
             "MUSTER_DELIVERY_RETENTION_DAYS": "400",
         },

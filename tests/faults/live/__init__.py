@@ -1,1 +1,1 @@
-"""The four services under live traffic, with faults at seeded random points: `make faults-long KILLS=200`."""
+"""The four services under live traffic, with faults at seeded random points: `make faults-long`."""

@@ -4,12 +4,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
+from muster_entitlements.bootstrap import build
+from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.http.application import openapi
 from muster_runtime.scheduling import trails
 from muster_runtime.service import Service
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.support.applications import BUILDERS
+from tests.support.eventually import eventually
+from tests.support.services import ServiceRunner
 
 ROUTES = {"GET /v1/agencies/{agency_id}/seats", "GET /v1/agencies/{agency_id}/seats/{seat_id}"}
 
@@ -71,6 +76,32 @@ async def test_a_read_of_names_is_recorded_with_its_reader(entitlements: Entitle
         assert oldest == START
         assert await retention.purge(connection, oldest - timedelta(seconds=1), 1_000) == 0
         assert await retention.purge(connection, oldest, 1_000) == 2
+
+
+async def test_a_client_cannot_store_records_of_reads_without_limit(run_service: ServiceRunner) -> None:
+    most = 60  # per minute
+    service = await run_service(build, EntitlementsSettings, personal_reads_per_minute=most)
+    service.clock.move(START)
+    entitlements = Entitlements(service, eventually)
+    await entitlements.enroll(cap=10)
+    await entitlements.assign(1)
+    ada, grace = (
+        {"Authorization": f"Bearer {service.token('entitlements:read', agency='NASA', subject=name)}"}
+        for name in ("ada", "grace")
+    )
+    path = "/v1/agencies/NASA/seats"
+    answers = [await service.client.get(path, headers=ada) for _ in range(2 * most)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert [answer.status_code for answer in answers[:most]] == [200] * most
+    assert refused[0].json()["violated-policies"] == ["personal-reads"]
+    assert refused[0].headers["retry-after"] == "1"
+    counted = {"service": "entitlements", "quota": "personal-reads"}
+    assert REGISTRY.get_sample_value("muster_http_rate_limited_total", counted) == len(refused)
+    recorded = await service.admin.fetchval("select count(*) from personal_read")
+    assert recorded == len(answers) - len(refused)
+    assert (await service.client.get("/v1/agencies/NASA/pool", headers=ada)).status_code == 200
+    assert (await service.client.get(path, headers=grace)).status_code == 200
 
 
 @pytest.mark.parametrize("name", BUILDERS)

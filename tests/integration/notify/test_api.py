@@ -28,6 +28,8 @@ async def test_the_secret_is_shown_once_and_sealed_at_rest(notify: Notify) -> No
     webhook = await notify.add_webhook(URL, event_types=["muster.billing.InvoicePaid.v1"])
     secret = webhook.pop("secret")
     assert secret.startswith("whsec_")
+    assert webhook["url"] == URL
+    webhook["url"] = "https://agency.example/…"
     assert (await notify.get("/v1/agencies/NASA/webhooks")).json() == {"items": [webhook], "next": None}
     stored = await notify.service.admin.fetchrow("select * from webhook")
     audited = await notify.service.admin.fetchrow("select * from audit")
@@ -87,9 +89,10 @@ async def test_a_repeated_request_adds_one_endpoint(notify: Notify) -> None:
     second = await post(notify, "NASA", {"url": URL}, **{"Idempotency-Key": "one"})
     assert first.json()["webhook_id"] == second.json()["webhook_id"]
     assert await notify.service.admin.fetchval("select count(*) from webhook") == 1
-    assert second.json()["secret"] is None
+    assert (second.json()["secret"], second.json()["url"]) == (None, "https://agency.example/…")
     kept = await notify.service.admin.fetchval("select body from idempotency")
     assert first.json()["secret"].encode() not in kept
+    assert URL.encode() not in kept
 
 
 async def test_an_endpoint_that_would_get_an_event_twice_is_refused(notify: Notify) -> None:

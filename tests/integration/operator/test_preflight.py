@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import asyncpg
@@ -20,6 +21,7 @@ from muster_operator.databases.provisioning import Access, password_of, provisio
 from muster_operator.preflight.findings import Status
 from muster_operator.preflight.kafka import check_kafka
 from muster_operator.preflight.subjects import Subject
+from muster_operator.releases import read_releases
 from muster_runtime.database.dbmate import migrate
 from muster_runtime.settings import Settings
 from tests.faults.servers import kafka
@@ -190,6 +192,11 @@ async def test_each_thing_that_is_wrong_is_named(installation: Installation) -> 
 
     await schema("insert into schema_migrations (version) values ('20990101000000')")
     assert "unknown to this muster" in (await asyncio.to_thread(installation.preflight))[1]["schema"][1]
+    await schema("delete from schema_migrations where version = '20990101000000'")
+    needed = read_releases()[version("muster-operator")]["entitlements"].schema_min
+    await schema(f"delete from schema_migrations where version = '{needed}'")  # a later one stays
+    lacking = (await asyncio.to_thread(installation.preflight))[1]["schema"]
+    assert (lacking[0], f"needs {needed}; python -m muster_entitlements migrate" in lacking[1]) == ("warning", True)
     await schema("delete from schema_migrations where version > '20250814'")
     behind = (await asyncio.to_thread(installation.preflight))[1]["schema"]
     assert (behind[0], "python -m muster_entitlements migrate" in behind[1]) == ("warning", True)

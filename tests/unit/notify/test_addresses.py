@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from muster_notify.adapters.addresses import AddressPolicy, AddressRefused, resolve
-from muster_notify.domain.urls import Address, check_url, is_public
+from muster_notify.domain.urls import Address, check_url, is_public, shown_url
 from muster_runtime.errors import InvalidInput
 
 NOT_PUBLIC = [
@@ -163,3 +163,20 @@ def test_a_public_https_url_is_allowed(host: str) -> None:
 
 def test_the_sandbox_may_allow_http_to_loopback() -> None:
     check_url("http://127.0.0.1:8080/", allow_private=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://agency.example", "https://agency.example"),
+        ("https://agency.example:8443/", "https://agency.example:8443/"),
+        ("https://agency.example/hooks/s3cret", "https://agency.example/…"),
+        ("https://[2606:4700::1]:8443/hooks", "https://[2606:4700::1]:8443/…"),
+        ("https://agency.example?code=s3cret", "https://agency.example/…"),
+        ("https://agency.example/?code=s3cret", "https://agency.example/…"),
+        ("https://agency.example/;s3cret", "https://agency.example/…"),
+        ("https://agency.example//s3cret", "https://agency.example/…"),
+    ],
+)
+def test_of_a_url_only_its_scheme_and_host_are_shown(url: str, shown: str) -> None:
+    assert shown_url(url) == shown

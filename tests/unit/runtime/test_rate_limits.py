@@ -1,11 +1,11 @@
-"""Quotas of requests per second: what a client and an agency may send, what they are told, and what is stored."""
+"""Quotas: what a client and an agency may send and read, what they are told, and what is stored."""
 
 import time
 
 import pytest
 
 from muster_runtime.http.identity import Identity
-from muster_runtime.http.rate_limits import Fields, Quota, QuotaExceeded, RateLimits
+from muster_runtime.http.rate_limits import Fields, PersonalReadLimit, Quota, QuotaExceeded, RateLimits
 
 
 class Instant:
@@ -26,7 +26,7 @@ def standing(fields: Fields) -> str:
     return dict(fields)[b"ratelimit"].decode()
 
 
-def sent(limits: RateLimits, who: Identity, requests: int) -> int:
+def sent(limits: RateLimits | PersonalReadLimit, who: Identity, requests: int) -> int:
     """How many of this many requests are accepted."""
     taken = 0
     for _ in range(requests):
@@ -79,6 +79,20 @@ def test_an_agencys_quota_does_not_apply_to_the_program() -> None:
         b"ratelimit": b'"token";r=0;t=1',
     }
     assert dict(limits.fields(identity()))[b"ratelimit-policy"] == b'"token";q=5;w=1, "agency";q=1;w=1'
+
+
+def test_a_client_may_read_about_people_its_quota_at_once_and_then_the_same_in_each_minute() -> None:
+    instant = Instant()
+    limit = PersonalReadLimit(600, instant)
+    assert sent(limit, identity(), 700) == 600
+    assert sent(limit, identity("grace"), 700) == 600
+    instant.seconds += 1  # what Retry-After states
+    assert sent(limit, identity(), 700) == 10
+    instant.seconds += 60
+    assert sent(limit, identity(), 700) == 600
+    with pytest.raises(QuotaExceeded, match="may read names or addresses 600 times per minute") as refused:
+        limit.take(identity())
+    assert refused.value.extensions == {"violated-policies": ["personal-reads"]}
 
 
 def test_only_the_holders_of_the_last_second_are_remembered() -> None:

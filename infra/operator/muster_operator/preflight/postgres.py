@@ -112,7 +112,7 @@ async def _of_schema(check: Check, connection: "asyncpg.Connection[Any]") -> Fin
     at = f"the schema is at {verdict.database}" if verdict.database else "there are no migrations yet"
     if verdict.can_run:
         return check.ok(f"{at}, and {window.schema_min} is needed")
-    if verdict.database is None or verdict.database < window.schema_min:
+    if verdict.pending:
         return check.warning(f"{at}: {this} needs {window.schema_min}", f"python -m muster_{check.service} migrate")
     return check.failed(f"{at}: {verdict.reason}", "see the runbook rollback.md")
 

@@ -1,4 +1,4 @@
-"""Checks webhook URLs: https on public networks; the sandbox also allows http and private networks."""
+"""Checks and shows webhook URLs: https on public networks; the sandbox also allows http and private networks."""
 
 import re
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -31,6 +31,12 @@ def normal_url(url: str) -> str:
     default = {"http": 80, "https": 443}.get(parts.scheme)
     port = "" if parts.port in (None, default) else f":{parts.port}"
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path or '/'}?{parts.query}"
+
+
+def shown_url(url: str) -> str:
+    """The URL with `…` for its path and query, which may contain the receiver's secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/…" if parts.path not in ("", "/") or parts.query else url
 
 
 def check_url(url: str, *, allow_private: bool) -> None:

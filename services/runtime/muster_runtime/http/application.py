@@ -22,7 +22,7 @@ from muster_runtime.http.identity import Identity
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.middleware import Gatekeeper
 from muster_runtime.http.pagination import PageDep
-from muster_runtime.http.rate_limits import RateLimits
+from muster_runtime.http.rate_limits import PersonalReadLimit, RateLimits
 from muster_runtime.http.read_shares import ReadShares
 from muster_runtime.http.request_rules import ReasonLine, WrittenInstant, WrittenReason, media_type
 from muster_runtime.http.roles import Roles
@@ -89,6 +89,7 @@ def create_app(
         _add_api(app, runtime.service)
     app.state.database = api_database
     app.state.read_shares = ReadShares(settings.postgres_pool_size)
+    app.state.personal_read_limit = PersonalReadLimit(settings.personal_reads_per_minute)
     app.state.runtime = runtime
     BREAK_GLASS.labels(runtime.service.name)  # starts at zero, so that the alert sees the first one
     admission = Admission(runtime.service.name, settings.http_concurrency, settings.http_body_bytes)

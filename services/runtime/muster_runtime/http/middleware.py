@@ -81,8 +81,7 @@ class Gatekeeper:
             except Exception as error:
                 if exchange.status is not None:
                     raise
-                if isinstance(error, TooManyRequests) and not isinstance(error, QuotaExceeded):
-                    self._admission.note_refused()
+                self._note_refused(error)
                 response = await problems.answer(exchange.request, error)
                 await response(scope, receive, exchange.send)
             finally:
@@ -138,12 +137,15 @@ class Gatekeeper:
     def _count(self, exchange: Exchange, identity: Identity) -> None:
         try:
             self._limits.take(identity)
-        except QuotaExceeded as exceeded:
-            for quota in exceeded.extensions["violated-policies"]:
-                HTTP_RATE_LIMITED.labels(self._service, quota).inc()
-            raise
         finally:
             exchange.fields += self._limits.fields(identity)
+
+    def _note_refused(self, error: Exception) -> None:
+        if isinstance(error, QuotaExceeded):
+            for quota in error.extensions["violated-policies"]:
+                HTTP_RATE_LIMITED.labels(self._service, quota).inc()
+        elif isinstance(error, TooManyRequests):
+            self._admission.note_refused()
 
     def _measure(self, exchange: Exchange, seconds: float, span: Span) -> None:
         method = exchange.request.method if exchange.request.method in _METHODS else "other"

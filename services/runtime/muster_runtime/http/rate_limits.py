@@ -1,7 +1,8 @@
-"""Limits how many requests per second one client and one agency may send to a process, whatever its free capacity.
+"""Limits how many requests one client and one agency may send to a process, whatever its free capacity.
 
-A quota uses the generic cell rate algorithm (GCRA, ITU-T I.371), which stores one instant per holder. Two headers of
-each response show a client what is left of its quotas (draft-ietf-httpapi-ratelimit-headers-10).
+A second limit is for reads of names and addresses, because each of them stores a row. A quota uses the generic cell
+rate algorithm (GCRA, ITU-T I.371), which stores one instant per holder. Two headers of each response show a client what
+is left of its requests (draft-ietf-httpapi-ratelimit-headers-10).
 """
 
 import math
@@ -12,36 +13,39 @@ from collections.abc import Callable, Hashable
 from muster_runtime.errors import TooManyRequests
 from muster_runtime.http.identity import Identity
 
-# The period of a quota, and the time after which it is full again: `w` and `t` in the headers.
+# The period of a quota of requests, and the time after which it is full again: `w` and `t` in the headers.
 WINDOW_SECONDS = 1
+
+MINUTE_SECONDS = 60
 
 Fields = list[tuple[bytes, bytes]]
 
 
 class QuotaExceeded(TooManyRequests):
-    """The caller sent more requests per second than it may."""
+    """The caller sent more requests in a time than it may. A second later, it may send more."""
 
     slug = "quota-exceeded"
-    title = "Too many requests per second"
+    title = "The quota is used up"
 
 
 class Quota:
-    """A number of requests per second for each holder, which may send all of them at once.
+    """A number of requests for each holder in a window of seconds. A holder may send all of them at once.
 
-    It remembers only the holders of the last second, so its memory is limited by what the process serves in a second.
+    It remembers only the holders of the last window, so its memory is limited by what the process serves in that time.
     """
 
-    def __init__(self, name: str, per_second: int) -> None:
+    def __init__(self, name: str, requests: int, window: int = WINDOW_SECONDS) -> None:
         self.name = name
-        self.per_second = per_second
-        self._interval = WINDOW_SECONDS / per_second
+        self.requests = requests
+        self._window = window
+        self._interval = window / requests
         # When each holder's quota is full again, ordered by last request.
         self._whole_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def left(self, holder: Hashable, now: float) -> int:
         """How many requests the holder may send at `now`, in seconds of a monotonic clock."""
         used_seconds = max(0.0, self._whole_at.get(holder, now) - now)
-        return math.floor((WINDOW_SECONDS - used_seconds) / self._interval + 1e-6)
+        return math.floor((self._window - used_seconds) / self._interval + 1e-6)
 
     def take(self, holder: Hashable, now: float) -> None:
         """Count a request, and forget holders whose quota is full again."""
@@ -78,7 +82,7 @@ class RateLimits:
         for quota, holder in held:
             if quota.left(holder, now) < 1:
                 raise QuotaExceeded(
-                    f"this {quota.name} may send {quota.per_second} requests per second to a process; "
+                    f"this {quota.name} may send {quota.requests} requests per second to a process; "
                     "wait for as many seconds as Retry-After states",
                     **{"violated-policies": [quota.name]},
                 )
@@ -89,10 +93,33 @@ class RateLimits:
         """The caller's quotas and what is left of them, as headers of its response."""
         now = self._monotonic()
         held = self._held(identity)
-        policies = ", ".join(f'"{quota.name}";q={quota.per_second};w={WINDOW_SECONDS}' for quota, _ in held)
+        policies = ", ".join(f'"{quota.name}";q={quota.requests};w={WINDOW_SECONDS}' for quota, _ in held)
         standing = ", ".join(f'"{quota.name}";r={quota.left(holder, now)};t={WINDOW_SECONDS}' for quota, holder in held)
         return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", standing.encode())]
 
     def _held(self, identity: Identity) -> list[tuple[Quota, Hashable]]:
-        token: list[tuple[Quota, Hashable]] = [(self._token, (identity.actor, identity.tenant))]
+        token: list[tuple[Quota, Hashable]] = [(self._token, _client(identity))]
         return token if identity.is_program else [*token, (self._agency, identity.tenant)]
+
+
+class PersonalReadLimit:
+    """A process's quota of reads of names and addresses for each client, per minute."""
+
+    def __init__(self, per_minute: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._quota = Quota("personal-reads", per_minute, MINUTE_SECONDS)
+        self._monotonic = monotonic
+
+    def take(self, identity: Identity) -> None:
+        """Count a read. Raises QuotaExceeded, without counting it."""
+        client, now = _client(identity), self._monotonic()
+        if self._quota.left(client, now) < 1:
+            raise QuotaExceeded(
+                f"this token may read names or addresses {self._quota.requests} times per minute from a process; "
+                "wait for as many seconds as Retry-After states",
+                **{"violated-policies": [self._quota.name]},
+            )
+        self._quota.take(client, now)
+
+
+def _client(identity: Identity) -> Hashable:
+    return identity.actor, identity.tenant

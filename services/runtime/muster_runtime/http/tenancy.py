@@ -18,6 +18,7 @@ from muster_runtime.http.approvals import Approving, Proposing, Revision
 from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key, Reply
 from muster_runtime.http.identity import Identity
+from muster_runtime.http.rate_limits import PersonalReadLimit
 from muster_runtime.http.read_shares import ReadShares
 from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.observability import personal_reads
@@ -54,10 +55,17 @@ class Reader:
     """The read side of a request, within its tenant's share of the connections."""
 
     def __init__(
-        self, database: Database, shares: ReadShares, identity: Identity, route: str, context: Context
+        self,
+        database: Database,
+        shares: ReadShares,
+        personal_read_limit: PersonalReadLimit,
+        identity: Identity,
+        route: str,
+        context: Context,
     ) -> None:
         self._database = database
         self._shares = shares
+        self._personal_read_limit = personal_read_limit
         self._identity = identity
         self._route = route
         self._context = context
@@ -91,9 +99,10 @@ class Reader:
     async def read_people(self, agency_id: str) -> AsyncIterator[PersonalRead]:
         """Like read, for a reply with people's names or addresses. The caller says whose, and that is recorded.
 
-        If the read cannot be recorded, it does not happen: the request gets 503.
+        If the read cannot be recorded, it does not happen: the request gets 503. Raises QuotaExceeded.
         """
         self._identity.admit(agency_id)
+        self._personal_read_limit.take(self._identity)
         async with (
             self._share(),
             personal_reads.reading(self._database, agency_id, self._route, self._context) as read,
@@ -204,7 +213,7 @@ def _body(reply: BaseModel | None) -> bytes:
 async def _reader(request: Request, identity: IdentityDep) -> Reader:
     route = f"{request.method} {request.scope['route'].path}"
     state = request.app.state
-    return Reader(state.database, state.read_shares, identity, route, request.state.context)
+    return Reader(state.database, state.read_shares, state.personal_read_limit, identity, route, request.state.context)
 
 
 KeyHeader = Annotated[

@@ -84,7 +84,7 @@ HTTP_REFUSED = Counter(
 )
 HTTP_RATE_LIMITED = Counter(
     "muster_http_rate_limited",
-    "Requests refused because they exceeded a quota of requests per second: token, agency.",
+    "Requests refused because they exceeded a quota: token, agency, personal-reads.",
     ["service", "quota"],
 )
 HTTP_CONNECTIONS = Gauge("muster_http_connections", "Open connections of HTTP clients.", ["service"])
