@@ -60,7 +60,7 @@ from muster_contracts.entitlements.snapshots import (
     SubjectAccess,
     SubjectAccessErased,
 )
-from muster_contracts.entitlements.usage import AgencyQuotaThresholdCrossed, FeatureUsed, QuotaExceeded
+from muster_contracts.entitlements.usage import AgencyQuotaThresholdCrossed, FeatureUsed, QuotaExceeded, QuotaGranted
 from muster_contracts.entitlements.windows import (
     EndingSeats,
     FeatureAccessChanged,
@@ -108,6 +108,7 @@ __all__ = [
     "PersonErased",
     "PersonRecorded",
     "QuotaExceeded",
+    "QuotaGranted",
     "QuotaPeriod",
     "QuotaScope",
     "QuotaTerms",

@@ -1,10 +1,10 @@
-"""Events of use: reported to Muster, and counted above a quota or a threshold of one."""
+"""Events of use: reported to Muster, counted above a quota or a threshold of one, and granted beyond one."""
 
 from typing import ClassVar
 
 from pydantic import Field
 
-from muster_contracts.entitlements.features import Feature
+from muster_contracts.entitlements.features import Feature, FeatureFact
 from muster_contracts.entitlements.seats import SeatId
 from muster_contracts.event import Event, event
 from muster_contracts.types import Instant, SubjectRef
@@ -26,6 +26,29 @@ class FeatureUsed(Event):
     subject_ref: SubjectRef
     feature: Feature
     amount: int = Field(default=1, ge=1, le=1_000_000, description="Uses, a whole number.", examples=[1, 250])
+
+
+@event
+class QuotaGranted(FeatureFact):
+    """Uses beyond a quota were granted to one person, or to all people of the agency, who share them.
+
+    Emitted once per quota grant. A quota grant cannot be revoked.
+    """
+
+    event_type: ClassVar[str] = "muster.entitlements.QuotaGranted.v1"
+
+    grant_id: str = Field(description="The quota grant.", examples=["qgr_01987b3e0000700080000000000000cd"])
+    subject_ref: SubjectRef | None = Field(
+        default=None,
+        description="Pseudonymous reference to the person; null if the uses are for all people of the agency.",
+        examples=["sub_01987b3e0000700080000000000000bb", None],
+    )
+    amount: int = Field(ge=1, description="Uses granted.", examples=[100])
+    priority: int = Field(description="Of several quota grants, the lowest is spent first.", examples=[0, -10])
+    starts_at: Instant = Field(description="Inclusive start, UTC.", examples=["2025-11-01T00:00:00Z"])
+    ends_at: Instant | None = Field(
+        default=None, description="Exclusive end, UTC; null for none.", examples=["2025-12-01T00:00:00Z", None]
+    )
 
 
 class _QuotaFact(Event):

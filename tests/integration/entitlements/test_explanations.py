@@ -14,16 +14,19 @@ from muster_contracts.entitlements import (
     FeatureWindowChanged,
     FeatureWindowExtended,
     FeatureWindowOpened,
+    QuotaExceeded,
+    QuotaGranted,
+    QuotaThresholdCrossed,
     TrialExpired,
 )
 from muster_entitlements.repository import facts
 from muster_runtime.database.connections import Connection
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY, published
-from tests.integration.entitlements.test_catalog import RESEARCH, publish
+from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish
 from tests.integration.entitlements.test_consumption import consume
 from tests.integration.entitlements.test_trials import pass_time
-from tests.integration.entitlements.test_usage import LATER
+from tests.integration.entitlements.test_usage import LATER, report, used
 from tests.integration.entitlements.test_windows import CANVAS, decision, send, windows
 
 
@@ -86,6 +89,9 @@ async def test_a_check_is_explained_with_the_events_behind_it(entitlements: Enti
     quota = found["quota"]
     assert (quota["starts_at"], quota["used"], quota["granted"], quota["excess"]) == ("2025-10-07T00:00:00Z", 27, 2, 0)
     assert [(each["amount"], each["spent"]) for each in quota["grants"]] == [(3, 2), (4, 0)]
+    of_four, of_three = await event_ids(entitlements, QuotaGranted, "deep-research", 2)
+    assert [ids(each) for each in quota["grants"]] == [[of_three], [of_four]]
+    assert ids(quota) == await event_ids(entitlements, QuotaThresholdCrossed, "deep-research", 3)
     assert ids(found["enrollment"]) == [enrolled.id]
     assert [(term["term_id"], ids(term)) for term in found["terms"]] == [("term_of_enr_1", [started.id])]
     window = found["window"]
@@ -193,6 +199,33 @@ async def test_grants_that_are_over_are_explained_while_what_they_paid_counts(en
     entitlements.service.clock.move(november(30) + DAY)
     found = await explained(entitlements, "deep-research")
     assert (found["quota"]["granted"], found["quota"]["grants"], found["grants"]) == (0, [], [])
+
+
+async def test_counted_use_is_explained_with_what_it_crossed_in_its_period(entitlements: Entitlements) -> None:
+    soft = {"limit": 5, "hard": False, "thresholds": [80, 100]}
+    notes = FRONTIER | {"key": "notes", "name": "Notes", "mode": "quota", "quota": soft}
+    shared = notes | {"key": "shared", "quota": soft | {"per": "agency"}}
+    await publish(entitlements, [notes, shared], "new-agencies")
+    await entitlements.enroll(cap=3)
+    _, other = [(await entitlements.assign(number)).json()["subject_ref"] for number in (1, 2)]
+    for feature, amount in (("notes", 4), ("notes", 2), ("shared", 6)):
+        use = {"subject": "person.1@nasa.gov", "feature": feature, "amount": amount}
+        assert (await entitlements.post("usage/consume", use)).status_code == 200
+
+    async def crossed(feature: str, person: int) -> list[str]:
+        quota = (await explained(entitlements, feature, f"person.{person}@nasa.gov"))["quota"]
+        return [event["type"].split(".")[2] for event in quota["events"]]
+
+    of_person = [*["QuotaThresholdCrossed"] * 2, "QuotaExceeded"]
+    of_agency = [*["AgencyQuotaThresholdCrossed"] * 2, "QuotaExceeded"]
+    assert [await crossed("notes", 1), await crossed("notes", 2)] == [of_person, []]
+    assert [await crossed("shared", 1), await crossed("shared", 2)] == [of_agency, of_agency]
+    entitlements.service.clock.move(START + 28 * DAY)  # in September
+    assert [await crossed("notes", 1), await crossed("shared", 1)] == [[], []]
+    assert (await report(entitlements, used(1, other, START, amount=6, feature="notes"))).json()["counted"] == 1
+    await published(entitlements, QuotaExceeded, 3)
+    of_late_use = "select count(*) from quota_event where subject_ref = $1"
+    assert await entitlements.service.admin.fetchval(of_late_use, other) == 0
 
 
 async def test_an_explanation_does_not_contradict_its_answer(

@@ -127,6 +127,12 @@ async def test_what_no_answer_shows_any_longer_is_deleted_in_time(
     grant = {"feature": "frontier-models", "reason": "pilot"}
     assert (await own.post("grants", grant | {"ends_at": text(LATER + DAY)})).status_code == 201
     lasting = (await own.post("grants", grant | {"subject": address(1)})).json()["grant_id"]
+    uses = {"feature": "deep-research", "amount": 5, "reason": "pilot"}
+    assert (await own.post("quota-grants", uses | {"ends_at": text(LATER + DAY)})).status_code == 201
+    further, ending = [
+        (await own.post("quota-grants", uses | until)).json()["grant_id"]
+        for until in ({}, {"ends_at": text(LATER + 60 * DAY)})
+    ]
     assert (await report(own, used(1, ada, amount=25))).json()["counted"] == 1
     again = LATER + 2 * DAY
     service.clock.move(again)
@@ -137,21 +143,25 @@ async def test_what_no_answer_shows_any_longer_is_deleted_in_time(
         return bool((await own.pool())["enrollment_id"] == "enr_2")
 
     await eventually(is_enrolled_again)
-    present = {"enr_2", lasting, *(window["window_id"] for window in (await windows(own)).values())}
+    present = {"enr_2", lasting, further, *(window["window_id"] for window in (await windows(own)).values())}
 
-    async def left() -> tuple[set[str], int, date | None]:
-        """The facts that have events, how many uses of quotas were published, and the first day of adoption."""
+    async def left() -> tuple[set[str], int, int, date | None]:
+        """The facts that have events, how much use of quotas was published or crossed them, the first adoption day."""
         facts = {row["subject"] for row in await service.admin.fetch("select subject from fact_event")}
-        uses = await service.admin.fetchval("select count(*) from quota_use")
-        return facts, uses, await service.admin.fetchval("select min(day) from adoption_day")
+        told, crossed = [
+            await service.admin.fetchval(f"select count(*) from {table}") for table in ("quota_use", "quota_event")
+        ]
+        return facts, told, crossed, await service.admin.fetchval("select min(day) from adoption_day")
 
-    async def is_left(uses: int, day: date) -> bool:
-        assert await left() == (present, uses, day)
+    async def is_left(events: set[str], told: int, crossed: int, day: date) -> bool:
+        assert await left() == (events, told, crossed, day)
         return True
 
-    facts, uses, first = await left()
-    assert (facts > present, uses, first) == (True, 1, LATER.date())
+    facts, *others = await left()
+    assert (facts > present, others) == (True, [1, 3, LATER.date()])
     period_end = datetime(2025, 11, 1, tzinfo=UTC)
+    service.clock.move(period_end - timedelta(hours=1))
+    assert (await left())[2] == 3
 
     async def past_uses_are_left(count: int) -> bool:
         assert await service.admin.fetchval("select count(*) from quota_use_history") == count
@@ -163,12 +173,12 @@ async def test_what_no_answer_shows_any_longer_is_deleted_in_time(
     await eventually(partial(past_uses_are_left, 0))
     assert (await own.get("pool", at=text(period_end - timedelta(hours=1)))).status_code == 422
     service.clock.move(period_end + 45 * DAY - timedelta(hours=1))
-    await eventually(partial(is_left, 1, LATER.date()))
+    await eventually(partial(is_left, present | {ending}, 1, 0, LATER.date()))
     service.clock.move(period_end + 45 * DAY)
-    await eventually(partial(is_left, 0, LATER.date()))
+    await eventually(partial(is_left, present | {ending}, 0, 0, LATER.date()))
     await own.assign(1)
     explained = await get(own, "checks/explanation", subject=address(1), feature="frontier-models")
     assert all(explained[part]["events"] for part in ("enrollment", "window"))
     assert [each["grant_id"] for each in explained["grants"] if each["events"]] == [lasting]
     service.clock.move(LATER + adoption.KEPT_FOR)
-    await eventually(partial(is_left, 0, LATER.date() + DAY))
+    await eventually(partial(is_left, present, 0, 0, LATER.date() + DAY))

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from muster_contracts.entitlements import QuotaExceeded, QuotaThresholdCrossed
+from muster_contracts.entitlements import QuotaExceeded, QuotaGranted, QuotaThresholdCrossed
 from muster_entitlements.domain.quotas import Sum
 from muster_entitlements.handlers.quota_grants import MOST_UNSPENT
 from muster_entitlements.repository.quota_grants import find_grants_for
@@ -47,6 +47,21 @@ async def test_a_shared_grant_is_spent_in_the_order_of_time(entitlements: Entitl
             {(2, 1), (2, 2)},
             {(2, 2)},
         ]
+
+    await entitlements.eventually(told)
+
+
+async def test_a_quota_grant_is_published_without_its_reason(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=2)
+    wanted = {"feature": "deep-research", "amount": 3, "priority": -1, "ends_at": "2025-12-01T00:00:00Z"}
+    to_all = (await entitlements.post("quota-grants", wanted | {"reason": "pilot"})).json()
+    to_ada = {"feature": "deep-research", "amount": 9, "subject": "ada@nasa.gov", "reason": "pilot"}
+    to_one = (await entitlements.post("quota-grants", to_ada)).json()
+    assert [grant.pop("spent") for grant in (to_all, to_one)] == [0, 0]
+
+    async def told() -> bool:
+        found = [event.data.model_dump(mode="json") for event in await entitlements.service.published(QuotaGranted)]
+        return found == [{"agency_id": "NASA"} | grant for grant in (to_all, to_one)]
 
     await entitlements.eventually(told)
 

@@ -81,7 +81,7 @@ class ConsumptionRequest(BaseModel):
 
 
 class QuotaGrantRequest(BaseModel):
-    """Uses beyond a quota, and the reason, which the audit trail keeps."""
+    """Uses beyond a quota, which every subscriber receives, and the reason, which only the audit trail keeps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

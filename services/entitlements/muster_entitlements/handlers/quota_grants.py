@@ -6,6 +6,7 @@ from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant
 from muster_entitlements.errors import QuotaGrantsFull
 from muster_entitlements.handlers.lookups import known_feature, known_pool
 from muster_entitlements.handlers.snapshots import publish_granted
+from muster_entitlements.publishing.quotas import quota_granted
 from muster_entitlements.replies.usage import QuotaGrantReply
 from muster_entitlements.repository import grants, pools, quota_grants
 from muster_runtime.database.transactions import UnitOfWork
@@ -45,6 +46,7 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
         raise QuotaGrantsFull(grant.feature, MOST_UNSPENT)
     await quota_grants.add_grant(uow.connection, grant, uow.now)
     await pools.save_revision(uow.connection, grant.agency_id)
+    uow.publish(quota_granted(grant))
     await publish_granted(uow, grant.agency_id, grant.subject_ref)
     audit.record(
         uow,

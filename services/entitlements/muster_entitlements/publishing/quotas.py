@@ -1,8 +1,13 @@
-"""Turns sums of uses into events about quotas."""
+"""Turns sums of uses and quota grants into events about quotas."""
 
-from muster_contracts.entitlements import AgencyQuotaThresholdCrossed, QuotaExceeded, QuotaThresholdCrossed
+from muster_contracts.entitlements import (
+    AgencyQuotaThresholdCrossed,
+    QuotaExceeded,
+    QuotaGranted,
+    QuotaThresholdCrossed,
+)
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.quotas import Sum
+from muster_entitlements.domain.quotas import QuotaGrant, Sum
 
 
 def quota_threshold_crossed(total: Sum, quota: Quota, percent: int, seat_id: str | None) -> QuotaThresholdCrossed:
@@ -49,4 +54,18 @@ def quota_exceeded(total: Sum, quota: Quota, seat_id: str | None) -> QuotaExceed
         period_starts_at=total.starts_at,
         period_ends_at=total.ends_at,
         seat_id=seat_id,
+    )
+
+
+def quota_granted(grant: QuotaGrant) -> QuotaGranted:
+    """Uses beyond a quota are granted. The audit trail alone has the reason."""
+    return QuotaGranted(
+        agency_id=grant.agency_id,
+        feature=grant.feature,
+        grant_id=grant.grant_id,
+        subject_ref=grant.subject_ref or None,
+        amount=grant.amount,
+        priority=grant.priority,
+        starts_at=grant.starts_at,
+        ends_at=grant.ends_at,
     )

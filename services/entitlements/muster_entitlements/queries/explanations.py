@@ -1,5 +1,7 @@
 """The read side of explanations."""
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
 
 from muster_entitlements.domain.catalog import packaged_catalog
@@ -14,14 +16,15 @@ from muster_entitlements.replies.explanations import (
     ExplainedEnrollment,
     ExplainedGrant,
     ExplainedQuota,
+    ExplainedQuotaGrant,
     ExplainedSeat,
     ExplainedTerm,
     ExplainedWindow,
     ExplanationReply,
     FactEventReply,
 )
-from muster_entitlements.replies.usage import QuotaGrantReply
 from muster_entitlements.repository import catalogs, facts, grants, quota_grants, usage
+from muster_entitlements.repository.facts import FactEvent
 from muster_runtime.database.transactions import Connection
 
 # The reasons with which a quota decides a check.
@@ -44,14 +47,12 @@ async def find_explanation(
     listed = list(question.grants)
     if limit is not None:  # use under these grants counts as granted
         listed += await grants.list_over(connection, pool.agency_id, subject_ref, feature, limit.period.starts_at, now)
+    paying = await quota_grants.list_grants_of(connection, limit, whose(limit.quota, subject_ref)) if limit else []
     subjects = [pool.enrollment_id, str(catalog.number), *(term.term_id for term in terms)]
     subjects += [window.window_id] if window else []
-    subjects += [grant.grant_id for grant in listed]
+    subjects += [*(grant.grant_id for grant in listed), *(grant.grant_id for grant in paying)]
     found = await facts.list_events(connection, pool.agency_id, subjects)
-    events = {
-        subject: [FactEventReply(event_id=each.event_id, type=each.type, time=each.time) for each in found[subject]]
-        for subject in subjects
-    }
+    events = {subject: _to_replies(found[subject]) for subject in subjects}
     reply.enrollment = ExplainedEnrollment(
         enrollment_id=pool.enrollment_id,
         state=pool.state(now),
@@ -70,7 +71,8 @@ async def find_explanation(
         ExplainedGrant.explain(grant, now, events[grant.grant_id], decides=grant is deciding) for grant in listed
     ]
     if limit is not None:
-        reply.quota = await _find_quota(connection, limit, subject_ref)
+        explained = [ExplainedQuotaGrant.explain(grant, events[grant.grant_id]) for grant in paying]
+        reply.quota = await _find_quota(connection, limit, subject_ref, explained)
     return reply
 
 
@@ -115,8 +117,14 @@ async def _find_catalog(connection: Connection, question: Question, now: datetim
     return ExplainedCatalog(number=catalog.number, feature=feature, events=[])
 
 
-async def _find_quota(connection: Connection, limit: Limit, subject_ref: str) -> ExplainedQuota:
+async def _find_quota(
+    connection: Connection, limit: Limit, subject_ref: str, explained: list[ExplainedQuotaGrant]
+) -> ExplainedQuota:
     counted = whose(limit.quota, subject_ref)
     sums = await usage.find_sums(connection, limit.agency_id, limit.feature, [counted], limit.period.starts_at)
-    paying = await quota_grants.list_grants_of(connection, limit, counted)
-    return ExplainedQuota.of(limit, sums.get(counted), [QuotaGrantReply.of(grant) for grant in paying])
+    crossed = await facts.list_quota_events(connection, limit, counted)
+    return ExplainedQuota.of(limit, sums.get(counted), _to_replies(crossed), explained)
+
+
+def _to_replies(events: Iterable[FactEvent]) -> list[FactEventReply]:
+    return [FactEventReply(**asdict(event)) for event in events]

@@ -10,7 +10,7 @@ from muster_contracts.entitlements import AccessMode, QuotaScope
 from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.pools import PoolState
-from muster_entitlements.domain.quotas import Limit, Sum
+from muster_entitlements.domain.quotas import Limit, QuotaGrant, Sum
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.windows import Window
 from muster_entitlements.replies import CheckReply, WindowReply
@@ -99,6 +99,17 @@ class ExplainedGrant(GrantReply):
         return cls.model_validate(GrantReply.of(grant, now).model_dump() | {"decides": decides, "events": events})
 
 
+class ExplainedQuotaGrant(QuotaGrantReply):
+    """A grant of uses beyond the quota."""
+
+    events: list[FactEventReply]
+
+    @classmethod
+    def explain(cls, grant: QuotaGrant, events: list[FactEventReply]) -> "ExplainedQuotaGrant":
+        """The quota grant with the events behind it."""
+        return cls.model_validate(QuotaGrantReply.of(grant).model_dump() | {"events": events})
+
+
 class ExplainedQuota(BaseModel):
     """The quota that limits the feature, what is counted in its period, and the quota grants."""
 
@@ -114,12 +125,17 @@ class ExplainedQuota(BaseModel):
         "this includes grants to others, which are not listed."
     )
     excess: int = Field(description="How much of `used` is covered by neither the quota nor a grant.")
-    grants: list[QuotaGrantReply] = Field(
+    events: list[FactEventReply] = Field(
+        description="The thresholds that the use of the current period crossed, and whether it exceeded the quota."
+    )
+    grants: list[ExplainedQuotaGrant] = Field(
         description="In the order in which they are spent, including those that ended in the current period."
     )
 
     @classmethod
-    def of(cls, limit: Limit, total: Sum | None, grants: list[QuotaGrantReply]) -> "ExplainedQuota":
+    def of(
+        cls, limit: Limit, total: Sum | None, events: list[FactEventReply], grants: list[ExplainedQuotaGrant]
+    ) -> "ExplainedQuota":
         """The quota of a period with its counted use; None if nothing is counted."""
         return cls(
             limit=limit.quota.limit,
@@ -131,6 +147,7 @@ class ExplainedQuota(BaseModel):
             used=total.used if total else 0,
             granted=total.granted if total else 0,
             excess=total.excess if total else 0,
+            events=events,
             grants=grants,
         )
 

@@ -1,4 +1,4 @@
-"""The events behind facts. The outbox's trigger stores those that this service publishes."""
+"""The events behind facts. The outbox's triggers store those that this service publishes."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from muster_contracts import Envelope
+from muster_entitlements.domain.quotas import Limit
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection
 from muster_runtime.database.unit_of_work import UnitOfWork
 
@@ -18,8 +19,8 @@ kept_facts as (
 """
 
 # The events that no explanation shows anymore, and since when at the earliest: they are not about the catalog, a pool's
-# enrollment with its terms and windows, or a current grant. A grant that has ended is shown until its period ends,
-# which is at most a day after the shortest retention.
+# enrollment with its terms and windows, or a current grant of a feature or of uses. A grant that has ended is shown
+# until its period ends, which is at most a day after the shortest retention.
 _OVER = """
     present as (
         select agency_id, enrollment_id as subject
@@ -36,11 +37,16 @@ _OVER = """
         select agency_id, grant_id
         from entitlement_grant
         where revoked_at is null and ends_at is null
+        union all
+        select agency_id, grant_id
+        from quota_grant
+        where ends_at is null
     ),
     over as (
-        select f.ctid as place, greatest(f.time, coalesce(g.revoked_at, g.ends_at)) as since
+        select f.ctid as place, greatest(f.time, coalesce(g.revoked_at, g.ends_at, q.ends_at)) as since
         from fact_event as f
         left join entitlement_grant as g on g.agency_id = f.agency_id and g.grant_id = f.subject
+        left join quota_grant as q on q.agency_id = f.agency_id and q.grant_id = f.subject
         where
             f.agency_id <> '*'
             and not exists (select from present as p where p.agency_id = f.agency_id and p.subject = f.subject)
@@ -81,6 +87,23 @@ async def list_events(
     for row in rows:
         found[row["subject"]].append(FactEvent(row["event_id"], row["type"], row["time"]))
     return found
+
+
+async def list_quota_events(connection: Connection, limit: Limit, subject_ref: str) -> list[FactEvent]:
+    """The thresholds that a subject's use crossed in a limit's period, and whether it exceeded one, oldest first."""
+    rows = await connection.fetch(
+        """
+        select event_id, type, time
+        from quota_event
+        where agency_id = $1 and feature = $2 and subject_ref = $3 and starts_at = $4
+        order by time, event_id
+        """,
+        limit.agency_id,
+        limit.feature,
+        subject_ref,
+        limit.period.starts_at,
+    )
+    return [FactEvent(**row) for row in rows]
 
 
 async def find_oldest_over(connection: Connection) -> datetime | None:
