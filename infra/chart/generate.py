@@ -17,6 +17,7 @@ from muster_contracts.topics import SERVICES
 from muster_operator.access.acls import Acl, acls_of_services
 from muster_runtime.database.schema import Schema
 from muster_runtime.process.drain import DRAIN_SECONDS
+from muster_runtime.process.roles import needed_roles
 from muster_runtime.secrets import PREFIX
 from muster_runtime.service import Service
 
@@ -60,17 +61,10 @@ def built(name: str) -> Service:
 
 
 def _service(service: Service) -> dict[str, Any]:
-    duties = {
-        "api": True,
-        "consumer": bool(service.subscriptions),
-        "relay": bool(service.produces),
-        "scheduler": True,  # each has expired rows to delete
-        "worker": bool(service.workers),
-    }
     schema = Schema(service.name, service.migrations)
     return {
         "schema": {"min": schema.minimum, "head": schema.head},
-        "roles": [role for role, has in duties.items() if has],
+        "roles": [str(role) for role in needed_roles(service)],
         "reads": sorted({event.topic for event in service.subscriptions}),
         "secrets": [
             f"{PREFIX}{name.upper()}"

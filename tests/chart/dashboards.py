@@ -16,11 +16,15 @@ def panels(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def expressions(file: Path) -> Iterator[str]:
+def expressions(file: Path, namespace: str = ".*") -> Iterator[str]:
     """The panels' queries, with a value in place of each variable."""
+    values = {"$namespace": namespace, "$service": ".*", "$__rate_interval": "5m"}
     for panel in panels(file):
         for target in panel["targets"]:
-            yield target["expr"].replace("$service", ".*").replace("$__rate_interval", "5m")
+            expression = target["expr"]
+            for variable, value in values.items():
+                expression = expression.replace(variable, value)
+            yield expression
 
 
 if __name__ == "__main__":

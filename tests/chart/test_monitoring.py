@@ -26,6 +26,15 @@ def test_a_panel_queries_metrics_that_exist(file: Path, known: set[str]) -> None
     assert {metric for each in asked for metric in each} - known == set()
 
 
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+def test_a_panel_shows_the_chosen_namespace_and_keeps_namespaces_apart(file: Path) -> None:
+    for expression in expressions(file, namespace="chosen"):
+        series = re.findall(r"\bmuster[_:][\w:]+(?:\{[^}]*)?", expression)
+        assert all('namespace=~"chosen"' in each for each in series if not each.startswith("muster:slo_budget")), series
+        assert all(each.startswith("namespace") for each in re.findall(r"\bby \(([^)]*)\)", expression)), expression
+    assert all("{{namespace}}" in target["legendFormat"] for panel in panels(file) for target in panel["targets"])
+
+
 def test_the_dashboards_are_the_six_and_their_panels_do_not_overlap() -> None:
     assert {file.stem for file in DASHBOARDS} == {
         *("overview", "consumers", "outbox", "deadlines", "deliveries", "database")

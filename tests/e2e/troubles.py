@@ -46,6 +46,7 @@ LOOKING = (
     "rotate-secrets.md",
     "standby-gone.md",
     "catalog-rollout-stuck.md",
+    "unknown-type.md",
 )
 
 # Long enough for a busy machine.

@@ -54,6 +54,12 @@ def test_a_rule_queries_metrics_and_bounds_that_exist() -> None:
                 assert float(bound) in histogram._upper_bounds
 
 
+def test_a_rule_keeps_the_releases_of_different_namespaces_apart() -> None:
+    for rule in ALL_RULES:
+        labels = re.findall(r"\b(?:by|on) \(([^)]*)\)", rule["expr"])
+        assert all("namespace" in each or each == "slo" for each in labels), rule
+
+
 def test_every_alarm_is_tested_where_it_must_fire_and_where_it_must_not() -> None:
     tried = [
         (case["alertname"], bool(case["exp_alerts"]))

@@ -19,6 +19,7 @@ from muster_contracts import (
     split_type,
     subject_of,
 )
+from muster_contracts.event import find_event
 from muster_runtime.clock import Clock
 from muster_runtime.messaging.events import Received, Unreadable
 from muster_runtime.observability.telemetry import UNKNOWN_TYPES
@@ -92,7 +93,8 @@ class RecordReader:
         split = split_type(envelope.type)
         if split and split[0] in self._families:
             return Item(record, envelope, defect=f"{envelope.type} is of an unknown major version")
-        UNKNOWN_TYPES.labels(self._service, record.topic).inc()
+        if find_event(envelope.type) is None:
+            UNKNOWN_TYPES.labels(self._service, record.topic).inc()
         return Item(record, envelope)
 
 

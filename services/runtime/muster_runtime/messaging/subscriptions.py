@@ -14,7 +14,7 @@ from muster_runtime.messaging.events import EventHandler
 from muster_runtime.messaging.plan import Plan, runs
 from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.record_reader import Item, Record, RecordReader
-from muster_runtime.observability.telemetry import APPLIED, HANDLER_SECONDS
+from muster_runtime.observability.telemetry import APPLIED, GAPS, HANDLER_SECONDS, NEW_EPOCHS, UNKNOWN_TYPES
 from muster_runtime.pacing import Pace
 
 # How many records to read before yielding to the event loop: about half a millisecond's work.
@@ -42,6 +42,9 @@ class Subscriptions:
         self.group = group
         self.handled = 0
         self.context = Context(actor=service, correlation_id="")
+        for topic in {cls.topic for cls in handlers}:
+            for counter in (GAPS, NEW_EPOCHS, UNKNOWN_TYPES):
+                counter.labels(service, topic)  # starts at zero, so that the alert sees the first one
 
     async def read(self, records: Sequence[Record]) -> list[Item]:
         """The event in each record, or the defect that prevents applying it."""

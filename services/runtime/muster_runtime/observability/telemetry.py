@@ -32,6 +32,12 @@ NEW_EPOCHS = Counter("muster_new_epochs", "Streams that continued in a higher ep
 PARKED = Gauge("muster_parked", "Streams that are parked because an event could not be applied.", ["service"])
 LAG = Gauge("muster_lag", "Records in this process's partitions that it has not applied yet.", ["service"])
 READY = Gauge("muster_ready", "1 if the process is ready; if it is 0, /health/ready says why.", ["service"])
+WARNINGS = Gauge("muster_warnings", "Warnings that /health/ready shows.", ["service"])
+ROLE_RUNNING = Gauge(
+    "muster_role_running",
+    "For each role that the service needs: 1 if this process runs it, 0 if not.",
+    ["service", "role"],
+)
 PARKED_RECORDS = Gauge("muster_parked_records", "Records waiting in parked streams.", ["service"])
 PARKED_DEADLINES = Gauge("muster_parked_deadlines", "Deadlines parked because they could not be handled.", ["service"])
 PAUSED_PARTITIONS = Gauge(
@@ -41,7 +47,9 @@ PAUSED_PARTITIONS = Gauge(
 )
 APPLY_RETRIES = Counter("muster_apply_retries", "Batches retried after a failure.", ["service"])
 UNKNOWN_TYPES = Counter(
-    "muster_unknown_types", "Events skipped because the service does not know their type.", ["service", "topic"]
+    "muster_unknown_types",
+    "Events skipped because the contracts of this release lack their type.",
+    ["service", "topic"],
 )
 DEADLINE_LATENESS_SECONDS = Histogram(
     "muster_deadline_lateness_seconds",

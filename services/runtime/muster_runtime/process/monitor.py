@@ -36,6 +36,7 @@ from muster_runtime.observability.telemetry import (
     PARKED_RECORDS,
     POOL_IN_USE,
     READY,
+    WARNINGS,
 )
 from muster_runtime.process.parts import Parts
 from muster_runtime.scheduling import hold
@@ -133,6 +134,7 @@ class Monitor:
         serving = not found.unable and (not found.waits or self._is_proven())
         reasons = found.unable + found.uncommitted + found.waits
         READY.labels(service).set(not reasons)
+        WARNINGS.labels(service).set(len(found.warnings))
         self._note_change(reasons)
         for role, database in self._databases.items():
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())

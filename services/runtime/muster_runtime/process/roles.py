@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from muster_runtime.service import Service
 
 # The name that stands for every role.
 ALL = "all"
@@ -19,6 +23,18 @@ class Role(StrEnum):
 
 
 ALL_ROLES = frozenset(Role)
+
+
+def needed_roles(service: "Service") -> list[Role]:
+    """The roles for which a service has work: without a process of each, some of it stays undone."""
+    work = {
+        Role.API: True,
+        Role.CONSUMER: bool(service.subscriptions),
+        Role.RELAY: bool(service.produces),
+        Role.SCHEDULER: True,  # each has expired rows to delete
+        Role.WORKER: bool(service.workers),
+    }
+    return [role for role, exists in work.items() if exists]
 
 
 def parse_roles(names: Sequence[str]) -> frozenset[Role]:

@@ -22,11 +22,12 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.messaging.subscriptions import Subscriptions
+from muster_runtime.observability.telemetry import ROLE_RUNNING
 from muster_runtime.operations import operations_routers
 from muster_runtime.process import parts
 from muster_runtime.process.duties import Duties
 from muster_runtime.process.monitor import Monitor
-from muster_runtime.process.roles import ALL_ROLES, Role
+from muster_runtime.process.roles import ALL_ROLES, Role, needed_roles
 from muster_runtime.process.sandbox_state import read_sandbox_state
 from muster_runtime.process.start_checks import (
     StartRefused,
@@ -131,6 +132,8 @@ async def running(
             except KafkaError as error:
                 raise StartRefused(await kafka.failure(error)) from None
             duties.start("consumer", own.consumer.supervise())
+        for role in needed_roles(service):
+            ROLE_RUNNING.labels(service.name, role).set(role in roles)
         yield Process(runtime, app, clock, own.consumer, duties.failed)
 
 

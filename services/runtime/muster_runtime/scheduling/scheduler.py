@@ -69,6 +69,8 @@ class Scheduler:
         self._handlers = handlers
         self._order = {kind: place for place, kind in enumerate(handlers)}
         self._service = service
+        # Each starts at zero, so that the alert sees the first late one.
+        self._lateness = {kind: DEADLINE_LATENESS_SECONDS.labels(service, kind) for kind in handlers}
         self._parked = parked
         self._news = news
         self._intake_news = intake_news
@@ -231,7 +233,7 @@ class Scheduler:
                         taken += found
         for deadline in taken:
             lateness = (uow.now - deadline.due_at).total_seconds()
-            DEADLINE_LATENESS_SECONDS.labels(self._service, deadline.kind).observe(lateness)
+            self._lateness[deadline.kind].observe(lateness)
         self.handled += len(taken)
 
     def _context(self) -> Context:
