@@ -12,7 +12,7 @@ from muster_contracts.entitlements import (
     PersonRecorded,
     SeatAssigned,
 )
-from muster_entitlements.api import make_routers
+from muster_entitlements.api import ROUTERS
 from muster_entitlements.domain import adoption as adoption_rules
 from muster_entitlements.domain import quotas
 from muster_entitlements.domain.people import Directory
@@ -42,7 +42,8 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
         name=SCHEMA.name,
         settings=settings,
         migrations=SCHEMA.migrations,
-        routers=make_routers(directory),
+        routers=ROUTERS,
+        state={"directory": directory},
         produces=[
             SeatAssigned.topic,
             FeatureWindowOpened.topic,

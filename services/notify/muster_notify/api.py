@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_notify import queries
@@ -29,12 +29,14 @@ from muster_notify.replies import (
     RotatedSecretReply,
     WebhookReply,
 )
+from muster_notify.settings import NotifySettings
 from muster_runtime.errors import Conflict
 from muster_runtime.http.application import (
     EVERY_AGENCY,
     CommandsDep,
     PageDep,
     ReaderDep,
+    RuntimeDep,
     WrittenInstant,
     requires,
     requires_program,
@@ -91,6 +93,14 @@ class ReplayRequest(BaseModel):
     )
 
 
+async def _settings(runtime: RuntimeDep) -> NotifySettings:
+    settings = runtime.settings
+    assert isinstance(settings, NotifySettings)
+    return settings
+
+
+SettingsDep = Annotated[NotifySettings, Depends(_settings)]
+
 operators_router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses=COMMON)
 
 
@@ -103,149 +113,166 @@ async def list_all_webhooks(
         return await queries.list_webhooks(connection, page, state=state)
 
 
-def make_router(vault: Vault, *, allow_private: bool) -> APIRouter:
-    """The routes of one agency. `vault` seals the secrets; `allow_private` accepts URLs of private networks."""
-    router = APIRouter(prefix="/v1/agencies/{agency_id}", responses=COMMON)
+router = APIRouter(prefix="/v1/agencies/{agency_id}", responses=COMMON)
 
-    @router.post(
-        "/webhooks",
-        summary="Add a webhook",
-        tags=["webhooks"],
+
+@router.post(
+    "/webhooks",
+    summary="Add a webhook",
+    tags=["webhooks"],
+    status_code=201,
+    response_model=NewWebhookReply,
+    dependencies=[_WRITE],
+    responses=problem_responses(Conflict, WebhookLimitReached),
+)
+async def add_webhook(
+    agency_id: AgencyOrAll, body: WebhookRequest, commands: CommandsDep, settings: SettingsDep
+) -> Response:
+    """Only this response shows the endpoint's secret and its whole URL."""
+    command = AddWebhook(agency_id, body.url, None if body.event_types is None else tuple(body.event_types))
+    return await commands.execute(
+        agency_id,
+        partial(
+            webhooks.add_webhook,
+            command=command,
+            vault=Vault(settings.secret_key),
+            allow_private=settings.webhook_allow_private,
+        ),
         status_code=201,
-        response_model=NewWebhookReply,
-        dependencies=[_WRITE],
-        responses=problem_responses(Conflict, WebhookLimitReached),
+        kept=_without_secrets,
     )
-    async def add_webhook(agency_id: AgencyOrAll, body: WebhookRequest, commands: CommandsDep) -> Response:
-        """Only this response shows the endpoint's secret and its whole URL."""
-        command = AddWebhook(agency_id, body.url, None if body.event_types is None else tuple(body.event_types))
-        return await commands.execute(
-            agency_id,
-            partial(webhooks.add_webhook, command=command, vault=vault, allow_private=allow_private),
-            status_code=201,
-            kept=_without_secrets,
-        )
 
-    @router.get("/webhooks", summary="List an agency's webhooks", tags=["webhooks"], dependencies=[_READ])
-    async def list_webhooks(agency_id: AgencyOrAll, reader: ReaderDep, page: PageDep) -> Page[WebhookReply]:
-        """Lists the agency's endpoints, oldest first, without their secrets and the paths of their URLs."""
-        async with reader.read(agency_id) as connection:
-            return await queries.list_webhooks(connection, page, agency_id=agency_id)
 
-    @router.delete(
-        "/webhooks/{webhook_id}",
-        summary="Delete a webhook",
-        tags=["webhooks"],
-        status_code=204,
-        response_class=Response,
-        dependencies=[_WRITE],
+@router.get("/webhooks", summary="List an agency's webhooks", tags=["webhooks"], dependencies=[_READ])
+async def list_webhooks(agency_id: AgencyOrAll, reader: ReaderDep, page: PageDep) -> Page[WebhookReply]:
+    """Lists the agency's endpoints, oldest first, without their secrets and the paths of their URLs."""
+    async with reader.read(agency_id) as connection:
+        return await queries.list_webhooks(connection, page, agency_id=agency_id)
+
+
+@router.delete(
+    "/webhooks/{webhook_id}",
+    summary="Delete a webhook",
+    tags=["webhooks"],
+    status_code=204,
+    response_class=Response,
+    dependencies=[_WRITE],
+)
+async def delete_webhook(agency_id: AgencyOrAll, webhook_id: WebhookId, commands: CommandsDep) -> Response:
+    """Pending deliveries to the endpoint fail."""
+    command = DeleteWebhook(agency_id, webhook_id)
+    return await commands.execute(agency_id, partial(webhooks.delete_webhook, command=command), status_code=204)
+
+
+@router.post(
+    "/webhooks/{webhook_id}/enable",
+    summary="Enable a webhook",
+    tags=["webhooks"],
+    response_model=WebhookReply,
+    dependencies=[_WRITE],
+    responses=problem_responses(Conflict),
+)
+async def enable_webhook(agency_id: AgencyOrAll, webhook_id: WebhookId, commands: CommandsDep) -> Response:
+    """The endpoint keeps its secret. Start a replay to send what it missed."""
+    command = EnableWebhook(agency_id, webhook_id)
+    return await commands.execute(agency_id, partial(webhooks.enable_webhook, command=command))
+
+
+@router.post(
+    "/webhooks/{webhook_id}/secret-rotation",
+    summary="Rotate the secret of a webhook",
+    tags=["webhooks"],
+    response_model=RotatedSecretReply,
+    dependencies=[_WRITE],
+)
+async def rotate_webhook_secret(
+    agency_id: AgencyOrAll,
+    webhook_id: WebhookId,
+    body: RotationRequest,
+    commands: CommandsDep,
+    settings: SettingsDep,
+) -> Response:
+    """Only this response shows the new secret. During the overlap, both secrets sign each request."""
+    command = RotateWebhookSecret(agency_id, webhook_id, body.overlap_hours)
+    return await commands.execute(
+        agency_id,
+        partial(webhooks.rotate_webhook_secret, command=command, vault=Vault(settings.secret_key)),
+        kept=lambda rotated: rotated.model_copy(update={"secret": None}),
     )
-    async def delete_webhook(agency_id: AgencyOrAll, webhook_id: WebhookId, commands: CommandsDep) -> Response:
-        """Pending deliveries to the endpoint fail."""
-        command = DeleteWebhook(agency_id, webhook_id)
-        return await commands.execute(agency_id, partial(webhooks.delete_webhook, command=command), status_code=204)
 
-    @router.post(
-        "/webhooks/{webhook_id}/enable",
-        summary="Enable a webhook",
-        tags=["webhooks"],
-        response_model=WebhookReply,
-        dependencies=[_WRITE],
-        responses=problem_responses(Conflict),
-    )
-    async def enable_webhook(agency_id: AgencyOrAll, webhook_id: WebhookId, commands: CommandsDep) -> Response:
-        """The endpoint keeps its secret. Start a replay to send what it missed."""
-        command = EnableWebhook(agency_id, webhook_id)
-        return await commands.execute(agency_id, partial(webhooks.enable_webhook, command=command))
 
-    @router.post(
-        "/webhooks/{webhook_id}/secret-rotation",
-        summary="Rotate the secret of a webhook",
-        tags=["webhooks"],
-        response_model=RotatedSecretReply,
-        dependencies=[_WRITE],
-    )
-    async def rotate_webhook_secret(
-        agency_id: AgencyOrAll, webhook_id: WebhookId, body: RotationRequest, commands: CommandsDep
-    ) -> Response:
-        """Only this response shows the new secret. During the overlap, both secrets sign each request."""
-        command = RotateWebhookSecret(agency_id, webhook_id, body.overlap_hours)
-        return await commands.execute(
-            agency_id,
-            partial(webhooks.rotate_webhook_secret, command=command, vault=vault),
-            kept=lambda rotated: rotated.model_copy(update={"secret": None}),
-        )
-
-    @router.post(
-        "/webhooks/{webhook_id}/replays",
-        summary="Replay a webhook",
-        tags=["webhooks"],
+@router.post(
+    "/webhooks/{webhook_id}/replays",
+    summary="Replay a webhook",
+    tags=["webhooks"],
+    status_code=202,
+    response_model=ReplayReply,
+    dependencies=[_WRITE],
+    responses=problem_responses(Conflict),
+)
+async def replay_webhook(
+    agency_id: AgencyOrAll, webhook_id: WebhookId, body: ReplayRequest, commands: CommandsDep
+) -> Response:
+    """Resends, in order, the deliveries that failed since an instant."""
+    command = ReplayWebhook(agency_id, webhook_id, body.since)
+    return await commands.execute(
+        agency_id,
+        partial(webhooks.replay_webhook, command=command),
         status_code=202,
-        response_model=ReplayReply,
-        dependencies=[_WRITE],
-        responses=problem_responses(Conflict),
+        location=lambda replay: f"/v1/agencies/{agency_id}/webhooks/{webhook_id}/replays/{replay.replay_id}",
     )
-    async def replay_webhook(
-        agency_id: AgencyOrAll, webhook_id: WebhookId, body: ReplayRequest, commands: CommandsDep
-    ) -> Response:
-        """Resends, in order, the deliveries that failed since an instant."""
-        command = ReplayWebhook(agency_id, webhook_id, body.since)
-        return await commands.execute(
-            agency_id,
-            partial(webhooks.replay_webhook, command=command),
-            status_code=202,
-            location=lambda replay: f"/v1/agencies/{agency_id}/webhooks/{webhook_id}/replays/{replay.replay_id}",
+
+
+@router.get(
+    "/webhooks/{webhook_id}/replays/{replay_id}",
+    summary="Retrieve a replay",
+    tags=["webhooks"],
+    dependencies=[_READ],
+)
+async def show_replay(
+    agency_id: AgencyOrAll, webhook_id: WebhookId, replay_id: ReplayId, reader: ReaderDep
+) -> ReplayReply:
+    """Shows the progress of the replay."""
+    async with reader.read(agency_id) as connection:
+        return await queries.find_replay(connection, agency_id, webhook_id, replay_id)
+
+
+@router.get("/deliveries", summary="List an agency's deliveries", tags=["deliveries"], dependencies=[_READ])
+async def list_deliveries(
+    agency_id: AgencyOrAll,
+    reader: ReaderDep,
+    page: PageDep,
+    state: Annotated[DeliveryState | None, Query()] = None,
+    channel: Annotated[Channel | None, Query()] = None,
+) -> Page[DeliveryReply]:
+    """Lists sent and pending deliveries, latest first."""
+    async with reader.read(agency_id) as connection:
+        return await queries.list_deliveries(
+            connection, agency_id, page, tenant=reader.tenant(agency_id), state=state, channel=channel
         )
 
-    @router.get(
-        "/webhooks/{webhook_id}/replays/{replay_id}",
-        summary="Retrieve a replay",
-        tags=["webhooks"],
-        dependencies=[_READ],
-    )
-    async def show_replay(
-        agency_id: AgencyOrAll, webhook_id: WebhookId, replay_id: ReplayId, reader: ReaderDep
-    ) -> ReplayReply:
-        """Shows the progress of the replay."""
-        async with reader.read(agency_id) as connection:
-            return await queries.find_replay(connection, agency_id, webhook_id, replay_id)
 
-    @router.get("/deliveries", summary="List an agency's deliveries", tags=["deliveries"], dependencies=[_READ])
-    async def list_deliveries(
-        agency_id: AgencyOrAll,
-        reader: ReaderDep,
-        page: PageDep,
-        state: Annotated[DeliveryState | None, Query()] = None,
-        channel: Annotated[Channel | None, Query()] = None,
-    ) -> Page[DeliveryReply]:
-        """Lists sent and pending deliveries, latest first."""
-        async with reader.read(agency_id) as connection:
-            return await queries.list_deliveries(
-                connection, agency_id, page, tenant=reader.tenant(agency_id), state=state, channel=channel
-            )
+@router.get("/deliveries/{delivery_id}", summary="Retrieve a delivery", tags=["deliveries"], dependencies=[_READ])
+async def show_delivery(agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep) -> DeliveryLogReply:
+    """Includes the log of all attempts."""
+    async with reader.read(agency_id) as connection:
+        return await queries.find_delivery(connection, agency_id, delivery_id, tenant=reader.tenant(agency_id))
 
-    @router.get("/deliveries/{delivery_id}", summary="Retrieve a delivery", tags=["deliveries"], dependencies=[_READ])
-    async def show_delivery(agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep) -> DeliveryLogReply:
-        """Includes the log of all attempts."""
-        async with reader.read(agency_id) as connection:
-            return await queries.find_delivery(connection, agency_id, delivery_id, tenant=reader.tenant(agency_id))
 
-    @router.post(
-        "/deliveries/{delivery_id}/retry",
-        summary="Retry a delivery",
-        tags=["deliveries"],
-        response_model=DeliveryLogReply,
-        dependencies=[_WRITE],
-        responses=problem_responses(Conflict),
-    )
-    async def retry_delivery(
-        agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep, commands: CommandsDep
-    ) -> Response:
-        """Attempts a delivery now if it failed or is waiting for its next attempt."""
-        command = RetryDelivery(agency_id, delivery_id, tenant=reader.tenant(agency_id))
-        return await commands.execute(agency_id, partial(deliveries.retry_delivery, command=command))
-
-    return router
+@router.post(
+    "/deliveries/{delivery_id}/retry",
+    summary="Retry a delivery",
+    tags=["deliveries"],
+    response_model=DeliveryLogReply,
+    dependencies=[_WRITE],
+    responses=problem_responses(Conflict),
+)
+async def retry_delivery(
+    agency_id: AgencyOrAll, delivery_id: DeliveryId, reader: ReaderDep, commands: CommandsDep
+) -> Response:
+    """Attempts a delivery now if it failed or is waiting for its next attempt."""
+    command = RetryDelivery(agency_id, delivery_id, tenant=reader.tenant(agency_id))
+    return await commands.execute(agency_id, partial(deliveries.retry_delivery, command=command))
 
 
 def _without_secrets(webhook: NewWebhookReply) -> NewWebhookReply:

@@ -8,7 +8,7 @@ from muster_notify.adapters.addresses import AddressPolicy
 from muster_notify.adapters.smtp import EmailSender
 from muster_notify.adapters.vault import Vault
 from muster_notify.adapters.webhooks import WebhookSender
-from muster_notify.api import make_router, operators_router
+from muster_notify.api import operators_router, router
 from muster_notify.domain.deliveries import Channel
 from muster_notify.handlers.disabling import disabled_warnings
 from muster_notify.repository import deliveries, purge, replays
@@ -28,8 +28,7 @@ from muster_runtime.service import Service, Worker
 def build(settings: NotifySettings | None = None) -> Service:
     """The service; None reads its settings from the environment."""
     settings = settings or NotifySettings()
-    vault, allow_private = Vault(settings.secret_key), settings.webhook_allow_private
-    policy = AddressPolicy(allow_private=allow_private)
+    vault, policy = Vault(settings.secret_key), AddressPolicy(allow_private=settings.webhook_allow_private)
     dispatcher = Dispatcher(
         {
             Channel.EMAIL: EmailSender(settings),
@@ -46,7 +45,7 @@ def build(settings: NotifySettings | None = None) -> Service:
         name=SCHEMA.name,
         settings=settings,
         migrations=SCHEMA.migrations,
-        routers=[make_router(vault, allow_private=allow_private), operators_router],
+        routers=[router, operators_router],
         produces=[WebhookEndpointDisabled.topic, NotifyAuditSealed.topic],
         audit_sealed=NotifyAuditSealed,
         subscriptions=SUBSCRIPTIONS,

@@ -54,6 +54,9 @@ class Service:
     settings: Settings
     migrations: Path
     routers: Sequence[APIRouter] = ()
+    """Its routes, which are built once: what they work with comes from the running process, by `Runtime`."""
+    state: Mapping[str, object] = field(default_factory=dict)
+    """What its routes work with besides the settings, by name."""
     produces: Sequence[str] = ()
     audit_sealed: type[Event] | None = None
     """The event that publishes a seal of its audit trail, on a topic that it produces to.

@@ -18,22 +18,19 @@ from muster_entitlements.api import (
     usage,
     windows,
 )
-from muster_entitlements.domain.people import Directory
 
-
-def make_routers(directory: Directory) -> Sequence[APIRouter]:
-    """All routes; those that programs ask most come first, because a request is compared with each in turn."""
-    return [
-        checks.make_router(directory),
-        usage.make_router(directory),
-        catalogs.router,
-        pools.router,
-        windows.router,
-        people.make_router(directory),
-        seat_lists.make_router(directory),
-        seats.router,
-        grants.make_router(directory),
-        adoption.router,
-        parked_usage.router,
-        files.router,
-    ]
+# Those that programs ask most come first, because a request is compared with each in turn.
+ROUTERS: Sequence[APIRouter] = [
+    checks.router,
+    usage.router,
+    catalogs.router,
+    pools.router,
+    windows.router,
+    people.router,
+    seat_lists.router,
+    seats.router,
+    grants.router,
+    adoption.router,
+    parked_usage.router,
+    files.router,
+]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from muster_contracts import AgencyId
-from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, READ_ALL, AsOfDep
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, READ_ALL, AsOfDep, DirectoryDep
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.errors import FeatureUnknown
 from muster_entitlements.queries import checks as queries
@@ -80,76 +80,85 @@ class AgenciesChecksRequest(BaseModel):
     pairs: Annotated[list[AgencyPair], FailFast(), Field(min_length=1, max_length=MOST_PAIRS), BeforeValidator(_cut)]
 
 
-def make_router(directory: Directory) -> APIRouter:
-    """The routes. The directory turns addresses into subject references."""
-    router = APIRouter(tags=["checks"], responses=COMMON)
+router = APIRouter(tags=["checks"], responses=COMMON)
 
-    @router.get(
-        f"{PREFIX}/checks",
-        summary="Check access",
-        dependencies=[READ],
-        responses=problem_responses(NotFound, FeatureUnknown),
-    )
-    async def check_subject(
-        agency_id: AgencyId,
-        reader: ReaderDep,
-        runtime: RuntimeDep,
-        subject: Subject,
-        feature: Annotated[
-            str | None, Query(description="A feature of the catalog. Default: check only the seat.")
-        ] = None,
-        *,
-        as_of: AsOfDep,
-    ) -> CheckReply:
-        """Shows whether a person may use a feature now, or could at a past instant, and why."""
-        pair = PairToCheck(agency_id, directory.subject_ref(agency_id, subject), feature)
-        async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
-            if as_of is not None:
-                return await find_past_check(connection, pair, as_of)
-            return await queries.find_check(connection, pair, runtime.clock.now())
 
-    @router.get(
-        f"{PREFIX}/checks/explanation",
-        summary="Explain a check",
-        dependencies=[READ],
-        responses=problem_responses(NotFound, FeatureUnknown),
-    )
-    async def explain_check(
-        agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, subject: Subject, feature: FeatureKey
-    ) -> ExplanationReply:
-        """Shows everything that decides the answer: enrollment, terms, seat, catalog, window, grants, and counted use.
+@router.get(
+    f"{PREFIX}/checks",
+    summary="Check access",
+    dependencies=[READ],
+    responses=problem_responses(NotFound, FeatureUnknown),
+)
+async def check_subject(
+    agency_id: AgencyId,
+    reader: ReaderDep,
+    runtime: RuntimeDep,
+    directory: DirectoryDep,
+    subject: Subject,
+    feature: Annotated[str | None, Query(description="A feature of the catalog. Default: check only the seat.")] = None,
+    *,
+    as_of: AsOfDep,
+) -> CheckReply:
+    """Shows whether a person may use a feature now, or could at a past instant, and why."""
+    pair = PairToCheck(agency_id, directory.subject_ref(agency_id, subject), feature)
+    async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
+        if as_of is not None:
+            return await find_past_check(connection, pair, as_of)
+        return await queries.find_check(connection, pair, runtime.clock.now())
 
-        Most parts list the events behind them.
-        """
-        subject_ref = directory.subject_ref(agency_id, subject)
-        async with reader.read(agency_id, of_one_state=True) as connection:
-            return await find_explanation(connection, agency_id, subject_ref, feature, runtime.clock.now())
 
-    @router.post(f"{PREFIX}/checks", summary="Check access in bulk", dependencies=[READ])
-    @body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
-    async def check_subjects(
-        agency_id: AgencyId, body: ChecksRequest, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep
-    ) -> ChecksReply:
-        """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
-        pairs = await _pairs(directory, [(agency_id, pair) for pair in body.pairs])
-        async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
-            if as_of is not None:
-                return await find_past_checks(connection, pairs, as_of)
-            return await queries.find_checks(connection, pairs, runtime.clock.now())
+@router.get(
+    f"{PREFIX}/checks/explanation",
+    summary="Explain a check",
+    dependencies=[READ],
+    responses=problem_responses(NotFound, FeatureUnknown),
+)
+async def explain_check(
+    agency_id: AgencyId,
+    reader: ReaderDep,
+    runtime: RuntimeDep,
+    directory: DirectoryDep,
+    subject: Subject,
+    feature: FeatureKey,
+) -> ExplanationReply:
+    """Shows everything that decides the answer: enrollment, terms, seat, catalog, window, grants, and counted use.
 
-    @router.post("/v1/checks", summary="Check access in many agencies", dependencies=[READ_ALL])
-    @body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
-    async def check_agencies(
-        body: AgenciesChecksRequest, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep
-    ) -> ChecksReply:
-        """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
-        pairs = await _pairs(directory, [(pair.agency_id, pair) for pair in body.pairs])
-        async with reader.read_own(of_one_state=as_of is not None) as connection:
-            if as_of is not None:
-                return await find_past_checks(connection, pairs, as_of)
-            return await queries.find_checks(connection, pairs, runtime.clock.now())
+    Most parts list the events behind them.
+    """
+    subject_ref = directory.subject_ref(agency_id, subject)
+    async with reader.read(agency_id, of_one_state=True) as connection:
+        return await find_explanation(connection, agency_id, subject_ref, feature, runtime.clock.now())
 
-    return router
+
+@router.post(f"{PREFIX}/checks", summary="Check access in bulk", dependencies=[READ])
+@body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
+async def check_subjects(
+    agency_id: AgencyId,
+    body: ChecksRequest,
+    reader: ReaderDep,
+    runtime: RuntimeDep,
+    directory: DirectoryDep,
+    as_of: AsOfDep,
+) -> ChecksReply:
+    """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
+    pairs = await _pairs(directory, [(agency_id, pair) for pair in body.pairs])
+    async with reader.read(agency_id, of_one_state=as_of is not None) as connection:
+        if as_of is not None:
+            return await find_past_checks(connection, pairs, as_of)
+        return await queries.find_checks(connection, pairs, runtime.clock.now())
+
+
+@router.post("/v1/checks", summary="Check access in many agencies", dependencies=[READ_ALL])
+@body_limit(CHECKS_LIMIT, keys=CHECKS_KEYS)
+async def check_agencies(
+    body: AgenciesChecksRequest, reader: ReaderDep, runtime: RuntimeDep, directory: DirectoryDep, as_of: AsOfDep
+) -> ChecksReply:
+    """Answers up to 10,000 checks, in order, and changes nothing. If one pair breaks a rule, all are refused."""
+    pairs = await _pairs(directory, [(pair.agency_id, pair) for pair in body.pairs])
+    async with reader.read_own(of_one_state=as_of is not None) as connection:
+        if as_of is not None:
+            return await find_past_checks(connection, pairs, as_of)
+        return await queries.find_checks(connection, pairs, runtime.clock.now())
 
 
 async def _pairs(directory: Directory, asked: Sequence[tuple[str, Pair]]) -> list[PairToCheck]:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from muster_entitlements.domain.as_of import AsOf
 from muster_entitlements.domain.days import in_range
+from muster_entitlements.domain.people import Directory
 from muster_runtime.http.application import RuntimeDep, WrittenInstant, requires, requires_program
 
 PREFIX = "/v1/agencies/{agency_id}"
@@ -62,3 +63,13 @@ async def _past(runtime: RuntimeDep, at: At = None) -> AsOf | None:
 AsOfDep = Annotated[AsOf | None, Depends(_as_of)]
 RecordedAtDep = Annotated[AsOf | None, Depends(_recorded)]
 AtDep = Annotated[AsOf | None, Depends(_past)]
+
+
+async def _directory(runtime: RuntimeDep) -> Directory:
+    directory = runtime.service.state["directory"]
+    assert isinstance(directory, Directory)
+    return directory
+
+
+# Turns the addresses of a request into subject references.
+DirectoryDep = Annotated[Directory, Depends(_directory)]

@@ -9,9 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import AgencyId
-from muster_entitlements.api.parameters import LONGEST_SUBJECT, OPERATE, PREFIX, READ, WRITE, WRITE_ALL
+from muster_entitlements.api.parameters import LONGEST_SUBJECT, OPERATE, PREFIX, READ, WRITE, WRITE_ALL, DirectoryDep
 from muster_entitlements.commands import ConsumeFeature, GrantQuota
-from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.usage import EVENT_TYPE, MOST_USES
 from muster_entitlements.errors import FeatureUnknown, GrantsFull, PoolUnknown, QuotaGrantsFull, QuotaUsedUp, UseRefused
 from muster_entitlements.handlers import consumption, quota_grants, usage_reports
@@ -98,86 +97,91 @@ class QuotaGrantRequest(BaseModel):
     reason: WrittenReason
 
 
-def make_router(directory: Directory) -> APIRouter:
-    """The routes. The directory turns addresses into subject references."""
-    router = APIRouter(tags=["usage"], responses=COMMON)
+router = APIRouter(tags=["usage"], responses=COMMON)
 
-    @router.post(
-        f"{PREFIX}/usage/consume",
-        summary="Consume a feature",
-        dependencies=[WRITE],
-        response_model=ConsumptionReply,
-        responses=problem_responses(NotFound, FeatureUnknown, UseRefused, QuotaUsedUp),
-    )
-    async def consume_feature(
-        agency_id: AgencyId, body: ConsumptionRequest, commands: CommandsDep, idempotency_key: KeyHeader = None
-    ) -> Response:
-        """Checks and counts uses, all or none. Concurrent requests cannot exceed a hard quota.
 
-        The reply is kept under its Idempotency-Key for a day.
-        """
-        subject_ref = directory.subject_ref(agency_id, body.subject)
-        command = ConsumeFeature(agency_id, subject_ref, body.feature, body.amount)
-        async with commands.write(agency_id, lock=consumption.lock_for(command)) as uow:
-            reply, replayed = await consumption.consume_once(uow, command, idempotency_key)
-        headers = {"idempotency-replayed": "true"} if replayed else {}
-        return Response(reply, headers=headers, media_type="application/json")
+@router.post(
+    f"{PREFIX}/usage/consume",
+    summary="Consume a feature",
+    dependencies=[WRITE],
+    response_model=ConsumptionReply,
+    responses=problem_responses(NotFound, FeatureUnknown, UseRefused, QuotaUsedUp),
+)
+async def consume_feature(
+    agency_id: AgencyId,
+    body: ConsumptionRequest,
+    commands: CommandsDep,
+    directory: DirectoryDep,
+    idempotency_key: KeyHeader = None,
+) -> Response:
+    """Checks and counts uses, all or none. Concurrent requests cannot exceed a hard quota.
 
-    @router.post("/v1/usage", summary="Report usage", dependencies=[WRITE_ALL], openapi_extra=_BATCH)
-    @body_limit(BATCH_LIMIT, keys=BATCH_KEYS)
-    async def report_usage(request: Request, reader: ReaderDep, commands: CommandsDep) -> UsageReply:
-        """Counts up to 10,000 CloudEvents, each once by its source and ID, so a batch can be sent again.
+    The reply is kept under its Idempotency-Key for a day.
+    """
+    subject_ref = directory.subject_ref(agency_id, body.subject)
+    command = ConsumeFeature(agency_id, subject_ref, body.feature, body.amount)
+    async with commands.write(agency_id, lock=consumption.lock_for(command)) as uow:
+        reply, replayed = await consumption.consume_once(uow, command, idempotency_key)
+    headers = {"idempotency-replayed": "true"} if replayed else {}
+    return Response(reply, headers=headers, media_type="application/json")
 
-        The reply names invalid events; the others are counted. Each transaction counts up to 2,000 events of one
-        agency, so after an error, send the whole batch again.
-        """
-        return await usage_reports.report_usage(
-            _batch(await request.body()), read=reader.read_own, write=commands.write
-        )
 
-    @router.get(
-        f"{PREFIX}/usage",
-        summary="List usage",
-        dependencies=[READ],
-        responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown),
-    )
-    async def list_usage(
-        agency_id: AgencyId,
-        feature: Annotated[str, Query(max_length=60, description="A feature of the catalog.")],
-        reader: ReaderDep,
-        runtime: RuntimeDep,
-        page: PageDep,
-    ) -> Page[UsageSumReply]:
-        """Shows the use of a feature in the current period: first of all people together, then of each person."""
-        async with reader.read(agency_id) as connection:
-            return await queries.list_usage(connection, agency_id, feature, page, runtime.clock.now())
+@router.post("/v1/usage", summary="Report usage", dependencies=[WRITE_ALL], openapi_extra=_BATCH)
+@body_limit(BATCH_LIMIT, keys=BATCH_KEYS)
+async def report_usage(request: Request, reader: ReaderDep, commands: CommandsDep) -> UsageReply:
+    """Counts up to 10,000 CloudEvents, each once by its source and ID, so a batch can be sent again.
 
-    @router.get(
-        f"{PREFIX}/quota-grants",
-        summary="List quota grants",
-        dependencies=[READ],
-        responses=problem_responses(NotFound),
-    )
-    async def list_quota_grants(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[QuotaGrantReply]:
-        async with reader.read(agency_id) as connection:
-            return await queries.list_quota_grants(connection, agency_id, page)
+    The reply names invalid events; the others are counted. Each transaction counts up to 2,000 events of one
+    agency, so after an error, send the whole batch again.
+    """
+    return await usage_reports.report_usage(_batch(await request.body()), read=reader.read_own, write=commands.write)
 
-    @router.post(
-        f"{PREFIX}/quota-grants",
-        summary="Add a quota grant",
-        dependencies=[OPERATE],
-        status_code=201,
-        response_model=QuotaGrantReply,
-        responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown, QuotaGrantsFull, GrantsFull),
-    )
-    async def grant_quota(agency_id: AgencyId, body: QuotaGrantRequest, commands: CommandsDep) -> Response:
-        """Grants uses that are spent once the quota is used up."""
-        subject_ref = None if body.subject is None else directory.subject_ref(agency_id, body.subject)
-        facts = body.model_dump(exclude={"subject"})
-        command = GrantQuota(agency_id=agency_id, subject_ref=subject_ref, **facts)
-        return await commands.execute(agency_id, partial(quota_grants.grant_quota, command=command), status_code=201)
 
-    return router
+@router.get(
+    f"{PREFIX}/usage",
+    summary="List usage",
+    dependencies=[READ],
+    responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown),
+)
+async def list_usage(
+    agency_id: AgencyId,
+    feature: Annotated[str, Query(max_length=60, description="A feature of the catalog.")],
+    reader: ReaderDep,
+    runtime: RuntimeDep,
+    page: PageDep,
+) -> Page[UsageSumReply]:
+    """Shows the use of a feature in the current period: first of all people together, then of each person."""
+    async with reader.read(agency_id) as connection:
+        return await queries.list_usage(connection, agency_id, feature, page, runtime.clock.now())
+
+
+@router.get(
+    f"{PREFIX}/quota-grants",
+    summary="List quota grants",
+    dependencies=[READ],
+    responses=problem_responses(NotFound),
+)
+async def list_quota_grants(agency_id: AgencyId, reader: ReaderDep, page: PageDep) -> Page[QuotaGrantReply]:
+    async with reader.read(agency_id) as connection:
+        return await queries.list_quota_grants(connection, agency_id, page)
+
+
+@router.post(
+    f"{PREFIX}/quota-grants",
+    summary="Add a quota grant",
+    dependencies=[OPERATE],
+    status_code=201,
+    response_model=QuotaGrantReply,
+    responses=problem_responses(NotFound, PoolUnknown, FeatureUnknown, QuotaGrantsFull, GrantsFull),
+)
+async def grant_quota(
+    agency_id: AgencyId, body: QuotaGrantRequest, commands: CommandsDep, directory: DirectoryDep
+) -> Response:
+    """Grants uses that are spent once the quota is used up."""
+    subject_ref = None if body.subject is None else directory.subject_ref(agency_id, body.subject)
+    facts = body.model_dump(exclude={"subject"})
+    command = GrantQuota(agency_id=agency_id, subject_ref=subject_ref, **facts)
+    return await commands.execute(agency_id, partial(quota_grants.grant_quota, command=command), status_code=201)
 
 
 def _batch(body: bytes) -> list[Any]:

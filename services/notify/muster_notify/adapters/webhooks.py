@@ -1,9 +1,11 @@
 """Sends webhooks in the Standard Webhooks format, only to checked addresses."""
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from urllib.parse import urlsplit
 
 import httpcore
@@ -36,7 +38,7 @@ class WebhookSender:
         # proxy from the environment (which would resolve the name itself), and keeps no cookies: the receivers of many
         # agencies may share an address.
         self._connections = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=_tls(),
             max_connections=None,
             max_keepalive_connections=0,
             network_backend=BoundedNetwork(),
@@ -132,3 +134,9 @@ def _judge(status: int) -> Outcome:
     if status == httpx.codes.GONE:
         return Outcome(Verdict.GONE, detail)
     return Outcome(Verdict.RETRY, detail)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """The authorities that receivers' certificates are checked against: reading them takes tens of milliseconds."""
+    return httpx.create_ssl_context(trust_env=False)
