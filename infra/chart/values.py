@@ -25,6 +25,29 @@ _REQUIRED_NAME: Schema = _NAME | {"minLength": 1}
 
 _PORTS: Schema = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
 _OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
+_IPV4 = r"(\d{1,3}\.){3}\d{1,3}/(\d|[12]\d|3[0-2])"
+_IPV6 = r"[0-9a-fA-F]*:[0-9a-fA-F:.]*/(\d|[1-9]\d|1[01]\d|12[0-8])"
+_PEERS: Schema = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": False,
+        "properties": {
+            "podSelector": {"type": "object"},
+            "namespaceSelector": {"type": "object"},
+            "ipBlock": {
+                "type": "object",
+                "required": ["cidr"],
+                "additionalProperties": False,
+                "properties": {
+                    "cidr": {"type": "string", "pattern": f"^({_IPV4}|{_IPV6})$"},
+                    "except": {"type": "array", "items": {"type": "string", "pattern": f"^({_IPV4}|{_IPV6})$"}},
+                },
+            },
+        },
+    },
+}
 _TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 _SETTINGS: Schema = {
     "type": "object",
@@ -69,6 +92,7 @@ _RULES: Mapping[str, Schema] = {
     "image.pullPolicy": _one_of("Always", "IfNotPresent", "Never"),
     "image.registry": {"type": "string", "pattern": r"^([^\s/]*[^\s/:](/[^\s:]*)?)?$"},
     "image.pullSecrets": {"type": "array", "items": _REQUIRED_NAME},
+    "tag": {"type": "string", "pattern": r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"},
     "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "kafka.securityProtocol": _one_of("PLAINTEXT", "SSL", "SASL_SSL"),
     "kafka.saslMechanism": _one_of("SCRAM-SHA-512", "OAUTHBEARER"),
@@ -76,6 +100,7 @@ _RULES: Mapping[str, Schema] = {
     "smtp.port": {"type": "integer", "minimum": 1, "maximum": 65535},
     "trustedCA.configMap": _NAME,
     "trustedCA.secret": _NAME,
+    "trustedCA.key": {"type": "string", "minLength": 1},
     "tracing.ratio": {"type": "number", "minimum": 0, "maximum": 1},
     "settings": _SETTINGS,
     "secrets": _SECRETS,
@@ -114,10 +139,13 @@ _RULES: Mapping[str, Schema] = {
     "http.ingress.tlsSecret": _NAME,
     "parentRefs": _OBJECTS,
     "ports": _PORTS,
-    "to": _OBJECTS,
-    "networkPolicy.egress": _OBJECTS,
-    "networkPolicy.clients.from": _OBJECTS,
-    "networkPolicy.metrics.from": _OBJECTS,
+    "to": _PEERS,
+    "networkPolicy.egress": {
+        "type": "array",
+        "items": {"type": "object", "additionalProperties": False, "properties": {"to": _PEERS, "ports": _OBJECTS}},
+    },
+    "networkPolicy.clients.from": _PEERS,
+    "networkPolicy.metrics.from": _PEERS,
     "except": _networks(r"(\d{1,3}\.){3}\d{1,3}/([1-9]|[12]\d|3[0-2])"),
     # A policy may only except a part of the network that it allows, which is 2000::/3.
     "except6": _networks(r"[23][0-9a-f]{3}:[0-9a-f:]+/([4-9]|[1-9]\d|1[01]\d|12[0-8])"),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import helm_python
@@ -45,9 +46,9 @@ def render(values: Values, **more: Any) -> tuple[Object, ...]:
 
 
 @cache
-def _rendered(values: str, *, name: str = RELEASE, is_upgrade: bool = False) -> tuple[Object, ...]:
+def _rendered(values: str, *, name: str = RELEASE, is_upgrade: bool = False, chart: Path = CHART) -> tuple[Object, ...]:
     try:
-        files = _chart().render(
+        files = _chart(chart).render(
             yaml.safe_load(values), name=name, namespace=NAMESPACE, is_upgrade=is_upgrade, is_install=not is_upgrade
         )
     except helm_python.HelmError as error:
@@ -57,8 +58,8 @@ def _rendered(values: str, *, name: str = RELEASE, is_upgrade: bool = False) -> 
 
 
 @cache
-def _chart() -> helm_python.Chart:
-    return helm_python.Chart.load(CHART)
+def _chart(folder: Path) -> helm_python.Chart:
+    return helm_python.Chart.load(folder)
 
 
 def merged(below: Values, above: Values) -> dict[str, Any]:

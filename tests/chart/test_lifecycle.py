@@ -190,10 +190,15 @@ def test_pods_are_spread_over_the_nodes_that_accept_pods() -> None:
             assert (constraint["maxSkew"], constraint["whenUnsatisfiable"]) == (1, "DoNotSchedule")
 
 
-def test_a_plan_changes_nothing() -> None:
-    jobs = of_kind(render({"provisioning": {"mode": "job", "plan": True}}), "Job")
-    (pod,) = (job["spec"]["template"] for name, job in jobs.items() if "provision" in name)
-    assert [container["args"][2] for container in containers(pod)] == ["plan", "plan"]
+@pytest.mark.parametrize("mode", ["hook", "job"])
+def test_a_plan_changes_nothing_and_shows_all_of_it_once(mode: str) -> None:
+    jobs = of_kind(render({"provisioning": {"mode": mode, "plan": True}}), "Job")
+    (spec,) = (job["spec"] for name, job in jobs.items() if "provision" in name)
+    # Side by side: the first one fails if there is anything to do.
+    plans = [container["args"][1:3] for container in spec["template"]["spec"]["containers"]]
+    assert plans == [["databases", "plan"], ["topics", "plan"]]
+    assert "initContainers" not in spec["template"]["spec"]
+    assert spec["backoffLimit"] == 0
 
 
 def test_a_job_that_is_not_a_hook_has_another_name_for_each_version() -> None:

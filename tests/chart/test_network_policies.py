@@ -116,6 +116,47 @@ def test_production_reaches_no_server_at_any_address_unless_the_site_means_it(fl
     assert render({**traced, "networkPolicy": {"enabled": False, flow: {"to": []}}})
 
 
+@pytest.mark.parametrize(
+    ("values", "flow", "ports"),
+    [
+        ({"kafka": {"bootstrap": "k-0:9096, [2001:db8::1]:9097"}}, "kafka", {9092, 9093, 9096, 9097}),
+        ({"oidc": {"issuer": "https://login:8443/realms/a:1"}}, "issuer", {443, 8443}),
+        ({"oidc": {"jwks": "http://keys/"}, "settings": {"MUSTER_ALLOW_PLAINTEXT": True}}, "issuer", {80, 443}),
+        ({"oidc": {"issuer": "muster", "jwks": "/etc/muster/keys.json"}}, "issuer", {443}),
+        ({"settings": {"MUSTER_KAFKA_TOKEN_URL": "https://login:9443/token"}}, "issuer", {443, 9443}),
+        (
+            {"services": {"notify": {"settings": {"MUSTER_KAFKA_TOKEN_URL": "https://[::1]:9443"}}}},
+            "issuer",
+            {443, 9443},
+        ),
+        ({"tracing": {"endpoint": "http://collector:4317"}}, "tracing", {4317, 4318}),
+    ],
+    ids=str,
+)
+def test_the_ports_of_a_servers_addresses_are_open(values: Values, flow: str, ports: set[int]) -> None:
+    (policy,) = (each for each in _policies(render(values)) if each["metadata"]["name"] == f"muster-to-{flow}")
+    (rule,) = policy["spec"]["egress"]
+    assert {port["port"] for port in rule["ports"]} == ports
+    assert len(rule["ports"]) == len(ports)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"egress": [{}]}, r"networkPolicy\.egress\[0\] has no `to`.* or \[.*\] if you mean it"),
+        ({"egress": [{"to": []}]}, r"networkPolicy\.egress\[0\] has no `to`"),
+        ({"webhooks": {"except": []}}, r"networkPolicy\.webhooks\.except is empty, which lets webhooks reach internal"),
+        ({"webhooks": {"except6": []}}, r"networkPolicy\.webhooks\.except6 is empty"),
+    ],
+    ids=str,
+)
+def test_production_opens_no_way_to_any_address(values: Values, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        render({"networkPolicy": values})
+    assert render({"networkPolicy": values, "environment": "sandbox"})
+    assert render({"networkPolicy": {**values, "enabled": False}})
+
+
 def test_a_server_that_nobody_uses_needs_no_peers() -> None:
     values: Values = {"networkPolicy": {"tracing": {"to": []}, "smtp": {"to": []}}}
     assert render({**values, "services": {"notify": {"enabled": False}}})

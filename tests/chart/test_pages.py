@@ -36,6 +36,18 @@ def test_a_page_names_only_what_exists(name: str) -> None:
         assert (label, value) in labels, label
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_does_not_mix_an_operation_with_the_daily_jobs(name: str) -> None:
+    """The pods of both have the same labels, because the daily Job is rendered from the operation."""
+    (labels,) = (
+        pod["metadata"]["labels"].items()
+        for found, pod in pods(render({"operations": {"args": ["muster_operator", "reconcile"]}}))
+        if "-operation-" in found
+    )
+    for selector in re.findall(r'logs --selector "?([^\s"]+)', "\n".join(PAGES[name])):
+        assert not {tuple(each.split("=")) for each in selector.split(",")} <= labels, selector
+
+
 def test_the_projects_readme_installs_as_the_charts_page_does() -> None:
     label = "kubectl label namespace muster pod-security.kubernetes.io/enforce=restricted"
     (short,) = blocks_of(ROOT / "README.md")

@@ -1,11 +1,15 @@
 """A site's settings for all pods reach each of them, including Jobs and tests."""
 
 import os
+import re
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
 
+from infra.chart.generate import CHART
 from muster_contracts import SERVICES
 from muster_operator.preflight.subjects import environment_of
 from muster_operator.target import Target
@@ -18,6 +22,8 @@ LOST = [
     {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
     for taint in ("not-ready", "unreachable")
 ]
+
+STANDARD: Values = {"profile": "standard"}
 
 EVERY_JOB: Values = {
     "provisioning": {"mode": "hook"},
@@ -193,6 +199,35 @@ def test_the_preflight_checks_use_each_services_own_settings(values: Values, mon
     # The topics of the cluster are compared by the operator's own user.
     assert environment(check).get("MUSTER_KAFKA_CLIENT_ID") in ("muster-operator", None)
     assert "MUSTER_KAFKA_USERNAME" not in environment(check)
+
+
+def test_a_new_chart_replaces_only_the_pods_whose_image_is_new(tmp_path: Path) -> None:
+    """So the runbook can upgrade one service before the others."""
+    described = (CHART / "Chart.yaml").read_text("utf-8")
+    newer = Path(shutil.copytree(CHART, tmp_path / "muster"))
+    (newer / "Chart.yaml").write_text(re.sub(r"(?m)^(version|appVersion): .*$", r"\1: 9.9.9", described), "utf-8")
+    running = yaml.safe_load(described)["appVersion"]
+    first = {"image": {"services": {"tag": running}}, "services": {"notify": {"tag": "9.9.9"}}}
+    before = of_kind(render(STANDARD), "Deployment")
+    after = of_kind(render({**STANDARD, **first}, is_upgrade=True, chart=newer), "Deployment")
+    changed = {name for name in before if before[name]["spec"]["template"] != after[name]["spec"]["template"]}
+    assert changed == {name for name in before if name.startswith("muster-notify-")}
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ({"tag": "0.2.0"}, "0.2.0"),
+        ({"tag": "_build-" + "7" * 80}, "build-" + "7" * 56),
+        ({"digest": f"sha256:{2:064}"}, f"sha256-{0:056}"),
+    ],
+    ids=str,
+)
+def test_a_pods_version_is_that_of_its_image(image: Values, version: str) -> None:
+    for name, pod in pods(render({"services": {"notify": image}, "image": {"operator": {"tag": "0.3.0"}}})):
+        own, job = name.startswith("muster-notify-all"), not name.endswith("-all")
+        expected = version if own else "0.3.0" if job else "0.1.0"
+        assert pod["metadata"]["labels"]["app.kubernetes.io/version"] == expected, name
 
 
 def test_two_installations_of_one_release_select_only_their_own_pods() -> None:

@@ -44,6 +44,14 @@ WRONG: list[tuple[Values, str]] = [
     ({"networkPolicy": {"webhooks": {"except": ["2001:db8::/32"]}}}, "at '/networkPolicy/webhooks/except/0'"),
     ({"networkPolicy": {"webhooks": {"except6": ["fc00::/7"]}}}, "at '/networkPolicy/webhooks/except6/0'"),
     ({"networkPolicy": {"webhooks": {"except6": ["2000::/3"]}}}, "at '/networkPolicy/webhooks/except6/0'"),
+    (
+        {"networkPolicy": {"kafka": {"to": [{"ipBlock": {"cidr": "10.0.0.1"}}]}}},
+        "at '/networkPolicy/kafka/to/0.*/cidr'",
+    ),
+    ({"networkPolicy": {"kafka": {"to": [{"ipblock": {}}]}}}, "at '/networkPolicy/kafka/to/0'.*'ipblock' not allowed"),
+    ({"networkPolicy": {"metrics": {"from": [{}]}}}, "at '/networkPolicy/metrics/from/0'"),
+    ({"image": {"services": {"tag": "v 1"}}}, "at '/image/services/tag'"),
+    ({"trustedCA": {"key": ""}}, "at '/trustedCA/key'"),
 ]
 
 # Well-formed values that cannot work.
@@ -111,6 +119,7 @@ HOPELESS: list[tuple[Values, str]] = [
             {"seccompProfile": None},
             {"seccompProfile": "RuntimeDefault"},
             {"appArmorProfile": {"type": "Unconfined"}},
+            {"windowsOptions": {"hostProcess": True}},
             {"sysctls": [{"name": "net.core.somaxconn", "value": "1024"}]},
             {"seLinuxOptions": {"user": "system_u"}},
             {"seLinuxOptions": {"role": "system_r"}},
@@ -205,15 +214,6 @@ HOPELESS: list[tuple[Values, str]] = [
     ({"http": {"ingress": {"enabled": True}}}, "http.domain is not set: a route or an ingress needs it"),
     ({"http": {"domain": "x", "gateway": {"enabled": True}}}, "http.gateway.parentRefs is empty: name the Gateway"),
     ({"provisioning": {"mode": "job", "databases": False, "topics": False}}, "set the mode to none"),
-    ({"strimzi": {"enabled": True}}, "strimzi.cluster is not set"),
-    (
-        {"strimzi": {"enabled": True, "cluster": "k"}, "provisioning": {"mode": "hook"}},
-        "strimzi.enabled and provisioning.topics both create the topics",
-    ),
-    (
-        {"strimzi": {"enabled": True, "cluster": "k"}, "kafka": {"topicPrefix": "Agency_"}},
-        'kafka.topicPrefix is "Agency_", which cannot begin the name of a KafkaTopic',
-    ),
     ({"cloudnativepg": {"enabled": True}}, "cloudnativepg.cluster is not set"),
     (
         {"cloudnativepg": {"enabled": True, "cluster": "p"}, "provisioning": {"mode": "hook"}},

@@ -39,10 +39,12 @@ muster/role: {{ . }}
 
 {{/* Labels of every pod, without the chart's version, so that a new chart alone restarts nothing. */}}
 {{- define "muster.podLabels" -}}
+{{- $isJob := has .role (list "migrate" "preflight" "provision" "operations" "self-test") -}}
+{{- $image := dict "root" .root "image" (ternary "operator" "services" $isJob) "service" (ternary "" .service $isJob) -}}
 {{- include "muster.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ include "muster.imageVersion" $image | replace ":" "-" | trunc 63 | trimAll "-_." | quote }}
 app.kubernetes.io/part-of: muster
-{{- $own := ternary .root.Values.pods.jobLabels dict (has .role (list "migrate" "preflight" "provision" "operations" "self-test")) }}
+{{- $own := ternary .root.Values.pods.jobLabels dict $isJob }}
 {{- with merge (deepCopy $own) .root.Values.pods.labels }}
 {{ toYaml . }}
 {{- end }}
@@ -50,14 +52,16 @@ app.kubernetes.io/part-of: muster
 
 {{/* An image's reference. Arguments: image, its name in the values; service, for a service's own tag or digest. */}}
 {{- define "muster.image" -}}
-{{- $image := index .root.Values.image .image -}}
-{{- $chosen := $image -}}
-{{- with .service -}}
-{{- $own := index $.root.Values.services . -}}
-{{- if or $own.tag $own.digest }}{{ $chosen = $own }}{{ end -}}
-{{- end -}}
-{{- with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image.repository -}}
-{{- if $chosen.digest }}@{{ $chosen.digest }}{{ else }}:{{ $chosen.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- $version := include "muster.imageVersion" . -}}
+{{- with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ (index .root.Values.image .image).repository -}}
+{{ ternary "@" ":" (contains ":" $version) }}{{ $version }}
+{{- end }}
+
+{{/* An image's digest or tag. Arguments as above. */}}
+{{- define "muster.imageVersion" -}}
+{{- $common := index .root.Values.image .image -}}
+{{- $own := get .root.Values.services (.service | default "") | default dict -}}
+{{ coalesce $own.digest $own.tag $common.digest $common.tag .root.Chart.AppVersion }}
 {{- end }}
 
 {{/*
