@@ -22,8 +22,9 @@ from muster_entitlements.repository.seat_trials import find_begun
 from muster_entitlements.repository.seats import find_states
 from muster_entitlements.repository.windows import NAMED_COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
-from muster_runtime.errors import InvalidInput
+from muster_runtime.errors import InvalidInput, rfc3339
 from muster_runtime.pacing import Pace
+from muster_runtime.text import did_you_mean
 
 # A pool, and the windows of its enrollment that meet any further conditions.
 _COLUMNS = f"{pools.COLUMNS}, {NAMED_COLUMNS}"
@@ -108,7 +109,7 @@ async def check_pairs(
 
 
 async def require_known(
-    connection: Connection, registers: Mapping[str, Register], pairs: Iterable[Pair], now: datetime
+    connection: Connection, registers: Mapping[str, Register], pairs: Iterable[Pair], at: datetime, past: bool = False
 ) -> None:
     """Raise InvalidInput for a feature that has no window, is not granted to the pair, and is not in the catalog."""
     known = {agency_id: {*register.windows, None} for agency_id, register in registers.items()}
@@ -127,13 +128,12 @@ async def require_known(
             strange[place] = pair.feature
     if not strange:
         return
-    catalog = await catalogs.find_catalog(connection, now)
+    catalog = await catalogs.find_catalog(connection, at)
+    rule = f"must be a feature that the catalog had at {rfc3339(at)}" if past else "must be a feature of the catalog"
     for place, feature in strange.items():
         if feature is None or feature in catalog.features:
             continue
-        nearest = catalog.nearest(feature)
-        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-        raise InvalidInput(f"pairs.{place}.feature", feature, f"must be a feature of the catalog{hint}")
+        raise InvalidInput(f"pairs.{place}.feature", feature, f"{rule}{did_you_mean(catalog.nearest(feature))}")
 
 
 async def find_question(
