@@ -184,7 +184,6 @@ def cases() -> Iterator[Case]:
     yield replace(nobody, subject_ref=subject(len(HELD)))  # from an earlier generation
     yield replace(nobody, subject_ref=subject(16 + HELD.index(GRANTED)))  # another agency's
     yield replace(nobody, subject_ref=GONE)
-    yield replace(nobody, subject_ref="no-reference")
     yield replace(nobody, pool=None, agency_id="FTC", grants=())
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -186,15 +187,38 @@ def test_the_twin_answers_once_it_has_reached_the_ends_and_no_longer_after_what_
     assert found == [True, True, True, "seat_assigned", True, "seat_assigned", True, True, "no_seat"]
 
 
-def test_both_refuse_an_address_since_no_seat_would_be_wrong() -> None:
-    with pytest.raises(ValueError, match="knows references only"):
-        copy_of([AGENCY, PERSON]).check("ada@nasa.gov", None, NOW, "NASA")
-    program = """
-        const { AccessCopy } = await import("./access.mjs");
-        try {
-          new AccessCopy().check("ada@nasa.gov", null, "2025-09-01T00:00:00Z");
-        } catch (error) {
-          console.log(JSON.stringify(error.message));
-        }
+def test_both_refuse_what_is_no_reference_since_no_seat_would_be_wrong() -> None:
+    subjects: list[Any] = ["ada@nasa.gov", "", " ", "x", f"{STRANGER}0", STRANGER.replace("0", "A"), None]
+    for subject in subjects:
+        with pytest.raises(ValueError, match="knows references only"):
+            copy_of([AGENCY, PERSON]).check(subject, None, NOW, "NASA")
+    program = f"""
+        const {{ AccessCopy }} = await import("./access.mjs");
+        const found = {json.dumps(subjects)}.map((subject) => {{
+          try {{
+            return new AccessCopy().check(subject, null, "2025-09-01T00:00:00Z").reason;
+          }} catch (error) {{
+            return `${{error.name}} ${{error.message}}`;
+          }}
+        }});
+        console.log(JSON.stringify(found));
     """
-    assert "knows references only" in in_javascript(program, [])
+    rule = "RangeError subject must be sub_ and 32 hexadecimal digits: a copy knows references only"
+    assert in_javascript(program, []) == [rule] * len(subjects)
+
+
+def test_the_twin_says_how_to_write_the_instant() -> None:
+    instants = ["now", "", "2025-09-01", "2025-09-01T00:00:00+02:00", "2025-19-01T00:00:00Z", None, 0]
+    program = f"""
+        const {{ AccessCopy }} = await import("./access.mjs");
+        const found = {json.dumps(instants)}.map((now) => {{
+          try {{
+            return new AccessCopy().check({STRANGER!r}, null, now).reason;
+          }} catch (error) {{
+            return `${{error.name}} ${{error.message}}`;
+          }}
+        }});
+        console.log(JSON.stringify(found));
+    """
+    rule = "RangeError now must be a text in UTC, such as 2025-08-06T00:00:00Z"
+    assert in_javascript(program, []) == [rule] * len(instants)

@@ -31,6 +31,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NEVER = -(1 << 63)
 
+_SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
+
 _NOBODY = Answer(Verdict.REFUSED, "no_seat", None, 0)
 _UNKNOWN = Answer(Verdict.REFUSED, "unknown", None, 0)
 
@@ -110,12 +112,13 @@ class AccessCopy:
         """Whether a person may use a feature at an instant; without a feature, whether they have a usable seat.
 
         Without the agency, a person without a seat gets the answer `no_seat`, whatever their agency's state. Raises
-        NotReady if there are records of an agency's people but not its own, and ValueError for an e-mail address.
+        NotReady if there are records of an agency's people but not its own, and ValueError for a subject that is not a
+        reference, such as an e-mail address.
         """
-        if "@" in subject_ref:
-            raise ValueError("subject_ref is an e-mail address: a copy knows references only")
-        row = self._people.find(subject_ref)
-        if row is not None:
+        row = self._people.find(subject_ref) if isinstance(subject_ref, str) else None
+        if row is None:
+            _require_reference(subject_ref)  # only now: it would slow down the check of a person who is found
+        else:
             standing = self._standings[row[0]]
             agency = standing.agency
             if agency_id is None or agency.agency_id == agency_id:
@@ -214,3 +217,8 @@ class AccessCopy:
 def _alike(written: re.Match[bytes]) -> bytes:
     """The common part of a record."""
     return b"".join(written.group(1, 4, 6))
+
+
+def _require_reference(subject: object) -> None:
+    if not isinstance(subject, str) or not _SUBJECT_REF.fullmatch(subject):
+        raise ValueError("subject_ref must be sub_ and 32 hexadecimal digits: a copy knows references only")

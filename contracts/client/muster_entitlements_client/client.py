@@ -93,7 +93,7 @@ class EntitlementsClient:
 
         With the agency, the answer for a person without a seat reflects the agency's state, as the service's does.
         Raises NotReady, also if following the topic has ended; Stale if a maximum staleness is set and exceeded; and
-        ValueError for an e-mail address.
+        ValueError for a subject that is not a reference, such as an e-mail address.
         """
         if self._following is not None and self._following.done():  # the copy lacks what came since
             raise NotReady("following the topic has ended: see `failure`")

@@ -14,9 +14,9 @@ from muster_contracts.types import Instant, SubjectRef
 class FeatureUsed(Event):
     """A person used a feature. Systems outside Muster report it, and entitlements counts it.
 
-    Emitted by producers outside Muster, in either mode of CloudEvents' Kafka binding. An event counts once by its
-    `source` and `id`; `time` is when the feature was used. A correlation, an epoch, and a sequence may be left out, and
-    are ignored.
+    Emitted by producers outside Muster, in either mode of CloudEvents' Kafka binding, one event per record. An event
+    counts once per agency, by its `source`, `id`, and day (UTC) of its `time`, which is when the feature was used. A
+    correlation, an epoch, and a sequence may be left out, and are ignored.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.FeatureUsed.v1"

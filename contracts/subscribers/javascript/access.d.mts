@@ -81,7 +81,8 @@ export class AccessCopy {
 
   /**
    * Whether a person may use a feature at an instant (a text, RFC 3339 in UTC); without a feature (null), whether they
-   * have a usable seat. Throws NotReady; RangeError for an e-mail address.
+   * have a usable seat. Throws NotReady; RangeError for a subject that is not a reference, such as an e-mail address,
+   * and for an instant in another form.
    */
   check(subject: string, feature: string | null, now: string, agencyId?: string | null): Answer;
 

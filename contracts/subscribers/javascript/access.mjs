@@ -10,6 +10,7 @@ const GRANTED = new Map([["unlimited", "granted"], ["quota", "quota"]]);
 const SECOND = 1_000_000n;
 const DAY = 86_400n * SECOND;
 const USABLE = new Set(["assigned", "active"]);
+const SUBJECT_REF = /^sub_[0-9a-f]{32}$/;
 
 /** A record that this version cannot read: going on would leave the copy wrong. */
 export class Unreadable extends Error {
@@ -24,9 +25,22 @@ export class Stale extends Error {}
 
 /** An instant as microseconds since 1970, which a Date cannot hold. */
 export function micros(text) {
+  const at = parsedInstant(text);
+  if (at === null) throw new Unreadable("an instant is not in UTC");
+  return at;
+}
+
+// The instant that a caller gives, as microseconds.
+function given(now) {
+  const at = parsedInstant(now);
+  if (at === null) throw new RangeError("now must be a text in UTC, such as 2025-08-06T00:00:00Z");
+  return at;
+}
+
+function parsedInstant(text) {
   const [, seconds, fraction = ""] = /^(.{19})(?:\.(\d{1,6})\d*)?(?:Z|\+00:00)$/.exec(text) ?? [];
-  if (seconds === undefined) throw new Unreadable("an instant is not in UTC");
-  return BigInt(Date.parse(`${seconds}Z`)) * 1000n + BigInt(fraction.padEnd(6, "0"));
+  const milliseconds = Date.parse(`${seconds}Z`);
+  return Number.isNaN(milliseconds) ? null : BigInt(milliseconds) * 1000n + BigInt(fraction.padEnd(6, "0"));
 }
 
 // Microseconds since 1970 as an instant.
@@ -98,10 +112,13 @@ export class AccessCopy {
   /**
    * Whether a person may use a feature at an instant (a text, RFC 3339 in UTC); without a feature (null), whether they
    * have a usable seat. Without the agency, a person without a seat is answered no_seat, whatever their agency's state is.
-   * Throws NotReady.
+   * Throws NotReady, and RangeError for a subject that is not a reference and for an instant in another form.
    */
   check(subject, feature, now, agencyId = null) {
-    if (subject.includes("@")) throw new RangeError("subject is an e-mail address: a copy knows references only");
+    if (!SUBJECT_REF.test(subject)) {
+      throw new RangeError("subject must be sub_ and 32 hexadecimal digits: a copy knows references only");
+    }
+    const at = given(now);
     if (!this.ready) throw new NotReady("the copy is not complete");
     const holding = this.#holdings.get(subject);
     const own = holding && (agencyId === null || holding.agency.id === agencyId) ? holding : null;
@@ -116,7 +133,7 @@ export class AccessCopy {
     }));
     // A person's own grants precede their agency's.
     const grants = [...(own?.grants ?? []), ...agency.terms.grants].filter((grant) => grant.feature === feature);
-    return decide(agency, seat, feature, grants, own?.began ?? null, { mine, ours }, micros(now));
+    return decide(agency, seat, feature, grants, own?.began ?? null, { mine, ours }, at);
   }
 
   /**
@@ -136,7 +153,7 @@ export class AccessCopy {
     for (const _ of [1, 2]) {
       const found = await ask(agency, subject, feature);
       const passed = BigInt(Math.ceil((performance.now() - asked) * 1000));
-      if (found.verdict !== "allowed" || !found.valid_until || micros(now) + passed < micros(found.valid_until)) return found;
+      if (found.verdict !== "allowed" || !found.valid_until || given(now) + passed < micros(found.valid_until)) return found;
     }
     throw new Stale("the service's answers had ended when they arrived");
   }

@@ -1,6 +1,7 @@
 """Errors that all services share. Retrying can fix a RetryableError, never a PermanentError."""
 
 import json
+from datetime import date, datetime
 from typing import Any, ClassVar
 
 import asyncpg
@@ -52,8 +53,17 @@ class InvalidInput(PermanentError):
 _SHOWN = 200
 
 
+def rfc3339(instant: datetime) -> str:
+    """An instant as replies write it: UTC with a Z."""
+    return instant.isoformat().replace("+00:00", "Z")
+
+
 def as_text(value: object) -> str:
     """The beginning of a refused value as text. Objects, lists, Booleans, and null are shown as JSON."""
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")[:_SHOWN]
     in_json = value is None or isinstance(value, dict | list | tuple | bool)
     if not in_json:
         return str(value)[:_SHOWN]
@@ -67,7 +77,18 @@ def as_text(value: object) -> str:
 
 def shown(value: object) -> str:
     """A value as it is quoted in a sentence."""
-    return repr(as_text(value)) if isinstance(value, str) else as_text(value)
+    return repr(as_text(value)) if isinstance(value, str | bytes | date) else as_text(value)
+
+
+class MalformedJson(PermanentError):
+    """The body is not JSON."""
+
+    status = 400
+    slug = "malformed-json"
+    title = "The body is not JSON"
+
+    def __init__(self, place: int, fault: str) -> None:
+        super().__init__(f"at character {place}: {fault}")
 
 
 class NotFound(PermanentError):

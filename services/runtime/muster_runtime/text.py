@@ -1,6 +1,7 @@
 """Checks and formats text that people write."""
 
 import unicodedata
+from collections.abc import Sequence
 
 # Longer than any field, even if four characters compose into one. Composing sorts the combining marks of a character,
 # which takes time quadratic in their number.
@@ -18,6 +19,11 @@ def composed(text: str) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """A number and a noun, such as `1 row` or `2,000 rows`; `many` is the plural if adding an s does not make it."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def did_you_mean(nearest: Sequence[str]) -> str:
+    """The end of a refusal that names the nearest known names; empty if there are none."""
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
 
 
 def names_address(text: str) -> bool:

@@ -87,7 +87,7 @@ anchor_at = 2025-09-01T00:00:00Z
             file.write_text("[pilot]\nname = 'Pilot'\nmode = 'unlimited'\nmode_after = 'quota'\n")
             refused = await muster("catalog", "plan", str(file), "--rule", "now")
             assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
-            assert ": pilot: monthly_quota_after is required" in refused.stderr
+            assert ": pilot: quota or monthly_quota_after is required" in refused.stderr
             file.write_text("[pilot]\nname = 'Pilot'\nmode = 'unlimited'\nmode_after = 'none'\ntrial_days = -1\n")
             negative = await muster("catalog", "plan", str(file), "--rule", "now")
             assert (negative.exit_code, "pilot.trial_days: -1 is invalid" in negative.stderr) == (2, True), negative

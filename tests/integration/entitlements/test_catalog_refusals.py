@@ -16,7 +16,7 @@ async def test_refusals_name_the_fault_and_drafts_belong_to_the_program(entitlem
         ([RESEARCH | {"value": 1.5}], "features.0.value: 1.5 is invalid: must be a whole number or text"),
         ([RESEARCH | {"value": 2**53 + 1}], "must be a whole number from -9007199254740992 to 9007199254740992"),
         ([RESEARCH | {"value": ""}], "must be text of 1 to 200 characters"),
-        ([RESEARCH | {"monthly_quota_after": None}], '"features.0: monthly_quota_after is required'),
+        ([RESEARCH | {"monthly_quota_after": None}], '"features.0: quota or monthly_quota_after is required'),
         ([RESEARCH, FRONTIER, RESEARCH], "features.2.key"),
         ([RESEARCH | {"monthly_quota_after": None}], "monthly_quota_after is required"),
         ([], "features"),

@@ -7,8 +7,10 @@ import pytest
 
 from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.api.checks import MOST_PAIRS
-from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_catalog import FRONTIER, publish
 from tests.integration.entitlements.test_consumption import consume
+from tests.integration.entitlements.test_quota_copies import NOTES
 from tests.integration.entitlements.test_usage import LATER, limited, report, used
 
 
@@ -74,6 +76,33 @@ async def test_pairs_are_refused_for_the_first_one_that_breaks_a_rule(entitlemen
     good = {"subject": "ada@nasa.gov", "feature": "deep-research"}
     refused = await entitlements.post("checks", {"pairs": [good, {"k": 1, "l": 2, "m": 3} | good]})
     assert [each["field"] for each in refused.json()["errors"]] == ["pairs.1.k"]
+
+
+async def test_a_feature_of_a_later_version_is_unknown_at_an_earlier_instant(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    entitlements.service.clock.move(LATER)
+    await publish(entitlements, [FRONTIER, NOTES], "new-agencies")
+    asked, at = {"subject": "ada@nasa.gov", "feature": "notes"}, START.isoformat().replace("+00:00", "Z")
+    assert (await entitlements.get("checks", **asked)).status_code == 200
+    alone = await entitlements.get("checks", **asked, at=at)
+    assert alone.status_code == 404
+    assert alone.json()["detail"] == f"feature: the catalog had no feature 'notes' at {at}"
+    path = "/v1/agencies/NASA/checks"
+    bulk = await entitlements.service.client.post(path, params={"at": at}, json={"pairs": [asked]})
+    assert bulk.status_code == 422
+    assert bulk.json()["errors"][0]["rule"] == f"must be a feature that the catalog had at {at}"
+
+
+async def test_the_lists_of_an_agency_that_never_enrolled_are_empty(entitlements: Entitlements) -> None:
+    entitlements.service.clock.move(LATER)
+    at = {"at": START.isoformat()}
+    for path in ("windows", "seats", "seat-counts", "grants", "quota-grants"):
+        for instants in ({}, at) if path in ("windows", "seats", "seat-counts") else ({},):
+            reply = await entitlements.get(path, **instants)
+            assert (reply.status_code, reply.json().get("items", [])) == (200, []), reply.text
+    for path, instants in (("pool", {}), ("pool", at), ("adoption", {}), ("adoption/days", {})):
+        reply = await entitlements.get(path, **instants)
+        assert (reply.status_code, reply.json()["type"]) == (404, "urn:muster:problem:pool-unknown")
 
 
 async def test_checks_need_the_scope_and_the_agency(entitlements: Entitlements) -> None:

@@ -41,12 +41,27 @@ async def test_a_seat_that_begins_with_an_invitation_keeps_its_expiration(entitl
     await entitlements.service.client.put(
         "/v1/agencies/NASA/seat-policy", json={"idle_days": None, "invitation_days": 10}
     )
-    seat = await keep(entitlements, "ada", "invited")
-    assert (await entitlements.get(seat)).json()["invited_until"] is not None
+    person = {"email": "person.ada@nasa.gov", "state": "invited"}
+    assigned = (await entitlements.post("seats", person)).json()
+    seat = f"seats/{assigned['seat_id']}"
+    assert assigned == (await entitlements.get(seat)).json()
+    assert assigned["invited_until"] is not None
     entitlements.service.clock.move(START + 10 * DAY)
     [expired] = await published(entitlements, SeatInvitationExpired, 1)
     assert expired.envelope.time == START + 10 * DAY
     assert (await entitlements.get(seat)).json()["state"] == "reserved"
+
+
+async def test_the_reason_of_a_suspension_is_a_keyword(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    seat = await keep(entitlements, "ada", "assigned")
+    for reason in ("Training expired", "", "training_expired\n", "7"):
+        refused = await entitlements.post(f"{seat}/suspension", {"reason": reason})
+        [error] = refused.json()["errors"]
+        assert (refused.status_code, error["field"]) == (422, "reason")
+        assert error["rule"].startswith("must be a keyword such as training_expired")
+    assert (await entitlements.post(f"{seat}/suspension", {"reason": "training_expired"})).status_code == 200
+    assert (await entitlements.get(seat)).json()["reason"] == "training_expired"
 
 
 async def test_an_invitation_expires_at_its_instant_and_can_be_sent_again(entitlements: Entitlements) -> None:

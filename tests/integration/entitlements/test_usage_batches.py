@@ -60,6 +60,24 @@ async def test_a_number_that_is_not_one_of_a_use_refuses_only_its_event(entitlem
     assert await sums(entitlements) == {(ADA, "10-05"): 1, ("", "10-05"): 1}
 
 
+async def test_a_body_that_is_no_batch_is_refused_as_a_whole(entitlements: Entitlements) -> None:
+    async def refused(content: bytes, status: int) -> Any:
+        headers = {"Content-Type": "application/cloudevents-batch+json"}
+        reply = await entitlements.service.client.post("/v1/usage", content=content, headers=headers)
+        assert reply.status_code == status, reply.text
+        return reply.json()
+
+    rule = "must be a list of 1 to 10000 CloudEvents"
+    many = json.dumps([used(1)] * 10_001)
+    for body, value in (("[]", "[]"), ('{"specversion": "1.0"}', '{"specversion": "1.0"}'), (many, "10001 events")):
+        errors = (await refused(body.encode(), 422))["errors"]
+        assert errors == [{"field": "body", "value": value, "rule": rule}]
+    for text in (b"foo", b'["\xff"]', b'[{"id": }]', b"[" * 2):
+        problem = await refused(text, 400)
+        assert problem["type"] == "urn:muster:problem:malformed-json"
+        assert problem["detail"].startswith("at character ")
+
+
 async def test_one_id_counts_once_on_each_day_also_from_the_topic(front: Entitlements) -> None:
     await front.enroll(cap=5)
     front.service.clock.move(LATER)

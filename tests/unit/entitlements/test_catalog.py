@@ -48,8 +48,8 @@ def test_the_short_form_of_a_quota_means_a_hard_one_per_seat_and_month() -> None
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"mode_after": "quota"}, "monthly_quota_after is required"),
-        ({"monthly_quota_after": 25}, "monthly_quota_after is required"),
+        ({"mode_after": "quota"}, "quota or monthly_quota_after is required"),
+        ({"monthly_quota_after": 25}, "quota or monthly_quota_after is required"),
         ({"mode": "quota"}, "quota is required"),
         ({"quota": {"limit": 1}}, "quota is allowed only with mode"),
         ({"mode_after": "quota", "monthly_quota_after": 1, "quota": {"limit": 1}}, "set only one of them"),

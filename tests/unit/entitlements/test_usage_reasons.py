@@ -1,13 +1,15 @@
 """The reason why a record of use is parked names the field and the rule, and never what a producer wrote."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from muster_entitlements.domain.usage import EVENT_TYPE
+from muster_entitlements.domain.usage import EVENT_TYPE, check_time, read_record
 from muster_entitlements.repository.usage_intake import StoredRecord
 from muster_entitlements.workers import usage_batches
 from muster_entitlements.workers.usage_batches import Batch
+from muster_runtime.errors import InvalidInput
 
 STRUCTURED = [("content-type", b"application/cloudevents+json")]
 ADDRESS = "ada.canary@nasa.gov"
@@ -54,3 +56,19 @@ async def test_the_reason_of_a_record_that_breaks_the_reader_names_nobody(monkey
     monkeypatch.setattr(usage_batches, "read_record", breaks)
     batch = await Batch.read([stored("{}")])
     assert usage_batches.reason_of(batch.parked[0]) == "record must be readable, and raised RuntimeError"
+
+
+def test_a_record_with_a_batch_is_parked_for_being_one() -> None:
+    headers = [("content-type", b"application/cloudevents-batch+json; charset=utf-8")]
+    record = StoredRecord("usage", 0, 1, b"NASA", headers, json.dumps([event()]).encode())
+    with pytest.raises(InvalidInput, match="must be of one event: a batch is accepted only over HTTP") as refusal:
+        read_record(record)
+    assert refusal.value.field == "content-type"
+
+
+def test_the_rule_for_use_in_the_future_states_its_minute_and_the_present_instant() -> None:
+    now = datetime(2025, 10, 8, tzinfo=UTC)
+    with pytest.raises(InvalidInput) as refusal:
+        check_time(now + timedelta(minutes=2), now, now)
+    rule = "must be at most a minute in the future: now is 2025-10-08T00:00:00Z"
+    assert refusal.value.extensions["errors"] == [{"field": "time", "value": "2025-10-08T00:02:00Z", "rule": rule}]

@@ -9,7 +9,7 @@ from muster_billing.domain.calendar import PeriodOfPerformance, civil_day, fisca
 from muster_billing.domain.money import Money
 from muster_billing.errors import RenewalClosed
 from muster_contracts.calendar import one_year_after
-from muster_runtime.errors import InvalidInput
+from muster_runtime.errors import InvalidInput, rfc3339
 
 # The next term is offered this long before the current one ends.
 RENEWAL_NOTICE = timedelta(days=60)
@@ -48,9 +48,7 @@ class Term:
 
     def __post_init__(self) -> None:
         if self.ends_at <= self.starts_at:
-            raise InvalidInput(
-                "ends_at", self.ends_at.isoformat(), f"must be after starts_at, {self.starts_at.isoformat()}"
-            )
+            raise InvalidInput("ends_at", self.ends_at, f"must be after starts_at, {rfc3339(self.starts_at)}")
 
     @property
     def fiscal_year(self) -> int:
@@ -156,7 +154,7 @@ class Renewal:
         if self.state is not RenewalState.OFFERED:
             raise RenewalClosed(f"renewal {self.id} is already {self.state}")
         if decided_at >= self.decide_by:
-            raise RenewalClosed(f"renewal {self.id} had to be decided before {self.decide_by.isoformat()}")
+            raise RenewalClosed(f"renewal {self.id} had to be decided before {rfc3339(self.decide_by)}")
         decided = replace(self, state=decision, decided_at=decided_at)
         if decision is RenewalState.ACCEPTED and decided_at > self.next_starts_at:
             return replace(decided, next_starts_at=decided_at, next_ends_at=one_year_after(decided_at))

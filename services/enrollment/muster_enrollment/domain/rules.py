@@ -11,7 +11,7 @@ from importlib.resources import files
 from muster_contracts.calendar import one_year_after
 from muster_contracts.enrollment import SuspensionReason
 from muster_enrollment.domain.facts import Acceptance, Authorization, Branch, Closure, Enrollment, Standing, State, Term
-from muster_runtime.errors import Conflict, InvalidInput, NotFound
+from muster_runtime.errors import Conflict, InvalidInput, NotFound, rfc3339
 
 # Every authorization in the program is GSA's, for this product.
 ISSUER = "GSA"
@@ -146,11 +146,11 @@ def submit(
     if requested_start < PROGRAM_START:
         raise InvalidInput(
             "starts_at",
-            requested_start.isoformat(),
-            f"must not be before the program's start, {PROGRAM_START.isoformat()}",
+            requested_start,
+            f"must not be before the program's start, {rfc3339(PROGRAM_START)}",
         )
     if requested_start > now + LONGEST_LEAD:
-        raise InvalidInput("starts_at", requested_start.isoformat(), f"must be at most {LONGEST_LEAD.days} days ahead")
+        raise InvalidInput("starts_at", requested_start, f"must be at most {LONGEST_LEAD.days} days ahead")
     enrollment = Enrollment(
         enrollment_id=enrollment_id,
         agency_id=standing.agency.id,
@@ -174,9 +174,9 @@ def check_authorization(issuer: str, product: str, valid_from: datetime, valid_u
     if product != PRODUCT:
         raise InvalidInput("product", product, f"must be the program's product, {PRODUCT}")
     if valid_until <= valid_from:
-        raise InvalidInput("valid_until", valid_until.isoformat(), "must be after valid_from")
+        raise InvalidInput("valid_until", valid_until, "must be after valid_from")
     if valid_until <= now:
-        raise InvalidInput("valid_until", valid_until.isoformat(), "must be in the future")
+        raise InvalidInput("valid_until", valid_until, "must be in the future")
 
 
 def authorize(standing: Standing, authorization: Authorization) -> Standing:
@@ -196,7 +196,7 @@ def revoke(standing: Standing, authorization_id: str, now: datetime) -> tuple[St
         raise NotFound(f"{standing.agency.id} has no authorization {authorization_id!r}")
     authorization = known[authorization_id]
     if authorization.stops_at <= now:
-        raise Conflict(f"authorization {authorization.number} already stopped at {authorization.stops_at.isoformat()}")
+        raise Conflict(f"authorization {authorization.number} already stopped at {rfc3339(authorization.stops_at)}")
     revoked = replace(authorization, revoked_at=now)
     known[authorization_id] = revoked
     return replace(standing, authorizations=tuple(known.values())), revoked

@@ -1,9 +1,11 @@
 """The routes of commands on a seat, which its ID names."""
 
+import re
 from functools import partial
+from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import PREFIX, WRITE, SeatId
@@ -18,12 +20,25 @@ from muster_runtime.http.problem_responses import COMMON, problem_responses
 router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
 
 
+_KEYWORD = r"^[a-z][a-z0-9_]{0,39}$"
+
+
+def _keyword(reason: object) -> object:
+    """Say in words what a keyword is; the pattern, which refuses it too, is for OpenAPI. Raises ValueError."""
+    if isinstance(reason, str) and not re.fullmatch(_KEYWORD, reason):
+        raise ValueError("must be a keyword such as training_expired: a letter, then up to 39 of a-z, 0-9, and _")
+    return reason
+
+
+_Keyword = Annotated[str, BeforeValidator(_keyword), Field(pattern=_KEYWORD)]
+
+
 class SuspensionRequest(BaseModel):
     """The reason for a suspension. It is public: a keyword, not a text about a person."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reason: str = Field(default="requested", pattern=r"^[a-z][a-z0-9_]{0,39}$", examples=["training_expired"])
+    reason: _Keyword = Field(default="requested", examples=["training_expired"])
 
 
 class RevocationRequest(BaseModel):

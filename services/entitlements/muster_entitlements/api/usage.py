@@ -3,6 +3,7 @@
 import json
 from decimal import Decimal
 from functools import partial
+from json import JSONDecodeError
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -16,7 +17,7 @@ from muster_entitlements.errors import FeatureUnknown, GrantsFull, PoolUnknown, 
 from muster_entitlements.handlers import consumption, quota_grants, usage_reports
 from muster_entitlements.queries import usage as queries
 from muster_entitlements.replies.usage import ConsumptionReply, QuotaGrantReply, UsageReply, UsageSumReply
-from muster_runtime.errors import InvalidInput, NotFound
+from muster_runtime.errors import InvalidInput, MalformedJson, NotFound
 from muster_runtime.http.application import (
     MEBIBYTE,
     CommandsDep,
@@ -185,13 +186,15 @@ async def grant_quota(
 
 
 def _batch(body: bytes) -> list[Any]:
-    """The events of a batch. Raises InvalidInput."""
+    """The events of a batch. Raises MalformedJson or InvalidInput."""
     try:
         events = json.loads(body, parse_int=_whole)
-    except ValueError:
-        raise InvalidInput("body", body[:40], "must be JSON") from None
+    except JSONDecodeError as fault:
+        raise MalformedJson(fault.pos, fault.msg) from None
+    except UnicodeDecodeError as fault:
+        raise MalformedJson(fault.start, "it is not UTF-8") from None
     if not isinstance(events, list) or not 1 <= len(events) <= MOST_EVENTS:
-        given = len(events) if isinstance(events, list) else events
+        given = f"{len(events)} events" if isinstance(events, list) and events else events
         raise InvalidInput("body", given, f"must be a list of 1 to {MOST_EVENTS} CloudEvents")
     return events
 

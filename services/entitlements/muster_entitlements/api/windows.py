@@ -95,12 +95,7 @@ class WindowStartRequest(_Decision):
         return self
 
 
-@router.get(
-    "/windows",
-    summary="List feature windows",
-    dependencies=[READ],
-    responses=problem_responses(NotFound, PoolUnknown),
-)
+@router.get("/windows", summary="List feature windows", dependencies=[READ])
 async def list_windows(
     agency_id: AgencyId, reader: ReaderDep, runtime: RuntimeDep, as_of: AsOfDep
 ) -> Page[WindowReply]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from muster_runtime.errors import InvalidInput
+from muster_runtime.errors import InvalidInput, rfc3339
 
 # The day on which GSA announced the program; enrollment accepts no start before it.
 PROGRAM_START = datetime(2025, 8, 6, tzinfo=UTC)
@@ -27,10 +27,10 @@ class AsOf:
         """
         for field, instant in (("at", at), ("recorded_at", recorded_at)):
             if instant is not None and instant < PROGRAM_START:
-                rule = f"must not be before the start of the program, {PROGRAM_START.isoformat()}"
-                raise InvalidInput(field, instant.isoformat(), rule)
+                rule = f"must not be before the start of the program, {rfc3339(PROGRAM_START)}"
+                raise InvalidInput(field, instant, rule)
             if instant is not None and instant > now:
-                raise InvalidInput(field, instant.isoformat(), f"must not be in the future: now is {now.isoformat()}")
+                raise InvalidInput(field, instant, f"must not be in the future: now is {rfc3339(now)}")
         if at is None and recorded_at is None:
             return None
         known = recorded_at or now
@@ -44,5 +44,5 @@ class AsOf:
     def require_kept(self, purged_before: datetime | None) -> None:
         """Raise InvalidInput if the versions may have been deleted: those that ended by `purged_before`."""
         if purged_before is not None and self.version_at < purged_before:
-            rule = f"must not be before {purged_before.isoformat()}: what was recorded before is deleted"
-            raise InvalidInput(self.earliest, self.version_at.isoformat(), rule)
+            rule = f"must not be before {rfc3339(purged_before)}: what was recorded before is deleted"
+            raise InvalidInput(self.earliest, self.version_at, rule)

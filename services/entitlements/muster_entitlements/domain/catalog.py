@@ -154,7 +154,7 @@ class Feature(BaseModel):
         elif self.mode is AccessMode.QUOTA:
             raise ValueError("quota is required with mode = quota")
         elif (self.mode_after is AccessMode.QUOTA) != (self.monthly_quota_after is not None):
-            raise ValueError("monthly_quota_after is required with mode_after = quota, and only then")
+            raise ValueError("quota or monthly_quota_after is required with mode_after = quota, and only then")
         return self
 
     @model_validator(mode="after")
@@ -223,11 +223,11 @@ class Catalog:
             return of_seats and feature.anchor is Anchor.SEAT
         return WIDTH[feature.mode] >= WIDTH[mode]
 
-    def known(self, key: str) -> Feature:
-        """The feature with a key. Raises FeatureUnknown, which names the nearest keys."""
+    def known(self, key: str, past: datetime | None = None) -> Feature:
+        """The feature with a key. Raises FeatureUnknown with the nearest keys and, if it is given, a `past` instant."""
         feature = self.features.get(key)
         if feature is None:
-            raise FeatureUnknown(key, self.nearest(key))
+            raise FeatureUnknown(key, self.nearest(key), past)
         return feature
 
     def nearest(self, key: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from pydantic_core import from_json
 
 from muster_contracts import is_agency_id
-from muster_runtime.errors import InvalidInput
+from muster_runtime.errors import InvalidInput, rfc3339
 
 EVENT_TYPE = "muster.entitlements.FeatureUsed.v1"
 MOST_USES = 1_000_000
@@ -42,6 +42,7 @@ TOLERATED_SKEW = timedelta(minutes=1)
 _ATTRIBUTES = ("specversion", "source", "id", "type", "time")
 _HEADERS = tuple(f"ce_{name}" for name in _ATTRIBUTES)
 _STRUCTURED = "application/cloudevents+json"
+_BATCH = "application/cloudevents-batch+json"
 
 # RFC 3339, section 5.6.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
@@ -112,7 +113,10 @@ def read_record(record: KafkaRecord) -> Use:
         content = from_json(value or b"")
     except ValueError:
         raise InvalidInput("value", (value or b"")[:40], "must be JSON") from None
-    if attributes.get("content-type", "").partition(";")[0].strip().lower() == _STRUCTURED:
+    media_type = attributes.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == _BATCH:
+        raise InvalidInput("content-type", media_type, "must be of one event: a batch is accepted only over HTTP")
+    if media_type == _STRUCTURED:
         return read_use(content)
     return _read(content, *map(attributes.get, _HEADERS))
 
@@ -151,16 +155,14 @@ def _read(data: object, version: object, source: object, name: object, type_: ob
 
 
 def check_time(at: datetime, now: datetime, arrived_at: datetime) -> None:
-    """Check that a use is not in the future, and was not too old for any open period when it arrived.
+    """Check that a use is at most a minute in the future, and was not too old for any open period when it arrived.
 
     Raises InvalidInput.
     """
     if at > now + TOLERATED_SKEW:
-        raise InvalidInput("time", at.isoformat(), f"must not be in the future: now is {now.isoformat()}")
+        raise InvalidInput("time", at, f"must be at most a minute in the future: now is {rfc3339(now)}")
     if at < arrived_at - OLDEST:
-        raise InvalidInput(
-            "time", at.isoformat(), f"must be in a period that ended less than {CLOSES_AFTER.days} days ago"
-        )
+        raise InvalidInput("time", at, f"must be in a period that ended less than {CLOSES_AFTER.days} days ago")
 
 
 def check_open(at: datetime, ends_at: datetime, arrived_at: datetime) -> None:
@@ -168,9 +170,9 @@ def check_open(at: datetime, ends_at: datetime, arrived_at: datetime) -> None:
     if arrived_at >= ends_at + CLOSES_AFTER:
         raise InvalidInput(
             "time",
-            at.isoformat(),
+            at,
             f"must be in a period that ended less than {CLOSES_AFTER.days} days ago; its period ended at "
-            f"{ends_at.isoformat()}",
+            f"{rfc3339(ends_at)}",
         )
 
 

@@ -10,7 +10,7 @@ from muster_entitlements.domain.catalog import Catalog, Feature
 from muster_entitlements.domain.days import DAY, end_of_day, later, open_for, to_end_of_day
 from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
-from muster_runtime.errors import InvalidInput
+from muster_runtime.errors import InvalidInput, rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +187,9 @@ def extend(window: Window, pool: Pool, now: datetime, end: End) -> Window:
     if ends_at is None or not window.ends_at < ends_at <= pool.ends_at:
         raise InvalidInput(
             "ends_at" if end.on is None else "ends_on",
-            _text(end.on or end.at),
-            f"must be after the window's end, {window.ends_at.isoformat()}, and not after the term's end, "
-            f"{pool.ends_at.isoformat()}",
+            end.on or end.at,
+            f"must be after the window's end, {rfc3339(window.ends_at)}, and not after the term's end, "
+            f"{rfc3339(pool.ends_at)}",
         )
     return replace(window, ends_at=ends_at, extended=True, revision=window.revision + 1)
 
@@ -201,8 +201,8 @@ def end_early(window: Window, pool: Pool, now: datetime, end: End) -> Window:
     if not max(now, window.starts_at) <= ends_at < window.ends_at:
         raise InvalidInput(
             "ends_at" if end.on is None else "ends_on",
-            _text(end.on or end.at),
-            f"must be before the window's end, {window.ends_at.isoformat()}, not before its start, and not in the past",
+            end.on or end.at,
+            f"must be before the window's end, {rfc3339(window.ends_at)}, not before its start, and not in the past",
         )
     return replace(window, ends_at=ends_at, ended_early=True, revision=window.revision + 1)
 
@@ -218,9 +218,9 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
     if starts_at is None or not pool.starts_at <= starts_at < pool.ends_at or starts_at == window.starts_at:
         raise InvalidInput(
             "starts_at" if start.on is None else "starts_on",
-            _text(start.on or start.at),
-            f"must differ from the current start and be within the term, from {pool.starts_at.isoformat()} to "
-            f"{pool.ends_at.isoformat()}",
+            start.on or start.at,
+            f"must differ from the current start and be within the term, from {rfc3339(pool.starts_at)} to "
+            f"{rfc3339(pool.ends_at)}",
         )
     ends_at = window.ends_at + (starts_at - window.starts_at)
     if window.lasts and pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
@@ -229,8 +229,8 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
     if ends_at <= now:
         raise InvalidInput(
             "starts_at" if start.on is None else "starts_on",
-            _text(start.on or start.at),
-            f"must leave the window's end in the future: it would end at {ends_at.isoformat()}; end the trial early "
+            start.on or start.at,
+            f"must leave the window's end in the future: it would end at {rfc3339(ends_at)}; end the trial early "
             "instead",
         )
     return replace(window, starts_at=starts_at, ends_at=ends_at, start_corrected=True, revision=window.revision + 1)
@@ -255,10 +255,6 @@ def _require_open_trial(window: Window, pool: Pool, now: datetime) -> None:
     over = window.ends_at <= now or window.gone
     if over or pool.state(now) in (PoolState.ENDED, PoolState.WITHDRAWN):
         raise WindowOver(window.window_id, window.ends_at)
-
-
-def _text(given: date | None) -> str | None:
-    return None if given is None else given.isoformat()
 
 
 def _end(feature: Feature, pool: Pool, starts_at: datetime, used: timedelta) -> datetime:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from muster_runtime.errors import Conflict, NotFound, PermanentError
+from muster_runtime.errors import Conflict, NotFound, PermanentError, rfc3339
+from muster_runtime.text import did_you_mean
 
 
 class PoolNotOpen(Conflict):
@@ -98,7 +99,7 @@ class WindowOver(Conflict):
 
     def __init__(self, window_id: str, ends_at: datetime) -> None:
         super().__init__(
-            f"window {window_id} ended at {ends_at.isoformat()}, or its enrollment or term is over; only a trial that "
+            f"window {window_id} ended at {rfc3339(ends_at)}, or its enrollment or term is over; only a trial that "
             "has not ended can be changed"
         )
 
@@ -142,12 +143,12 @@ class QuotaUsedUp(Conflict):
     def __init__(self, limit: int, used: int, remaining: int, amount: int, resets_at: datetime, grants: bool) -> None:
         whole = f"the quota of {limit} and the quota grants" if grants else f"the quota of {limit}"
         super().__init__(
-            f"amount: must be at most {remaining}, what is left of {whole} until {resets_at.isoformat()}; got {amount}",
+            f"amount: must be at most {remaining}, what is left of {whole} until {rfc3339(resets_at)}; got {amount}",
             reason="quota_used_up",
             limit=limit,
             used=used,
             remaining=remaining,
-            resets_at=resets_at.isoformat().replace("+00:00", "Z"),
+            resets_at=rfc3339(resets_at),
         )
 
 
@@ -167,9 +168,12 @@ class FeatureUnknown(NotFound):
     slug = "feature-unknown"
     title = "Feature not found"
 
-    def __init__(self, feature: str, nearest: Sequence[str] = ()) -> None:
-        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-        super().__init__(f"feature: the catalog has no feature {feature[:60]!r}{hint}", nearest=list(nearest))
+    def __init__(self, feature: str, nearest: Sequence[str] = (), past: datetime | None = None) -> None:
+        lacks, when = ("has", "") if past is None else ("had", f" at {rfc3339(past)}")
+        super().__init__(
+            f"feature: the catalog {lacks} no feature {feature[:60]!r}{when}{did_you_mean(nearest)}",
+            nearest=list(nearest),
+        )
 
 
 class CatalogVersionUnknown(NotFound):
@@ -239,7 +243,7 @@ class GrantEnded(Conflict):
     title = "The grant has ended"
 
     def __init__(self, grant_id: str, ended_at: datetime) -> None:
-        super().__init__(f"grant {grant_id} ended at {ended_at.isoformat()}; one that has ended cannot be revoked")
+        super().__init__(f"grant {grant_id} ended at {rfc3339(ended_at)}; one that has ended cannot be revoked")
 
 
 class TermUnknown(PermanentError):
@@ -260,5 +264,5 @@ class TermRenewedAlready(PermanentError):
 
     def __init__(self, agency_id: str, term_id: str, renewed_to: datetime) -> None:
         super().__init__(
-            f"term {term_id} of {agency_id} cannot end without a renewal: it was renewed until {renewed_to.isoformat()}"
+            f"term {term_id} of {agency_id} cannot end without a renewal: it was renewed until {rfc3339(renewed_to)}"
         )

@@ -31,9 +31,9 @@ async def grant_feature(uow: UnitOfWork, command: GrantFeature) -> GrantReply:
     feature = newest.features.get(command.feature) or await known_feature(uow, pool, command.feature)
     starts_at = command.starts_at or uow.now
     if starts_at < uow.now:
-        raise InvalidInput("starts_at", starts_at.isoformat(), "must not be in the past")
+        raise InvalidInput("starts_at", starts_at, "must not be in the past")
     if command.ends_at is not None and command.ends_at <= starts_at:
-        raise InvalidInput("ends_at", command.ends_at.isoformat(), "must be after starts_at")
+        raise InvalidInput("ends_at", command.ends_at, "must be after starts_at, and in the future")
     grant = Grant(
         grant_id=new_id("grt", uow.now),
         agency_id=agency_id,

@@ -41,7 +41,7 @@ async def grant_quota(uow: UnitOfWork, command: GrantQuota) -> QuotaGrantReply:
             rule = f"must be left out: the quota of {feature.key} is of the whole agency"
             raise InvalidInput("subject", command.subject_ref, rule)
     if grant.ends_at is not None and grant.ends_at <= max(grant.starts_at, uow.now):
-        raise InvalidInput("ends_at", grant.ends_at.isoformat(), "must be after starts_at, and in the future")
+        raise InvalidInput("ends_at", grant.ends_at, "must be after starts_at, and in the future")
     if await quota_grants.count_unspent(uow.connection, grant, uow.now) >= MOST_UNSPENT:
         raise QuotaGrantsFull(grant.feature, MOST_UNSPENT)
     await quota_grants.add_grant(uow.connection, grant, uow.now)

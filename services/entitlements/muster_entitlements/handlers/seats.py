@@ -89,6 +89,7 @@ async def assign_seat(uow: UnitOfWork, command: AssignSeat) -> SeatReply:
         subject_ref=person.subject_ref,
         state=command.state,
         assigned_at=uow.now,
+        invited_until=invited_until,
         unused_since=uow.now.date(),
         unit=command.unit,
         email=person.email,

@@ -23,6 +23,7 @@ from muster_entitlements.repository.seat_uses import FeatureUser, SeatUse
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput
 from muster_runtime.pacing import Pace
+from muster_runtime.text import did_you_mean
 
 # For how many unknown features of a report to look for the nearest ones.
 MOST_NEAREST = 10
@@ -40,8 +41,7 @@ class Nearest:
     def refuse(self, feature: str, catalog: Catalog) -> InvalidInput:
         """The refusal of an unknown feature. For the first ones, it names the nearest features."""
         if feature not in self._found and len(self._found) < MOST_NEAREST:
-            nearest = catalog.nearest(feature)
-            self._found[feature] = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+            self._found[feature] = did_you_mean(catalog.nearest(feature))
         return InvalidInput("data.feature", feature, f"must be a feature of the catalog{self._found.get(feature, '')}")
 
 

@@ -29,7 +29,10 @@ async def find_pool(connection: Connection, agency_id: str, now: datetime) -> Po
 
 async def find_past_pool(connection: Connection, agency_id: str, as_of: AsOf) -> PoolReply:
     """An agency's pool as it was. Raises PoolUnknown."""
-    return PoolReply.of(await _known_past_pool(connection, agency_id, as_of), as_of.at)
+    pool = await history.find_pool(connection, agency_id, as_of)
+    if pool is None:
+        raise PoolUnknown(agency_id)
+    return PoolReply.of(pool, as_of.at)
 
 
 async def find_seat_policy(connection: Connection, agency_id: str) -> SeatPolicyReply:
@@ -53,8 +56,10 @@ async def list_windows(connection: Connection, agency_id: str, now: datetime) ->
 
 
 async def list_past_windows(connection: Connection, agency_id: str, as_of: AsOf) -> Page[WindowReply]:
-    """All windows of the enrollment that an agency had, by feature. Raises PoolUnknown."""
-    pool = await _known_past_pool(connection, agency_id, as_of)
+    """All windows of the enrollment that an agency had, by feature; none if it had not enrolled."""
+    pool = await history.find_pool(connection, agency_id, as_of)
+    if pool is None:
+        return Page(items=[], next=None)
     windows = await history.list_windows(connection, agency_id, pool.enrollment_id, as_of)
     return Page(items=[WindowReply.of(window, as_of.at) for window in windows], next=None)
 
@@ -101,13 +106,6 @@ async def find_results(connection: Connection, agency_id: str, operation_id: str
 async def known_pool(connection: Connection, agency_id: str) -> Pool:
     """Raises PoolUnknown."""
     pool = await pools.find_pool(connection, agency_id)
-    if pool is None:
-        raise PoolUnknown(agency_id)
-    return pool
-
-
-async def _known_past_pool(connection: Connection, agency_id: str, as_of: AsOf) -> Pool:
-    pool = await history.find_pool(connection, agency_id, as_of)
     if pool is None:
         raise PoolUnknown(agency_id)
     return pool

@@ -8,8 +8,9 @@ from datetime import datetime
 from muster_entitlements.domain.checks import Answer, Question, Register, check_all
 from muster_entitlements.repository import catalogs
 from muster_runtime.database.transactions import Connection
-from muster_runtime.errors import InvalidInput
+from muster_runtime.errors import InvalidInput, rfc3339
 from muster_runtime.pacing import Pace
+from muster_runtime.text import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ async def check_pairs(
 
 
 async def require_known(
-    connection: Connection, registers: Mapping[str, Register], pairs: Iterable[Pair], now: datetime
+    connection: Connection, registers: Mapping[str, Register], pairs: Iterable[Pair], at: datetime, past: bool = False
 ) -> None:
     """Raise InvalidInput for a feature that has no window, is not granted to the pair, and is not in the catalog."""
     known = {agency_id: {*register.windows, None} for agency_id, register in registers.items()}
@@ -66,10 +67,9 @@ async def require_known(
             strange[place] = pair.feature
     if not strange:
         return
-    catalog = await catalogs.find_catalog(connection, now)
+    catalog = await catalogs.find_catalog(connection, at)
+    rule = f"must be a feature that the catalog had at {rfc3339(at)}" if past else "must be a feature of the catalog"
     for place, feature in strange.items():
         if feature is None or feature in catalog.features:
             continue
-        nearest = catalog.nearest(feature)
-        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-        raise InvalidInput(f"pairs.{place}.feature", feature, f"must be a feature of the catalog{hint}")
+        raise InvalidInput(f"pairs.{place}.feature", feature, f"{rule}{did_you_mean(catalog.nearest(feature))}")

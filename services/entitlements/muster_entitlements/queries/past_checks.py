@@ -19,7 +19,7 @@ async def find_past_check(connection: Connection, pair: Pair, as_of: AsOf) -> Ch
     registers = await _find_registers(connection, people_of([pair]), as_of)
     [(question, answer)] = await check_pairs(registers, [pair], as_of.at)
     if pair.feature is not None and question.window is None and not question.grants:
-        (await catalogs.find_catalog(connection, as_of.at)).known(pair.feature)
+        (await catalogs.find_catalog(connection, as_of.at)).known(pair.feature, as_of.at)
     [counted] = await _count_use(connection, [pair], [(question, answer)], as_of)
     return CheckReply.of(counted)
 
@@ -27,7 +27,7 @@ async def find_past_check(connection: Connection, pair: Pair, as_of: AsOf) -> Ch
 async def find_past_checks(connection: Connection, pairs: Sequence[Pair], as_of: AsOf) -> ChecksReply:
     """The same for many pairs, in order. Raises InvalidInput, which names the pair, or an instant that is not kept."""
     registers = await _find_registers(connection, people_of(pairs), as_of)
-    await require_known(connection, registers, pairs, as_of.at)
+    await require_known(connection, registers, pairs, as_of.at, past=True)
     checked = await check_pairs(registers, pairs, as_of.at)
     return await ChecksReply.of(await _count_use(connection, pairs, checked, as_of))
 

@@ -123,7 +123,7 @@ async def replay_webhook(uow: UnitOfWork, command: ReplayWebhook) -> ReplayReply
     """
     webhook = await queries.find_webhook(uow.connection, command.agency_id, command.webhook_id)
     if command.since > uow.now:
-        raise InvalidInput("since", command.since.isoformat(), "must not be in the future")
+        raise InvalidInput("since", command.since, "must not be in the future")
     if webhook.state is not WebhookState.ENABLED:
         raise EndpointNotEnabled(webhook.webhook_id, webhook.state)
     if others := await replays.list_running(uow.connection, webhook.webhook_id):

@@ -51,7 +51,8 @@ class ProposalOutdated(Conflict):
 
     def __init__(self, proposal_id: str, seen: int, current: int) -> None:
         super().__init__(
-            f"proposal {proposal_id} is for revision {seen}, and the current one is {current}; propose it again",
+            f"proposal {proposal_id} is for revision {seen} of what it would change, which has changed since: "
+            "look at it, and propose the request again if it is still wanted",
             seen=seen,
             current=current,
         )

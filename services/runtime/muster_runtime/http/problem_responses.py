@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from muster_runtime.errors import InvalidInput, NotFound, PermanentError, TooManyRequests
+from muster_runtime.errors import InvalidInput, MalformedJson, NotFound, PermanentError, TooManyRequests
 from muster_runtime.http.idempotency import IdempotencyMismatch, InvalidIdempotencyKey
 from muster_runtime.http.identity import Forbidden, ProgramOnly, ReasonRequired, Unauthenticated
 from muster_runtime.http.problems import MEDIA_TYPE, SCHEMA
@@ -37,7 +37,7 @@ COMMON: Responses = {
         400,
         {
             "bad-request": "A header is repeated or missing, or the body is not in a form that a service accepts",
-            "malformed-json": "The body is not JSON",
+            MalformedJson.slug: MalformedJson.title,
             InvalidIdempotencyKey.slug: InvalidIdempotencyKey.title,
         },
     ),

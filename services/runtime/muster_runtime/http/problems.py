@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Match
 
 from muster_runtime.database.schema import MigrationsPending
 from muster_runtime.database.transactions import RETRYABLE
-from muster_runtime.errors import PermanentError, TooManyRequests, as_text, shown
+from muster_runtime.errors import MalformedJson, PermanentError, TooManyRequests, as_text, shown
 from muster_runtime.http.identity import Forbidden, Unauthenticated
 from muster_runtime.http.tenancy import PreconditionRequired
 from muster_runtime.plain_rules import plain_rule
@@ -167,8 +167,8 @@ def _methods(request: Request) -> list[str]:
 def _invalid_request(request: Request, error: RequestValidationError) -> Response:
     errors: Sequence[Mapping[str, Any]] = error.errors()
     if errors[0]["type"] == "json_invalid":
-        place = f"at character {errors[0]['loc'][-1]}: {errors[0]['ctx']['error']}"
-        return _problem(request, 400, "malformed-json", "The body is not JSON", place)
+        malformed = MalformedJson(errors[0]["loc"][-1], errors[0]["ctx"]["error"])
+        return _problem(request, malformed.status, malformed.slug, malformed.title, malformed.detail)
     if any(error["type"] == "missing" and error["loc"] == _IF_MATCH for error in errors):
         status, slug, title = PreconditionRequired.status, PreconditionRequired.slug, PreconditionRequired.title
         detail = "If-Match is missing: read the resource and send its ETag as If-Match"

@@ -147,6 +147,7 @@ async def test_a_change_since_the_proposal_stops_it(sample: Sample, people: Peop
     late = await people.approve(second)
     assert (late.status_code, late.json()["type"]) == (409, "urn:muster:problem:proposal-outdated")
     assert (late.json()["seen"], late.json()["current"]) == (1, 2)
+    assert late.json()["detail"].endswith("look at it, and propose the request again if it is still wanted")
     assert await people.text() == "first!"
     assert (await people.proposal(second))["state"] == "pending"
 
