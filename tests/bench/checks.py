@@ -1,15 +1,22 @@
-"""Checks over HTTP with the program's number of seats, compared with primary-key reads through the same server."""
+"""Checks over HTTP with the program's number of seats, compared with primary-key reads through the same server.
+
+The server has the role `api` alone, as in the chart's profiles standard and large; the stack's own process counts use.
+"""
 
 import asyncio
 import hashlib
 import random
-from collections.abc import Sequence
-from urllib.parse import urlsplit
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import psutil
 
 from muster_entitlements.domain.catalog import packaged_catalog
 from tests.bench.latency import percentile
 from tests.bench.load import Load, Outcome, put_on
-from tests.bench.processes import cpu_seconds, listener, peak_mebibytes, span
+from tests.bench.processes import api_process, cpu_seconds, peak_mebibytes, span
 from tests.bench.report import Measurement, say
 from tests.bench.stage import Stage, stage
 from tests.bench.usage import report_uses
@@ -43,18 +50,29 @@ join entitlements.seat as s
 """
 
 
+@dataclass(frozen=True)
+class _Api:
+    """The API's process, where it listens, and a token that may ask it."""
+
+    process: psutil.Process
+    host: str
+    port: int
+    token: str
+
+
 async def measure(seats: int, seconds: float) -> list[Measurement]:
     """Saturate the server with checks, and then ask for half as many; the same with reads of seats by ID."""
     async with stage(seats) as own:
         await _fill(own)
         checks, reads = _paths(own)
-        limit, limit_cpu = await _get(own, reads, seconds)
-        ours, cpu = await _get(own, checks, seconds)
-        half, half_cpu = await _get(own, checks, seconds, per_second=ours.rate / 2)
-        limit_half, limit_half_cpu = await _get(own, reads, seconds, per_second=limit.rate / 2)
-        beside, beside_cpu = await _get_beside_uses(own, checks, seconds, half.rate)
+        async with _api(own) as api:
+            limit, limit_cpu = await _get(api, reads, seconds)
+            ours, cpu = await _get(api, checks, seconds)
+            half, half_cpu = await _get(api, checks, seconds, per_second=ours.rate / 2)
+            limit_half, limit_half_cpu = await _get(api, reads, seconds, per_second=limit.rate / 2)
+            beside, beside_cpu = await _get_beside_uses(own, api, checks, seconds, half.rate)
+            peak = peak_mebibytes(api.process.pid)
         bulk, joined = await _bulk(own)
-        peak = peak_mebibytes(listener(own.stack.service_url("entitlements")).pid)
     p99, limit_p99, beside_p99 = (percentile(each.milliseconds, 99) for each in (half, limit_half, beside))
     return [
         Measurement("checks", ours.rate, limit.rate, "checks/s", "0.5 of it", cpu, limit_cpu, peak),
@@ -93,26 +111,33 @@ def _subject(agency_id: str, number: int) -> str:
     return "sub_" + hashlib.md5(f"{agency_id}{number}".encode(), usedforsecurity=False).hexdigest()
 
 
+@asynccontextmanager
+async def _api(own: Stage) -> AsyncIterator[_Api]:
+    """Another process of entitlements, with the settings of the stack's."""
+    environment = psutil.Process(own.stack.pids()["entitlements"]).environ()
+    host = environment["MUSTER_HTTP_HOST"]
+    with socket.socket() as free:
+        free.bind((host, 0))
+        port = free.getsockname()[1]
+    environment |= {"MUSTER_HTTP_PORT": str(port), "MUSTER_INSTANCE": "entitlements-api"}
+    async with api_process("muster_entitlements", environment) as process:
+        yield _Api(process, host, port, own.stack.token("entitlements:read"))
+
+
 async def _get(
-    own: Stage, paths: Sequence[str], seconds: float, per_second: float | None = None
+    api: _Api, paths: Sequence[str], seconds: float, per_second: float | None = None
 ) -> tuple[Outcome, float]:
-    """The load's outcome, and the server's CPU seconds."""
-    address = urlsplit(own.stack.service_url("entitlements"))
-    assert address.hostname is not None
-    assert address.port is not None
-    server = listener(address.geturl())
-    token = own.stack.token("entitlements:read")
-    before = cpu_seconds(server)
-    load = Load(address.hostname, address.port, token, paths, CONNECTIONS, seconds, per_second)
-    outcome = await put_on(load)
+    """The load's outcome, and the API's CPU seconds."""
+    before = cpu_seconds(api.process)
+    outcome = await put_on(Load(api.host, api.port, api.token, paths, CONNECTIONS, seconds, per_second))
     say(f"checks: {outcome.rate:,.0f} answers/s")
-    return outcome, cpu_seconds(server) - before
+    return outcome, cpu_seconds(api.process) - before
 
 
 async def _get_beside_uses(
-    own: Stage, paths: Sequence[str], seconds: float, per_second: float
+    own: Stage, api: _Api, paths: Sequence[str], seconds: float, per_second: float
 ) -> tuple[Outcome, float]:
-    """The same while the server counts use from Kafka by people who have used the feature before."""
+    """The same while the stack counts use from Kafka by people who have used the feature before."""
     share = USERS // len(own.agencies)
     users = [(a.id, _subject(a.id, number)) for number in range(share) for a in own.agencies if number < a.seats]
     first, number = range(len(users)), int(USES * seconds)
@@ -125,7 +150,7 @@ async def _get_beside_uses(
     await _counted(own, warm.stop)
     async with asyncio.TaskGroup() as group:
         group.create_task(report_uses(own.stack.kafka, own.stack.topic_prefix, users, then, USES))
-        outcome, cpu = await _get(own, paths, seconds, per_second)
+        outcome, cpu = await _get(api, paths, seconds, per_second)
     await _counted(own, then.stop)
     return outcome, cpu
 

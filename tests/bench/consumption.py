@@ -3,18 +3,15 @@
 `python -m tests.bench.consumption serve` is that server: the service, with a route for the update.
 """
 
-import asyncio
 import json
 import os
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import psutil
 from fastapi import APIRouter, Request
 
@@ -28,7 +25,7 @@ from muster_runtime.http.issuer import Issuer
 from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.service import Service
 from tests.bench.load import Load, put_on
-from tests.bench.processes import cpu_seconds, peak_mebibytes
+from tests.bench.processes import api_process, cpu_seconds, peak_mebibytes
 from tests.bench.report import Measurement, say
 from tests.bench.setting import Setting
 
@@ -40,8 +37,6 @@ CONNECTIONS = 16
 
 # How many times the two are measured, in turn.
 ROUNDS = 4
-
-_START_SECONDS = 60
 
 router = APIRouter()
 
@@ -102,33 +97,9 @@ async def _served(own: Setting) -> AsyncIterator[tuple[psutil.Process, int, str]
             "OIDC_ISSUER": ISSUER,
             "OIDC_JWKS": str(jwks),
         }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", __name__, "serve", "--role", "api"),
-            env=os.environ | {f"MUSTER_{name}": value for name, value in settings.items()},
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            await _answers(f"http://{HOST}:{port}/health/live")
-            yield (
-                psutil.Process(process.pid),
-                port,
-                issuer.token(["entitlements:write"], agency=EVERY_AGENCY, subject="bench"),
-            )
-        finally:
-            with suppress(ProcessLookupError):
-                process.terminate()
-            await process.wait()
-
-
-async def _answers(url: str) -> None:
-    async with asyncio.timeout(_START_SECONDS), httpx.AsyncClient() as client:
-        while True:
-            try:
-                if (await client.get(url)).status_code == httpx.codes.OK:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.1)
+        environment = os.environ | {f"MUSTER_{name}": value for name, value in settings.items()}
+        async with api_process(__name__, environment) as server:
+            yield server, port, issuer.token(["entitlements:write"], agency=EVERY_AGENCY, subject="bench")
 
 
 def build() -> Service:

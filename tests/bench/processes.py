@@ -1,16 +1,21 @@
-"""CPU seconds and memory of this process and of others on the machine."""
+"""CPU seconds and memory of this process and of others on the machine; and the process of an API."""
 
+import asyncio
 import ctypes
 import gc
 import os
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
+
+_START_SECONDS = 60
 
 
 @dataclass
@@ -59,6 +64,32 @@ def cpu_seconds(process: psutil.Process) -> float:
             times = child.cpu_times()
             seconds += times.user + times.system
     return seconds
+
+
+@asynccontextmanager
+async def api_process(module: str, environment: Mapping[str, str]) -> AsyncIterator[psutil.Process]:
+    """A service's process with the role `api` alone, at the address that its settings name."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, "serve", "--role", "api"), env=environment, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await _answers(f"http://{environment['MUSTER_HTTP_HOST']}:{environment['MUSTER_HTTP_PORT']}/health/live")
+        yield psutil.Process(process.pid)
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _answers(url: str) -> None:
+    async with asyncio.timeout(_START_SECONDS), httpx.AsyncClient() as client:
+        while True:
+            try:
+                if (await client.get(url)).status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.1)
 
 
 def begin_peak(pid: int) -> None:
