@@ -267,4 +267,5 @@ async def _recover(audited: Audited) -> None:
     assert consumer is not None
     await consumer.stop()  # otherwise the group refuses to be rewound
     await audited.send("POST /v1/epoch", WHY, trail="*")
+    await audited.send("POST /v1/deadlines/release", WHY, trail="*")
     await audited.send("POST /v1/rewind", WHY, trail="*")

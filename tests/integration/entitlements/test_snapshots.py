@@ -37,6 +37,8 @@ SKETCHES = {
 # A check's use is counted up to now; a copy's is as of the last threshold.
 COUNTED = {"used", "remaining", "resets_at"}
 
+STRAY = "sub_" + "5" * 32
+
 
 async def compare(entitlements: Entitlements) -> Sequence[Difference]:
     async with opened(entitlements.service.runtime.service, "snapshot") as projection:
@@ -217,7 +219,7 @@ async def test_a_rebuild_publishes_what_differs_and_resumes_where_it_was_killed(
     await entitlements.enroll(cap=10)
     await entitlements.assign_seats(7)  # six of them without a record
     await keep(entitlements, "kept", "reserved")
-    stray = SubjectAccess(agency_id="NASA", subject_ref="sub_stray", revision=1, generation=1, seat="active")
+    stray = SubjectAccess(agency_id="NASA", subject_ref=STRAY, revision=1, generation=1, seat="active")
     await service.publish(stray)
     assert await compare(entitlements) == [Difference("NASA", "records of 7 people")]
     await service.admin.execute("update pool set suspended = true")
@@ -242,4 +244,4 @@ async def test_a_rebuild_publishes_what_differs_and_resumes_where_it_was_killed(
     assert agency.suspended
     async with following(entitlements) as client:
         assert len(client) == 8
-        assert client.check("sub_stray").reason == "no_seat"
+        assert client.check(STRAY).reason == "no_seat"

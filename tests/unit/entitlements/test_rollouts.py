@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode
@@ -52,6 +52,9 @@ catalogs = st.lists(features, max_size=3, unique_by=lambda each: each.key)
 instants = st.integers(-10, 380).map(lambda days: START + days * DAY)
 
 
+@example(  # a trial's grace that goes on when the term is over
+    publications=[([feature("b", None, 0, mode="none")], END)], first=[feature("b", 266, None, grace_days=100)]
+)
 @given(st.lists(st.tuples(catalogs, instants), min_size=1, max_size=4), catalogs)
 def test_no_window_that_has_begun_gets_shorter_or_narrower(
     publications: list[tuple[list[Feature], datetime]], first: list[Feature]

@@ -133,14 +133,15 @@ def _adopted(window: Window, fresh: Window, feature: Feature, pool: Pool, now: d
     if now >= window.ends_at:
         if window.trial and (fresh.trial or of_seats):
             return follows
+        waits = now < window.closes_at() and (WIDTH[fresh.mode] < WIDTH[window.mode] or now < fresh.starts_at)
+        if waits:
+            mode = fresh.mode if fresh.starts_at <= window.closes_at() else AccessMode.NONE
+            quota = feature.seat_quota if mode is AccessMode.QUOTA else None
+            follows = replace(follows, mode_after=mode, monthly_quota_after=quota)
         if now >= pool.ends_at:  # a late renewal does not extend what becomes a trial, or narrower: that follows it
             renewable = lasts and (window.trial or not _stays_wider(window, fresh))
             return replace(follows, renewable=window.renewable and renewable)
-        if now < window.closes_at() and (WIDTH[fresh.mode] < WIDTH[window.mode] or now < fresh.starts_at):
-            mode = fresh.mode if fresh.starts_at <= window.closes_at() else AccessMode.NONE
-            quota = feature.seat_quota if mode is AccessMode.QUOTA else None
-            return replace(follows, mode_after=mode, monthly_quota_after=quota)
-        return fresh
+        return follows if waits else fresh
     renewable = (window.trial or lasts) and not _stays_wider(window, fresh)
     keeps_end = _keeps_end(window, fresh) or not (window.trial or renewable)  # or the version follows at that end
     return replace(
