@@ -1,8 +1,10 @@
 """The pages about Kubernetes name values, objects, and labels that exist."""
 
 import re
+from textwrap import dedent
 
 import pytest
+import yaml
 
 from infra.chart.generate import CHART, README, ROOT
 from infra.chart.values import values_of
@@ -38,14 +40,17 @@ def test_a_page_names_only_what_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_does_not_mix_an_operation_with_the_daily_jobs(name: str) -> None:
-    """The pods of both have the same labels, because the daily Job is rendered from the operation."""
-    (labels,) = (
-        pod["metadata"]["labels"].items()
+    """The pods of both have the same labels. Kubernetes gives those to a Job, too, unless it has labels of its own."""
+    (pod,) = (
+        pod["metadata"]["labels"]
         for found, pod in pods(render({"operations": {"args": ["muster_operator", "reconcile"]}}))
         if "-operation-" in found
     )
-    for selector in re.findall(r'logs --selector "?([^\s"]+)', "\n".join(PAGES[name])):
-        assert not {tuple(each.split("=")) for each in selector.split(",")} <= labels, selector
+    (manifest,) = re.findall(r"^ *```yaml\n( *apiVersion: batch/v1.*?)^ *```", README.read_text("utf-8"), re.M | re.S)
+    job = yaml.safe_load(dedent(manifest))["spec"]["jobTemplate"].get("metadata", {}).get("labels", pod)
+    for selected, selector in re.findall(r'(logs|jobs?) --selector "?([^\s"]+)', "\n".join(PAGES[name])):
+        labels = pod if selected == "logs" else job
+        assert not {tuple(each.split("=")) for each in selector.split(",")} <= labels.items(), selector
 
 
 def test_the_projects_readme_installs_as_the_charts_page_does() -> None:

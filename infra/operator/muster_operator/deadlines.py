@@ -28,7 +28,7 @@ async def list_(target: Target, service: ServiceOption = None) -> Answer:
     """List the parked deadlines: when they were due, and why they failed. Also name the services that hold all."""
     async with target.services(service) as services:
         found = await every_item(services, PATH)
-        holds = [(each.name, (await each.get("/v1/deadlines/hold"))["held_since"]) for each in services.values()]
+        holds = [(each.name, await _held_since(each)) for each in services.values()]
     held = [(name, since) for name, since in holds if since is not None]
     fields = ("kind", "agency_id", "subject", "due_at", "parked_at", "reason")
     rows = [(each.name, *(escape(item[field]) for field in fields)) for each, item in found]
@@ -80,6 +80,16 @@ async def release(
     since = released["held_since"]
     text = f"its deadlines are released; they were held since {since}" if since else "its deadlines were not held"
     return Answer({"service": service, **released}, f"{service}: {text}")
+
+
+async def _held_since(service: Service) -> str | None:
+    """Since when a service's deadlines are held; None if they are not. A release without the route never holds them."""
+    try:
+        hold = await service.get("/v1/deadlines/hold")
+    except NotFound:
+        return None
+    since: str | None = hold["held_since"]
+    return since
 
 
 async def _one(services: dict[str, Service], kind: str, agency_id: str, subject: str) -> tuple[Service, dict[str, str]]:

@@ -135,10 +135,10 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
             raise BadInput(f"{service}: must be one of {', '.join(services)}")
         raised = await services[service].post("/v1/epoch", {"reason": reason, "above": above})
     streams = count(raised["streams"], "stream continues", "streams continue")
-    text = (
-        f"{service}: {streams} in epoch {raised['epoch']}\n"
-        f"{service}: its deadlines are held; once its lost commands were repeated: muster deadlines release {service}"
-    )
+    text = f"{service}: {streams} in epoch {raised['epoch']}"
+    if raised.get("deadlines_held"):  # an earlier release does not hold them
+        release = f"muster deadlines release {service}"
+        text += f"\n{service}: its deadlines are held; once its lost commands were repeated: {release}"
     return Answer({"service": service, **raised}, text)
 
 

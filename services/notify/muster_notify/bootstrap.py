@@ -22,7 +22,7 @@ from muster_notify.workers.rebuild import Directory
 from muster_notify.workers.resealer import Resealer, nothing_due
 from muster_runtime.database.connections import Connection
 from muster_runtime.scheduling.retention import Retention
-from muster_runtime.service import Service, Worker
+from muster_runtime.service import Alerted, Service, Worker
 
 
 def build(settings: NotifySettings | None = None) -> Service:
@@ -39,7 +39,8 @@ def build(settings: NotifySettings | None = None) -> Service:
 
     async def warnings(connection: Connection, now: datetime) -> Sequence[str]:
         await measure_overdue(connection, now)
-        return [*await disabled_warnings(connection), *resealer.warnings, *dispatcher.clock.warnings]
+        alerted = [*await disabled_warnings(connection), *dispatcher.clock.warnings]
+        return [*map(Alerted, alerted), *resealer.warnings]
 
     return Service(
         name=SCHEMA.name,

@@ -46,6 +46,12 @@ class Worker:
     next_due: Callable[[Connection], Awaitable[datetime | None]]
 
 
+class Alerted(str):
+    """A warning about something that has an alert of its own."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Service:
     """Everything that makes up one service: built in its bootstrap, run by the runtime."""
@@ -74,7 +80,10 @@ class Service:
     projections: Mapping[str, OpenProjection] = field(default_factory=dict)
     """Projections that `rebuild NAME` rebuilds from the topics."""
     warnings: Callable[[Connection, datetime], Awaitable[Sequence[str]]] | None = None
-    """Problems at an instant that do not stop the service; readiness and `muster status` show them."""
+    """Problems at an instant that do not stop the service; readiness and `muster status` show them.
+
+    MusterWarning reports those that are not `Alerted`.
+    """
     epoch_raised: Callable[[Connection, int], Awaitable[None]] | None = None
     """Runs in the transaction that raises the epoch: what callers saw of lost commits must not be assigned again."""
     identity: Callable[[Connection], Awaitable[str | None]] | None = None

@@ -32,7 +32,11 @@ NEW_EPOCHS = Counter("muster_new_epochs", "Streams that continued in a higher ep
 PARKED = Gauge("muster_parked", "Streams that are parked because an event could not be applied.", ["service"])
 LAG = Gauge("muster_lag", "Records in this process's partitions that it has not applied yet.", ["service"])
 READY = Gauge("muster_ready", "1 if the process is ready; if it is 0, /health/ready says why.", ["service"])
-WARNINGS = Gauge("muster_warnings", "Warnings that /health/ready shows.", ["service"])
+WARNINGS = Gauge(
+    "muster_warnings",
+    "Warnings that /health/ready shows, except those about something that has an alert of its own.",
+    ["service"],
+)
 ROLE_RUNNING = Gauge(
     "muster_role_running",
     "For each role that the service needs: 1 if this process runs it, 0 if not.",

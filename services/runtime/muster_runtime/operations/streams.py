@@ -1,6 +1,6 @@
 """Streams: the position of each, accepting a gap; after a restore, raising the epoch and rereading."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
@@ -41,6 +41,12 @@ class EpochRequest(Reason):
     """The reason, and the highest epoch that any reader has seen, which a backup may lack."""
 
     above: int = Field(default=0, strict=True, ge=0, le=1_000_000, description="The new epoch is higher than this.")
+
+
+class EpochReply(epochs.RaisedEpoch):
+    """The new epoch, and how many streams continue in it. The service's deadlines are held from then on."""
+
+    deadlines_held: Literal[True] = True
 
 
 class PassRequest(Reason):
@@ -114,7 +120,7 @@ def streams_router(service: str) -> APIRouter:
 
         return await commands.execute(agency_id, handler)
 
-    @router.post("/epoch", response_model=epochs.RaisedEpoch, responses=problem_responses(Conflict))
+    @router.post("/epoch", response_model=EpochReply, responses=problem_responses(Conflict))
     async def raise_epoch(commands: OperatorCommandsDep, runtime: RuntimeDep, body: EpochRequest) -> Response:
         """Raise the epoch of the service's streams.
 
@@ -126,13 +132,13 @@ def streams_router(service: str) -> APIRouter:
         published = await published_runs(database, runtime.kafka, settings.topic_prefix)
         agencies = await epochs.agencies_with_streams(database)
 
-        async def handler(uow: UnitOfWork) -> epochs.RaisedEpoch:
+        async def handler(uow: UnitOfWork) -> EpochReply:
             await epochs.require_no_other_relay(uow, service, settings.instance, since)
             raised = await epochs.raise_epoch(uow, published, body.reason, above=body.above)
             await hold.begin(uow)
             if runtime.service.epoch_raised is not None:
                 await runtime.service.epoch_raised(uow.connection, raised.epoch)
-            return raised
+            return EpochReply(epoch=raised.epoch, streams=raised.streams)
 
         return await commands.execute(EVERY_AGENCY, handler, *agencies)
 

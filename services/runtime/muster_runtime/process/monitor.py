@@ -41,7 +41,7 @@ from muster_runtime.observability.telemetry import (
 from muster_runtime.process.parts import Parts
 from muster_runtime.scheduling import hold
 from muster_runtime.scheduling.deadlines import next_due, parked_deadlines
-from muster_runtime.service import Runtime
+from muster_runtime.service import Alerted, Runtime
 
 # How often the metrics are brought up to date, at least.
 REFRESH_SECONDS = 10.0
@@ -128,13 +128,16 @@ class Monitor:
         await self._look_at_kafka(found)
         self._look_at_duties(found)
         if issuer := await self._keys.reason():
-            (found.warnings if self._keys.at_hand else found.unable).append(issuer)
+            if self._keys.at_hand:
+                found.warnings.append(Alerted(issuer))
+            else:
+                found.unable.append(issuer)
         service = self._runtime.service.name
         ISSUER_KEYS_AGE_SECONDS.labels(service).set(self._keys.age)
         serving = not found.unable and (not found.waits or self._is_proven())
         reasons = found.unable + found.uncommitted + found.waits
         READY.labels(service).set(not reasons)
-        WARNINGS.labels(service).set(len(found.warnings))
+        WARNINGS.labels(service).set(sum(not isinstance(warning, Alerted) for warning in found.warnings))
         self._note_change(reasons)
         for role, database in self._databases.items():
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
@@ -187,7 +190,7 @@ class Monitor:
         DEADLINES_HELD_SECONDS.labels(service).set(self._seconds_since(held_since))
         if held_since is not None:
             since = f"{held_since:%Y-%m-%dT%H:%M:%SZ}"
-            found.warnings.append(f"deadlines are held since {since} (muster deadlines release {service})")
+            found.warnings.append(Alerted(f"deadlines are held since {since} (muster deadlines release {service})"))
         streams = await parked.streams(connection, self._group)
         found.parked_streams = len(streams)
         PARKED.labels(service).set(found.parked_streams)
@@ -197,7 +200,7 @@ class Monitor:
         deadlines = len(await parked_deadlines(connection))
         PARKED_DEADLINES.labels(service).set(deadlines)
         if deadlines:
-            found.warnings.append(f"parked deadlines: {deadlines} (muster deadlines list --service {service})")
+            found.warnings.append(Alerted(f"parked deadlines: {deadlines} (muster deadlines list --service {service})"))
         if self._runtime.service.warnings is not None:
             found.warnings += await self._runtime.service.warnings(connection, self._runtime.clock.now())
 
@@ -225,10 +228,10 @@ class Monitor:
             found.waits.append(f"the relay cannot publish: {parts.relay.held}")
         if parts.scheduler is not None:
             held = Counter(parts.scheduler.waiting.values())
-            found.warnings += [f"deadlines wait: {why} (agencies: {count})" for why, count in held.items()]
+            found.warnings += [Alerted(f"deadlines wait: {why} (agencies: {count})") for why, count in held.items()]
         if parts.sealer is not None and parts.sealer.failed:
             agencies = len(parts.sealer.failed)
-            found.warnings.append(f"audit rows cannot be sealed (agencies: {agencies}): see audit-finding.md")
+            found.warnings.append(Alerted(f"audit rows cannot be sealed (agencies: {agencies}): see audit-finding.md"))
         found.warnings += [*self._runtime.settings.warnings, *self._runtime.kafka.warnings]
 
     def _is_proven(self) -> bool:

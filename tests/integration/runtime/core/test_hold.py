@@ -68,13 +68,16 @@ async def test_no_deadline_is_handled_until_they_are_released_and_then_each_once
     assert await service.admin.fetchval("select count(*) from deadline") == 0
 
 
-async def test_a_transaction_that_began_before_the_hold_takes_no_deadline(held: RunningService) -> None:
+async def test_a_transaction_that_began_before_the_hold_takes_no_deadline(idle_probe: RunningService) -> None:
     due = Deadline("revoke", "NASA", "seat_1", START)
-    await set_deadlines(held, due)
-    async with held.runtime.database.write("NASA", context=CONTEXT) as uow:
+    await set_deadlines(idle_probe, due)
+    database = idle_probe.runtime.database
+    async with database.write("NASA", context=CONTEXT) as uow:
+        assert await idle_probe.admin.fetchval("select deadlines_held_since from epoch") is None
+        (await idle_probe.client.post("/v1/epoch", json=WHY)).raise_for_status()
         assert await deadlines.take(uow, [due]) == []
-    (await held.client.post(RELEASE, json=WHY)).raise_for_status()
-    async with held.runtime.database.write("NASA", context=CONTEXT) as uow:
+    (await idle_probe.client.post(RELEASE, json=WHY)).raise_for_status()
+    async with database.write("NASA", context=CONTEXT) as uow:
         assert await deadlines.take(uow, [due]) == [due]
 
 
@@ -118,6 +121,7 @@ async def test_a_service_whose_deadlines_are_held_is_ready_and_says_so(held: Run
         ready = await held.client.get("/health/ready")
         assert (ready.status_code, warning in ready.json()["warnings"]) == (200, warned)
         assert REGISTRY.get_sample_value("muster_deadlines_held_seconds", {"service": "probe"}) == seconds
+        assert REGISTRY.get_sample_value("muster_warnings", {"service": "probe"}) == 0  # it has an alert of its own
         (await held.client.post(RELEASE, json=WHY)).raise_for_status()
 
 

@@ -192,7 +192,7 @@ async def test_discarding_a_record_does_not_accept_the_gap_before_it(
 async def test_a_raised_epoch_holds_for_every_stream_old_and_new(idle_probe: RunningService) -> None:
     await publish_from_the_service(idle_probe, "DOE", "NASA")
     reply = await idle_probe.client.post("/v1/epoch", json={**WHY, "above": 4})
-    assert reply.json() == {"epoch": 5, "streams": 2}
+    assert reply.json() == {"epoch": 5, "streams": 2, "deadlines_held": True}
     await publish_from_the_service(idle_probe, "NASA", "EPA")
     assert {(s["agency_id"], s["produced"]["epoch"], s["produced"]["sequence"]) for s in await streams(idle_probe)} == {
         ("DOE", 5, 1),
@@ -200,7 +200,7 @@ async def test_a_raised_epoch_holds_for_every_stream_old_and_new(idle_probe: Run
         ("NASA", 5, 2),
     }
     again = await idle_probe.client.post("/v1/epoch", json=WHY)
-    assert again.json() == {"epoch": 6, "streams": 3}
+    assert again.json() == {"epoch": 6, "streams": 3, "deadlines_held": True}
     audited = await idle_probe.admin.fetch("select agency_id, reason from audit where command = 'RaiseEpoch'")
     assert [tuple(row) for row in audited] == [("*", WHY["reason"])] * 2
 
