@@ -67,6 +67,28 @@ async def test_the_service_is_asked_about_an_agency_without_published_people() -
     assert (await following.client.check_or_ask(STRANGER)).reason == "no_seat"
 
 
+async def test_the_service_is_never_asked_about_an_address() -> None:
+    """It would be in the URL, also when the copy cannot answer."""
+    asked: list[str | None] = []
+
+    async def ask(*question: str | None) -> Answer:
+        asked.extend(question)
+        return Answer(Verdict.ALLOWED, "window_open", None, 42)
+
+    loading = Following(fallback=ask)
+    stale = Following(fallback=ask, max_staleness_seconds=-1)
+    stale.take(AGENCY, PERSON)
+    filling = Following(fallback=ask)
+    filling.take(PERSON, record(build(AgencyAccess, agency_id="NIH")))
+    for following in (loading, stale, filling):
+        assert (await following.client.check_or_ask(STRANGER, agency_id="NASA")).reason == "window_open"
+        asked.clear()
+        for subject in ("ada@nasa.gov", "", None):
+            with pytest.raises(ValueError, match="subject_ref must be sub_ and 32 hexadecimal digits"):
+                await following.client.check_or_ask(subject, agency_id="NASA")  # type: ignore[arg-type]
+    assert asked == []
+
+
 def test_the_twin_asks_the_service_as_the_client_does() -> None:
     program = f"""
         const {{ AccessCopy, NotReady }} = await import("./access.mjs");

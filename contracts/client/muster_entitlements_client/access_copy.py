@@ -117,7 +117,7 @@ class AccessCopy:
         """
         row = self._people.find(subject_ref) if isinstance(subject_ref, str) else None
         if row is None:
-            _require_reference(subject_ref)  # only now: it would slow down the check of a person who is found
+            require_reference(subject_ref)  # only now: it would slow down the check of a person who is found
         else:
             standing = self._standings[row[0]]
             agency = standing.agency
@@ -219,6 +219,7 @@ def _alike(written: re.Match[bytes]) -> bytes:
     return b"".join(written.group(1, 4, 6))
 
 
-def _require_reference(subject: object) -> None:
+def require_reference(subject: object) -> None:
+    """Raise ValueError for a subject that is not a reference, such as an e-mail address."""
     if not isinstance(subject, str) or not _SUBJECT_REF.fullmatch(subject):
         raise ValueError("subject_ref must be sub_ and 32 hexadecimal digits: a copy knows references only")

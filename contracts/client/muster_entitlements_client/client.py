@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from muster_entitlements_client.access_copy import NotReady
+from muster_entitlements_client.access_copy import NotReady, require_reference
 from muster_entitlements_client.answers import Answer, Verdict
 from muster_entitlements_client.follower import Follower
 
@@ -109,13 +109,14 @@ class EntitlementsClient:
     ) -> Answer:
         """Like check, but asks the service if the copy cannot answer or may lack the agency.
 
-        The copy may lack an agency that it does not know, or of which it knows nobody. Raises the same errors as check
-        if there is no fallback or no agency to ask about; Stale if the service's answers end before they arrive; and
-        whatever the fallback raises.
+        The copy may lack an agency that it does not know, or of which it knows nobody. Raises ValueError as check does,
+        even if the copy cannot answer; its other errors if there is no fallback or no agency to ask about; Stale if the
+        service's answers end before they arrive; and whatever the fallback raises.
         """
         try:
             answer = self.check(subject_ref, feature, agency_id=agency_id)
         except (NotReady, Stale):
+            require_reference(subject_ref)  # the copy has not: an address must not be in the URL that the fallback asks
             agency_id = agency_id or self._follower.copy.agency_of(subject_ref)
             if self._fallback is None or agency_id is None:
                 raise

@@ -60,7 +60,7 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
             *make_retentions(settings),
             Retention("usage_parked", PARKED_FOR, usage_intake.find_oldest_parked, usage_intake.delete_old_parked),
             rows_since("quota_use", "ends_at", quotas.KEPT_FOR),
-            rows_since("quota_event", "ends_at", timedelta()),
+            rows_since("quota_event", "ends_at", quotas.KEPT_FOR),
             Retention("adoption_day", adoption_rules.KEPT_FOR, adoption.find_oldest_day, adoption.delete_old_days),
         ],
         workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],

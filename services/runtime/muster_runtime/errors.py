@@ -2,7 +2,7 @@
 
 import json
 from datetime import date, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import asyncpg
 from pydantic import ValidationError
@@ -87,8 +87,8 @@ class MalformedJson(PermanentError):
     slug = "malformed-json"
     title = "The body is not JSON"
 
-    def __init__(self, place: int, fault: str) -> None:
-        super().__init__(f"at character {place}: {fault}")
+    def __init__(self, place: int, fault: str, *, unit: Literal["character", "byte"] = "character") -> None:
+        super().__init__(f"at {unit} {place}: {fault}")
 
 
 class NotFound(PermanentError):

@@ -83,6 +83,33 @@ async def test_a_key_counts_once_over_midnight_and_for_one_request(
     assert (await entitlements.check(1))["used"] == 3
 
 
+async def test_a_use_that_waits_for_a_revocation_is_refused(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=2)
+    await entitlements.assign(1)
+    service = entitlements.service
+
+    async def waits() -> bool:
+        return bool(
+            await service.admin.fetchval(
+                """
+                select count(*)
+                from pg_stat_activity
+                where datname = current_database() and wait_event = 'advisory' and query like '%lock_for_use%'
+                """
+            )
+        )
+
+    async with service.runtime.database.connection() as connection, connection.transaction():
+        await connection.execute("select lock_agencies('{NASA}')")
+        using = asyncio.create_task(consume(entitlements, 1))
+        await entitlements.eventually(waits)
+        revocation = "update seat set state = 'revoked', revoked_at = $1, email = null, name = null"
+        await connection.execute(revocation, service.clock.now())
+    status, body = await using
+    assert (status, body["reason"]) == (409, "no_seat")
+    assert await service.admin.fetchval("select count(*) from usage_sum") == 0
+
+
 async def test_a_refusal_is_not_kept_under_its_key(entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch) -> None:
     await entitlements.enroll(cap=2)
     await entitlements.assign(1)

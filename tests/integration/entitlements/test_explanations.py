@@ -19,6 +19,7 @@ from muster_contracts.entitlements import (
     QuotaThresholdCrossed,
     TrialExpired,
 )
+from muster_entitlements.domain import quotas
 from muster_entitlements.repository import facts
 from muster_runtime.database.connections import Connection
 from tests.integration.entitlements.conftest import START, Entitlements
@@ -226,6 +227,32 @@ async def test_counted_use_is_explained_with_what_it_crossed_in_its_period(entit
     await published(entitlements, QuotaExceeded, 3)
     of_late_use = "select count(*) from quota_event where subject_ref = $1"
     assert await entitlements.service.admin.fetchval(of_late_use, other) == 0
+
+
+async def test_a_quota_keeps_its_events_when_an_extended_trial_extends_its_period(entitlements: Entitlements) -> None:
+    service, later = entitlements.service, START + 15 * DAY
+    quota = {"limit": 5, "thresholds": [80]}
+    notes = FRONTIER | {"key": "notes", "name": "Notes", "mode": "quota", "quota": quota, "trial_days": 14}
+    await publish(entitlements, [notes], "new-agencies")
+    await entitlements.enroll(cap=3)
+    await entitlements.assign(1)
+    use = {"subject": "person.1@nasa.gov", "feature": "notes", "amount": 4}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    path = decision(entitlements, "extension", "notes", await windows(entitlements))
+    proposed = await send(entitlements, path, "ann", ends_on="2025-09-20", reason="pilot")
+    assert (await send(entitlements, f"{proposed.headers['location']}/approval", "bob")).status_code == 200
+    # This one is deleted at the later instant, and shows that the purge has run.
+    await service.admin.execute(
+        "insert into quota_event values ('EPA', 'notes', '', $1, $1, 'evt_1', '', $1)", later - quotas.KEPT_FOR
+    )
+    service.clock.move(later)
+
+    async def purged() -> bool:
+        return not await service.admin.fetchval("select exists (select from quota_event where agency_id = 'EPA')")
+
+    await entitlements.eventually(purged)
+    found = (await explained(entitlements, "notes"))["quota"]
+    assert (found["ends_at"], found["used"], len(found["events"])) == ("2025-09-01T00:00:00Z", 4, 1)
 
 
 async def test_an_explanation_does_not_contradict_its_answer(

@@ -72,10 +72,12 @@ async def test_a_body_that_is_no_batch_is_refused_as_a_whole(entitlements: Entit
     for body, value in (("[]", "[]"), ('{"specversion": "1.0"}', '{"specversion": "1.0"}'), (many, "10001 events")):
         errors = (await refused(body.encode(), 422))["errors"]
         assert errors == [{"field": "body", "value": value, "rule": rule}]
-    for text in (b"foo", b'["\xff"]', b'[{"id": }]', b"[" * 2):
+    of_text = "at character "
+    not_utf8 = '["é", "'.encode() + b'\xff"]', "at byte 8: it is not UTF-8"
+    for text, place in ((b"foo", of_text), not_utf8, (b'[{"id": }]', of_text), (b"[" * 2, of_text)):
         problem = await refused(text, 400)
         assert problem["type"] == "urn:muster:problem:malformed-json"
-        assert problem["detail"].startswith("at character ")
+        assert problem["detail"].startswith(place)
 
 
 async def test_one_id_counts_once_on_each_day_also_from_the_topic(front: Entitlements) -> None:

@@ -192,7 +192,7 @@ def _batch(body: bytes) -> list[Any]:
     except JSONDecodeError as fault:
         raise MalformedJson(fault.pos, fault.msg) from None
     except UnicodeDecodeError as fault:
-        raise MalformedJson(fault.start, "it is not UTF-8") from None
+        raise MalformedJson(fault.start, "it is not UTF-8", unit="byte") from None
     if not isinstance(events, list) or not 1 <= len(events) <= MOST_EVENTS:
         given = f"{len(events)} events" if isinstance(events, list) and events else events
         raise InvalidInput("body", given, f"must be a list of 1 to {MOST_EVENTS} CloudEvents")

@@ -20,7 +20,8 @@ WHOLE_AGENCY = ""
 # The value of `told` once QuotaExceeded is published: above every threshold.
 EXCEEDED = 101
 
-# How long the published use of a quota is kept after its period, when nothing publishes it anymore.
+# How long the published use of a quota, and the events that report it, are kept after the period's end as it was then.
+# A period is at most a month long, so this is enough even if its end moves.
 KEPT_FOR = timedelta(days=45)
 
 

@@ -2,7 +2,7 @@
 -- muster: expand
 
 -- The events that report which thresholds of a quota were crossed in a period, and by whom, or that it was exceeded.
--- They are shown until the period ends, and then deleted.
+-- They are shown until the period ends, which may be later than its end here: a trial can be extended.
 create table quota_event (
     agency_id text collate "C" not null,
     feature text collate "C" not null,

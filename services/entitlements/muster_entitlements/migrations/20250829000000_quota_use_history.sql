@@ -1,9 +1,12 @@
 -- migrate:up
 -- muster: expand
 
--- Row-level security is forced, and would hide every row from the owner. Every command writes this table first, so this
--- waits for those that are at work, and cannot deadlock with them below.
+-- Row-level security is forced, and would hide every row from the owner. This takes all locks in the order in which
+-- others take them: every command writes agency_instant first, and a statement that reads the other two begins with
+-- quota_use. So this waits for those that are at work, and cannot deadlock with them.
 alter table agency_instant no force row level security;
+alter table quota_use no force row level security;
+alter table quota_grant no force row level security;
 
 -- How much of a quota a person, or an agency, had used in a period, each time that was published, and since when that
 -- was known. A used-up quota is always published, so this says when it was used up.
@@ -51,9 +54,7 @@ when (old.spent < old.amount and new.spent = new.amount)
 execute function date_spent_grant();
 
 -- What is used up and spent already has been so at least since the agency's latest instant.
-alter table quota_use no force row level security;
 alter table quota_use_history no force row level security;
-alter table quota_grant no force row level security;
 insert into quota_use_history (agency_id, feature, subject_ref, starts_at, ends_at, charged, recorded_from)
 select u.agency_id, u.feature, u.subject_ref, u.starts_at, u.ends_at, u.charged, i.latest
 from quota_use as u
