@@ -25,7 +25,8 @@ class Earlier:
         raise NotFound(f"{self.name}: no such path: {path}")
 
     async def items(self, _path: str, **_query: str) -> AsyncIterator[dict[str, Any]]:
-        for item in ():
+        none: list[dict[str, Any]] = []
+        for item in none:
             yield item
 
     async def post(self, _path: str, _body: Mapping[str, Any]) -> Any:
@@ -35,7 +36,8 @@ class Earlier:
 class Current(Earlier):
     """A service of this release, whose deadlines are held."""
 
-    async def get(self, _path: str, **_query: str) -> Any:
+    async def get(self, path: str, **_query: str) -> Any:
+        del path
         return {"held_since": SINCE}
 
     async def post(self, _path: str, _body: Mapping[str, Any]) -> Any:
