@@ -89,30 +89,35 @@ class Producer:
 
 
 class Reader:
-    """Reads topics from the beginning to their current end."""
+    """Reads topics from the beginning to their current end. It connects at the first read: many tests read nothing."""
 
     def __init__(self, kafka: KafkaConnection, prefix: str, topics: Iterable[str]) -> None:
         # Without a group, a consumer is assigned every partition of its topics.
-        self._kafka = AIOKafkaConsumer(
+        self._connect = partial(
+            AIOKafkaConsumer,
             *(prefix + topic for topic in topics),
             **kafka.options(),
             group_id=None,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
         )
+        self._kafka: AIOKafkaConsumer | None = None
         self._records: list[ConsumerRecord[Any, Any]] = []
 
     async def __aenter__(self) -> Self:
-        await self._kafka.start()
         return self
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        await self._kafka.stop()
+        if self._kafka is not None:
+            await self._kafka.stop()
 
     async def records(self) -> list[ConsumerRecord[Any, Any]]:
         """Every record so far; those of one stream are in order."""
+        if self._kafka is None:
+            self._kafka = self._connect()
+            await self._kafka.start()
         ends = await self._kafka.end_offsets(list(self._kafka.assignment()))
         for partition, end in ends.items():
             while await self._kafka.position(partition) < end:
