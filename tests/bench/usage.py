@@ -91,6 +91,7 @@ async def measure(events: int, seconds: float) -> list[Measurement]:
                 await report_uses(own.kafka, own.topic_prefix, subjects, numbers)
                 counted.append(await _both(own, len(numbers), numbers.stop))
             gc.unfreeze()
+            await _tidy(own)
             consumed = await consumption.measure(own, subjects, FEATURE, seconds)
         finally:
             await delete_topics(own.kafka, [own.topic_prefix + name for name in others])
@@ -137,6 +138,14 @@ async def _fill(own: Setting) -> list[tuple[str, str]]:
     rows = await admin.fetch("select agency_id, subject_ref from seat order by seat_id, agency_id")
     await admin.close()
     return [(row["agency_id"], row["subject_ref"]) for row in rows]
+
+
+async def _tidy(own: Setting) -> None:
+    """Do what autovacuum would do beside the next part: while it holds a snapshot, no dead row is pruned."""
+    admin = await asyncpg.connect(own.access.admin_dsn)
+    await admin.execute("vacuum analyze")
+    await admin.execute("checkpoint")
+    await admin.close()
 
 
 async def report_uses(
