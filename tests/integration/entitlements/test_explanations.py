@@ -252,7 +252,7 @@ async def test_a_quota_keeps_its_events_when_an_extended_trial_extends_its_perio
 
     await entitlements.eventually(purged)
     found = (await explained(entitlements, "notes"))["quota"]
-    assert (found["ends_at"], found["used"], len(found["events"])) == ("2025-09-01T00:00:00Z", 4, 1)
+    assert (found["resets_at"], found["used"], len(found["events"])) == ("2025-09-01T00:00:00Z", 4, 1)
 
 
 async def test_an_explanation_does_not_contradict_its_answer(
