@@ -19,6 +19,7 @@ from muster_contracts import SERVICES, Deprecation, MalformedRecord, event_types
 from muster_operator.access.acls import SANDBOX, Acl, acls_of_subscriber
 from muster_operator.failures import BadInput, NotFound
 from muster_runtime.plain_rules import plain_rule
+from muster_runtime.text import did_you_mean
 
 # Names whose principals belong to Muster or an administrator.
 RESERVED = (*SERVICES, SANDBOX, "admin", "broker", "muster", "operator")
@@ -203,5 +204,4 @@ def _unknown(name: str) -> str:
 
 def _nearest(name: str, known: Collection[str]) -> str:
     """A suggestion of the known name closest to this one; empty if none is close."""
-    found = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
+    return did_you_mean(get_close_matches(name, known, n=1, cutoff=0.5))

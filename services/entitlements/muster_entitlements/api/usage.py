@@ -16,6 +16,7 @@ from muster_entitlements.domain.usage import EVENT_TYPE, MOST_USES
 from muster_entitlements.errors import FeatureUnknown, GrantsFull, PoolUnknown, QuotaGrantsFull, QuotaUsedUp, UseRefused
 from muster_entitlements.handlers import consumption, quota_grants, usage_reports
 from muster_entitlements.queries import usage as queries
+from muster_entitlements.queries.checks import lock_for_use
 from muster_entitlements.replies.usage import ConsumptionReply, QuotaGrantReply, UsageReply, UsageSumReply
 from muster_runtime.errors import InvalidInput, MalformedJson, NotFound
 from muster_runtime.http.application import (
@@ -121,7 +122,7 @@ async def consume_feature(
     """
     subject_ref = directory.subject_ref(agency_id, body.subject)
     command = ConsumeFeature(agency_id, subject_ref, body.feature, body.amount)
-    async with commands.write(agency_id, lock=consumption.lock_for(command)) as uow:
+    async with commands.write(agency_id, lock=lock_for_use(subject_ref, body.feature)) as uow:
         reply, replayed = await consumption.consume_once(uow, command, idempotency_key)
     headers = {"idempotency-replayed": "true"} if replayed else {}
     return Response(reply, headers=headers, media_type="application/json")

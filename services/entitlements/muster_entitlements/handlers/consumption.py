@@ -13,22 +13,18 @@ from muster_entitlements.errors import QuotaUsedUp, UseRefused
 from muster_entitlements.handlers.adoption import FirstUse, count_adoption
 from muster_entitlements.handlers.quotas import save_counts
 from muster_entitlements.handlers.uses import record_uses
-from muster_entitlements.queries.checks import find_question_of_use, lock_for_use
+from muster_entitlements.queries.checks import find_question_of_use
 from muster_entitlements.replies.usage import ConsumptionReply
 from muster_entitlements.repository import quota_grants, usage, usage_replies
 from muster_entitlements.repository.meters import find_feature
-from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.http.idempotency import IdempotencyMismatch
 
 
-def lock_for(command: ConsumeFeature) -> Lock:
-    """The lock of the transaction that counts these uses, which also reads what they depend on."""
-    return lock_for_use(command.subject_ref, command.feature)
-
-
 async def consume_once(uow: UnitOfWork, command: ConsumeFeature, key: str | None) -> tuple[bytes, bool]:
     """Count uses, once per key; returns the reply as JSON, and whether it is that of an earlier request.
+
+    The unit of work has taken `lock_for_use`.
 
     Raises what `consume_feature` raises, or IdempotencyMismatch. A refusal is not kept, so its key can be used again.
     """

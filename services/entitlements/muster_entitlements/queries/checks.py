@@ -106,10 +106,6 @@ async def find_question(
         feature,
         now,
     )
-    if row is None:
-        if feature is not None:
-            (await catalogs.find_catalog(connection, now)).known(feature)
-        return Question(None, None, feature, None)
     return await _question_of(connection, row, feature, now)
 
 
@@ -121,16 +117,18 @@ def lock_for_use(subject_ref: str, feature: str) -> Lock:
 async def find_question_of_use(uow: UnitOfWork, feature: str) -> tuple[Question, bool]:
     """`find_question` as of the transaction's lock, and whether the person or the agency has an unspent quota grant."""
     row: Any = uow.found[0]  # the driver's type is no Mapping
-    if row["agency_id"] is None:
-        (await catalogs.find_catalog(uow.connection, uow.now)).known(feature)
-        return Question(None, None, feature, None), False
-    return await _question_of(uow.connection, row, feature, uow.now), row["unspent"]
+    enrolled = row["agency_id"] is not None
+    return await _question_of(uow.connection, row if enrolled else None, feature, uow.now), row["unspent"]
 
 
-async def _question_of(connection: Connection, row: Mapping[str, Any], feature: str | None, now: datetime) -> Question:
-    """The question of a row. Raises FeatureUnknown."""
-    if feature is not None and row["w_window_id"] is None and row["grants"] is None:
+async def _question_of(
+    connection: Connection, row: Mapping[str, Any] | None, feature: str | None, now: datetime
+) -> Question:
+    """The question of a row; None if the agency was never enrolled. Raises FeatureUnknown."""
+    if feature is not None and (row is None or (row["w_window_id"] is None and row["grants"] is None)):
         (await catalogs.find_catalog(connection, now)).known(feature)
+    if row is None:
+        return Question(None, None, feature, None)
     return Question(
         pool=_to_pool(row),
         seat=SeatState(row["seat_state"]) if row["seat_state"] else None,

@@ -38,7 +38,7 @@ async def _count_use(
     """The answers, with the limit if a quota decides. `used` is unknown, and so is `remaining` unless it is 0."""
     cases = [(pair.subject_ref, *case) for pair, case in zip(pairs, checked, strict=True)]
     counted = await count_use(cases, connection, as_of.at, partial(quota_history.find_used, as_of))
-    return [replace(answer, used=None, remaining=None if answer.remaining else answer.remaining) for answer in counted]
+    return [replace(answer, used=None, remaining=0 if answer.remaining == 0 else None) for answer in counted]
 
 
 async def _find_registers(

@@ -13,6 +13,7 @@ from muster_notify.domain.endpoints import Endpoint, WebhookState
 from muster_notify.domain.rules import Rule, rules, types_on_request
 from muster_notify.repository import deliveries, directory, endpoints, purge
 from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
+from muster_runtime.errors import rfc3339
 from muster_runtime.messaging.events import Received
 
 _log = structlog.get_logger(__name__)
@@ -115,7 +116,7 @@ def _body(received: Received[Event]) -> bytes:
     envelope = received.envelope
     body = {
         "type": envelope.type,
-        "timestamp": envelope.time.isoformat().replace("+00:00", "Z"),
+        "timestamp": rfc3339(envelope.time),
         "id": envelope.id,
         "agency_id": envelope.agency_id,
         "topic": received.data.topic,

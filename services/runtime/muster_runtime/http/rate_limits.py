@@ -27,6 +27,12 @@ class QuotaExceeded(TooManyRequests):
     slug = "quota-exceeded"
     title = "The quota is used up"
 
+    def __init__(self, quota: "Quota", limit: str) -> None:
+        """`limit` is a sentence's beginning that says how much the quota allows."""
+        super().__init__(
+            f"{limit} a process; wait for as many seconds as Retry-After states", **{"violated-policies": [quota.name]}
+        )
+
 
 class Quota:
     """A number of requests for each holder in a window of seconds. A holder may send all of them at once.
@@ -81,11 +87,7 @@ class RateLimits:
         held = self._held(identity)
         for quota, holder in held:
             if quota.left(holder, now) < 1:
-                raise QuotaExceeded(
-                    f"this {quota.name} may send {quota.requests} requests per second to a process; "
-                    "wait for as many seconds as Retry-After states",
-                    **{"violated-policies": [quota.name]},
-                )
+                raise QuotaExceeded(quota, f"this {quota.name} may send {quota.requests} requests per second to")
         for quota, holder in held:
             quota.take(holder, now)
 
@@ -113,11 +115,8 @@ class PersonalReadLimit:
         """Count a read. Raises QuotaExceeded, without counting it."""
         client, now = _client(identity), self._monotonic()
         if self._quota.left(client, now) < 1:
-            raise QuotaExceeded(
-                f"this token may read names or addresses {self._quota.requests} times per minute from a process; "
-                "wait for as many seconds as Retry-After states",
-                **{"violated-policies": [self._quota.name]},
-            )
+            times = f"{self._quota.requests} times per minute"
+            raise QuotaExceeded(self._quota, f"this token may read names or addresses {times} from")
         self._quota.take(client, now)
 
 

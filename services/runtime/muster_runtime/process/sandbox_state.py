@@ -2,6 +2,7 @@
 
 import asyncio
 
+from muster_runtime.errors import rfc3339
 from muster_runtime.process.monitor import PATIENCE_SECONDS
 from muster_runtime.process.parts import Parts
 from muster_runtime.scheduling import hold
@@ -26,7 +27,7 @@ async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object
     return {
         "service": runtime.service.name,
         "instance": runtime.settings.instance,
-        "now": runtime.clock.now().isoformat().replace("+00:00", "Z"),
+        "now": rfc3339(runtime.clock.now()),
         "latest": written["latest"],
         "next_due": min((d for d in due if d is not None), default=None),
         "deadlines_held_since": held_since,
