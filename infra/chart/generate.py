@@ -34,8 +34,13 @@ _HEADER = "# The facts of the code that the templates use. Generated: make chart
 
 
 def facts() -> dict[str, Any]:
-    """Each service's schema, roles, and secrets, the topics and their ACLs, and each role's drain time in seconds."""
+    """Each service's schema, roles, and secrets, the topics and their ACLs, and each role's drain time in seconds.
+
+    Also the default resources of a role, by which a template sees whether a site has set others.
+    """
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
     return {
+        "default_resources": defaults["roles"]["all"]["resources"],
         "drain_seconds": {str(role): seconds for role, seconds in DRAIN_SECONDS.items()},
         "services": {name: _service(built(name)) for name in SERVICES},
         "topics": {

@@ -54,6 +54,22 @@ _SETTINGS: Schema = {
     "patternProperties": {"^(MUSTER|OTEL)_[A-Z0-9_]+$": {"type": ["string", "number", "boolean"]}},
     "additionalProperties": False,
 }
+# Used in many places. A quantity is one of Kubernetes, such as 500m or 512Mi; null removes a default.
+_DEFINITIONS: Schema = {
+    "quantities": {
+        "type": ["object", "null"],
+        "additionalProperties": {
+            "type": ["string", "number", "null"],
+            "pattern": r"^\d+(\.\d*)?([KMGTPE]i|[numkMGTPE]|[eE][-+]?\d+)?$",
+            "minimum": 0,
+        },
+    },
+    "resources": {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {name: {"$ref": "#/$defs/quantities"} for name in ("requests", "limits")},
+    },
+}
 _SECRETS: Schema = {
     "type": "array",
     "items": {
@@ -107,6 +123,7 @@ _RULES: Mapping[str, Schema] = {
     "ownerSecrets": _SECRETS,
     "replicas": _NUMBER_OR_NULL,
     "terminationGracePeriodSeconds": _NUMBER_OR_NULL,
+    "resources": {"$ref": "#/$defs/resources"},
     "pods.serviceAccountName": _NAME,
     "pods.priorityClassName": _NAME,
     "pods.spread": _one_of("ScheduleAnyway", "DoNotSchedule"),
@@ -157,7 +174,7 @@ _RULES: Mapping[str, Schema] = {
 }
 
 # Blocks with any keys; all other blocks have fixed keys.
-_OPEN = ("resources", "affinity", "securityContext")
+_OPEN = ("affinity", "securityContext")
 
 
 @dataclass(frozen=True)
@@ -216,6 +233,7 @@ def _rule(path: str) -> Schema | None:
 def schema(text: str) -> str:
     """The JSON Schema of a values.yaml, which knows every key, and at the root those that a parent chart may add."""
     root: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _of_block()
+    root["$defs"] = _DEFINITIONS
     root["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
     root["patternProperties"] = {"^x-": {}}  # where a site keeps what it repeats by YAML's anchors
     blocks: dict[str, Schema] = {"": root}

@@ -30,6 +30,11 @@ from tests.chart.rendering import Refused, Values, render
             r"services\.billing\.roles\.consumer: the profile small",
         ),
         (
+            "small",
+            {"roles": {"api": {"resources": {"requests": {"cpu": "1"}}}}},
+            r"roles\.api\.resources: the profile small.* set roles\.all instead",
+        ),
+        (
             "large",
             {"services": {"billing": {"roles": {"all": {"replicas": 5}}}}},
             r"services\.billing\.roles\.all: the profile large has a Deployment for each role",
@@ -37,17 +42,11 @@ from tests.chart.rendering import Refused, Values, render
     ],
     ids=str,
 )
-def test_a_number_for_a_role_that_the_profile_does_not_use_is_refused(profile: str, values: Values, words: str) -> None:
+def test_what_is_set_for_a_role_that_the_profile_does_not_use_is_refused(
+    profile: str, values: Values, words: str
+) -> None:
     with pytest.raises(Refused, match=words):
         render({"profile": profile, **values})
-
-
-@pytest.mark.parametrize("profile", ["small", "standard", "large"])
-def test_resources_may_be_set_for_every_role(profile: str) -> None:
-    """They have defaults, so nobody can tell whether the site has set them."""
-    more = {"resources": {"requests": {"cpu": "1"}}}
-    roles = ("all", "api", "consumer", "relay", "scheduler", "worker")
-    assert render({"profile": profile, "roles": dict.fromkeys(roles, more)})
 
 
 def test_a_release_without_services_is_refused() -> None:

@@ -24,6 +24,9 @@ ROLES = ("all", "api", "consumer", "relay", "scheduler", "worker")
 TESTS, MACHINE = "10.243.0.0/24", "10.243.0.1"
 COLLECTOR_PORT = 4318
 
+# Each node counts the machine's two cores as its own; a lost node's pods must fit on the others.
+SMALL_REQUEST = {"resources": {"requests": {"cpu": "50m"}}}
+
 SERVERS_ALONE = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": SERVERS}}}]
 
 
@@ -49,8 +52,7 @@ def values(servers: Servers, **more: Any) -> dict[str, Any]:
         "trustedCA": {"configMap": "ca", "https": False},
         # Only the tracing test listens there, and only its own requests are traced.
         "tracing": {"endpoint": f"http://{MACHINE}:{COLLECTOR_PORT}", "ratio": 0},
-        # Each node counts the machine's two cores as its own; a lost node's pods must fit on the others.
-        "roles": {role: {"resources": {"requests": {"cpu": "50m"}}} for role in ROLES},
+        "roles": dict.fromkeys(ROLES, SMALL_REQUEST),
         "networkPolicy": {
             "postgres": {"to": SERVERS_ALONE},
             "kafka": {"to": SERVERS_ALONE, "ports": [9092]},

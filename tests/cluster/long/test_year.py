@@ -17,7 +17,7 @@ from muster_local.receiver import Receiver
 from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
 from tests.cluster.kube import MUSTER, CommandFailed, Kube, Thing
-from tests.cluster.release import MACHINE, Release, values
+from tests.cluster.release import MACHINE, SMALL_REQUEST, Release, values
 from tests.cluster.runbooks import PAGES, TEST, Desk
 from tests.cluster.servers import Installed
 from tests.support.eventually import eventually
@@ -67,6 +67,7 @@ async def test_a_year_is_played_and_every_line_of_the_proof_is_green(
     chosen = values(
         servers,
         profile="small",
+        roles={"all": SMALL_REQUEST},
         environment="sandbox",
         kafka={"bootstrap": servers.bootstrap, "topicPrefix": PREFIX},
         trustedCA={"secret": "muster-ca", "https": False},
