@@ -41,8 +41,9 @@ async def test_scaling(kube: Kube, desk: Desk) -> None:
 
 @pytest.mark.comes_last  # it raises an epoch, and the traffic's oracle proves streams of the first
 async def test_restoring_a_service(kube: Kube, installed: Ready, desk: Desk) -> None:
-    said = await desk.follow("restore.md", SERVICE="billing")
-    assert re.search(r"epoch", said[1]), said[1]
+    _, migrated, raised, _ = await desk.follow("restore.md", SERVICE="billing")
+    assert "billing-migrate condition met" in migrated, migrated
+    assert re.search(r"epoch", raised), raised
     await kube.rolled_out()
     await release_deadlines(installed.servers, desk.folder / "home", "billing")
     await find_nothing(installed.servers, desk.folder / "home")
