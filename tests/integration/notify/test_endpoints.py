@@ -31,7 +31,7 @@ async def test_a_disabled_endpoint_is_announced(notify: Notify, receiver: Receiv
     assert (health["ready"], health["warnings"]) == (True, ["webhook endpoints are disabled: 1"])
     metrics = (await notify.get("/metrics")).text
     assert 'muster_webhooks_disabled{service="notify"} 1.0' in metrics
-    assert 'muster_warnings{service="notify"} 0.0' in metrics  # it has an alert of its own
+    assert 'muster_warnings{about="service",service="notify"} 0.0' in metrics  # it has an alert of its own
     audited = await notify.service.admin.fetchrow("select * from audit where command = 'DisableWebhook'")
     assert audited is not None
     assert (audited["actor"], audited["agency_id"], audited["reason"]) == ("notify", "NASA", "answered 410")

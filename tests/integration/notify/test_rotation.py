@@ -117,7 +117,7 @@ async def test_a_rotated_key_seals_every_secret_again_so_that_the_old_one_can_be
     files.put("MUSTER_SECRET_KEY", stranger)
     lost = "webhook endpoints have a secret that no key of MUSTER_SECRET_KEY opens: 2"
     await eventually(lambda: _are(warnings(), [lost]))
-    assert 'muster_warnings{service="notify"} 1.0' in (await notify.get("/metrics")).text
+    assert 'muster_warnings{about="service",service="notify"} 1.0' in (await notify.get("/metrics")).text
     files.put("MUSTER_SECRET_KEY", f"{stranger}\n{new}")
     await eventually(lambda: _are(opened_by(stranger), secrets))
     await eventually(lambda: _are(warnings(), []))

@@ -35,7 +35,7 @@ READY = Gauge("muster_ready", "1 if the process is ready; if it is 0, /health/re
 WARNINGS = Gauge(
     "muster_warnings",
     "Warnings that /health/ready shows, except those about something that has an alert of its own.",
-    ["service"],
+    ["service", "about"],
 )
 ROLE_RUNNING = Gauge(
     "muster_role_running",

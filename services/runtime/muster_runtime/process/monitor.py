@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 
 import asyncpg
 import structlog
@@ -62,6 +63,10 @@ PROOF_SECONDS = 10.0
 # How long a process that never was serves nobody, though it could: until an operator has noticed that an upgrade fails.
 UNPROVEN_SECONDS = 900.0
 
+# What warnings are about: MusterWarning is an alert for each. "service" has what the service itself warns of, and what
+# has an alert of its own.
+_SUBJECTS = ("clock", "consumer", "kafka", "postgres", "schema", "secrets", "service")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -70,13 +75,13 @@ class _Findings:
     """What one look finds.
 
     Why the process is unable to answer requests, why no process can commit, why this one waits to read or publish, and
-    what does not keep it from being ready.
+    what does not keep it from being ready, by subject.
     """
 
     unable: list[str] = field(default_factory=list)
     uncommitted: list[str] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=lambda: {about: [] for about in _SUBJECTS})
     rows: int = 0
     oldest: float = 0.0
     lag: int = 0
@@ -129,7 +134,7 @@ class Monitor:
         self._look_at_duties(found)
         if issuer := await self._keys.reason():
             if self._keys.at_hand:
-                found.warnings.append(Alerted(issuer))
+                found.warnings["service"].append(Alerted(issuer))
             else:
                 found.unable.append(issuer)
         service = self._runtime.service.name
@@ -137,12 +142,14 @@ class Monitor:
         serving = not found.unable and (not found.waits or self._is_proven())
         reasons = found.unable + found.uncommitted + found.waits
         READY.labels(service).set(not reasons)
-        WARNINGS.labels(service).set(sum(not isinstance(warning, Alerted) for warning in found.warnings))
+        for about, shown in found.warnings.items():
+            WARNINGS.labels(service, about).set(sum(not isinstance(warning, Alerted) for warning in shown))
         self._note_change(reasons)
         for role, database in self._databases.items():
             POOL_IN_USE.labels(service, role).set(database.pool.get_size() - database.pool.get_idle_size())
+        warnings = [*chain.from_iterable(found.warnings.values())]
         return Health(
-            not reasons, serving, reasons, found.rows, found.oldest, found.lag, found.parked_streams, found.warnings
+            not reasons, serving, reasons, found.rows, found.oldest, found.lag, found.parked_streams, warnings
         )
 
     async def _look_at_postgres(self, found: _Findings) -> None:
@@ -155,7 +162,7 @@ class Monitor:
             ):
                 if early := await ask_for_skew(connection, self._runtime.clock, MAX_SKEW / 2):
                     late = await ask_for_skew(connection, self._runtime.clock)
-                    (found.unable if late else found.warnings).append(late or early)
+                    (found.unable if late else found.warnings["clock"]).append(late or early)
                 if not await _is_pending(self._schema, connection, found):  # else tables and columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
                     await self._look_at_tables(connection, found)
@@ -170,7 +177,7 @@ class Monitor:
         for each in {*self._databases.values()}:
             if (refusal := each.address.refusal) and refusal not in found.unable:
                 if living := each.pool.get_size():
-                    found.warnings.append(f"{refusal}; {living} sessions of it continue")
+                    found.warnings["postgres"].append(f"{refusal}; {living} sessions of it continue")
                 else:
                     found.unable.append(refusal)
         if standby_gone:
@@ -190,7 +197,8 @@ class Monitor:
         DEADLINES_HELD_SECONDS.labels(service).set(self._seconds_since(held_since))
         if held_since is not None:
             since = f"{held_since:%Y-%m-%dT%H:%M:%SZ}"
-            found.warnings.append(Alerted(f"deadlines are held since {since} (muster deadlines release {service})"))
+            held = f"deadlines are held since {since} (muster deadlines release {service})"
+            found.warnings["service"].append(Alerted(held))
         streams = await parked.streams(connection, self._group)
         found.parked_streams = len(streams)
         PARKED.labels(service).set(found.parked_streams)
@@ -200,9 +208,10 @@ class Monitor:
         deadlines = len(await parked_deadlines(connection))
         PARKED_DEADLINES.labels(service).set(deadlines)
         if deadlines:
-            found.warnings.append(Alerted(f"parked deadlines: {deadlines} (muster deadlines list --service {service})"))
+            parked_now = f"parked deadlines: {deadlines} (muster deadlines list --service {service})"
+            found.warnings["service"].append(Alerted(parked_now))
         if self._runtime.service.warnings is not None:
-            found.warnings += await self._runtime.service.warnings(connection, self._runtime.clock.now())
+            found.warnings["service"] += await self._runtime.service.warnings(connection, self._runtime.clock.now())
 
     async def _look_at_kafka(self, found: _Findings) -> None:
         if self._kafka is None:
@@ -223,16 +232,19 @@ class Monitor:
         parts = self._parts
         if parts.consumer is not None:
             found.waits += parts.consumer.reasons
-            found.warnings += parts.consumer.warnings
+            found.warnings["consumer"] += parts.consumer.warnings
         if parts.relay is not None and parts.relay.held is not None:
             found.waits.append(f"the relay cannot publish: {parts.relay.held}")
         if parts.scheduler is not None:
             held = Counter(parts.scheduler.waiting.values())
-            found.warnings += [Alerted(f"deadlines wait: {why} (agencies: {count})") for why, count in held.items()]
+            waiting = [Alerted(f"deadlines wait: {why} (agencies: {count})") for why, count in held.items()]
+            found.warnings["service"] += waiting
         if parts.sealer is not None and parts.sealer.failed:
             agencies = len(parts.sealer.failed)
-            found.warnings.append(Alerted(f"audit rows cannot be sealed (agencies: {agencies}): see audit-finding.md"))
-        found.warnings += [*self._runtime.settings.warnings, *self._runtime.kafka.warnings]
+            unsealed = f"audit rows cannot be sealed (agencies: {agencies}): see audit-finding.md"
+            found.warnings["service"].append(Alerted(unsealed))
+        found.warnings["secrets"] += self._runtime.settings.warnings
+        found.warnings["kafka"] += self._runtime.kafka.warnings
 
     def _is_proven(self) -> bool:
         """Whether this process was ready for a while, or began long ago: it must not replace one that can do more."""
@@ -278,5 +290,6 @@ async def _is_pending(schema: Schema, connection: Connection, found: _Findings) 
             f"migrations are pending: {lacking}; the schema is at {there}, and this process needs {schema.minimum}"
         )
     elif compared.behind:
-        found.warnings.append(f"migrations are pending: {', '.join(compared.behind)}; this process works without them")
+        behind = ", ".join(compared.behind)
+        found.warnings["schema"].append(f"migrations are pending: {behind}; this process works without them")
     return bool(compared.needed)

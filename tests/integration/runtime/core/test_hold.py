@@ -121,7 +121,9 @@ async def test_a_service_whose_deadlines_are_held_is_ready_and_says_so(held: Run
         ready = await held.client.get("/health/ready")
         assert (ready.status_code, warning in ready.json()["warnings"]) == (200, warned)
         assert REGISTRY.get_sample_value("muster_deadlines_held_seconds", {"service": "probe"}) == seconds
-        assert REGISTRY.get_sample_value("muster_warnings", {"service": "probe"}) == 0  # it has an alert of its own
+        assert (
+            REGISTRY.get_sample_value("muster_warnings", {"service": "probe", "about": "service"}) == 0
+        )  # it has an alert of its own
         (await held.client.post(RELEASE, json=WHY)).raise_for_status()
 
 

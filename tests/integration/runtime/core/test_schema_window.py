@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from muster_runtime.database.schema import RUNTIME_MIGRATIONS, Schema, SchemaTooNew
@@ -108,6 +109,9 @@ async def test_readiness_tolerates_a_schema_within_the_window(
     await eventually(lambda: ready(probe))
     (warning,) = (await probe.client.get("/health/ready")).json()["warnings"]
     assert warning == f"migrations are pending: {OPTIONAL}; this process works without them"
+    for about, warnings in (("schema", 1), ("secrets", 0)):
+        labels = {"service": "probe", "about": about}
+        assert REGISTRY.get_sample_value("muster_warnings", labels) == warnings
 
     await probe.admin.execute("delete from schema_migrations where version = any($1)", [NEEDED, LATER])
     await eventually(lambda: not_ready(probe, f"migrations are pending: {NEEDED}; the schema is at "))
