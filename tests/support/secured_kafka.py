@@ -111,7 +111,9 @@ class _Provider(AbstractTokenProvider):
         return self._token
 
 
-def secured_kafka(folder: Path, *, login_seconds: float = 0, token_issuer: TokenIssuer | None = None) -> SecuredKafka:
+def secured_kafka(
+    folder: Path, *, login_seconds: float = 3600, token_issuer: TokenIssuer | None = None
+) -> SecuredKafka:
     """Prepare a broker in a folder; `await server.up()` starts it, `server.kill()` kills it."""
     authority = Authority.load(folder / "certificates")
     security = KafkaSecurity(

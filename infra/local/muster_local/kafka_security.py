@@ -43,7 +43,7 @@ class KafkaSecurity:
     truststore: Path
     admin_password: str = field(repr=False)
     certificate_port: int | None = None
-    login_seconds: float = 0
+    login_seconds: float = 3600
     token_issuer: TokenIssuer | None = None
 
     def listeners(self, port: int | None) -> dict[str, int]:

@@ -11,9 +11,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 from confluent_kafka.admin import NewTopic
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from muster_contracts import ClockMoved, topics
+from muster_local.kafka_security import ADMIN
 from muster_local.programs import migrations_of
 from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services
 from muster_operator.cli import app
@@ -27,7 +29,7 @@ from muster_runtime.settings import Settings
 from tests.faults.servers import kafka
 from tests.support.eventually import eventually
 from tests.support.secret_files import SecretFiles, new_password
-from tests.support.secured_kafka import SecuredKafka
+from tests.support.secured_kafka import SecuredKafka, secured_kafka
 from tests.support.secured_postgres import SecuredPostgres, secured_postgres
 from tests.support.services import ISSUER, TokenIssuer
 
@@ -215,6 +217,26 @@ async def test_before_the_first_migration_nothing_is_wrong(installation: Install
     status, found = await asyncio.to_thread(installation.preflight)
     assert (status, found["postgres as worker"][0], found["schema"][0]) == (0, "ok", "warning"), found
     assert found["schema"][1].startswith("there are no migrations yet")
+
+
+async def test_a_broker_that_keeps_a_revoked_user_logged_in_is_named(tmp_path: Path) -> None:
+    endless = secured_kafka(tmp_path, login_seconds=0)
+    try:
+        await endless.server.up()
+        settings = Settings(
+            environment="sandbox",
+            kafka_bootstrap=endless.bootstrap,
+            kafka_security_protocol="SASL_SSL",
+            kafka_ca_file=str(endless.authority.certificate),
+            kafka_username=SecretStr(ADMIN),
+            kafka_password=SecretStr(endless.security.admin_password),
+        )
+        finding = await anext(check_kafka(Subject("billing", settings)))
+    finally:
+        endless.server.kill()
+    assert (finding.check, finding.status) == ("kafka", Status.WARNING)
+    assert finding.found == f"connects as admin, and stays logged in if the user is revoked ({endless.bootstrap})"
+    assert finding.remedy.startswith("set connections.max.reauth.ms on the brokers")
 
 
 async def test_a_broker_that_cannot_be_reached_is_named(tmp_path: Path) -> None:

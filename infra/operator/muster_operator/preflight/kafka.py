@@ -54,13 +54,19 @@ async def check_kafka(subject: Subject) -> AsyncIterator[Finding]:
     try:
         await there.start()
         faults = await there.look()
+        endless = await there.endless_logins()
     except (KafkaError, OSError, TimeoutError) as error:
         reason = await kafka.failure(error)
         yield check.failed(f"{reason}, at {kafka.bootstrap}", "correct the address, the credentials, or the network")
         return
     finally:
         await there.stop()
-    yield check.ok("connects" if kafka.is_plain else f"connects as {kafka.user}")
+    connects = "connects" if kafka.is_plain else f"connects as {kafka.user}"
+    if endless:
+        stays = f"{connects}, and stays logged in if the user is revoked ({', '.join(endless)})"
+        yield check.warning(stays, "set connections.max.reauth.ms on the brokers, such as 3600000")
+    else:
+        yield check.ok(connects)
     found = list(_of_topics(Check(subject.service, "topics"), faults))
     for finding in found or [Check(subject.service, "topics").ok(f"all {len(checked)} are as described")]:
         yield finding

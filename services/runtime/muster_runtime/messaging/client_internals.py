@@ -61,6 +61,7 @@ class _Connection(AIOKafkaConnection):
     network failure, logs errors, and waits before it resends what was in flight.
     """
 
+    login_seconds: float | None = None  # how long Kafka lets its login last; 0 is as long as the connection
     _ends = False
 
     def send(self, request: Any, expect_response: bool = True) -> Any:
@@ -81,8 +82,10 @@ class _Connection(AIOKafkaConnection):
 
     async def _noting_login(self, answer: Any) -> Any:
         response = await answer
-        if lifetime_ms := getattr(response, "session_lifetime_ms", 0):
-            self._loop.call_later(lifetime_ms / 1000 * LOGIN_SHARE, _end, weakref.ref(self))
+        if (lifetime_ms := getattr(response, "session_lifetime_ms", None)) is not None:
+            self.login_seconds = lifetime_ms / 1000
+        if self.login_seconds:
+            self._loop.call_later(self.login_seconds * LOGIN_SHARE, _end, weakref.ref(self))
         return response
 
     def close(self, reason: CloseReason | None = None, exc: Exception | None = None) -> Any:
@@ -148,6 +151,14 @@ async def forbidden_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> 
     answer = await admin._send_request(MetadataRequest(list(names), allow_auto_topic_creation=False))
     found = [(topic["topic"], topic["error_code"]) for topic in answer.to_object()["topics"]]
     return [name for name, code in found if code == TopicAuthorizationFailedError.errno]
+
+
+async def endless_logins(admin: AIOKafkaAdminClient) -> list[str]:
+    """The brokers that let this process stay logged in for as long as its connection, after a look at each of them."""
+    client = admin._client
+    for broker in client.cluster.brokers():
+        await client.ready(broker.nodeId)
+    return sorted({f"{c.host}:{c.port}" for c in client._conns.values() if c.login_seconds == 0})
 
 
 def leaderless(consumer: AIOKafkaConsumer) -> Collection[TopicPartition]:
