@@ -5,7 +5,6 @@ import json
 import secrets
 import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tests.support import alone, servers
 from tests.support.databases import Databases
 from tests.support.eventually import eventually as poll
 from tests.support.homes import processes_of
+from tests.support.scratch import make_scratch
 from tests.support.secured_kafka import KafkaTokens, SecuredKafka, secured_kafka
 from tests.support.services import ISSUER, ServiceRunner, TokenIssuer
 
@@ -150,7 +150,7 @@ def home() -> Iterator[Path]:
 
     It is not below pytest's folder, which pytest closes to other system users, such as that of Postgres.
     """
-    path = Path(tempfile.mkdtemp(prefix="muster-home-"))
+    path = make_scratch("muster-home-")
     yield path
     left = processes_of(path)
     for process in left:

@@ -30,8 +30,8 @@ from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
 
 FEATURE = "deep-research"
 
-# Per agency: enough that nobody comes near the monthly quota, whose thresholds would be published.
-PEOPLE = 1_250
+# Per agency: enough that nobody uses half of the monthly quota, which is a threshold and would be published.
+PEOPLE = 2_000
 
 # The events are split into this many parts; the two count each part, one after the other.
 PARTS = 5

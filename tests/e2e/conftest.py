@@ -2,9 +2,7 @@
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,12 +11,13 @@ from muster_local.servers import kafka_at
 from muster_operator.databases.provisioning import drop
 from muster_operator.topics import delete_topics
 from tests.support.operator import Operator
+from tests.support.scratch import make_scratch
 
 
 @pytest.fixture(scope="module")
 def operator(postgres: str, kafka_bootstrap: str) -> Iterator[Operator]:
     """One stack for all tests of a module: its start is expensive, and each runbook leaves it in order."""
-    operator = Operator(Path(tempfile.mkdtemp(prefix="muster-runbooks-")))
+    operator = Operator(make_scratch("muster-runbooks-"))
     operator.run("muster up")
     database = operator.stack.admin_dsn.rpartition("/")[2].partition("?")[0]
     prefix = operator.stack.topic_prefix

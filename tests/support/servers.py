@@ -11,6 +11,7 @@ import asyncpg
 
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
 from muster_local.stack import Stack
+from tests.support.scratch import make_scratch
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def start(*, durable: bool = False) -> Servers:
     """
     global _started
     if not (os.environ.get(POSTGRES_DSN) and os.environ.get(KAFKA_BOOTSTRAP)):
-        home = Path(tempfile.mkdtemp(prefix="muster-tests-"))
+        home = Path(tempfile.mkdtemp(prefix="muster-tests-")) if durable else make_scratch("muster-tests-")
         _started = asyncio.run(Stack.start(home, services=()))
         if not durable:
             asyncio.run(_stop_waiting_for_the_disk(_started.admin_dsn))
