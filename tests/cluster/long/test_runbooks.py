@@ -31,14 +31,6 @@ async def test_looking_at_a_service_and_restarting_it(kube: Kube, desk: Desk) ->
     await kube.rolled_out()
 
 
-async def test_scaling(kube: Kube, desk: Desk) -> None:
-    said = await desk.follow("scaling.md")
-    assert "successfully rolled out" in said[0]
-    (deployment,) = [line for line in said[-1].splitlines() if line.startswith("muster-notify-consumer")]
-    assert "2/2" in deployment
-    await desk.run("helm rollback muster --namespace muster --wait --timeout 10m")
-
-
 @pytest.mark.comes_last  # it raises an epoch, and the traffic's oracle proves streams of the first
 async def test_restoring_a_service(kube: Kube, installed: Ready, desk: Desk) -> None:
     _, migrated, raised, _ = await desk.follow("restore.md", SERVICE="billing")

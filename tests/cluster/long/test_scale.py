@@ -1,22 +1,22 @@
-"""Consumers are scaled up and down, and Helm takes their number back, as the runbook says."""
+"""Consumers are scaled up and down by the runbook, and Helm takes their number back."""
 
 import time
 from pathlib import Path
 
+from muster_contracts import SERVICES
 from tests.cluster.conftest import Ready
 from tests.cluster.figures import record
 from tests.cluster.kube import MUSTER, Kube
 from tests.cluster.release import values
-from tests.cluster.runbooks import Desk
+from tests.cluster.runbooks import PAGES, Desk
 from tests.cluster.traffic import Traffic
-
-TAKE_BACK = "helm upgrade muster infra/chart/muster -n muster --values values.yaml --no-hooks --force-conflicts"
 
 
 async def test_consumers_are_scaled_from_one_to_four_to_two(
     kube: Kube, installed: Ready, traffic: Traffic, tmp_path: Path
 ) -> None:
     desk = Desk(tmp_path, values(installed.servers))
+    by_hand, by_helm, look = PAGES["runbooks/scaling.md"]
     steps = []
     async with traffic.flowing() as counted:
         for replicas in (1, 4):
@@ -24,9 +24,13 @@ async def test_consumers_are_scaled_from_one_to_four_to_two(
             await kube.kubectl(
                 "-n", MUSTER, "scale", "deployment", "-l", "muster/role=consumer", f"--replicas={replicas}"
             )
+            if replicas == 4:
+                assert "successfully rolled out" in await desk.run(by_hand)
             await kube.rolled_out()
             steps.append(f"to {replicas} in {time.monotonic() - started:.0f} s")
-        await desk.run(TAKE_BACK)
+        await desk.run(by_helm)
         await kube.rolled_out()
+        ready = dict(line.split()[:2] for line in (await desk.run(look)).splitlines())
+        assert {ready[f"muster-{service}-consumer"] for service in SERVICES} == {"2/2"}
     record("consumers scaled", f"{', '.join(steps)}, {counted}")
     assert counted.failures == []

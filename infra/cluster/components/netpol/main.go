@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cloudnativelabs/kube-router/v2/pkg/controllers/netpol"
 	"github.com/cloudnativelabs/kube-router/v2/pkg/healthcheck"
@@ -24,6 +25,17 @@ import (
 func must(err error) {
 	if err != nil {
 		klog.Fatal(err)
+	}
+}
+
+// pace holds the lock of the controller's syncs for a second after each. A sync runs dozens of programs, and each event of
+// each pod requests one on every node; during the pause, requests become one.
+func pace(syncing *sync.Mutex) {
+	for {
+		syncing.Lock()
+		time.Sleep(time.Second)
+		syncing.Unlock()
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -53,8 +65,8 @@ func main() {
 	must(err)
 	tables, sets, err := netpol.NewIPTablesHandlers(c)
 	must(err)
-	var mu sync.Mutex
-	npc, err := netpol.NewNetworkPolicyController(client, c, pods, policies, spaces, &mu, nil, tables, sets, ips)
+	var syncing sync.Mutex
+	npc, err := netpol.NewNetworkPolicyController(client, c, pods, policies, spaces, &syncing, nil, tables, sets, ips)
 	must(err)
 	for i, h := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
 		pods: npc.PodEventHandler, spaces: npc.NamespaceEventHandler, policies: npc.NetworkPolicyEventHandler,
@@ -71,6 +83,7 @@ func main() {
 	var wg sync.WaitGroup
 	wg.Add(1)
 	go npc.Run(beats, stop, &wg)
+	go pace(&syncing)
 
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, syscall.SIGINT, syscall.SIGTERM)
