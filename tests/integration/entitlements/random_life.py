@@ -150,13 +150,12 @@ class Life:
         await self._publish(event)
 
     async def _enroll_again(self) -> None:
-        clock, read_at = self.own.service.clock, self.own.service.clock.now()
+        read_at = self.own.service.clock.now()
         left_at = max(read_at - self.chance.choice([0, 10, 100]) * HOUR, self.enrolled_at)
         await self._publish(self.own.withdrawn(self._enrollment_id, at=left_at))
-        clock.move(read_at + timedelta(seconds=1))  # of several states at one instant, only the last is kept
         self.unread.append((left_at, read_at))
-        self.enrollment, self.suspended, self.enrolled_at = self.enrollment + 1, False, clock.now()
-        again = self.own.enrolled(6, self._enrollment_id).model_copy(update={"starts_at": clock.now()})
+        self.enrollment, self.suspended, self.enrolled_at = self.enrollment + 1, False, read_at
+        again = self.own.enrolled(6, self._enrollment_id).model_copy(update={"starts_at": read_at})
         await self._publish(again)
 
     async def _change_catalog(self) -> None:

@@ -1,6 +1,7 @@
 """Corrections of the past: what was true at an instant, as known today, and what was known at that time."""
 
-from tests.integration.entitlements.conftest import START, Entitlements
+from muster_contracts.enrollment import AgencyEnrolled
+from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.random_life import HOUR, address, get, text
 from tests.integration.entitlements.test_windows import decision, send, windows
@@ -41,6 +42,58 @@ async def test_a_withdrawal_that_is_read_late_shows_what_was_true_and_what_was_k
         assert await checked(at=before) == await checked(at=before, recorded_at=unread) == "window_open"
         assert (await get(entitlements, "pool", at=unread))["state"] == "withdrawn"
         assert (await get(entitlements, "pool", at=unread, recorded_at=unread))["state"] == "open"
+
+
+async def test_withdrawals_and_enrollments_that_are_read_at_once_count_from_their_own_instants(
+    entitlements: Entitlements,
+) -> None:
+    """All are recorded at one instant, on day 10: a version between them lasts no time."""
+    clock, left, back = entitlements.service.clock, START + 7 * DAY, START + 8 * DAY
+    await entitlements.enroll(cap=1)
+    await entitlements.assign(1)
+    clock.move(START + 10 * DAY)
+
+    def again(enrollment_id: str) -> AgencyEnrolled:
+        return entitlements.enrolled(2, enrollment_id).model_copy(update={"starts_at": back, "ends_at": NEXT_END})
+
+    await entitlements.service.publish(
+        entitlements.withdrawn(at=left),
+        again("enr_2"),
+        entitlements.withdrawn("enr_2", at=START + 9 * DAY),
+        again("enr_3"),
+    )
+
+    async def is_back() -> bool:
+        return bool((await entitlements.pool())["enrollment_id"] == "enr_3")
+
+    async def answered(**instants: str) -> tuple[str, str, str, str]:
+        pool = await get(entitlements, "pool", **instants)
+        [ends_at] = [
+            window["ends_at"]
+            for window in (await get(entitlements, "windows", **instants))["items"]
+            if window["feature"] == "deep-research"
+        ]
+        check = await get(entitlements, "checks", subject=address(1), feature="deep-research", **instants)
+        return pool["enrollment_id"], pool["state"], ends_at, check["reason"]
+
+    await entitlements.eventually(is_back)
+    clock.move(START + 11 * DAY)
+    trial_ends = text(START + 60 * DAY)
+    for day, state, reason in (
+        (6, "open", "window_open"),
+        (7, "withdrawn", "withdrawn"),
+        (7.5, "withdrawn", "withdrawn"),
+        (9.5, "withdrawn", "withdrawn"),  # the later enrollments are not known before day 10
+    ):
+        at = text(START + day * DAY)
+        assert await answered(at=at) == ("enr_1", state, text(left), reason), day
+        assert await answered(at=at, recorded_at=at) == ("enr_1", "open", trial_ends, "window_open"), day
+    now = await answered()
+    assert now[:2] == ("enr_3", "open")
+    for instant in (START + 10 * DAY, clock.now()):
+        assert await answered(at=text(instant)) == await answered(recorded_at=text(instant)) == now
+    seats = [(await get(entitlements, "seat-counts", at=text(START + day * DAY)))["revoked"] for day in (6, 10)]
+    assert seats == [0, 1]
 
 
 async def test_a_corrected_start_shows_what_was_true_and_what_was_known(entitlements: Entitlements) -> None:

@@ -14,7 +14,7 @@ from muster_entitlements.settings import EntitlementsSettings
 from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.random_life import address, get, text
-from tests.integration.entitlements.test_as_of import Recorded, purge, recorded
+from tests.integration.entitlements.test_as_of import Recorded, purge, recorded, settled
 from tests.integration.entitlements.test_corrections import PATHS
 from tests.integration.entitlements.test_usage import LATER, report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
@@ -123,6 +123,7 @@ async def test_what_no_answer_shows_any_longer_is_deleted_in_time(
     own = Entitlements(service, eventually)
     await own.enroll(cap=5)
     service.clock.move(LATER)
+    await eventually(lambda: settled(own))  # the events of ended trials are there, and are not stored after a purge
     ada = (await own.assign(1)).json()["subject_ref"]
     grant = {"feature": "frontier-models", "reason": "pilot"}
     assert (await own.post("grants", grant | {"ends_at": text(LATER + DAY)})).status_code == 201

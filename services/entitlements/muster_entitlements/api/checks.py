@@ -126,7 +126,7 @@ async def explain_check(
     Most parts list the events behind them.
     """
     subject_ref = directory.subject_ref(agency_id, subject)
-    async with reader.read(agency_id, of_one_state=True) as connection:
+    async with reader.read(agency_id, of_one_state=True, partitioned="usage_sum") as connection:
         return await find_explanation(connection, agency_id, subject_ref, feature, runtime.clock.now())
 
 

@@ -1,4 +1,4 @@
-"""The events behind facts. The outbox's triggers store those that this service publishes."""
+"""The events behind facts. The outbox's triggers store those that this service publishes, and follow a raised epoch."""
 
 from collections import defaultdict
 from collections.abc import Iterable

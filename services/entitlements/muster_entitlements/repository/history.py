@@ -16,7 +16,8 @@ from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 
 # When the agency left the enrollment of a pool's version, as far as that was known at $3. A withdrawal that was read
-# late is in a later version, but counts from its own instant on, like the ends of windows.
+# late is in a later version, but counts from its own instant on, like the ends of windows. That version may have lasted
+# no time, if the next enrollment was read with the withdrawal.
 _WITHDRAWN_AT = """
     coalesce(
         p.withdrawn_at,

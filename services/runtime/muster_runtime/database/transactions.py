@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import asyncpg
 from pydantic import SecretStr
@@ -266,14 +266,16 @@ class Database:
                     yield connection
 
     @asynccontextmanager
-    async def read(self, *agencies: str, of_one_state: bool = False) -> AsyncIterator[Connection]:
+    async def read(
+        self, *agencies: str, of_one_state: bool = False, partitioned: str | None = None
+    ) -> AsyncIterator[Connection]:
         """A read-only transaction that sees these agencies' rows, or with EVERY_AGENCY alone all rows.
 
-        Each statement sees what is committed when it starts; with `of_one_state`, all see the same.
+        Each statement sees what is committed when it starts; with `of_one_state`, all see the same. Such a read must
+        name the `partitioned` table that it includes.
         """
-        isolation: Literal["repeatable_read"] | None = "repeatable_read" if of_one_state else None
-        async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=True):
-            await self._begin_read(connection, *agencies)
+        async with self.connection() as connection, _reading(connection, of_one_state, partitioned):
+            await connection.execute(_BEGIN_READ, ",".join(sorted(agencies)), self._read_milliseconds)
             yield connection
 
     @asynccontextmanager
@@ -283,8 +285,14 @@ class Database:
         async with self._transaction() as connection:
             if reason := await locks.ask_for_skew(connection, self.clock):
                 raise ClockSkewed(reason)
-            await self._begin_read(connection, agency)
+            await connection.execute(_BEGIN_READ, agency, self._read_milliseconds)
             yield connection
 
-    async def _begin_read(self, connection: Connection, *agencies: str) -> None:
-        await connection.execute(_BEGIN_READ, ",".join(sorted(agencies)), self._read_milliseconds)
+
+@asynccontextmanager
+async def _reading(connection: Connection, of_one_state: bool, partitioned: str | None) -> AsyncIterator[None]:
+    """A read-only transaction. It finds no row that moves to another partition after its state, so none may move."""
+    async with connection.transaction(isolation="repeatable_read" if of_one_state else None, readonly=True):
+        if partitioned is not None:  # before the first query, which fixes the state
+            await connection.execute(f"lock table only {partitioned} in access share mode")
+        yield

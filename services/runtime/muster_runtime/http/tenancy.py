@@ -80,13 +80,16 @@ class Reader:
         return EVERY_AGENCY if self._identity.is_program else agency_id
 
     @asynccontextmanager
-    async def read(self, agency_id: str, *, of_one_state: bool = False) -> AsyncIterator[Connection]:
+    async def read(
+        self, agency_id: str, *, of_one_state: bool = False, partitioned: str | None = None
+    ) -> AsyncIterator[Connection]:
         """A read-only transaction that sees the agency's rows. Raises NotFound for another tenant's agency.
 
-        With `of_one_state`, every statement sees the same snapshot.
+        With `of_one_state`, every statement sees the same snapshot, and also finds the rows of a `partitioned` table.
         """
         self._identity.admit(agency_id)
-        async with self._share(), self._database.read(agency_id, of_one_state=of_one_state) as connection:
+        reading = self._database.read(agency_id, of_one_state=of_one_state, partitioned=partitioned)
+        async with self._share(), reading as connection:
             yield connection
 
     @asynccontextmanager
