@@ -181,7 +181,9 @@ async def _use(own: Stage, users: Sequence[tuple[str, str]], uses: int, per_seco
 
 
 async def _count(own: Stage) -> int:
-    counted: int = await own.admin.fetchval("select coalesce(sum(next_offset), 0) from entitlements.usage_offset")
+    counted: int = await own.admin.fetchval(
+        "select coalesce(sum(next_offset), 0)::bigint from entitlements.usage_offset"
+    )
     return counted
 
 

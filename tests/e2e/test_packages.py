@@ -256,7 +256,7 @@ async def test_a_service_installed_from_wheels_migrates_and_serves(
             [*command, "serve"], env=environment, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{unused_tcp_port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{unused_tcp_port}", timeout=PATIENCE) as client:
 
             async def ready() -> bool:
                 assert served.poll() is None, log.read_text("utf-8")
