@@ -33,6 +33,9 @@ USERS = 4_000
 
 COUNTED_SECONDS = 60
 
+# The share of the uses that must be counted when the checks beside them end, or the checks were not beside all of them.
+LEAST_COUNTED = 0.9
+
 PAIRS = 10_000
 BULK_CHECKS = 20
 
@@ -166,9 +169,14 @@ async def _get_beside_uses(
     """The same while the stack counts use of these people from Kafka."""
     uses = int(USES * seconds)
     await _use(own, users, uses, USES)  # the broker's JVM compiles meanwhile
+    before = await _count(own)
     async with asyncio.TaskGroup() as group:
         group.create_task(_use(own, users, uses, USES))
-        return await _get(api, paths, seconds, per_second)
+        outcome = await _get(api, paths, seconds, per_second)
+        counted = await _count(own) - before
+    if counted < LEAST_COUNTED * uses:
+        raise RuntimeError(f"only {counted:,} of {uses:,} uses were counted beside the checks")
+    return outcome
 
 
 async def _use(own: Stage, users: Sequence[tuple[str, str]], uses: int, per_second: float | None = None) -> None:

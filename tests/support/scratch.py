@@ -4,6 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import psutil
+
 # Linux's file system in memory. On a disk, the thousands of files of each test's database cost a tenth of a run's CPU.
 _MEMORY = Path("/dev/shm")
 
@@ -13,5 +15,6 @@ _NEEDED_BYTES = 4 * 1024**3
 
 def make_scratch(prefix: str) -> Path:
     """Create a folder, in memory if there is enough."""
-    in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _NEEDED_BYTES
+    room = min(shutil.disk_usage(_MEMORY).free, psutil.virtual_memory().available) if _MEMORY.is_dir() else 0
+    in_memory = room >= _NEEDED_BYTES
     return Path(tempfile.mkdtemp(prefix=prefix, dir=_MEMORY if in_memory else None))

@@ -28,14 +28,26 @@ func must(err error) {
 	}
 }
 
-// pace holds the lock of the controller's syncs for a second after each. A sync runs dozens of programs, and each event of
-// each pod requests one on every node; during the pause, requests become one.
-func pace(syncing *sync.Mutex) {
-	for {
-		syncing.Lock()
-		time.Sleep(time.Second)
-		syncing.Unlock()
-		time.Sleep(10 * time.Millisecond)
+// The controller's own event handlers request a sync, which runs dozens of programs, for each event of each pod on every
+// node. These request one at once, and then one a second for all events of that second.
+func handlers(request func()) cache.ResourceEventHandler {
+	changed := make(chan struct{}, 1)
+	mark := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	go func() {
+		for range changed {
+			request()
+			time.Sleep(time.Second)
+		}
+	}()
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { mark() },
+		UpdateFunc: func(any, any) { mark() },
+		DeleteFunc: func(any) { mark() },
 	}
 }
 
@@ -65,13 +77,12 @@ func main() {
 	must(err)
 	tables, sets, err := netpol.NewIPTablesHandlers(c)
 	must(err)
-	var syncing sync.Mutex
-	npc, err := netpol.NewNetworkPolicyController(client, c, pods, policies, spaces, &syncing, nil, tables, sets, ips)
+	var mu sync.Mutex
+	npc, err := netpol.NewNetworkPolicyController(client, c, pods, policies, spaces, &mu, nil, tables, sets, ips)
 	must(err)
-	for i, h := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
-		pods: npc.PodEventHandler, spaces: npc.NamespaceEventHandler, policies: npc.NetworkPolicyEventHandler,
-	} {
-		_, err = i.AddEventHandler(h)
+	handler := handlers(npc.RequestFullSync)
+	for _, i := range []cache.SharedIndexInformer{pods, spaces, policies} {
+		_, err = i.AddEventHandler(handler)
 		must(err)
 	}
 
@@ -83,7 +94,6 @@ func main() {
 	var wg sync.WaitGroup
 	wg.Add(1)
 	go npc.Run(beats, stop, &wg)
-	go pace(&syncing)
 
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, syscall.SIGINT, syscall.SIGTERM)
