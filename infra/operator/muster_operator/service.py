@@ -18,6 +18,10 @@ _SECONDS = 600.0
 # A stopped or firewalled service may not even refuse connections.
 CONNECT_SECONDS = 10.0
 
+# The seconds before each further attempt after a refused connection. A new pod's address takes a moment
+# to reach the network policies of other nodes, which refuse its connections until then.
+_REFUSED_PAUSES = (0.5, 1.0)
+
 # Visible ASCII characters.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -44,9 +48,28 @@ def client(name: str, url: str, credential: Credential, seconds: float) -> httpx
     """An HTTP client for the service at `url` that uses a credential's tokens. Raises BadInput for an invalid URL."""
     timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
     try:
-        return httpx.AsyncClient(base_url=url, auth=Bearer(credential), timeout=timeout, trust_env=False)
+        return httpx.AsyncClient(
+            base_url=url,
+            auth=Bearer(credential),
+            timeout=timeout,
+            transport=_Patient(trust_env=False),
+            trust_env=False,
+        )
     except httpx.InvalidURL:  # its message may contain part of a password
         raise BadInput(f"MUSTER_{name.upper()}_URL must be a URL, such as https://{name}.example") from None
+
+
+class _Patient(httpx.AsyncHTTPTransport):
+    """Tries again if a connection is refused, since nothing has been sent."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The response. Raises httpx.TransportError."""
+        for pause in _REFUSED_PAUSES:
+            try:
+                return await super().handle_async_request(request)
+            except httpx.ConnectError:
+                await asyncio.sleep(pause)
+        return await super().handle_async_request(request)
 
 
 class Bearer(httpx.Auth):

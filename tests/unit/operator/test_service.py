@@ -28,6 +28,33 @@ async def test_a_service_that_accepts_no_connection_is_soon_unreachable(
                 await billing.get("/v1/streams")
 
 
+async def test_a_service_that_refuses_connections_at_first_is_asked_again() -> None:
+    """As in a new pod, whose address the network policies of other nodes do not know yet."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    with ThreadingHTTPServer((HOST, 0), Handler, bind_and_activate=False) as server:
+        server.server_bind()  # its port refuses connections until it listens
+
+        def admit() -> None:
+            server.server_activate()
+            server.handle_request()
+
+        admission = threading.Timer(0.2, admit)
+        admission.start()
+        url = f"http://{HOST}:{server.server_address[1]}"
+        async with service.connect("billing", url, Credential("the test", lambda: "token")) as billing:
+            assert await billing.get("/v1/streams") == []
+        admission.join()
+
+
 @pytest.fixture
 def front() -> Iterator[str]:
     """A proxy in front of the services: it redirects to https, and shows a page for everything else."""
