@@ -1,6 +1,9 @@
 """Corrections of the past: what was true at an instant, as known today, and what was known at that time."""
 
 from muster_contracts.enrollment import AgencyEnrolled
+from muster_entitlements.handlers.closings import SEATS_CLOSED, on_seats_closed_due
+from muster_runtime.context import Context
+from muster_runtime.scheduling.deadlines import Deadline
 from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.random_life import HOUR, address, get, text
@@ -94,6 +97,35 @@ async def test_withdrawals_and_enrollments_that_are_read_at_once_count_from_thei
         assert await answered(at=text(instant)) == await answered(recorded_at=text(instant)) == now
     seats = [(await get(entitlements, "seat-counts", at=text(START + day * DAY)))["revoked"] for day in (6, 10)]
     assert seats == [0, 1]
+
+
+async def test_a_withdrawal_is_kept_if_its_seats_are_revoked_at_the_instant_of_the_next_enrollment(
+    front: Entitlements,
+) -> None:
+    """Revoking the seats ends the withdrawn version, and does not raise the revision; the enrollment ends it again."""
+    clock, left, back = front.service.clock, START + 5 * DAY, START + 10 * DAY
+    await front.enroll(cap=1)
+    await front.assign(1)
+    clock.move(left)
+    await front.service.publish(front.withdrawn(at=left))
+
+    async def withdrawn() -> bool:
+        return bool((await front.pool())["state"] == "withdrawn")
+
+    async def is_back() -> bool:
+        return bool((await front.pool())["enrollment_id"] == "enr_2")
+
+    await front.eventually(withdrawn)
+    clock.move(back)
+    context = Context(actor="test", correlation_id="cor_test")
+    async with front.service.runtime.database.write("NASA", context=context) as uow:
+        await on_seats_closed_due(uow, [Deadline(SEATS_CLOSED, "NASA", "NASA", left)])
+    assert (await front.pool())["revoking"] == 0
+    await front.service.publish(front.enrolled(2, "enr_2").model_copy(update={"starts_at": back}))
+    await front.eventually(is_back)
+    for day, enrollment_id, state in ((4, "enr_1", "open"), (5, "enr_1", "withdrawn"), (10, "enr_2", "open")):
+        pool = await get(front, "pool", at=text(START + day * DAY))
+        assert (pool["enrollment_id"], pool["state"]) == (enrollment_id, state), day
 
 
 async def test_a_corrected_start_shows_what_was_true_and_what_was_known(entitlements: Entitlements) -> None:

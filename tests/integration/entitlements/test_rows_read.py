@@ -79,12 +79,13 @@ async def test_a_plan_is_computed_in_no_transaction(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await enroll_all(entitlements)
-    reading, computed = 0, []
+    reading, computed, begun = 0, [], []
 
     @asynccontextmanager
-    async def read() -> AsyncIterator[Connection]:
+    async def read(**options: Any) -> AsyncIterator[Connection]:
         nonlocal reading
-        async with entitlements.service.runtime.database.read(EVERY_AGENCY) as connection:
+        begun.append(options)
+        async with entitlements.service.runtime.database.read(EVERY_AGENCY, **options) as connection:
             reading += 1
             yield connection
             reading -= 1
@@ -101,6 +102,7 @@ async def test_a_plan_is_computed_in_no_transaction(
     plan = await queries.find_plan(read, CatalogRule.NOW, (LOWER,), START)
     assert plan.agencies == 2
     assert computed == [0, 0, 0, 0]
+    assert begun == [{}, {"partitioned": "usage_sum"}]  # only the second one reads counted use
 
 
 async def test_the_check_of_a_publication_takes_one_statement_per_agency(entitlements: Entitlements) -> None:

@@ -165,5 +165,5 @@ async def plan_catalog(body: CatalogRequest, reader: ReaderDep, runtime: Runtime
 
     It changes nothing.
     """
-    read = partial(reader.read, EVERY_AGENCY, of_one_state=True, partitioned="usage_sum")
+    read = partial(reader.read, EVERY_AGENCY, of_one_state=True)
     return await queries.find_plan(read, body.rule, body.features, runtime.clock.now())

@@ -25,7 +25,9 @@ begin
         if old.recorded_from >= instant and (old.withdrawn_at is null or new.enrollment_id = old.enrollment_id) then
             return new;
         end if;
-        insert into pool_history select instant, old.*;
+        -- Revoked seats end a version, too, and do not raise its revision: then the withdrawal is kept already.
+        insert into pool_history select instant, old.*
+        on conflict (agency_id, recorded_until, revision) do nothing;
     end if;
     new.recorded_from := instant;
     return new;

@@ -58,15 +58,15 @@ async def list_versions(connection: Connection, page: Pagination) -> Page[Catalo
 
 
 async def find_plan(
-    read: Callable[[], AbstractAsyncContextManager[Connection]],
+    read: Callable[..., AbstractAsyncContextManager[Connection]],
     rule: CatalogRule,
     features: tuple[Feature, ...],
     now: datetime,
 ) -> CatalogPlanReply:
     """What would change if these features were published now. Raises InvalidInput.
 
-    `read` begins a transaction that reads. Computations run outside of it: with many agencies and features, they take
-    longer than a transaction may be idle.
+    `read` begins a transaction that reads, like Reader.read. Computations run outside of it: with many agencies and
+    features, they take longer than a transaction may be idle.
     """
     require_keys_once(features)
     async with read() as connection:
@@ -77,7 +77,7 @@ async def find_plan(
     above: list[Above] = []
     if rule is CatalogRule.NOW:
         lowered = [own async for own in _lowered(enrolled, catalog, now) if own]
-        async with read() as connection:
+        async with read(partitioned="usage_sum") as connection:
             for own in lowered:
                 above += await uses_above.find_above(connection, own, now)
     return CatalogPlanReply.of(rule, present, features, len(enrolled.pools), found, above)

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import asyncpg
 from pydantic import SecretStr
@@ -271,11 +271,11 @@ class Database:
     ) -> AsyncIterator[Connection]:
         """A read-only transaction that sees these agencies' rows, or with EVERY_AGENCY alone all rows.
 
-        Each statement sees what is committed when it starts; with `of_one_state`, all see the same. Such a read must
-        name the `partitioned` table that it includes.
+        With `of_one_state`, all statements see the same. Such a read must name the `partitioned` table in it, if any.
         """
-        async with self.connection() as connection, _reading(connection, of_one_state, partitioned):
-            await connection.execute(_BEGIN_READ, ",".join(sorted(agencies)), self._read_milliseconds)
+        isolation: Literal["repeatable_read"] | None = "repeatable_read" if of_one_state else None
+        async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=True):
+            await _begin_read(connection, agencies, self._read_milliseconds, partitioned)
             yield connection
 
     @asynccontextmanager
@@ -285,14 +285,15 @@ class Database:
         async with self._transaction() as connection:
             if reason := await locks.ask_for_skew(connection, self.clock):
                 raise ClockSkewed(reason)
-            await connection.execute(_BEGIN_READ, agency, self._read_milliseconds)
+            await _begin_read(connection, [agency], self._read_milliseconds)
             yield connection
 
 
-@asynccontextmanager
-async def _reading(connection: Connection, of_one_state: bool, partitioned: str | None) -> AsyncIterator[None]:
-    """A read-only transaction. It finds no row that moves to another partition after its state, so none may move."""
-    async with connection.transaction(isolation="repeatable_read" if of_one_state else None, readonly=True):
-        if partitioned is not None:  # before the first query, which fixes the state
-            await connection.execute(f"lock table only {partitioned} in access share mode")
-        yield
+async def _begin_read(
+    connection: Connection, agencies: Sequence[str], milliseconds: str | None, partitioned: str | None = None
+) -> None:
+    """Set whose rows a read sees, and limit its statements. It would miss a row of `partitioned` that moves later."""
+    if partitioned is not None:  # before the first query, which fixes the state
+        limit = f"set local statement_timeout = {milliseconds};" if milliseconds else ""
+        await connection.execute(f"{limit} lock table only {partitioned} in access share mode")
+    await connection.execute(_BEGIN_READ, ",".join(sorted(agencies)), milliseconds)

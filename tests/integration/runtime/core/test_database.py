@@ -189,11 +189,14 @@ async def test_a_read_that_takes_too_long_is_ended_and_its_connection_serves_the
     api = await Database.connect(
         idle_probe.access.api_dsn, "probe", idle_probe.clock, size=1, lock_timeout_seconds=60, statement_seconds=1
     )
-    async with idle_probe.admin.transaction():
+    async with asyncio.timeout(20), idle_probe.admin.transaction():
         await idle_probe.admin.execute("lock table effect")
         with pytest.raises(asyncpg.QueryCanceledError, match="statement timeout"):
             async with api.read("NASA") as connection:
                 await connection.fetch("select from effect")
+        with pytest.raises(asyncpg.QueryCanceledError, match="statement timeout"):
+            async with api.read("NASA", of_one_state=True, partitioned="effect"):
+                pass
         with pytest.raises(asyncpg.QueryCanceledError, match="statement timeout"):
             async with api.read_on_record("NASA") as connection:
                 await connection.fetch("select from effect")
