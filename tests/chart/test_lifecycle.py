@@ -245,18 +245,6 @@ def test_services_may_be_stopped_without_a_command(operations: Values, stopped: 
     assert of_kind(objects, "Job").keys() == {f"muster-{each}-migrate" for each in SERVICES}  # a backup may be older
 
 
-@pytest.mark.parametrize("mode", ["hook", "job"])
-def test_a_stopped_service_migrates_by_the_job_that_the_runbook_waits_for(mode: str) -> None:
-    objects = render({"migrations": {"mode": mode}, "operations": {"service": "billing"}})
-    selected = {"app.kubernetes.io/component": "billing", "muster/role": "migrate"}
-    (job,) = (
-        each for each in of_kind(objects, "Job").values() if selected.items() <= each["metadata"]["labels"].items()
-    )
-    assert [each["args"] for each in containers(job["spec"]["template"])] == [["muster_billing", "migrate"]]
-    is_hook = "helm.sh/hook" in (job["metadata"].get("annotations") or {})
-    assert is_hook == (mode == "hook")  # any other Job is part of the release, so the upgrade creates it
-
-
 def test_an_operators_command_has_the_service_to_itself() -> None:
     arguments = ["muster_operator", "streams", "epoch", "raise", "billing", "--reason", "restored"]
     values = {
