@@ -60,7 +60,7 @@ _DEFINITIONS: Schema = {
         "type": ["object", "null"],
         "additionalProperties": {
             "type": ["string", "number", "null"],
-            "pattern": r"^\d+(\.\d*)?([KMGTPE]i|[numkMGTPE]|[eE][-+]?\d+)?$",
+            "pattern": r"^\+?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?\d+)?$",
             "minimum": 0,
         },
     },

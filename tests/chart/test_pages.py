@@ -9,7 +9,7 @@ import yaml
 from infra.chart.generate import CHART, README, ROOT
 from infra.chart.values import values_of
 from muster_runtime.settings import Settings
-from tests.chart.rendering import EXAMPLES, Values, example, of_kind, pods, render
+from tests.chart.rendering import EXAMPLES, Values, containers, example, of_kind, pods, render
 from tests.cluster.runbooks import PAGES, blocks_of
 
 
@@ -51,6 +51,18 @@ def test_a_page_does_not_mix_an_operation_with_the_daily_jobs(name: str) -> None
     for selected, selector in re.findall(r'(logs|jobs?) --selector "?([^\s"]+)', "\n".join(PAGES[name])):
         labels = pod if selected == "logs" else job
         assert not {tuple(each.split("=")) for each in selector.split(",")} <= labels.items(), selector
+
+
+@pytest.mark.parametrize("mode", ["hook", "job"])
+def test_a_stopped_service_migrates_by_the_job_that_the_runbook_waits_for(mode: str) -> None:
+    objects = render({"migrations": {"mode": mode}, "operations": {"service": "billing"}})
+    selected = {"app.kubernetes.io/component": "billing", "muster/role": "migrate"}
+    (job,) = (
+        each for each in of_kind(objects, "Job").values() if selected.items() <= each["metadata"]["labels"].items()
+    )
+    assert [each["args"] for each in containers(job["spec"]["template"])] == [["muster_billing", "migrate"]]
+    is_hook = "helm.sh/hook" in (job["metadata"].get("annotations") or {})
+    assert is_hook == (mode == "hook")  # any other Job is part of the release, so the upgrade creates it
 
 
 def test_the_projects_readme_installs_as_the_charts_page_does() -> None:

@@ -35,6 +35,7 @@ def _all(**resources: dict[str, object] | None) -> Values:
             {"migrations": {"resources": {"requests": {"memory": "1e9"}}}},
             "migrations.resources has requests.memory 1e9, but limits.memory 256Mi",
         ),
+        (_all(limits={"cpu": 0}), "billing-all has requests.cpu 100m, but limits.cpu 0: a request"),
         (_all(limit={"cpu": "1"}), "at '/roles/all/resources'.*'limit' not allowed"),
         (_all(limits={"memory": "512MB"}), "at '/roles/all/resources/limits/memory'"),
     ],
@@ -53,6 +54,9 @@ def test_resources_that_kubernetes_would_refuse_are_refused(values: Values, word
         {"requests": {"cpu": "1500m", "memory": "0.5G"}},
         {"requests": {"cpu": "8"}, "limits": None},
         {"requests": {"memory": "0.25Gi"}, "limits": {"memory": "1e9"}},
+        {"requests": {"cpu": "+1", "memory": ".25Gi"}, "limits": {"cpu": "1.", "memory": ".5Gi"}},
+        {"requests": {"cpu": 0}, "limits": {"cpu": 0}},
+        {"limits": {"cpu": None}},
     ],
     ids=str,
 )

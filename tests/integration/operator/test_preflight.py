@@ -20,11 +20,12 @@ from muster_local.programs import migrations_of
 from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services
 from muster_operator.cli import app
 from muster_operator.databases.provisioning import Access, password_of, provision
-from muster_operator.preflight.findings import Status
-from muster_operator.preflight.kafka import check_kafka
+from muster_operator.preflight.findings import Check, Status
+from muster_operator.preflight.kafka import check_brokers, check_kafka
 from muster_operator.preflight.subjects import Subject
 from muster_operator.releases import read_releases
 from muster_runtime.database.dbmate import migrate
+from muster_runtime.messaging.connection import LOGIN_SECONDS, KafkaConnection
 from muster_runtime.settings import Settings
 from tests.faults.servers import kafka
 from tests.support.eventually import eventually
@@ -237,6 +238,31 @@ async def test_a_broker_that_keeps_a_revoked_user_logged_in_is_named(tmp_path: P
     assert (finding.check, finding.status) == ("kafka", Status.WARNING)
     assert finding.found == f"connects as admin, and stays logged in if the user is revoked ({endless.bootstrap})"
     assert finding.remedy.startswith("set connections.max.reauth.ms on the brokers")
+
+
+async def test_each_broker_that_was_not_checked_is_named_and_none_waits_for_another(tmp_path: Path) -> None:
+    broker = kafka(tmp_path)
+    both = asyncio.Barrier(2)
+
+    async def close_once_both_wait(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await both.wait()
+        writer.close()
+
+    silent = await asyncio.start_server(close_once_both_wait, "127.0.0.1")
+    port = silent.sockets[0].getsockname()[1]
+    try:
+        await broker.up()
+        host, _, reachable = broker.address.rpartition(":")
+        brokers = [("127.0.0.1", port), (host, int(reachable)), ("localhost", port)]
+        checks = check_brokers(Check("billing", "kafka"), KafkaConnection.plain(broker.address), brokers)
+        async with asyncio.timeout(LOGIN_SECONDS / 2):
+            connects, unchecked = [finding async for finding in checks]
+    finally:
+        silent.close()
+        broker.kill()
+    assert (connects.status, connects.found) == (Status.OK, "connects")
+    assert (unchecked.status, unchecked.remedy) == (Status.WARNING, "let the pods reach every broker")
+    assert unchecked.found == f"not checked, because they cannot be reached: 127.0.0.1:{port}, localhost:{port}"
 
 
 async def test_a_broker_that_cannot_be_reached_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Checks that each service can connect to Kafka, has its ACLs, and finds its topics as the contracts describe them."""
 
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
@@ -54,24 +54,36 @@ async def check_kafka(subject: Subject) -> AsyncIterator[Finding]:
     try:
         await there.start()
         faults = await there.look()
-        endless = await there.endless_logins()
+        brokers = there.brokers
     except (KafkaError, OSError, TimeoutError) as error:
         reason = await kafka.failure(error)
         yield check.failed(f"{reason}, at {kafka.bootstrap}", "correct the address, the credentials, or the network")
         return
     finally:
         await there.stop()
-    connects = "connects" if kafka.is_plain else f"connects as {kafka.user}"
-    if endless:
-        stays = f"{connects}, and stays logged in if the user is revoked ({', '.join(endless)})"
-        yield check.warning(stays, "set connections.max.reauth.ms on the brokers, such as 3600000")
-    else:
-        yield check.ok(connects)
+    async for finding in check_brokers(check, kafka, brokers):
+        yield finding
     found = list(_of_topics(Check(subject.service, "topics"), faults))
     for finding in found or [Check(subject.service, "topics").ok(f"all {len(checked)} are as described")]:
         yield finding
     known = {acl.name for acl in of_topics} - {*faults.missing, *faults.forbidden}
     yield await _of_rights(Check(subject.service, "kafka permissions"), kafka, wanted, known)
+
+
+async def check_brokers(
+    check: Check, kafka: KafkaConnection, brokers: Iterable[tuple[str, int]]
+) -> AsyncIterator[Finding]:
+    """Check that each of the brokers, given by host and port, can be reached, and ends a login in time."""
+    logins = await kafka.logins(brokers)
+    connects = "connects" if kafka.is_plain else f"connects as {kafka.user}"
+    if logins.endless:
+        stays = f"{connects}, and stays logged in if the user is revoked ({', '.join(logins.endless)})"
+        yield check.warning(stays, "set connections.max.reauth.ms on the brokers, such as 3600000")
+    else:
+        yield check.ok(connects)
+    if logins.unreachable:
+        unchecked = f"not checked, because they cannot be reached: {', '.join(logins.unreachable)}"
+        yield check.warning(unchecked, EVERY_BROKER)
 
 
 def _rights(subject: Subject) -> Sequence[Acl]:

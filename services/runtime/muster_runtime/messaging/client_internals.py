@@ -4,7 +4,7 @@ Run tests/faults after every update of either library: it covers each of these.
 """
 
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, SupportsIndex
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition, conn
@@ -153,12 +153,20 @@ async def forbidden_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> 
     return [name for name, code in found if code == TopicAuthorizationFailedError.errno]
 
 
-async def endless_logins(admin: AIOKafkaAdminClient) -> list[str]:
-    """The brokers that let this process stay logged in for as long as its connection, after a look at each of them."""
-    client = admin._client
-    for broker in client.cluster.brokers():
-        await client.ready(broker.nodeId)
-    return sorted({f"{c.host}:{c.port}" for c in client._conns.values() if c.login_seconds == 0})
+def brokers_of(admin: AIOKafkaAdminClient) -> list[tuple[str, int]]:
+    """The host and port of each broker that the client knows."""
+    return sorted((broker.host, broker.port) for broker in admin._client.cluster.brokers())
+
+
+async def login_seconds(host: str, port: int, options: Mapping[str, Any]) -> float | None:
+    """How long a broker lets this process stay logged in: 0 is as long as its connection, None is without a login.
+
+    Raises KafkaError, OSError, or TimeoutError if the broker cannot be reached or refuses the login.
+    """
+    connection = await conn.create_conn(host, port, **options)
+    await connection.close()
+    seconds: float | None = connection.login_seconds
+    return seconds
 
 
 def leaderless(consumer: AIOKafkaConsumer) -> Collection[TopicPartition]:

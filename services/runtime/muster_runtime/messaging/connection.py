@@ -2,8 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,11 +14,14 @@ from aiokafka.errors import KafkaError
 from faststream.security import BaseSecurity, SASLOAuthBearer, SASLScram512
 
 from muster_runtime.kafka_settings import KafkaSettings
-from muster_runtime.messaging.client_internals import LiveText
+from muster_runtime.messaging.client_internals import LiveText, login_seconds
 from muster_runtime.messaging.credentials import CertificateContext, TokenSource
 
 # How long the brokers have to accept or refuse a test connection.
 ASK_SECONDS = 1.5
+
+# How long each broker has to accept a login before it counts as unreachable.
+LOGIN_SECONDS = 10
 
 # What kind of resource Kafka denied access to, by the type of the error.
 _FORBIDDEN: Mapping[type[BaseException], str] = {
@@ -33,6 +37,14 @@ _REFUSED = (
     errors.UnsupportedSaslMechanismError,
     errors.IllegalSaslStateError,
 )
+
+
+@dataclass(frozen=True)
+class Logins:
+    """The brokers that never end a login, and those that this process could not connect to, each as host:port."""
+
+    endless: Sequence[str]
+    unreachable: Sequence[str]
 
 
 class KafkaConnection:
@@ -107,6 +119,22 @@ class KafkaConnection:
             return []
         self._context.refresh()
         return [self._context.rejection] if self._context.rejection else []
+
+    async def logins(self, brokers: Iterable[tuple[str, int]]) -> Logins:
+        """Connect to all of these brokers at once, each by host and port, to see how long their logins last."""
+        options = self._security_options()
+        endless, unreachable = [], []
+
+        async def log_in(host: str, port: int) -> None:
+            try:
+                async with asyncio.timeout(LOGIN_SECONDS):
+                    if await login_seconds(host, port, options) == 0:
+                        endless.append(f"{host}:{port}")
+            except (KafkaError, OSError, TimeoutError):
+                unreachable.append(f"{host}:{port}")
+
+        await asyncio.gather(*(log_in(host, port) for host, port in brokers))
+        return Logins(sorted(endless), sorted(unreachable))
 
     async def failure(self, error: BaseException) -> str:
         """Why a client failed: Kafka denied it access, refused its login or certificate, or is unreachable.

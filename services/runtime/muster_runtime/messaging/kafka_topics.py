@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from muster_contracts import Topic, topics
 from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
 from muster_runtime.errors import RetryableError
-from muster_runtime.messaging.client_internals import enable_rebootstrap, endless_logins, forbidden_topics
+from muster_runtime.messaging.client_internals import brokers_of, enable_rebootstrap, forbidden_topics
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.settings import Settings
 
@@ -108,9 +108,10 @@ class KafkaTopics:
         )
         return self.faults
 
-    async def endless_logins(self) -> Sequence[str]:
-        """The brokers that never make this process log in again. Raises KafkaError if Kafka cannot be reached."""
-        return await endless_logins(self._admin)
+    @property
+    def brokers(self) -> Sequence[tuple[str, int]]:
+        """The host and port of each broker, as Kafka last named them."""
+        return brokers_of(self._admin)
 
     async def _configs(self, there: Iterable[str]) -> dict[str, Sequence[Mapping[str, Any]]]:
         """The settings of each topic that this process may describe."""
