@@ -5,6 +5,7 @@ import random
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from muster_contracts.entitlements import QuotaExceeded, QuotaScope, SeatActivated
@@ -78,12 +79,32 @@ async def test_a_key_counts_once_over_midnight_and_for_one_request(
     assert (first[0], first[1]["used"]) == (200, 3)
     entitlements.service.clock.move(midnight + timedelta(hours=23))
     assert await consume(entitlements, 1, 3, "k") == first
+    body = {"subject": "person.1@nasa.gov", "feature": "deep-research", "amount": 3}
+    assert (await entitlements.post("usage/consume", body, key="k")).headers["idempotency-replayed"] == "true"
     status, body = await consume(entitlements, 1, 4, "k")
     assert (status, body["type"]) == (422, "urn:muster:problem:idempotency-mismatch")
     assert (await entitlements.check(1))["used"] == 3
 
 
-async def test_a_use_that_waits_for_a_revocation_is_refused(entitlements: Entitlements) -> None:
+GRANT = """
+insert into entitlement_grant (agency_id, grant_id, feature, mode, monthly_quota, starts_at, reason, granted_at)
+select agency_id, 'gnt_1', 'deep-research', 'quota', 1, starts_at, 'pilot', starts_at from pool
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("update pool set suspended = true", "suspended"),
+        ("update feature_window set ends_at = starts_at, mode_after = 'none'", "window_closed"),
+        ("update seat set state = 'revoked', revoked_at = assigned_at, email = null, name = null", "no_seat"),
+        (GRANT, "quota_used_up"),
+    ],
+    ids=["suspension", "end of the window", "revocation", "grant of a quota"],
+)
+async def test_a_use_that_waits_for_a_change_is_refused_by_it(
+    entitlements: Entitlements, change: str, reason: str
+) -> None:
     await entitlements.enroll(cap=2)
     await entitlements.assign(1)
     service = entitlements.service
@@ -99,14 +120,18 @@ async def test_a_use_that_waits_for_a_revocation_is_refused(entitlements: Entitl
             )
         )
 
-    async with service.runtime.database.connection() as connection, connection.transaction():
-        await connection.execute("select lock_agencies('{NASA}')")
-        using = asyncio.create_task(consume(entitlements, 1))
-        await entitlements.eventually(waits)
-        revocation = "update seat set state = 'revoked', revoked_at = $1, email = null, name = null"
-        await connection.execute(revocation, service.clock.now())
+    # A second connection: within a transaction, Postgres shows the same activity again and again.
+    other = await asyncpg.connect(service.access.admin_dsn, server_settings={"search_path": "entitlements"})
+    try:
+        async with other.transaction():
+            await other.execute("select lock_agencies('{NASA}')")
+            using = asyncio.create_task(consume(entitlements, 1, 2))
+            await entitlements.eventually(waits)
+            await other.execute(change)
+    finally:
+        await other.close()
     status, body = await using
-    assert (status, body["reason"]) == (409, "no_seat")
+    assert (status, body["reason"]) == (409, reason)
     assert await service.admin.fetchval("select count(*) from usage_sum") == 0
 
 
