@@ -1,6 +1,7 @@
 """Files that suspend, revoke, and transfer people's seats."""
 
 from muster_contracts.entitlements import (
+    PersonErased,
     SeatBatchCompleted,
     SeatRevoked,
     SeatSuspended,
@@ -44,5 +45,10 @@ async def test_seats_are_suspended_revoked_and_transferred_by_files(entitlements
 
     for cls, count in ((SeatSuspended, 1), (SeatTransferred, 2), (SeatRevoked, 2)):
         await published(entitlements, cls, count)
+    # People 2 and 3 gave their seats to others.
+    gone = [event.data.from_subject_ref for event in await published(entitlements, SeatTransferred, 2)]
+    gone += [event.data.subject_ref for event in await published(entitlements, SeatRevoked, 2)]
+    erased = await published(entitlements, PersonErased, 4)
+    assert sorted(event.data.subject_ref for event in erased) == sorted(gone)
     kinds = [event.data.kind for event in await published(entitlements, SeatBatchCompleted, 4)]
     assert kinds == ["import", "suspension", "transfer", "revocation"]

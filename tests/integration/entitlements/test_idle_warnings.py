@@ -6,9 +6,11 @@ import pytest
 
 from muster_contracts.enrollment import AgencyReinstated, AgencySuspended
 from muster_contracts.entitlements import (
+    PersonErased,
     SeatActivated,
     SeatIdleWarned,
     SeatRevoked,
+    SubjectAccessErased,
 )
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY, keep, published
@@ -38,6 +40,9 @@ async def test_an_idle_seat_is_warned_then_reclaimed_unless_it_is_used(entitleme
     entitlements.service.clock.move(START + 37 * DAY)
     [revoked] = await published(entitlements, SeatRevoked, 1)
     assert (revoked.data.reason, revoked.envelope.time) == ("inactivity", START + 37 * DAY)
+    for erasure in (PersonErased, SubjectAccessErased):
+        [erased] = await published(entitlements, erasure, 1)
+        assert erased.data.subject_ref == revoked.data.subject_ref
     states = [(await entitlements.get(seat)).json()["state"] for seat in (idle, used, late, suspended)]
     assert states == ["revoked", "active", "active", "suspended"]
     assert (await entitlements.pool())["in_use"] == 3
