@@ -97,9 +97,28 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
     first: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(1))
     [research] = [each for each in first[0].features if each.feature == "deep-research"]
     assert (first[0].day, first[0].seats, research.active_7_days, research.never_used) == ("2025-08-08", 29, 14, 18)
+    assert (research.active, research.first_uses) == (None, None)
     service.clock.move(START + 60 * DAY)
     last: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(28))
     assert [each.day for each in last][-1] == "2025-09-04"
+
+
+async def test_numbers_that_show_how_few_people_have_no_use_are_nowhere_shown(entitlements: Entitlements) -> None:
+    """15 of 20 people with a seat would show that five have never used it."""
+    await entitlements.enroll(cap=20)
+    await entitlements.assign_seats(20)
+    await entitlements.service.admin.execute(
+        """
+        insert into adoption_day (agency_id, feature, day, active, active_7_days, active_28_days, first_uses)
+        values ('NASA', 'deep-research', $1, 15, 15, 15, 15)
+        """,
+        START.date(),
+    )
+    found = await adoption(entitlements)
+    [day] = (await entitlements.get("adoption/days")).json()["items"]
+    [line] = csv.DictReader(io.StringIO((await entitlements.get("adoption/export")).text))
+    for name in ("active", "active_7_days", "active_28_days", "first_uses"):
+        assert (found[name], day[name], line[name]) == (None, None, ""), name
 
 
 async def test_an_export_is_read_and_sent_in_parts(entitlements: Entitlements) -> None:
