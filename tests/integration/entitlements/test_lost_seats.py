@@ -60,3 +60,18 @@ async def test_of_several_seats_that_a_person_lost_the_trial_that_began_first_co
     await entitlements.import_file("from,to\nperson.ada@nasa.gov,person.dee@nasa.gov\n", "seat-transfers")
     assert (await entitlements.assign("ada")).status_code == 201
     assert await reason(entitlements, "ada") == ("window_open", text(START + 30 * DAY))
+
+
+async def test_a_seat_whose_trial_began_later_gives_its_new_person_no_second_trial(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=5)
+    for person in ("ada", "ben"):
+        seat = await activate(entitlements, person, START)
+        await entitlements.post(f"{seat}/revocation", {})
+    seat, _ = [await activate(entitlements, person, START + 20 * DAY) for person in ("cid", "dee")]
+    await transfer(entitlements, seat, "ada")
+    await entitlements.import_file("from,to\nperson.dee@nasa.gov,person.ben@nasa.gov\n", "seat-transfers")
+    for person in ("ada", "ben"):
+        assert await reason(entitlements, person) == ("window_open", text(START + 30 * DAY)), person

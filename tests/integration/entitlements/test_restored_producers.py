@@ -30,17 +30,21 @@ async def test_a_repeated_enrollment_only_ends_a_suspension(entitlements: Entitl
     assert await service.published(PersonErased) == []
 
 
+@pytest.mark.parametrize("end", ["withdrawn", "ended"])
 @pytest.mark.parametrize("later", [None, "enr_2"])
-async def test_a_repeated_enrollment_that_is_over_stays_over(entitlements: Entitlements, later: str | None) -> None:
+async def test_a_repeated_enrollment_that_is_over_stays_over(
+    entitlements: Entitlements, end: str, later: str | None
+) -> None:
     await entitlements.enroll(cap=5)
-    await entitlements.service.publish(entitlements.withdrawn())
-    await eventually_state(entitlements, "withdrawn")
+    ends = [entitlements.withdrawn()] if end == "withdrawn" else [entitlements.term(), entitlements.term_ended()]
+    await entitlements.service.publish(*ends)
+    await eventually_state(entitlements, end)
     if later:
         await entitlements.enroll(cap=5, enrollment_id=later)
         await entitlements.assign("ada")
     before = await entitlements.pool()
     await entitlements.service.publish(entitlements.enrolled(5))
-    await entitlements.eventually(lambda: applied(entitlements, 4 if later else 3))
+    await entitlements.eventually(lambda: applied(entitlements, 2 + len(ends) + bool(later)))
     pool = await entitlements.pool()
     assert {**pool, "revision": 0} == {**before, "revision": 0}
     assert await entitlements.service.admin.fetchval("select count(*) from closing") == 0
