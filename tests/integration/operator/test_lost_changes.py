@@ -6,9 +6,16 @@ from typing import Any
 import asyncpg
 import pytest
 
+from muster_contracts import topics
 from muster_contracts.entitlements import SeatReinstated, SeatRevoked, SeatSuspended, SeatTransferred
+from muster_local.servers import kafka_at
 from muster_operator.databases.provisioning import Access
+from muster_operator.reconcile.cli import read_topics
 from muster_operator.reconcile.lost_changes import LostChanges
+from muster_operator.target import Target
+from muster_operator.topics import create_topics, delete_topics
+from muster_runtime.clock import SystemClock
+from tests.support.topics import Producer
 
 SEAT: dict[str, Any] = {"agency_id": "NASA", "seat_id": "seat_1"}
 SUSPENDED = SeatSuspended(**SEAT, subject_ref="sub_ada", reason="leave")
@@ -16,12 +23,19 @@ REINSTATED = SeatReinstated(**SEAT, subject_ref="sub_ada")
 TO_BOB = SeatTransferred(**SEAT, subject_ref="sub_bob", from_subject_ref="sub_ada")
 REVOKED = SeatRevoked(**SEAT, subject_ref="sub_bob", reason="requested")
 
+ADD_SEAT = """
+insert into seat (agency_id, seat_id, subject_ref, state, assigned_at)
+values ('NASA', 'seat_1', $1, $2, '2025-08-06Z')
+"""
+
 
 @pytest.fixture
-async def seats(
-    service_database: Callable[..., Awaitable[Access]],
-) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    access = await service_database("entitlements")
+async def access(service_database: Callable[..., Awaitable[Access]]) -> Access:
+    return await service_database("entitlements")
+
+
+@pytest.fixture
+async def seats(access: Access) -> AsyncIterator["asyncpg.Connection[Any]"]:
     connection = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "entitlements"})
     yield connection
     await connection.close()
@@ -44,16 +58,26 @@ async def seats(
 async def test_only_what_the_table_lacks_is_lost(
     seats: "asyncpg.Connection[Any]", state: str, holder: str, events: list[Any], lost: set[str]
 ) -> None:
-    await seats.execute(
-        """
-        insert into seat (agency_id, seat_id, subject_ref, state, assigned_at)
-        values ('NASA', 'seat_1', $1, $2, '2025-08-06Z')
-        """,
-        holder,
-        state,
-    )
+    await seats.execute(ADD_SEAT, holder, state)
     one_by_one, together = LostChanges(), LostChanges()
     for event in events:
         await one_by_one.note(seats, [event])
     await together.note(seats, events)
     assert one_by_one.named() == together.named() == {(("NASA", "seat_1"), name) for name in lost}
+
+
+async def test_a_change_that_the_topic_repeats_behind_later_ones_is_not_lost(
+    seats: "asyncpg.Connection[Any]", access: Access, kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    """Two relays may have written it."""
+    await seats.execute(ADD_SEAT, "sub_ada", "active")
+    kafka = kafka_at(kafka_bootstrap)
+    await create_topics(kafka, topic_prefix, topics().values(), partitions=1)
+    target = Target({}, "", access.admin_dsn, {"kafka_bootstrap": kafka_bootstrap}, topic_prefix)
+    async with Producer(kafka, topic_prefix) as producer:
+        suspended, _ = await producer.publish([SUSPENDED, REINSTATED], SystemClock().now())
+        await producer.put(suspended, SUSPENDED)
+        assert (await read_topics(target)).lost == frozenset()
+        await producer.publish([SUSPENDED], SystemClock().now())
+        assert (await read_topics(target)).lost == {(("NASA", "seat_1"), "suspension")}
+    await delete_topics(kafka, [topic_prefix + name for name in topics()])

@@ -59,11 +59,11 @@ async def find_differences(target: Target, settle: float) -> list[Difference]:
 
 async def _look(target: Target) -> list[Difference]:
     before = await read_streams(target.admin_dsn, {})
-    ends = await _read_topics(target)
+    ends = await read_topics(target)
     return compare(before, ends, await read_books(target.admin_dsn, ends.streams))
 
 
-async def _read_topics(target: Target) -> TopicEnds:
+async def read_topics(target: Target) -> TopicEnds:
     """Each stream's end, who is on the directory topics, which invoices were paid, and the lost changes of seats."""
     ends, lost = Ends(), LostChanges()
     people: set[Someone] = set()
