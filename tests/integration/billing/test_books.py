@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from muster_billing.commands import RecordPayment
 from muster_billing.domain import Money
 from muster_billing.handlers.invoices import record_payment
+from muster_billing.handlers.renewals import on_offer_renewal_due
+from muster_billing.handlers.transitions import OFFER_RENEWAL
 from muster_contracts.billing import RenewalDecision
 from muster_contracts.calendar import one_year_after
 from muster_operator.databases.provisioning import Access
 from muster_runtime.clock import SandboxClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.errors import PermanentError
-from tests.integration.billing.books import TEST, Books
+from muster_runtime.scheduling.deadlines import Deadline
+from tests.integration.billing.books import TARIFF, TEST, Books
 from tests.integration.billing.conftest import START, enrolled, withdrawn
 
 END = one_year_after(START)
@@ -125,6 +128,17 @@ async def test_a_late_withdrawal_voids_the_invoices_that_an_early_one_would(
         await books.assert_sound()
         outcomes.append(await books.invoices())
     assert set(outcomes[0]) == set(outcomes[1]) == {"void"}
+
+
+async def test_a_term_is_offered_its_renewal_once_even_if_the_deadline_is_handled_after_its_end(books: Books) -> None:
+    """An operator retries it: it was parked, and the end has made the offer."""
+    await until_the_end(books, None)
+    terms = await books.admin.fetch("select id, ends_at from term where agency_id = $1", books.agency_id)
+    parked = Deadline(OFFER_RENEWAL, books.agency_id, terms[0]["id"], terms[0]["ends_at"] - timedelta(days=60))
+    before = await books.state()
+    async with books.worker.write(books.agency_id, context=TEST) as uow:
+        await on_offer_renewal_due(TARIFF, uow, [parked])
+    assert await books.state() == before
 
 
 @pytest.mark.parametrize("days", [0, 100, 400])
