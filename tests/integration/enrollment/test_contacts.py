@@ -4,9 +4,10 @@ from datetime import datetime
 
 from muster_contracts.billing import TermEnded, TermEndReason
 from muster_contracts.enrollment import ContactErased, ContactRecorded
-from muster_enrollment.domain.rules import CONTACT_RETENTION, SIGNER_RETENTION
 from tests.integration.enrollment.program import DAY, INSTANT, START, Program, acceptance, authorization, enrollment
 from tests.support.eventually import eventually
+
+CONTACT_RETENTION, SIGNER_RETENTION = DAY, 90 * DAY
 
 
 async def erased(program: Program) -> list[tuple[str, datetime]]:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from muster_entitlements.bootstrap import build
-from muster_entitlements.domain import adoption
 from muster_entitlements.domain.as_of import AsOf
 from muster_entitlements.repository import history
 from muster_entitlements.repository.purge import HISTORIES
@@ -179,5 +178,7 @@ async def test_what_no_answer_shows_any_longer_is_deleted_in_time(
     explained = await get(own, "checks/explanation", subject=address(1), feature="frontier-models")
     assert all(explained[part]["events"] for part in ("enrollment", "window"))
     assert [each["grant_id"] for each in explained["grants"] if each["events"]] == [lasting]
-    service.clock.move(LATER + adoption.KEPT_FOR)
+    service.clock.move(LATER + 762 * DAY - timedelta(hours=1))  # 25 months
+    await eventually(partial(is_left, present, 0, 0, LATER.date()))
+    service.clock.move(LATER + 762 * DAY)
     await eventually(partial(is_left, present, 0, 0, LATER.date() + DAY))

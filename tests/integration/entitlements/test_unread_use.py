@@ -150,6 +150,7 @@ async def says(service: RunningService, expected: str) -> bool:
 async def test_a_deadline_waits_only_so_long_for_an_intake_that_cannot_be_read(
     front: Entitlements, run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert timedelta(seconds=news.INTAKE_PATIENCE_SECONDS) == timedelta(days=1)
     monkeypatch.setattr(news, "INTAKE_PATIENCE_SECONDS", 1.0)
     people = await before_midnight(front)
     await put(front, her_use(people))
@@ -160,6 +161,18 @@ async def test_a_deadline_waits_only_so_long_for_an_intake_that_cannot_be_read(
     assert await state_of(front, people[ADA]) == ("revoked", True)
     [given_up] = [line for line in logs if line["event"] == "intake_no_longer_awaited"]
     assert (given_up["agency_id"], given_up["kinds"]) == ("NASA", ["adoption-summarized", "idle-seats"])
+
+
+async def test_an_intake_that_was_read_meanwhile_is_awaited_for_the_whole_time_again(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "INTAKE_PATIENCE_SECONDS", 0.0)
+    runtime = front.service.runtime
+    assert runtime.service.intake is not None
+    ends = news.Ends(runtime.clock, runtime.kafka, front.service.topic_prefix, {})
+    intake = news.IntakeNews(runtime.database, runtime.service.intake, ends)
+    due, waits = {"NASA": START}, {"NASA": news.ENDS_UNKNOWN}
+    assert [await intake.unread(each) for each in (due, due, {}, due)] == [waits, {}, {}, waits]
 
 
 async def test_the_sandboxs_clock_waits_for_reported_use(front: Entitlements, eventually: Eventually) -> None:

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_contracts.testing import build, record
-from muster_entitlements.domain.usage import PARKED_FOR, read_record
+from muster_entitlements.domain.usage import read_record
 from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers import usage as usage_worker
 from muster_entitlements.workers import usage_polling
@@ -110,7 +110,7 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
 
     await put(entitlements, b"{")
     await entitlements.eventually(partial(holds, 1))
-    service.clock.move(LATER + PARKED_FOR)
+    service.clock.move(LATER + timedelta(days=45))
     await entitlements.eventually(partial(holds, 0))
 
 
