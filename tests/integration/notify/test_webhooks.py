@@ -1,5 +1,6 @@
 """Webhooks to a real receiver: signed, in order, once per intent, and given up in the end."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +18,7 @@ from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.service import Service
 from tests.integration.notify.conftest import START, Notify, enrolled, paid, reinstated, seat_assigned, with_sender
-from tests.integration.notify.receiver import Receiver
+from tests.integration.notify.receiver import Receiver, Request
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
@@ -168,6 +169,26 @@ async def test_what_waits_for_a_deleted_endpoint_fails(notify: Notify, receiver:
     notify.move(seconds=5)
     await notify.until(2, channel="webhook", state="failed")
     assert len(receiver.requests) == 1
+
+
+async def test_an_endpoint_that_is_deleted_during_its_last_attempt_stays_deleted(
+    notify: Notify, receiver: Receiver
+) -> None:
+    webhook = await notify.add_webhook(receiver.url)
+    deleted = asyncio.Event()
+
+    async def until_deleted(_: Request) -> None:
+        await deleted.wait()
+
+    receiver.answer, receiver.delay = lambda _: 410, until_deleted
+    await notify.service.publish(reinstated())
+    await eventually(lambda: receiver.requests)
+    response = await notify.service.client.delete(f"/v1/agencies/NASA/webhooks/{webhook['webhook_id']}")
+    assert response.status_code == 204
+    deleted.set()
+    await notify.until(channel="webhook", state="failed")
+    assert await notify.service.admin.fetchval("select state from webhook") == "deleted"
+    assert await notify.service.admin.fetchval("select count(*) from audit where command = 'DisableWebhook'") == 0
 
 
 class LosesItsFirstResult(WebhookSender):
