@@ -94,6 +94,21 @@ async def test_a_long_backlog_is_deleted_in_batches_and_what_is_younger_stays(sa
         await eventually(lambda: REGISTRY.get_sample_value("muster_purge_overdue_seconds", overdue) == 0)
 
 
+async def test_after_the_clock_was_set_back_nothing_is_deleted_early(sample: Sample) -> None:
+    start = sample.clock.now()
+    sample.clock.move(start + 2 * WEEK)
+    for expired, younger in ((1, 0), (2, 3)):
+        await keep_replies(sample, expired, WEEK)
+        await keep_replies(sample, younger, WEEK - timedelta(hours=1))
+        async with purging(sample):
+
+            async def only_the_younger_are_left(younger: int = younger) -> bool:
+                return await sample.count("idempotency") == younger
+
+            await eventually(only_the_younger_are_left)
+        sample.clock.move(start)
+
+
 async def test_neither_waits_for_the_other(sample: Sample) -> None:
     """A purge continues while NASA's lock is held, and so does a command of NASA while a purge is uncommitted."""
     await keep_replies(sample, 3, 2 * WEEK)
