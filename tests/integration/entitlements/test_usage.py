@@ -174,6 +174,8 @@ async def test_use_above_the_quota_counts_and_thresholds_are_published_once(
 
     limited(monkeypatch, limit=30, per=QuotaScope.AGENCY, hard=False, thresholds=(100,))
     await report(entitlements, used(13, BEN, amount=20))
+    await report(entitlements, used(15, BEN))
+    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
 
     async def agency_told() -> bool:
         crossed = [each.data for each in await service.published(AgencyQuotaThresholdCrossed)]
