@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from muster_billing.commands import RecordPayment
 from muster_billing.domain import Money
 from muster_billing.handlers.invoices import record_payment
-from muster_billing.handlers.renewals import on_offer_renewal_due
-from muster_billing.handlers.transitions import OFFER_RENEWAL
+from muster_billing.handlers.transitions import OFFER_RENEWAL, START_TERM
+from muster_billing.subscriptions import deadlines
 from muster_contracts.billing import RenewalDecision
 from muster_contracts.calendar import one_year_after
 from muster_operator.databases.provisioning import Access
@@ -22,7 +22,7 @@ from muster_runtime.clock import SandboxClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.errors import PermanentError
 from muster_runtime.scheduling.deadlines import Deadline
-from tests.integration.billing.books import TARIFF, TEST, Books
+from tests.integration.billing.books import TARIFF, TEST, WASHINGTON, Books
 from tests.integration.billing.conftest import START, enrolled, withdrawn
 
 END = one_year_after(START)
@@ -130,14 +130,14 @@ async def test_a_late_withdrawal_voids_the_invoices_that_an_early_one_would(
     assert set(outcomes[0]) == set(outcomes[1]) == {"void"}
 
 
-async def test_a_term_is_offered_its_renewal_once_even_if_the_deadline_is_handled_after_its_end(books: Books) -> None:
-    """An operator retries it: it was parked, and the end has made the offer."""
+@pytest.mark.parametrize("kind", [START_TERM, OFFER_RENEWAL])
+async def test_a_deadline_whose_effect_another_one_had_changes_nothing(books: Books, kind: str) -> None:
+    """An operator retries it: it was parked, and meanwhile the term began, or its end made the offer."""
     await until_the_end(books, None)
-    terms = await books.admin.fetch("select id, ends_at from term where agency_id = $1", books.agency_id)
-    parked = Deadline(OFFER_RENEWAL, books.agency_id, terms[0]["id"], terms[0]["ends_at"] - timedelta(days=60))
+    term_id = await books.admin.fetchval("select id from term where agency_id = $1", books.agency_id)
     before = await books.state()
     async with books.worker.write(books.agency_id, context=TEST) as uow:
-        await on_offer_renewal_due(TARIFF, uow, [parked])
+        await deadlines(TARIFF, WASHINGTON)[kind](uow, [Deadline(kind, books.agency_id, term_id, START)])
     assert await books.state() == before
 
 
