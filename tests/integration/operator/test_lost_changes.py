@@ -66,6 +66,16 @@ async def test_only_what_the_table_lacks_is_lost(
     assert one_by_one.named() == together.named() == {(("NASA", "seat_1"), name) for name in lost}
 
 
+async def test_what_a_seat_lacked_is_forgotten_once_it_is_revoked_meanwhile(seats: "asyncpg.Connection[Any]") -> None:
+    await seats.execute(ADD_SEAT, "sub_ada", "active")
+    changes = LostChanges()
+    await changes.note(seats, [SUSPENDED])
+    assert changes.named() == {(("NASA", "seat_1"), "suspension")}
+    await seats.execute("update seat set state = 'revoked'")
+    await changes.note(seats, [REVOKED])
+    assert changes.named() == frozenset()
+
+
 async def test_a_change_that_the_topic_repeats_behind_later_ones_is_not_lost(
     seats: "asyncpg.Connection[Any]", access: Access, kafka_bootstrap: str, topic_prefix: str
 ) -> None:
