@@ -1,5 +1,6 @@
 """Folders for the data of the tests' servers."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,7 +15,13 @@ _NEEDED_BYTES = 4 * 1024**3
 
 
 def make_scratch(prefix: str) -> Path:
-    """Create a folder, in memory if there is enough."""
+    """Create a folder, in memory if there is enough; its name is the prefix and this process's ID.
+
+    What killed runs left in memory is removed first.
+    """
+    for left in _MEMORY.glob(f"{prefix}*"):
+        if not psutil.pid_exists(int(left.name.removeprefix(prefix).partition("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
     room = min(shutil.disk_usage(_MEMORY).free, psutil.virtual_memory().available) if _MEMORY.is_dir() else 0
     in_memory = room >= _NEEDED_BYTES
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=_MEMORY if in_memory else None))
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=_MEMORY if in_memory else None))
