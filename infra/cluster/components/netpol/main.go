@@ -29,7 +29,7 @@ func must(err error) {
 }
 
 // The controller's own event handlers request a sync, which runs dozens of programs, for each event of each pod on every
-// node. These request one at once, and then at most one every half second.
+// node. These request one at once, and then at most one a second.
 func handlers(request func()) cache.ResourceEventHandler {
 	changed := make(chan struct{}, 1)
 	mark := func() {
@@ -41,7 +41,7 @@ func handlers(request func()) cache.ResourceEventHandler {
 	go func() {
 		for range changed {
 			request()
-			time.Sleep(500 * time.Millisecond)
+			time.Sleep(time.Second)
 		}
 	}()
 	return cache.ResourceEventHandlerFuncs{
