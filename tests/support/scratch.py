@@ -19,8 +19,9 @@ def make_scratch(prefix: str) -> Path:
 
     What killed runs left in memory is removed first.
     """
-    for left in _MEMORY.glob(f"{prefix}*"):
-        if not psutil.pid_exists(int(left.name.removeprefix(prefix).partition("-")[0])):
+    for left in _MEMORY.glob(f"{prefix}*-*"):
+        owner = left.name.removeprefix(prefix).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
     room = min(shutil.disk_usage(_MEMORY).free, psutil.virtual_memory().available) if _MEMORY.is_dir() else 0
     in_memory = room >= _NEEDED_BYTES
