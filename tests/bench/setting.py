@@ -15,6 +15,7 @@ from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.relay import Relay
+from muster_runtime.scheduling import hold
 from tests.support import servers
 from tests.support.databases import Databases
 
@@ -42,6 +43,7 @@ class Setting:
             topics={topic: topics()[topic].partitions},
             topic_prefix=self.topic_prefix,
             backlog=Backlog(1_000_000),
+            on_restored=lambda: hold.begin_for_lost_commits(self.database, SystemClock(), "entitlements"),
         )
 
 

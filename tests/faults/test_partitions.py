@@ -24,6 +24,7 @@ from muster_runtime.messaging import flight
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
+from muster_runtime.scheduling import hold
 from tests.faults import servers
 from tests.faults.findings import Findings
 from tests.faults.probe.service import DIRECTORY, MIGRATIONS, TOPIC
@@ -58,6 +59,7 @@ class Outbox:
             topics={TOPIC: partitions, DIRECTORY: partitions},
             topic_prefix=prefix,
             backlog=Backlog(1_000_000),
+            on_restored=lambda: hold.begin_for_lost_commits(database, SystemClock(), "probe"),
         )
 
     async def write(self, agency_id: str) -> None:

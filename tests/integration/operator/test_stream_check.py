@@ -185,6 +185,24 @@ async def test_complete_and_what_is_missing(program: Program) -> None:
     assert lost["what"] == "events that the topic lacks"
 
 
+async def test_an_event_of_the_same_time_and_cause_with_other_data_is_a_lost_commit(
+    program: Program, kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    """An enrollment that is applied again may get new IDs, and nothing else that is new."""
+    envelope, data = event(EVENTS + 1)
+    async with Producer(kafka_at(kafka_bootstrap), topic_prefix) as producer:
+        await producer.put(envelope, data)
+    await program.produced(EVENTS + 1, outbox=[EVENTS + 1])
+    for service in READERS:
+        await program.applied(service, EVENTS + 1)
+    alike = "update enrollment.outbox set time = $1, payloads = array[$2::bytea]"
+    payload = data.__pydantic_serializer__.to_json(data)
+    await program.admin.execute(alike, envelope.time, payload)
+    assert [each["what"] for each in await program.missing()] == ["events that are not published yet"]
+    await program.admin.execute(alike, envelope.time, payload.replace(b"enr_1", b"enr_2"))
+    assert "a producer that lost commits" in [each["what"] for each in await program.missing()]
+
+
 async def test_a_service_that_is_not_named_needs_no_schema(program: Program) -> None:
     await program.admin.execute("drop schema notify cascade")
     named = [part for name in SERVICES if name != "notify" for part in ("--service", name)]

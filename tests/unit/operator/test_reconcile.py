@@ -62,7 +62,7 @@ EVENT = Envelope(
 )
 PAID = frozenset({("NASA", "inv_1")})
 LOG = TopicEnds(
-    {STREAM: End(Position(1, 4), EVENT, partition=0, offset=3)}, people=frozenset({("NASA", "sub_1")}), paid=PAID
+    {STREAM: End(Position(1, 4), EVENT, None, partition=0, offset=3)}, people=frozenset({("NASA", "sub_1")}), paid=PAID
 )
 
 

@@ -44,7 +44,7 @@ def end(position: Position, *, record_id: str = "") -> dict[tuple[str, str], End
         sequence=position.sequence,
         correlation_id="cor_1",
     )
-    return {STREAM: End(position, event, partition=2, offset=9)}
+    return {STREAM: End(position, event, None, partition=2, offset=9)}
 
 
 def services(produced: Position | None, applied: Position | None, **of_owner: Any) -> dict[str, Streams]:

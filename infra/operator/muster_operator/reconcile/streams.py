@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -39,10 +40,11 @@ def position_of(shown: Mapping[str, int] | None) -> Position:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last event of a stream on its topic, and its record's place."""
+    """The last event of a stream on its topic, the SHA-256 hash of its payload, and its record's place."""
 
     position: Position
     event: Envelope
+    digest: bytes | None
     partition: int
     offset: int
 
@@ -107,7 +109,8 @@ class Ends(dict[Stream, End]):
         stream, position = (topic, envelope.agency_id), Position(envelope.epoch, envelope.sequence)
         known = self.get(stream)
         if known is None or position > known.position:
-            self[stream] = End(position, envelope, record.partition, record.offset)
+            digest = None if record.value is None else sha256(record.value).digest()
+            self[stream] = End(position, envelope, digest, record.partition, record.offset)
         return envelope
 
 
@@ -161,12 +164,13 @@ async def _reassigned(connection: "asyncpg.Connection[Any]", ends: Mapping[Strea
     rows = await connection.fetch(
         """
         select o.topic, o.agency_id
-        from unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::text[])
-            as published (topic, agency_id, epoch, sequence, time, correlation_id)
+        from unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::text[], $7::bytea[])
+            as published (topic, agency_id, epoch, sequence, time, correlation_id, digest)
         join outbox as o using (topic, agency_id, epoch)
         where
             published.sequence between o.first_sequence and o.first_sequence + o.events - 1
-            and (o.time, o.correlation_id) <> (published.time, published.correlation_id)
+            and (o.time, o.correlation_id, sha256(o.payloads[published.sequence - o.first_sequence + 1]))
+                is distinct from (published.time, published.correlation_id, published.digest)
         """,
         [topic for topic, _ in ends],
         [agency_id for _, agency_id in ends],
@@ -174,6 +178,7 @@ async def _reassigned(connection: "asyncpg.Connection[Any]", ends: Mapping[Strea
         [end.event.sequence for end in ends.values()],
         [end.event.time for end in ends.values()],
         [end.event.correlation_id for end in ends.values()],
+        [end.digest for end in ends.values()],
     )
     return frozenset((row["topic"], row["agency_id"]) for row in rows)
 

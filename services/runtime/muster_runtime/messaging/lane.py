@@ -1,7 +1,7 @@
 """A lane of the relay: one producer that publishes some topics' runs from the outbox to Kafka, in ID order."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -75,7 +75,7 @@ class Lane:
     """Relays some topics while it holds its lease. `held` lists what it cannot publish, and why.
 
     `make_producer` creates the client that sends. `on_deleted` is called with the runs that were deleted from the
-    outbox. `faults` returns what is wrong with the topics now.
+    outbox; `on_restored`, if the database has lost commits. `faults` returns what is wrong with the topics now.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Lane:
         topic_prefix: str,
         make_producer: Callable[[], Producer],
         on_deleted: Callable[[Sequence[Run]], None],
+        on_restored: Callable[[], Awaitable[None]],
         faults: Callable[[], TopicFaults],
     ) -> None:
         self._database = database
@@ -99,6 +100,7 @@ class Lane:
         self._topic_prefix = topic_prefix
         self._make_producer = make_producer
         self._on_deleted = on_deleted
+        self._on_restored = on_restored
         self._faults = faults
         self._producer: Producer | None = None
         self._flight = Flight(topic_prefix, wakeup.wake)
@@ -249,7 +251,12 @@ class Lane:
         trusted = self._database.server, there
         if trusted != self._trusted or self._flight.regained:
             self._flight.regained = False
-            self._flight.hold_up(await refuse_restored(self._database, self._kafka, self._topic_prefix, there))
+            try:
+                unled = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
+            except DatabaseRestored:
+                await self._on_restored()
+                raise
+            self._flight.hold_up(unled)
             self._trusted = trusted
 
     async def _open_producer(self) -> Producer:

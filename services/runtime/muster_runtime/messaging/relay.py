@@ -6,7 +6,7 @@ another to the compacted topics; neither waits for the other. Only the lane of t
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -39,6 +39,7 @@ class Relay:
 
     `topics` maps each topic that the service writes to the number of partitions it must have. `faults` returns what is
     wrong with them now: nothing is sent to those that cannot take events. `backlog` notes what is published.
+    `on_restored` is called each time that the database is found to have lost commits.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Relay:
         kafka: KafkaConnection,
         topics: Mapping[str, int],
         backlog: Backlog,
+        on_restored: Callable[[], Awaitable[None]],
         topic_prefix: str = "",
         faults: Callable[[], TopicFaults] = TopicFaults,
     ) -> None:
@@ -74,6 +76,7 @@ class Relay:
                 topic_prefix=topic_prefix,
                 make_producer=lambda: Producer(kafka, f"{service}-relay", partitions, fence),
                 on_deleted=self._on_deleted,
+                on_restored=on_restored,
                 faults=faults,
             )
 

@@ -5,18 +5,21 @@ reveal it. If one stream is ahead on its topic, nothing is published, because on
 show what was lost. Publishing other streams would bury those records, and streams whose records are further back would
 continue as if nothing were wrong. If another program wrote the record, an operator lets the service past it
 (`passing`).
+
+What was published after the first lost commit is lost, too, or waits in the outbox again, because the relay deleted it
+later. So records that wait in the outbox do not count as last ones: a long run could bury all others.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from muster_contracts import MalformedRecord, Position, event_id, read_headers
+from muster_contracts import Position
 from muster_runtime.database.transactions import Database
 from muster_runtime.errors import Conflict, RetryableError
 from muster_runtime.messaging import passing
@@ -24,38 +27,36 @@ from muster_runtime.messaging.client_internals import leaderless
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import StreamKey
+from muster_runtime.messaging.published_events import PublishedEvent, events_of, waiting_at
 from muster_runtime.messaging.topic_log import TopicLog
 
-# How many records at the end of each partition are checked. Commits are lost from the end, but the relay publishes in
-# ID order, and concurrent commits do not follow that order exactly.
+# How many records at the end of each partition are checked, beyond those that wait in the outbox. Commits are lost from
+# the end, but the relay publishes in ID order, and concurrent commits do not follow that order exactly.
 TAIL_RECORDS = 100
+
+# How many records to compare with the outbox at once.
+COMPARED_RECORDS = 10_000
 
 # How long reading a partition's end may take.
 PATIENCE_SECONDS = 10.0
 
-# What distinguishes two events at one position: the time and correlation ID of their runs.
-Identity = tuple[datetime, str]
 
+class _Tail(NamedTuple):
+    """Some offsets of a partition, from `first` up to `end`, without that."""
 
-class PublishedEvent(NamedTuple):
-    """An event on its topic."""
+    first: int
+    end: int
+    beginning: int  # of the partition
+    settled: int = 0  # how many offsets after them do not wait in the outbox
 
-    topic: str
-    agency_id: str
-    position: Position
-    identity: Identity
-    partition: int
-    offset: int
+    def before(self, waiting: int) -> "_Tail | None":
+        """The earlier offsets to compare, if this many records of these wait; None if enough is compared."""
+        settled = self.settled + self.end - self.first - waiting
+        if settled >= TAIL_RECORDS or self.first == self.beginning:
+            return None
+        offsets = min(2 * (self.end - self.first), COMPARED_RECORDS)
+        return _Tail(max(self.beginning, self.first - offsets), self.first, self.beginning, settled)
 
-    @property
-    def stream(self) -> StreamKey:
-        return self.topic, self.agency_id
-
-
-Published = dict[StreamKey, dict[Position, PublishedEvent]]
-
-# How many records to compare with the outbox at once.
-COMPARED_RECORDS = 10_000
 
 _log = structlog.get_logger(__name__)
 
@@ -74,18 +75,16 @@ async def refuse_restored(
     """
     async with database.connection() as connection:
         passed = await passing.passed(connection, topics)
-    published, unled = await _ends(kafka, topic_prefix, topics, passed)
-    last = {stream: max(positions) for stream, positions in published.items()}
-    # Read after the topics: everything on a topic was assigned by an earlier commit.
-    for stream, assigned in (await _assigned(database, last)).items():
-        if last[stream] > assigned:
-            raise _restored(published[stream][last[stream]])
-    # Positions that were assigned a second time meanwhile are still in the outbox, because this check refused them.
-    for run in await _waiting_up_to(database, last):
-        for position, identity in _events(run):
-            there = published[run["topic"], run["agency_id"]].get(position)
-            if there is not None and there.identity != identity:
-                raise _restored(there)
+    async with TopicLog.open(kafka, topic_prefix, topics) as log:
+        unled = leaderless(log.consumer)
+        tails = await _tails(log, [partition for partition in log.partitions if partition not in unled])
+        while tails:
+            waiting = await _refuse_lost(database, await _read(log, tails, topic_prefix, passed))
+            tails = {
+                each: earlier
+                for each, tail in tails.items()
+                if (earlier := tail.before(waiting[each.topic.removeprefix(topic_prefix), each.partition]))
+            }
     return unled
 
 
@@ -104,58 +103,70 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
             raise Conflict(f"no leader serves {names}, so what is published cannot be read; try again later")
         compared: list[PublishedEvent] = []
         async for records in log.batches():
-            for record in _events_of(records, topic_prefix):
+            for record in events_of(records, topic_prefix):
                 span = waiting.get(record.stream)
                 if span and span[0] <= record.position <= span[1]:
                     compared.append(record)
             if len(compared) >= COMPARED_RECORDS:
-                found |= await _runs_of(database, compared)
+                found |= {event.run_id for event in await waiting_at(database, compared) if event.is_published}
                 compared.clear()
-        found |= await _runs_of(database, compared)
+        found |= {event.run_id for event in await waiting_at(database, compared) if event.is_published}
     return sorted(found)
 
 
-async def _ends(
-    kafka: KafkaConnection, topic_prefix: str, topics: Sequence[str], passed: Collection[OffsetRange]
-) -> tuple[Published, Collection[TopicPartition]]:
-    """The last events of each partition, except passed records, and the partitions without a leader."""
-    published: Published = {}
-    async with TopicLog.open(kafka, topic_prefix, topics) as log:
-        unled = leaderless(log.consumer)
-        led = [partition for partition in log.partitions if partition not in unled]
+async def _tails(log: TopicLog, partitions: Collection[TopicPartition]) -> dict[TopicPartition, _Tail]:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            bounds = await log.bounds(partitions)
+    except TimeoutError:  # a topic that has just been deleted, for example
+        raise TimeoutError(f"the topics' ends have not arrived within {PATIENCE_SECONDS:g} s") from None
+    return {each: _Tail(max(first, end - TAIL_RECORDS), end, first) for each, (first, end) in bounds.items()}
+
+
+async def _read(
+    log: TopicLog, tails: Mapping[TopicPartition, _Tail], topic_prefix: str, passed: Collection[OffsetRange]
+) -> list[PublishedEvent]:
+    """The events of these offsets, except passed records."""
+    found: list[PublishedEvent] = []
+    for partition, tail in tails.items():
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await log.seek_to_tail(led, TAIL_RECORDS)
-        except TimeoutError:  # a topic that has just been deleted, for example
-            raise TimeoutError(f"the topics' ends have not arrived within {PATIENCE_SECONDS:g} s") from None
-        for partition in led:
-            try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    async for records in log.batches(partition):
-                        for record in _events_of(records, topic_prefix):
-                            if not any(each.covers(record.topic, record.partition, record.offset) for each in passed):
-                                published.setdefault(record.stream, {})[record.position] = record
-            except TimeoutError:
-                end = f"{partition.topic}[{partition.partition}]"
-                raise TimeoutError(f"the end of {end} has not arrived within {PATIENCE_SECONDS:g} s") from None
-            except KafkaError:
-                raise
-            except Exception as error:  # bytes that the client cannot read are not our event
-                _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
-    return published, unled
+                async for records in log.between(partition, tail.first, tail.end):
+                    found += [
+                        event
+                        for event in events_of(records, topic_prefix)
+                        if not any(each.covers(event.topic, event.partition, event.offset) for each in passed)
+                    ]
+        except TimeoutError:
+            end = f"{partition.topic}[{partition.partition}]"
+            raise TimeoutError(f"the end of {end} has not arrived within {PATIENCE_SECONDS:g} s") from None
+        except KafkaError:
+            raise
+        except Exception as error:  # bytes that the client cannot read are not our event
+            _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
+    return found
 
 
-def _events_of(records: Iterable[ConsumerRecord[bytes, bytes]], topic_prefix: str) -> Iterator[PublishedEvent]:
-    """The records that are events and whose ID is the one that the relay gives to their position."""
-    for record in records:
-        try:
-            envelope = read_headers(record.headers)
-        except MalformedRecord:
-            continue  # not one of our events
-        topic, position = record.topic.removeprefix(topic_prefix), Position(envelope.epoch, envelope.sequence)
-        if envelope.id == event_id(topic, envelope.agency_id, *position):
-            identity = envelope.time, envelope.correlation_id
-            yield PublishedEvent(topic, envelope.agency_id, position, identity, record.partition, record.offset)
+async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> Counter[tuple[str, int]]:
+    """Compare events with the database; return how many of each topic and partition wait in the outbox.
+
+    Raises DatabaseRestored if the database has not assigned one's position, or has assigned it to another event.
+    """
+    last: dict[StreamKey, PublishedEvent] = {}
+    for event in events:
+        if event.stream not in last or event.position > last[event.stream].position:
+            last[event.stream] = event
+    # Read after the topics: everything on a topic was assigned by an earlier commit.
+    for stream, assigned in (await _assigned(database, last)).items():
+        if last[stream].position > assigned:
+            raise _restored(last[stream])
+    # Positions that were assigned a second time meanwhile are still in the outbox, because this check refused them.
+    waiting: Counter[tuple[str, int]] = Counter()
+    for each in await waiting_at(database, events):
+        if not each.is_published:
+            raise _restored(each.published)
+        waiting[each.published.topic, each.published.partition] += 1
+    return waiting
 
 
 async def _assigned(database: Database, streams: Collection[StreamKey]) -> dict[StreamKey, Position]:
@@ -177,25 +188,6 @@ async def _assigned(database: Database, streams: Collection[StreamKey]) -> dict[
     return {(row["topic"], row["agency_id"]): Position(row["epoch"], row["last_sequence"]) for row in rows}
 
 
-async def _waiting_up_to(database: Database, last: Mapping[StreamKey, Position]) -> list[Any]:
-    """The outbox's runs that begin no later than their stream's last position on the topic."""
-    async with database.connection() as connection:
-        rows: list[Any] = await connection.fetch(
-            """
-            select id, topic, agency_id, epoch, first_sequence, events, time, correlation_id
-            from outbox
-            join unnest($1::text[], $2::text[], $3::integer[], $4::bigint[])
-                as published (topic, agency_id, last_epoch, last_sequence) using (topic, agency_id)
-            where (epoch, first_sequence) <= (last_epoch, last_sequence)
-            """,
-            [topic for topic, _ in last],
-            [agency_id for _, agency_id in last],
-            [epoch for epoch, _ in last.values()],
-            [sequence for _, sequence in last.values()],
-        )
-    return rows
-
-
 async def _spans(database: Database) -> dict[StreamKey, tuple[Position, Position]]:
     """The first and last position of each stream in the outbox."""
     async with database.connection() as connection:
@@ -211,37 +203,6 @@ async def _spans(database: Database) -> dict[StreamKey, tuple[Position, Position
             """
         )
     return {(row["topic"], row["agency_id"]): (Position(*row["first"]), Position(*row["last"])) for row in rows}
-
-
-async def _runs_of(database: Database, records: Sequence[PublishedEvent]) -> set[int]:
-    """The IDs of the outbox's runs that these records belong to."""
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            """
-            select distinct id
-            from outbox
-            join unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::text[])
-                as record (topic, agency_id, epoch, sequence, time, correlation_id)
-                using (topic, agency_id, epoch, time, correlation_id)
-            where sequence >= first_sequence and sequence < first_sequence + events
-            """,
-            [record.topic for record in records],
-            [record.agency_id for record in records],
-            [record.position.epoch for record in records],
-            [record.position.sequence for record in records],
-            [record.identity[0] for record in records],
-            [record.identity[1] for record in records],
-        )
-    return {row["id"] for row in rows}
-
-
-def _events(run: Mapping[str, Any]) -> list[tuple[Position, Identity]]:
-    first = run["first_sequence"]
-    return [(Position(run["epoch"], sequence), _identity(run)) for sequence in range(first, first + run["events"])]
-
-
-def _identity(run: Mapping[str, Any]) -> Identity:
-    return run["time"], run["correlation_id"]
 
 
 def _restored(record: PublishedEvent) -> DatabaseRestored:

@@ -1,6 +1,6 @@
 """Reads topics raw, from their beginning or near their end up to their current end. Joins no group, commits nothing."""
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -37,14 +37,18 @@ class TopicLog:
         finally:
             await close_consumer(consumer)
 
-    async def seek_to_tail(self, partitions: Collection[TopicPartition], records: int) -> None:
-        """Continue this many offsets before the end of each of these partitions."""
+    async def bounds(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        """The current beginning and end of each of these partitions, as offsets."""
         if not partitions:
-            return
+            return {}
         ends = await self.consumer.end_offsets(partitions)
         beginnings = await self.consumer.beginning_offsets(partitions)
-        for partition, end in ends.items():
-            self.consumer.seek(partition, max(beginnings[partition], end - records))
+        return {partition: (beginnings[partition], end) for partition, end in ends.items()}
+
+    async def seek_to_tail(self, partitions: Collection[TopicPartition], records: int) -> None:
+        """Continue this many offsets before the end of each of these partitions."""
+        for partition, (beginning, end) in (await self.bounds(partitions)).items():
+            self.consumer.seek(partition, max(beginning, end - records))
 
     async def unread(self) -> int:
         """How many offsets lie between the current position and the current end."""
@@ -56,7 +60,16 @@ class TopicLog:
 
         By default, reads all partitions. Raises KafkaError, or the client's error for bytes that it cannot decode.
         """
-        ends = await self.consumer.end_offsets(partitions or self.partitions)
+        async for records in self._read_to(await self.consumer.end_offsets(partitions or self.partitions)):
+            yield records
+
+    async def between(self, partition: TopicPartition, first: int, end: int) -> AsyncIterator[list[Record]]:
+        """The partition's records from the offset `first` up to `end`, without that. Raises like `batches`."""
+        self.consumer.seek(partition, first)
+        async for records in self._read_to({partition: end}):
+            yield [record for record in records if record.offset < end]
+
+    async def _read_to(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[list[Record]]:
         while left := [partition for partition, end in ends.items() if await self.consumer.position(partition) < end]:
             read = await self.consumer.getmany(*left, timeout_ms=500, max_records=_BATCH_RECORDS)
             for records in read.values():

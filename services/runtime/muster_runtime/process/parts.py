@@ -20,7 +20,7 @@ from muster_runtime.messaging.parking import ParkingLimits
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.sandbox import ClockFollower
-from muster_runtime.scheduling import trails
+from muster_runtime.scheduling import hold, trails
 from muster_runtime.scheduling.news import Ends, IntakeNews, News, ask_for_ends
 from muster_runtime.scheduling.retention import Purger
 from muster_runtime.scheduling.scheduler import Scheduler
@@ -126,6 +126,7 @@ def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, top
         topic_prefix=settings.topic_prefix,
         backlog=backlog,
         faults=lambda: topics.faults,
+        on_restored=lambda: hold.begin_for_lost_commits(runtime.database, runtime.clock, runtime.service.name),
     )
 
 

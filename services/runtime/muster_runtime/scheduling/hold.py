@@ -1,11 +1,14 @@
-"""The hold on a service's deadlines: after a restore, none is handled until an operator releases them.
+"""The hold on a service's deadlines, after its database has lost commits, until an operator releases them.
 
-The restored facts are out of date, and a deadline that acts on them would, for example, end a term that was renewed.
+The facts are out of date, and a deadline that acts on them would, for example, end a term that was renewed.
 """
 
 from datetime import datetime
 
-from muster_runtime.database.transactions import EVERY_AGENCY, Connection, UnitOfWork
+from muster_runtime.clock import Clock
+from muster_runtime.context import Context
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
+from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
 
 
@@ -15,11 +18,20 @@ async def held_since(connection: Connection) -> datetime | None:
     return since
 
 
-async def begin(uow: UnitOfWork) -> None:
-    """Hold all deadlines of the service, also those that come due later. If they are held already, that continues."""
-    await uow.connection.execute(
-        "update epoch set deadlines_held_since = $1 where deadlines_held_since is null", uow.now
+async def begin(uow: UnitOfWork) -> bool:
+    """Hold all deadlines of the service, also those that come due later. Returns False if they are held already."""
+    begun: bool | None = await uow.connection.fetchval(
+        "update epoch set deadlines_held_since = $1 where deadlines_held_since is null returning true", uow.now
     )
+    return bool(begun)
+
+
+async def begin_for_lost_commits(database: Database, clock: Clock, service: str) -> None:
+    """Hold the deadlines because the relay has found that the database lacks commits, before the epoch is raised."""
+    context = Context(actor=service, correlation_id=new_id("cor", clock.now()))
+    async with database.write(EVERY_AGENCY, context=context) as uow:
+        if await begin(uow):
+            audit.record(uow, command="HoldDeadlines", agency_id=EVERY_AGENCY, after={"held_since": uow.now})
 
 
 async def release(uow: UnitOfWork, reason: str) -> datetime | None:

@@ -13,6 +13,7 @@ from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
+from muster_runtime.scheduling import hold
 from tests.support.services import PARTITIONS, RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -64,6 +65,7 @@ async def relaying(
         topics=dict.fromkeys(probe.runtime.service.produces, PARTITIONS),
         topic_prefix=settings.topic_prefix,
         backlog=Backlog(1_000_000),
+        on_restored=lambda: hold.begin_for_lost_commits(probe.runtime.database, probe.clock, "probe"),
         faults=faults,
     )
     task = asyncio.create_task(relay.run())

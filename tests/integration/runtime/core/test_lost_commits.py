@@ -1,0 +1,105 @@
+"""Lost commits that are hard to see: buried under a long run, or repeated with the same time and cause."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.messaging.lane import READ_EVENTS
+from muster_runtime.scheduling import hold
+from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relaying, write
+from tests.integration.runtime.core.test_restore_guard import lose_commits, published_positions, raise_epoch
+from tests.support.services import RunningService
+
+START = datetime(2025, 8, 6, tzinfo=UTC)
+Eventually = Callable[..., Awaitable[Any]]
+
+
+async def test_a_lost_commit_is_found_below_a_long_run_whose_deletes_are_lost_too(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """The relay takes turns, so the small agency's event is published in the middle of the run before it."""
+    big, small = _two_in_one_partition()
+    await burst(idle_probe, big, 3 * READ_EVENTS)
+    await idle_probe.admin.execute("create table kept as select * from outbox")
+    await write(idle_probe, small, "one")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe), timeout=60)
+    # A replica takes over that has the run, but nothing from the small agency's commit on.
+    await idle_probe.admin.execute("delete from stream where agency_id = $1", small)
+    await idle_probe.admin.execute("insert into outbox overriding system value select * from kept")
+    await write(idle_probe, small, "two")
+
+    async with relaying(idle_probe) as relay:
+        said = await eventually(lambda: _held(relay), timeout=60)
+    assert f"{SeatAssigned.topic} of {small} has an event at epoch 1, sequence 1" in said
+
+    await raise_epoch(idle_probe)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe), timeout=60)
+    positions = set(await published_positions(idle_probe))
+    assert {(small, 1, 1), (small, 2, 1)} <= positions
+    assert {each for each in positions if each[0] == big} == {(big, 1, n) for n in range(1, 3 * READ_EVENTS + 1)}
+
+
+async def test_a_published_run_that_waits_again_is_no_lost_commit(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """As if the relay had died between the acknowledgment of a long run and its deletes."""
+    await burst(idle_probe, "NASA", 1_000)
+    await idle_probe.admin.execute("create table kept as select * from outbox")
+    for _ in range(2):
+        async with relaying(idle_probe) as relay:
+            await eventually(lambda: outbox_is_empty(idle_probe))
+            assert relay.held is None
+        await idle_probe.admin.execute("insert into outbox overriding system value select * from kept")
+    await raise_epoch(idle_probe)
+    assert await idle_probe.admin.fetchval("select max(epoch) from outbox") == 1
+
+
+async def test_an_event_that_differs_from_the_lost_one_in_its_data_alone_is_another_event(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """A service applies an event again whose effects it has lost: at the same time, but with new IDs."""
+    idle_probe.clock.move(START)
+    await write(idle_probe, "NASA", "one", "two")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await lose_commits(idle_probe)
+    await write(idle_probe, "NASA", "another two")
+
+    async with relaying(idle_probe) as relay:
+        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: _held(relay))
+    await raise_epoch(idle_probe)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 2)]
+
+
+async def test_the_deadlines_are_held_from_the_moment_at_which_the_loss_is_found(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """Otherwise, one that is due before an operator raises the epoch would act on facts that are out of date."""
+    idle_probe.clock.move(START)
+    await write(idle_probe, "NASA", "one", "two")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await lose_commits(idle_probe)
+    for _ in range(2):  # the database may go back again
+        await idle_probe.admin.execute("update epoch set deadlines_held_since = null")
+        async with relaying(idle_probe) as relay:
+            await eventually(lambda: _held(relay))
+        assert await hold.held_since(idle_probe.admin) == START
+    audited = await idle_probe.admin.fetch("select actor, command from audit where command = 'HoldDeadlines'")
+    assert [tuple(each) for each in audited] == [("probe", "HoldDeadlines")] * 2
+
+
+async def _held(relay: Any) -> str | None:
+    held: str | None = relay.held
+    return held
+
+
+def _two_in_one_partition() -> tuple[str, str]:
+    names = [f"A{number}" for number in range(20)]
+    first, second = [name for name in names if partition(name) == partition("A0")][:2]
+    return first, second
