@@ -109,6 +109,44 @@ async def test_a_command_first_handles_an_end_that_the_scheduler_has_not(
     ]
 
 
+async def test_while_deadlines_are_held_the_authorization_that_follows_a_lapsed_one_can_be_recorded_again(
+    program: Program,
+) -> None:
+    """It was recorded in time, and lost in a restore. Until it is here again, no other command suspends the agency."""
+    await program.activate("NASA", authorization(end=END))
+    await program.service.admin.execute("update epoch set deadlines_held_since = $1", END - DAY)
+    program.service.clock.move(END + DAY)
+    for follower in (authorization(END + 30 * DAY, END + 60 * DAY), authorization(END, END + 30 * DAY)):
+        reply = await program.post("NASA", "authorizations", follower)
+        assert (reply.status_code, await program.state("NASA")) == (201, "active"), reply.text
+    assert [name for name, _ in (await program.facts("NASA"))[4:]] == ["AtuRecorded", "AtuRecorded"]
+
+    reply = await program.service.client.post("/v1/deadlines/release", json={"reason": "all was repeated"})
+    assert reply.status_code == 200, reply.text
+    await program.move(END + 2 * DAY)
+    assert await program.state("NASA") == "active"
+    assert "AgencySuspended" not in [name for name, _ in await program.facts("NASA")]
+
+
+async def test_while_deadlines_are_held_a_revocation_suspends_and_a_lapse_waits_for_the_release(
+    program: Program,
+) -> None:
+    await program.activate("NASA", authorization(end=END))
+    await program.activate("DOE", authorization(end=END + 9 * DAY))
+    await program.service.admin.execute("update epoch set deadlines_held_since = $1", END - DAY)
+    program.service.clock.move(END + DAY)
+    recorded = await program.get("agencies/DOE/authorizations")
+    (known,) = recorded.json()["items"]
+    revoked = await program.post("DOE", f"authorizations/{known['authorization_id']}/revocation", {"reason": "misused"})
+    assert (revoked.status_code, await program.state("DOE")) == (200, "suspended"), revoked.text
+    assert await program.state("NASA") == "active"
+
+    reply = await program.service.client.post("/v1/deadlines/release", json={"reason": "nothing was lost"})
+    assert reply.status_code == 200, reply.text
+    await program.move(END + 2 * DAY)
+    assert (await program.facts("NASA"))[-1] == ("AgencySuspended", END)
+
+
 async def test_a_completed_term_without_a_renewal_ends_the_enrollment(program: Program) -> None:
     year_end = START + 365 * DAY
     agencies = ("NASA", "DOE", "NSF", "SBA")

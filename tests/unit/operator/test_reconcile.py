@@ -40,7 +40,7 @@ def agreeing() -> Books:
         # An import published nothing about the second one.
         holders=frozenset({("NASA", "sub_1"), ("NASA", "sub_2")}),
         terms=[Term("trm_1", "NASA", "enr_1")],
-        unpaid=frozenset({("NASA", "inv_2")}),
+        unpaid={("NASA", "inv_2"): "issued"},
         decided={("NASA", "trm_1"): GOES_ON},
         understood={("NASA", "trm_1"): GOES_ON},
         pools={"NASA": Pool("enr_1", suspended=False, withdrawn=False, ended=False, in_use=3, held=3)},
@@ -113,7 +113,8 @@ def test_accounts_that_agree_show_no_difference() -> None:
             lambda books: replace(closed("ended", ended=True)(books), pools=pool(ended=True)(books).pools),
             {"seats of an agency that is not enrolled"},
         ),
-        (lambda books: replace(books, unpaid=PAID), {"a payment that billing does not know"}),
+        (lambda books: replace(books, unpaid=dict.fromkeys(PAID, "issued")), {"a payment that billing does not know"}),
+        (lambda books: replace(books, unpaid=dict.fromkeys(PAID, "void")), {"a payment that billing does not know"}),
         (lambda books: replace(books, understood={}), {"a term that entitlements sees differently"}),
         (understood(ended=True), {"a term that entitlements sees differently"}),
         (understood(enrollment_id="enr_2"), {"a term that entitlements sees differently"}),

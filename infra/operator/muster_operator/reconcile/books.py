@@ -87,7 +87,7 @@ class Books:
     contacts: frozenset[Someone]
     holders: frozenset[Someone]  # of seats
     terms: Sequence[Term]
-    unpaid: frozenset[InvoiceKey]  # issued, by billing
+    unpaid: Mapping[InvoiceKey, str]  # the states of billing's invoices that are not paid
     decided: Mapping[TermKey, Outlook]  # billing's
     understood: Mapping[TermKey, Outlook]  # entitlements'
     pools: Mapping[str, Pool]  # by agency
@@ -174,9 +174,9 @@ async def _terms(connection: "asyncpg.Connection[Any]") -> list[Term]:
     return [Term(**row) for row in rows]
 
 
-async def _unpaid(connection: "asyncpg.Connection[Any]") -> frozenset[InvoiceKey]:
-    rows = await connection.fetch("select agency_id, id from invoice where state = 'issued'")
-    return frozenset((row["agency_id"], row["id"]) for row in rows)
+async def _unpaid(connection: "asyncpg.Connection[Any]") -> dict[InvoiceKey, str]:
+    rows = await connection.fetch("select agency_id, id, state from invoice where state <> 'paid'")
+    return {(row["agency_id"], row["id"]): row["state"] for row in rows}
 
 
 async def _decided(connection: "asyncpg.Connection[Any]") -> dict[TermKey, Outlook]:

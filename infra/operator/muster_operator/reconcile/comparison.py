@@ -56,12 +56,15 @@ def _terms(books: Books) -> Iterator[Difference]:
 
 def _payments(ends: TopicEnds, books: Books) -> Iterator[Difference]:
     """An invoice whose payment was published must be paid: billing may have lost the command's commit."""
-    for agency_id, invoice_id in ends.paid & books.unpaid:
+    for agency_id, invoice_id in ends.paid & books.unpaid.keys():
+        state = books.unpaid[agency_id, invoice_id]
+        again = f"record the payment again: POST /v1/agencies/{agency_id}/invoices/{invoice_id}/payments"
+        settle = "billing takes no payment for it anymore: settle the payment with the agency, outside Muster"
         yield Difference(
             "a payment that billing does not know",
             agency_id,
-            f"invoice {invoice_id} is unpaid in billing; its payment is on the topic",
-            f"record the payment again: POST /v1/agencies/{agency_id}/invoices/{invoice_id}/payments",
+            f"invoice {invoice_id} is {state} in billing; its payment is on the topic",
+            again if state == "issued" else settle,
             invoice_id,
         )
 

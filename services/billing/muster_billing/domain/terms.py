@@ -142,10 +142,12 @@ class Renewal:
         """Whether the agency may still answer."""
         return self.state is RenewalState.OFFERED and now < self.decide_by
 
-    def decide(self, decision: RenewalState, decided_at: datetime) -> "Renewal":
+    def decide(self, decision: RenewalState, decided_at: datetime, *, held: bool = False) -> "Renewal":
         """The renewal, accepted or declined.
 
-        If accepted after the current term's end, the next term starts at `decided_at`.
+        If accepted after the current term's end, the next term starts at `decided_at`. While deadlines are `held`,
+        because commits were lost, a decision may repeat one that was lost, so it is never too late, and counts as made
+        by the deadline.
 
         Raises RenewalClosed if it was decided differently, is no longer open, or its deadline has passed.
         """
@@ -153,11 +155,12 @@ class Renewal:
             return self
         if self.state is not RenewalState.OFFERED:
             raise RenewalClosed(f"renewal {self.id} is already {self.state}")
-        if decided_at >= self.decide_by:
+        if decided_at >= self.decide_by and not held:
             raise RenewalClosed(f"renewal {self.id} had to be decided before {rfc3339(self.decide_by)}")
         decided = replace(self, state=decision, decided_at=decided_at)
-        if decision is RenewalState.ACCEPTED and decided_at > self.next_starts_at:
-            return replace(decided, next_starts_at=decided_at, next_ends_at=one_year_after(decided_at))
+        starts_at = min(decided_at, self.decide_by)
+        if decision is RenewalState.ACCEPTED and starts_at > self.next_starts_at:
+            return replace(decided, next_starts_at=starts_at, next_ends_at=one_year_after(starts_at))
         return decided
 
     def close(self, state: RenewalState) -> "Renewal":

@@ -11,6 +11,7 @@ from muster_billing.repository.renewals import find_renewal, find_renewal_of_ter
 from muster_billing.repository.terms import find_term
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.observability import audit
+from muster_runtime.scheduling import hold
 from muster_runtime.scheduling.deadlines import Deadline
 
 
@@ -20,7 +21,8 @@ async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalRepl
     Raises NotFound, or RenewalClosed if it was decided differently, is withdrawn, or its deadline has passed.
     """
     renewal = await find_renewal(uow.connection, command.agency_id, command.renewal_id)
-    decided = renewal.decide(RenewalState(command.decision), uow.now)
+    held = await hold.held_since(uow.connection) is not None
+    decided = renewal.decide(RenewalState(command.decision), uow.now, held=held)
     if decided is not renewal:
         await save_renewal(uow.connection, decided)
         if renewal.next_starts_at <= uow.now:

@@ -16,9 +16,11 @@ from muster_billing.handlers.transitions import (
     open_term,
     schedule_end,
     start_term,
+    void_if_unpaid,
     void_unpaid_invoice,
     withdraw_renewal,
 )
+from muster_billing.repository.invoices import find_invoice_of_term
 from muster_billing.repository.renewals import find_renewal_of_term
 from muster_billing.repository.terms import (
     find_live_term,
@@ -94,6 +96,13 @@ async def on_end_term_due(tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, due: 
             schedule_end(uow, term.agency_id, term.id, renewal.decide_by)
         else:
             await complete_term(uow, zone, term)
+
+
+async def on_void_invoice_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """Void the invoices of terms that a withdrawal cut short while deadlines were held, unless they are paid."""
+    for deadline in due:
+        term = await find_term(uow.connection, deadline.agency_id, deadline.subject)
+        await void_if_unpaid(uow, await find_invoice_of_term(uow.connection, term))
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,12 +137,16 @@ class Enrollment:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Everything that decides an agency's state: its latest enrollment, its authorizations, its acceptances."""
+    """Everything that decides an agency's state: its latest enrollment, its authorizations, its acceptances.
+
+    `held` is whether deadlines are held because commits were lost: an authorization may be missing.
+    """
 
     agency: Agency
     enrollment: Enrollment | None
     authorizations: tuple[Authorization, ...]
     acceptances: tuple[Acceptance, ...]
+    held: bool = False
 
     @property
     def state(self) -> State:

@@ -37,7 +37,10 @@ LONGEST_LEAD = timedelta(days=366)
 
 
 def settle(standing: Standing, at: datetime) -> Standing:
-    """The standing after its conditions take effect at an instant; the only way to or from active."""
+    """The standing after its conditions take effect at an instant; the only way to or from active.
+
+    While deadlines are held, a lapsed authorization suspends nobody: the one that follows it may be among the lost.
+    """
     enrollment = standing.live
     if enrollment is None:
         return standing
@@ -47,6 +50,8 @@ def settle(standing: Standing, at: datetime) -> Standing:
         settled = replace(enrollment, state=State.ACTIVE, term=term)
     elif enrollment.state is State.ACTIVE and not met:
         reason = _loss(standing.authorizations, at)
+        if standing.held and reason is SuspensionReason.ATU_LAPSED:
+            return standing
         settled = replace(enrollment, state=State.SUSPENDED, suspension_reason=reason)
     elif enrollment.state is State.SUSPENDED and met:
         settled = replace(enrollment, state=State.ACTIVE, suspension_reason=None)
@@ -59,8 +64,9 @@ def boundaries(standing: Standing, until: datetime) -> list[datetime]:
     """The instants up to `until` at which an authorization started or stopped since the enrollment's last change.
 
     Settling at each in turn catches up with the time that has passed. What came before the last change stays as it is.
+    While deadlines are held, nothing catches up.
     """
-    if standing.live is None:
+    if standing.live is None or standing.held:
         return []
     instants = {instant for a in standing.authorizations for instant in (a.valid_from, a.stops_at)}
     return sorted(instant for instant in instants if standing.live.changed_at <= instant <= until)
