@@ -64,9 +64,8 @@ def boundaries(standing: Standing, until: datetime) -> list[datetime]:
     """The instants up to `until` at which an authorization started or stopped since the enrollment's last change.
 
     Settling at each in turn catches up with the time that has passed. What came before the last change stays as it is.
-    While deadlines are held, nothing catches up.
     """
-    if standing.live is None or standing.held:
+    if standing.live is None:
         return []
     instants = {instant for a in standing.authorizations for instant in (a.valid_from, a.stops_at)}
     return sorted(instant for instant in instants if standing.live.changed_at <= instant <= until)
