@@ -239,8 +239,6 @@ class Terms:
     def _until(self, answer: Answer, now: datetime) -> datetime:
         """How long an answer is valid for everyone who has nothing of their own."""
         instants = [answer.valid_until]
-        for _, starts_at, ends_at in self.further:
-            instants += [starts_at, ends_at]
         for _, _, _, starts_at, ends_at in self.uses:
             instants += [starts_at, ends_at]
         return min((instant for instant in instants if instant is not None and instant > now), default=_FOREVER)
