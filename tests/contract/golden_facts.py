@@ -110,6 +110,7 @@ def further_of(pool: Pool) -> tuple[tuple[str, FurtherUse], ...]:
         (granted_to(pool), FurtherUse("deep-research", TRIAL_END + week, TRIAL_END + 2 * week)),
         ("", FurtherUse("shared", SOON, SOON + week)),
         (granted_to(pool), FurtherUse("shared", START, None)),  # which no quota of the agency asks
+        ("", FurtherUse("used-up", TRIAL_END, LATER)),  # which anyone may use
     )
 
 

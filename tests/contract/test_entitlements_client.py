@@ -21,6 +21,7 @@ GOLDEN = json.loads(FILE.read_text("utf-8"))
 NOW = datetime(2025, 9, 1, tzinfo=UTC)
 SUBJECT = "sub_01987b3e0000700080000000000000bb"
 NEWER = [(name, value.replace(b".v1", b".v2")) for name, value in record(build(SubjectAccess)).headers]
+OF_ANOTHER = [(name, value.replace(b"NASA", b"NIH")) for name, value in record(build(SubjectAccess)).headers]
 
 
 def snapshot() -> list[Record]:
@@ -105,6 +106,29 @@ def test_a_tombstone_or_a_later_record_replaces_an_earlier_record() -> None:
     # A state that the copy does not know allows nothing.
     copy_takes(copy, record(access.model_copy(update={"seat": "on_leave"})))
     assert copy.check(SUBJECT, None, NOW)[:2] == ("refused", "seat_on_leave")
+
+
+def test_an_answer_has_the_highest_revision_that_came_in_whatever_order() -> None:
+    """Another partition may bring an agency's record after those of people that changed later."""
+    later = record(build(SubjectAccess, subject_ref="sub_" + "1" * 32, revision=50))
+    agency, person = record(build(AgencyAccess)), record(build(SubjectAccess, grants=[]))
+    records = [agency, person, later, agency]
+    copy, revisions = AccessCopy(), []
+    for each in records:
+        copy_takes(copy, each)
+        revisions.append(copy.check(SUBJECT, "deep-research", NOW, "NASA").revision)
+    assert revisions == [42, 42, 50, 50]
+    program = f"""
+        const {{ AccessCopy }} = await import("./access.mjs");
+        const copy = new AccessCopy();
+        copy.expect([]);
+        const found = records.map((record) => {{
+          copy.take(record);
+          return copy.check({SUBJECT!r}, "deep-research", "{NOW.isoformat()}", "NASA").revision;
+        }});
+        console.log(JSON.stringify(found));
+    """
+    assert in_javascript(program, records) == revisions
 
 
 def test_the_rows_of_people_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,13 +232,16 @@ def copy_takes(copy: AccessCopy, item: Record) -> None:
         ({"value": b"{}"}, "agency_id: Field required"),
         ({"key": b"sub_2"}, "differs from the record's key"),
         ({"headers": NEWER}, "needs a newer"),
+        ({"headers": OF_ANOTHER}, "agency_id differs from the header ce_partitionkey"),
     ],
 )
 def test_a_record_that_the_client_cannot_read_is_refused_by_the_twin_too(changes: dict[str, Any], rule: str) -> None:
     good = record(build(SubjectAccess))
     bad = replace(good, **changes)
-    with pytest.raises(Unreadable, match=rule):
-        copy_takes(AccessCopy(), bad)
+    alike = record(build(SubjectAccess, subject_ref="sub_" + "1" * 32))
+    for copy in (AccessCopy(), copy_of([alike])):  # which may know the rest of the record from somebody else
+        with pytest.raises(Unreadable, match=rule):
+            copy_takes(copy, bad)
     program = """
         const { AccessCopy, Unreadable } = await import("./access.mjs");
         try {

@@ -146,16 +146,18 @@ class AccessCopy:
             if value is None and (envelope := read_headers(headers)).type == _ERASED:
                 self._erase(key.decode(), envelope.agency_id)
                 return
-            if value is None or _SUBJECT_TYPE not in headers or not self._take_known(key, value):
+            if value is None or _SUBJECT_TYPE not in headers or not self._take_known(headers, key, value):
                 self._take(headers, key, value)
         except (MalformedRecord, ValueError) as error:
             raise Unreadable(str(error)) from None
 
-    def _take_known(self, key: bytes, value: bytes) -> bool:
+    def _take_known(self, headers: Sequence[tuple[str, bytes]], key: bytes, value: bytes) -> bool:
         """Apply a person's record, if its common part is already known from somebody else."""
         written = _WRITTEN.fullmatch(value)
         number = None if written is None else self._numbers.get(_alike(written))
         if written is None or number is None or written[2] != key:
+            return False
+        if ("ce_partitionkey", self._standings[number].agency.agency_id.encode()) not in headers:
             return False
         began_at = None if written[5] is None else datetime.fromisoformat(written[5].decode())
         self._hold(key.decode(), number, int(written[3]), began_at)

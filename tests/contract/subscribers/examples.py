@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ def seats(agency_id: str, numbers: range) -> list[Record]:
     """The records of an agency's stream from one sequence to another."""
     kinds = (SeatAssigned, SeatActivated, SeatRevoked)
     return [record(build(kinds[number % 3], agency_id=agency_id), sequence=number) for number in numbers]
+
+
+def typed(item: Record, event_type: str) -> Record:
+    """The record with another type of event."""
+    kept = [(name, event_type.encode() if name == "ce_type" else value) for name, value in item.headers]
+    return replace(item, headers=kept)
 
 
 def interleaved(numbers: range) -> list[Record]:

@@ -19,6 +19,7 @@ from tests.contract.subscribers.examples import (
     Topic,
     interleaved,
     seats,
+    typed,
 )
 
 
@@ -83,6 +84,22 @@ async def test_a_gap_at_a_new_epoch_stops_the_subscriber_as_well(
     assert subscriber.process.returncode != 0
     assert "NASA: events 4 to 5 are missing" in subscriber.stderr
     assert subscriber.sequences("NASA") == [1, 2, 3]
+
+
+@pytest.mark.parametrize("command", PRINTERS)
+async def test_an_unknown_type_has_its_place_and_a_newer_version_stops_the_subscriber(
+    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
+) -> None:
+    first, second, third = (record(build(SeatAssigned, agency_id="NASA"), sequence=number) for number in (1, 2, 3))
+    await topic.put([first, typed(second, "muster.entitlements.SeatMerged.v1")])
+    async with run(command()) as subscriber, asyncio.timeout(40):
+        kept = tmp_path / "positions.json"
+        await eventually(lambda: kept.exists() and last_kept(kept) == {2}, timeout=40)
+        await topic.put([typed(third, "muster.entitlements.SeatAssigned.v2")])
+        await subscriber.process.wait()
+    assert subscriber.process.returncode != 0
+    assert "muster.entitlements.SeatAssigned.v2" in subscriber.stderr
+    assert (subscriber.sequences("NASA"), last_kept(kept)) == ([1], {2})
 
 
 @pytest.mark.parametrize("command", PRINTERS)

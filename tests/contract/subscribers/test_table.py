@@ -19,6 +19,7 @@ from tests.contract.subscribers.examples import (
     interleaved,
     python,
     seats,
+    typed,
 )
 
 
@@ -111,6 +112,17 @@ async def test_a_table_in_step_allows_two_instances_reports_an_epoch_and_refuses
     await connection.close()
 
 
+async def test_a_newer_version_stops_the_subscriber_before_it_is_applied(
+    topic: Topic, run: Callable[..., Any], database: str
+) -> None:
+    newer = record(build(SeatAssigned, agency_id="NASA"), sequence=1)
+    await topic.put([typed(newer, "muster.entitlements.SeatAssigned.v2")])
+    async with run(python("postgres_in_step.py")(), POSTGRES_DSN=database) as subscriber, asyncio.timeout(40):
+        await subscriber.process.wait()
+    assert subscriber.process.returncode == 1
+    assert "muster.entitlements.SeatAssigned.v2 needs a newer muster-contracts" in subscriber.stderr
+
+
 async def test_two_instances_that_briefly_share_agencies_wait_without_a_deadlock(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +130,7 @@ async def test_two_instances_that_briefly_share_agencies_wait_without_a_deadlock
     monkeypatch.syspath_prepend(str(EXAMPLES / "python"))
     example = importlib.import_module("postgres_in_step")
     batches = [
-        [*seats(first, range(1, 3)), *seats(second, range(1, 3))] for first, second in (("A1", "B1"), ("B1", "A1"))
+        [*seats(first, range(1, 4)), *seats(second, range(1, 4))] for first, second in (("A1", "B1"), ("B1", "A1"))
     ]
     connections = [await asyncpg.connect(database) for _ in range(3)]
     await connections[0].execute(example.TABLES)
@@ -144,7 +156,8 @@ async def test_two_instances_that_briefly_share_agencies_wait_without_a_deadlock
             await connections[0].execute("select pg_stat_clear_snapshot()")
     await held.commit()
     await asyncio.gather(*applying)
-    assert await connections[0].fetchval("select sum(sequence) from place") == 4
+    assert await connections[0].fetchval("select sum(sequence) from place") == 6
+    assert await connections[0].fetchval("select sum(ever_held) from seats_of_agency") == 2  # one each, counted once
     for connection in connections:
         await connection.close()
 

@@ -1,8 +1,9 @@
-"""A client whose topic was recreated, or has a record that it cannot read."""
+"""A client whose topic was recreated, or has a record that it cannot read or must not."""
 
 from contextlib import suppress
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from muster_contracts import topics
 from muster_contracts.entitlements import AgencyAccess, SubjectAccess, SubjectAccessErased
@@ -36,6 +37,24 @@ async def test_a_client_answers_nothing_after_a_record_that_it_cannot_read(entit
         with pytest.raises(NotReady, match="see `failure`"):
             client.check(subject)
         assert await client.check_or_ask(subject) == told
+
+
+async def test_a_client_takes_nothing_of_an_aborted_transaction(entitlements: Entitlements) -> None:
+    """Such as what a relay has written when another one fences it."""
+    service = entitlements.service
+    await entitlements.enroll(cap=10)
+    seat = (await entitlements.assign(1)).json()
+    aborted = record(build(SubjectAccess, subject_ref=seat["subject_ref"], revision=99))
+    topic, options = service.topic_prefix + SubjectAccess.topic, service.runtime.kafka.options()
+    async with following(entitlements) as client:
+        async with AIOKafkaProducer(**options, transactional_id=f"{service.topic_prefix}fenced") as producer:
+            await producer.begin_transaction()
+            for partition in range(PARTITIONS):
+                await producer.send_and_wait(topic, aborted.value, aborted.key, partition, headers=aborted.headers)
+            await producer.abort_transaction()
+        assert (await entitlements.post(f"seats/{seat['seat_id']}/activation")).status_code == 200
+        await entitlements.eventually(lambda: client.check(seat["subject_ref"]).reason == "seat_active")
+        assert client.check(seat["subject_ref"]).revision < 99
 
 
 async def test_a_client_starts_over_on_a_topic_that_was_recreated(entitlements: Entitlements) -> None:

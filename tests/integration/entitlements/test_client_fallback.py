@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
@@ -70,6 +72,22 @@ async def test_a_connection_that_uvloop_has_closed_is_no_defect(
     async with asyncio.timeout(20), following(entitlements) as client:
         assert client.failure is None
     assert not broken
+
+
+async def test_a_copy_is_as_old_as_the_ends_that_it_has_read(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came while it read up to them may be missing."""
+    await entitlements.enroll(cap=10)
+    read_to, begun = follower.Follower._read_to, [0.0]
+
+    async def noted(self: follower.Follower, *read: Any) -> None:
+        begun.append(time.monotonic())
+        await read_to(self, *read)
+
+    monkeypatch.setattr(follower.Follower, "_read_to", noted)
+    async with following(entitlements) as client:
+        assert (client._follower._complete_at or 0.0) <= begun[-1]
 
 
 @asynccontextmanager

@@ -154,6 +154,9 @@ async def test_the_end_of_a_trial_and_of_a_term_are_explained(entitlements: Enti
     await entitlements.eventually(terms_are_explained)
     found = await explained(entitlements, "deep-research")
     assert (found["answer"]["reason"], sorted(ids(found["window"]))) == ("quota", sorted(told))
+    await service.publish(entitlements.withdrawn(at=service.clock.now()))
+    await entitlements.enroll(cap=3, enrollment_id="enr_2")
+    assert (await explained(entitlements, "deep-research"))["terms"] == []  # those were of the earlier enrollment
 
 
 async def test_grants_that_are_over_are_explained_while_what_they_paid_counts(entitlements: Entitlements) -> None:

@@ -132,6 +132,8 @@ async def test_seats_that_are_still_being_revoked_do_not_count_toward_a_later_ca
     assert (await front.post(f"{seat}/activation")).json()["type"].endswith("seat-revoked")
     assert (await front.post(f"{seat}/revocation")).json()["state"] == "revoked"
     assert (await front.check(0))["reason"] == "no_seat"
+    explained = await front.get("checks/explanation", subject="person.0@nasa.gov", feature="deep-research")
+    assert explained.json()["seat"] is None
 
     # People who held one are given another, in every way in which a seat is assigned.
     body = file_of(*range(598), *range(2_000, 2_001))

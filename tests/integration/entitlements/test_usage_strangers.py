@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from muster_contracts.enrollment import AgencyEnrolled
+from muster_contracts.testing import record
 from muster_entitlements.bootstrap import build
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.settings import EntitlementsSettings
@@ -83,8 +84,25 @@ async def test_use_after_an_enrollment_is_not_parked_with_use_before_it(alone: E
         assert (await rows(alone, "usage_parked"), await rows(alone, "usage_deferred")) == (1, 2)
 
 
+async def test_use_of_an_agency_whose_enrollment_is_parked_waits(
+    alone: Entitlements, run_service: ServiceRunner
+) -> None:
+    service, intake, enrolled = alone.service, UsageIntake(alone.service.runtime), alone.enrolled(5)
+    consumer = frozenset({Role.CONSUMER})
+    await run_service(build, EntitlementsSettings, roles=consumer, beside=service, clock=service.clock)
+    after_gap = record(enrolled, sequence=2, time=START)
+    await service.producer.put_raw(enrolled.topic, key=after_gap.key, value=after_gap.value, headers=after_gap.headers)
+    await alone.eventually(lambda: rows(alone, "parked_stream"))
+    read = "select exists (select from consumed_partition where topic = $1 and next_offset = 1)"
+    await alone.eventually(lambda: service.admin.fetchval(read, enrolled.topic))
+    await put(alone, used(1))
+    await count_all(intake)
+    await intake.deferred.count()
+    assert (await rows(alone, "usage_parked"), await rows(alone, "usage_deferred")) == (0, 1)
+
+
 async def test_what_waits_is_bounded(alone: Entitlements, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the enrollments are not read, or one of them is parked."""
+    """While the enrollments are not read."""
     monkeypatch.setattr(usage_deferred, "MOST_DEFERRED", 3)
     await alone.service.publish(alone.enrolled(5), time=START)
     intake = UsageIntake(alone.service.runtime)

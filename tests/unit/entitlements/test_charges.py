@@ -1,4 +1,4 @@
-"""Charging: what pays for uses does not depend on how they are split into charges."""
+"""Charging: what pays for uses, however they are split into charges."""
 
 import random
 from dataclasses import replace
@@ -6,8 +6,20 @@ from datetime import datetime, timedelta
 
 from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.charges import Charge, Limited, LimitedUse, charge_in_time
-from muster_entitlements.domain.quotas import WHOLE_AGENCY
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant, available
 from tests.unit.entitlements.test_quotas import AT, grant, total
+
+
+def test_the_quota_pays_first_then_grants_by_priority_and_expiry() -> None:
+    soon, late = AT + timedelta(days=1), AT + timedelta(days=9)
+    grants = [grant(1, 5, 1, soon), grant(5, 1, ends_at=late), grant(4, 5), grant(2, 4, ends_at=late)]
+    grants.append(grant(3, 5, ends_at=soon))
+    over = QuotaGrant("NASA", "qgr_0", "deep-research", "sub_1", 99, 0, -1, AT - timedelta(days=2), AT)
+    count = Charge(Quota(limit=10), total(used=8), 14, AT).paid_by([*grants, over])
+    spent = [(each.grant_id, each.spent) for each in count.spent]  # by priority, end, and ID
+    assert spent == [("qgr_3", 5), ("qgr_2", 4), ("qgr_5", 1), ("qgr_4", 2)]
+    assert (count.total.used, count.total.granted, count.total.excess) == (22, 12, 0)
+    assert available(Quota(limit=10), total(used=8), [*grants, over], AT) == 22
 
 
 def test_nothing_is_paid_for_twice_however_uses_are_split() -> None:

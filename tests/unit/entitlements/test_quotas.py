@@ -16,9 +16,11 @@ from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import (
     EXCEEDED,
+    Limit,
     Period,
     QuotaGrant,
     Sum,
+    Used,
     available,
     whose,
 )
@@ -187,14 +189,12 @@ def test_a_grant_decides_before_the_window_which_determines_when_a_quota_applies
     assert lasts == Terms(Period(datetime(2025, 10, 1, tzinfo=UTC), end + timedelta(days=3)), None)
 
 
-def test_the_quota_pays_first_then_grants_by_priority_and_expiry() -> None:
+def test_what_a_used_up_quota_leaves_changes_when_a_grant_begins_or_ends() -> None:
     soon, late = AT + timedelta(days=1), AT + timedelta(days=9)
-    grants = [grant(1, 5, priority=2), grant(2, 5, ends_at=late), grant(3, 5, ends_at=soon), grant(4, 5, priority=1)]
-    over = QuotaGrant("NASA", "qgr_0", "deep-research", "sub_1", 99, 0, -1, AT - timedelta(days=2), AT)
-    count = Charge(Quota(limit=10), total(used=8), 14, AT).paid_by([*grants, over])
-    assert {each.grant_id: each.spent for each in count.spent} == {"qgr_3": 5, "qgr_2": 5, "qgr_4": 2}
-    assert (count.total.used, count.total.granted, count.total.excess) == (22, 12, 0)
-    assert available(Quota(limit=10), total(used=8), [*grants, over], AT) == 22
+    limit = Limit("NASA", "deep-research", Quota(limit=10), Period(AT, late))
+    ahead = replace(grant(1, 5, ends_at=late), starts_at=soon)
+    for used, at, expected in ((9, AT, None), (10, AT, soon), (10, soon, late), (10, late, None)):
+        assert Used.of(total(used), limit, [ahead, grant(2, 5)], at).changes_at == expected
 
 
 def test_use_above_an_earlier_limit_counts_against_a_higher_one() -> None:

@@ -146,7 +146,7 @@ class Used:
         """Derive it from the sum that the quota limits and the grants that pay for its uses."""
         changes_at = None
         if not free(limit.quota, total):
-            instants = [instant for each in grants if each.left for instant in (each.starts_at, each.ends_at)]
+            instants = [instant for each in grants for instant in (each.starts_at, each.ends_at)]
             changes_at = min((each for each in instants if each is not None and each > now), default=None)
         left = available(limit.quota, total, grants, now)
         return cls(total.used, limit.quota.limit, left, limit.period.ends_at, changes_at)
