@@ -29,6 +29,22 @@ OTHER_POLICIES = {
 }
 
 
+# What the services' tables rely on: nobody changes what was booked, accepted, or attempted, and the API knows nobody.
+FORBIDDEN = {
+    "billing": {
+        (role, table, right)
+        for role in ("api", "worker")
+        for table in ("ledger_transaction", "ledger_entry", "payment")
+        for right in ("update", "delete")
+    },
+    "enrollment": {
+        (role, "data_use_acceptance", right) for role in ("api", "worker") for right in ("update", "delete")
+    },
+    "notify": {("api", "delivery_attempt", "update"), ("worker", "delivery_attempt", "update")}
+    | {("api", "directory", right) for right in ("select", "insert", "update", "delete")},
+}
+
+
 async def test_every_policy_names_the_readers_agencies_or_the_locked_ones(
     service: str, admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
@@ -73,6 +89,27 @@ async def test_the_api_role_does_not_read_what_has_no_agency_and_is_of_all(
     expected = {name for name in WORKERS_ALONE if service == "entitlements" or not name.startswith("usage_")}
     assert {row["relname"] for row in rows} == expected
     assert [row["relname"] for row in rows if row["is_read"]] == []
+
+
+async def test_no_role_has_a_right_that_its_tables_forbid(
+    service: str, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    granted = await admin.fetch(
+        """
+        select role, relname, privilege
+        from pg_class
+        cross join unnest(array['api', 'worker']) as role
+        cross join unnest(array['select', 'insert', 'update', 'delete']) as privilege
+        where
+            relnamespace = $1::regnamespace and relkind = 'r'
+            and (
+                has_table_privilege($1 || '_' || role, oid, privilege)
+                or (privilege <> 'delete' and has_any_column_privilege($1 || '_' || role, oid, privilege))
+            )
+        """,
+        service,
+    )
+    assert FORBIDDEN.get(service, set()) & {tuple(row) for row in granted} == set()
 
 
 async def test_the_roles_passwords_are_kept_as_scram(service: str, admin: "asyncpg.Connection[asyncpg.Record]") -> None:

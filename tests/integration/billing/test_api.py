@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from muster_contracts.billing import InvoicePaid, RenewalDecided
+from muster_contracts.billing import InvoicePaid, RenewalDecided, RenewalOffered
 from muster_contracts.calendar import one_year_after
 from muster_local.scopes import SCOPES
 from tests.integration.billing.conftest import START, Billing
@@ -181,6 +181,21 @@ async def test_a_list_comes_in_pages(billing: Billing, invoice_id: str) -> None:
     assert (kinds, second["next"]) == (["invoice_issued", "payment_received"], None)
     elsewhere = await billing.service.client.get("/v1/agencies/NASA/ledger?after=aW52XzE")
     refusal(elsewhere, 422)
+
+
+@pytest.mark.parametrize(
+    ("what", "instant"), [("terms", "starts_at"), ("invoices", "issued_at"), ("renewals", "offered_at")]
+)
+async def test_a_list_of_what_each_term_has_comes_in_pages_oldest_first(
+    billing: Billing, offered: Offered, what: str, instant: str
+) -> None:
+    await billing.decide((await offered())["renewal_id"], "accepted")
+    billing.move(one_year_after(one_year_after(START)) - timedelta(days=60))
+    await billing.published(RenewalOffered, 2)
+    first = await billing.get(f"/v1/agencies/NASA/{what}?limit=1")
+    second = await billing.get(f"/v1/agencies/NASA/{what}?limit=1&after={first['next']}")
+    assert [len(first["items"]), len(second["items"]), second["next"]] == [1, 1, None]
+    assert first["items"][0][instant] < second["items"][0][instant]
 
 
 async def test_the_forecast_sums_accepted_and_open_renewals_of_a_fiscal_year(billing: Billing) -> None:

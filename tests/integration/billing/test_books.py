@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -130,6 +130,30 @@ async def test_a_late_withdrawal_voids_the_invoices_that_an_early_one_would(
     assert set(outcomes[0]) == set(outcomes[1]) == {"void"}
 
 
+async def test_a_withdrawal_that_is_read_after_the_start_that_it_precedes_ends_the_term_as_it_begins(
+    books: Books,
+) -> None:
+    books.next_agency()
+    starts_at = START + timedelta(days=1)
+    await books.apply(enrolled(books.agency_id, starts_at, "enr_0"))
+    books.clock.move(starts_at)
+    await books.handle_due()
+    await books.apply(withdrawn(books.agency_id, START, "enr_0"))
+    await books.assert_sound()
+    ended = await books.admin.fetchval("select ended_at from term where agency_id = $1", books.agency_id)
+    assert ended == starts_at
+
+
+async def test_a_withdrawal_of_an_earlier_enrollment_that_is_published_again_changes_nothing(books: Books) -> None:
+    books.next_agency()
+    await books.enroll()
+    await books.withdraw()
+    await books.enroll_over()
+    before = await books.state()
+    await books.apply(withdrawn(books.agency_id, START, "enr_0"))
+    assert await books.state() == before
+
+
 @pytest.mark.parametrize("kind", [START_TERM, OFFER_RENEWAL])
 async def test_a_deadline_whose_effect_another_one_had_changes_nothing(books: Books, kind: str) -> None:
     """An operator retries it: it was parked, and meanwhile the term began, or its end made the offer."""
@@ -187,6 +211,30 @@ async def test_the_forecast_leaves_out_a_renewal_whose_invoice_was_voided(books:
     assert (await books.forecast(2026)).lines == []
 
 
+async def test_the_forecast_counts_the_renewals_of_two_enrollments_apart(books: Books) -> None:
+    """The first one's was accepted, and its invoice voided; each enrollment counts its terms from 1."""
+    await until_the_end(books, RenewalDecision.ACCEPTED)
+    books.clock.move(END)
+    await books.handle_due()
+    await books.withdraw()
+    await books.enroll()
+    for instant in (one_year_after(END) - timedelta(days=30), one_year_after(END) + timedelta(days=2)):
+        books.clock.move(instant)
+        await books.handle_due()
+        await books.decide(RenewalDecision.ACCEPTED)
+    assert [(line.state, line.renewals) for line in (await books.forecast(2027)).lines] == [("accepted", 1)]
+
+
+async def test_a_term_that_begins_on_october_1_is_forecast_for_the_year_that_begins_then(books: Books) -> None:
+    books.next_agency()
+    starts_at = datetime(2025, 10, 1, 12, tzinfo=UTC)
+    books.clock.move(starts_at)
+    await books.apply(enrolled(books.agency_id, starts_at, "enr_0"))
+    books.clock.move(one_year_after(starts_at) - timedelta(days=60))
+    await books.handle_due()
+    assert [len((await books.forecast(year)).lines) for year in (2026, 2027, 2028)] == [0, 1, 0]
+
+
 async def test_two_transactions_of_one_agency_cannot_both_take_the_payment(books: Books) -> None:
     books.next_agency()
     await books.enroll()
@@ -227,19 +275,6 @@ async def test_neither_role_can_change_the_ledger(books: Books, statement: str) 
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with database.write("A01", context=TEST) as uow:
                 await uow.connection.execute(statement)
-
-
-async def test_the_database_refuses_a_second_invoice_of_a_term(books: Books) -> None:
-    books.next_agency()
-    await books.enroll()
-    with pytest.raises(asyncpg.UniqueViolationError, match="invoice_term_id_key"):
-        await books.admin.execute(
-            """
-            insert into invoice (id, agency_id, term_id, state, fiscal_year, amount_minor, currency)
-            select 'inv_2', agency_id, term_id, 'draft', fiscal_year, amount_minor, currency
-            from invoice
-            """
-        )
 
 
 async def test_an_enrollment_that_ends_before_it_starts_is_refused(books: Books) -> None:

@@ -232,6 +232,16 @@ async def test_a_revocation_suspends_when_no_other_authorization_is_in_force(pro
     assert "AtuLapsed" not in names
 
 
+async def test_authorizations_come_in_pages(program: Program) -> None:
+    for number in range(2):
+        await program.move(START + number * DAY)
+        await program.post("NASA", "authorizations", authorization(number=str(number)))
+    first = (await program.get("agencies/NASA/authorizations?limit=1")).json()
+    rest = (await program.get(f"agencies/NASA/authorizations?limit=1&after={first['next']}")).json()
+    assert [[item["number"] for item in page["items"]] for page in (first, rest)] == [["0"], ["1"]]
+    assert rest["next"] is None
+
+
 async def test_another_tenants_agency_is_not_found(program: Program) -> None:
     token = program.service.token("enrollment:read", "enrollment:write", agency="NASA")
     as_nasa = {"Authorization": f"Bearer {token}"}

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from muster_contracts.enrollment import AgencySuspended
 from muster_notify.bootstrap import build
 from muster_notify.settings import NotifySettings
 from muster_runtime.database.transactions import EVERY_AGENCY
-from tests.integration.notify.conftest import Notify, contact, enrolled, reinstated
+from tests.integration.notify.conftest import START, Notify, contact, enrolled, reinstated
 from tests.integration.notify.mail import MailServer
 from tests.integration.notify.receiver import Receiver
 from tests.support.services import ServiceRunner
@@ -122,6 +123,17 @@ async def test_an_endpoint_is_deleted_once(notify: Notify) -> None:
     assert (await notify.get("/v1/agencies/NASA/webhooks")).json()["items"] == []
 
 
+async def test_endpoints_come_in_pages_oldest_first(notify: Notify) -> None:
+    added = []
+    for number in range(3):
+        notify.move(seconds=1)
+        added.append((await notify.add_webhook(f"{URL}/{number}"))["webhook_id"])
+    first = (await notify.get("/v1/agencies/NASA/webhooks?limit=2")).json()
+    rest = (await notify.get(f"/v1/agencies/NASA/webhooks?limit=2&after={first['next']}")).json()
+    assert [webhook["webhook_id"] for webhook in first["items"] + rest["items"]] == added
+    assert rest["next"] is None
+
+
 async def test_deliveries_come_in_pages_latest_first(notify: Notify, mail: MailServer) -> None:
     await notify.service.publish(contact(), *(reinstated() for _ in range(3)))
     await notify.until(3, state="delivered")
@@ -140,14 +152,16 @@ async def test_deliveries_come_in_pages_latest_first(notify: Notify, mail: MailS
 
 async def test_a_tenant_does_not_see_what_the_operators_are_sent(notify: Notify, receiver: Receiver) -> None:
     await notify.add_webhook(receiver.url, "*")
-    await notify.service.publish(contact(), enrolled())
-    (webhook,) = await notify.until(1, channel="webhook", state="delivered")
+    suspended = AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="operator", suspended_at=START)
+    await notify.service.publish(contact(), suspended)
+    sent = await notify.until(3, state="delivered")
     tenant = bearer(notify, "notify:read", "notify:write", agency="NASA")
     seen = (await notify.get("/v1/agencies/NASA/deliveries", **tenant)).json()["items"]
-    assert [delivery["channel"] for delivery in seen] == ["email"]
-    path = f"/v1/agencies/NASA/deliveries/{webhook['delivery_id']}"
-    assert (await notify.get(path, **tenant)).status_code == 404
-    assert (await notify.service.client.post(f"{path}/retry", headers=tenant)).status_code == 404
+    assert [(delivery["channel"], delivery["recipient"]) for delivery in seen] == [("email", "administrator")]
+    for delivery in (delivery for delivery in sent if delivery not in seen):
+        path = f"/v1/agencies/NASA/deliveries/{delivery['delivery_id']}"
+        assert (await notify.get(path, **tenant)).status_code == 404
+        assert (await notify.service.client.post(f"{path}/retry", headers=tenant)).status_code == 404
 
 
 async def test_a_failed_delivery_can_be_tried_again(notify: Notify, mail: MailServer) -> None:

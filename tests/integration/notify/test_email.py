@@ -1,6 +1,6 @@
 """E-mails through a real SMTP server."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -141,6 +141,19 @@ async def test_a_refusal_of_us_is_tried_again_whichever_step_it_answers(
     setattr(mail, step, None)
     notify.move(seconds=5)
     await notify.until(state="delivered")
+
+
+async def test_a_refusal_of_us_is_final_after_about_32_hours_so_that_the_next_one_goes_out(
+    notify: Notify, mail: MailServer
+) -> None:
+    mail.refuse_recipient = "554 5.7.1 Relay access denied"
+    await notify.service.publish(contact(), enrolled(), reinstated())
+    await notify.fails("the recipient was refused: 554 5.7.1", 7)
+    notify.move(hours=14)
+    assert timedelta(hours=31) < notify.service.clock.now() - START < timedelta(hours=32)
+    (failed,) = await notify.until(state="failed")
+    assert (failed["rule"], failed["attempts"]) == ("enrolled", 8)
+    assert (await notify.waits("the recipient was refused: 554 5.7.1"))["rule"] == "reinstated"
 
 
 async def test_one_connection_serves_many_emails(notify: Notify, mail: MailServer) -> None:

@@ -1,5 +1,6 @@
 """An endpoint that is disabled: it is announced, and can be enabled again."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from muster_contracts.notify import WebhookEndpointDisabled
 from tests.integration.notify.conftest import START, Notify, contact, enrolled, paid, reinstated
 from tests.integration.notify.disabled import TYPES, disabled, enable
 from tests.integration.notify.mail import MailServer
-from tests.integration.notify.receiver import Receiver
+from tests.integration.notify.receiver import Receiver, Request
 from tests.support.eventually import eventually
 
 
@@ -88,6 +89,24 @@ async def test_an_endpoint_is_enabled_again_with_its_secret(notify: Notify, rece
     again = await enable(notify, webhook)
     assert (again.status_code, "already enabled" in again.json()["detail"]) == (409, True)
     assert (await notify.get("/health/ready")).json()["warnings"] == []
+
+
+async def test_an_endpoint_that_is_deleted_during_an_attempt_stays_deleted(notify: Notify, receiver: Receiver) -> None:
+    webhook = await notify.add_webhook(receiver.url)
+    deleted = asyncio.Event()
+
+    async def wait(_: Request) -> None:
+        await deleted.wait()
+
+    receiver.delay, receiver.answer = wait, lambda _: 410
+    await notify.service.publish(reinstated())
+    await eventually(lambda: receiver.requests)
+    path = f"/v1/agencies/NASA/webhooks/{webhook['webhook_id']}"
+    assert (await notify.service.client.delete(path)).status_code == 204
+    deleted.set()
+    (delivery,) = await notify.until(channel="webhook", state="failed")
+    assert delivery["last_error"] == "answered 410"
+    assert await notify.service.admin.fetchval("select state from webhook") == "deleted"
 
 
 async def rotate(notify: Notify, webhook: Any, key: str, **body: int) -> Any:

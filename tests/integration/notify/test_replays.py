@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from muster_notify.bootstrap import build
+from muster_notify.repository import replays
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import replayer
+from muster_runtime.context import Context
 from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.notify.conftest import START, Notify, reinstated
 from tests.integration.notify.disabled import TYPES, disabled, enable, replay, replayed
@@ -163,6 +165,38 @@ async def test_a_second_replay_of_an_endpoint_waits_for_the_end_of_the_first(run
     first, second = await replay(notify, webhook), await replay(notify, webhook)
     assert (first.status_code, second.status_code) == (202, 409)
     assert first.json()["replay_id"] in second.json()["detail"]
+    other = await notify.add_webhook("http://127.0.0.1:2/hook")
+    location = first.headers["location"]
+    of_other = location.replace(webhook["webhook_id"], other["webhook_id"])
+    assert [(await notify.get(path)).status_code for path in (location, of_other)] == [200, 404]
+
+
+async def test_two_processes_take_each_step_of_a_replay_once(
+    run_service: ServiceRunner, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replayer, "STEP", 3)
+    roles = ALL_ROLES - {Role.WORKER}
+    notify = Notify(await run_service(build, NotifySettings, roles=roles, webhook_allow_private=True))
+    notify.service.clock.move(START)
+    webhook = await notify.add_webhook(receiver.url, event_types=TYPES)
+    await notify.service.admin.execute("update webhook set state = 'disabled'")
+    await notify.service.publish(*(reinstated() for _ in range(3)))
+    await notify.until(3, channel="webhook", state="failed")
+    await enable(notify, webhook)
+    location = (await replay(notify, webhook)).headers["location"]
+    runtime = notify.service.runtime
+    async with runtime.database.connection() as connection:
+        (running,) = await replays.list_running(connection)
+
+    async def both_wait() -> bool:
+        waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'advisory'"
+        return bool(await notify.service.admin.fetchval(waiting) == 2)
+
+    async with runtime.database.write("NASA", context=Context("test", "cor_1")):
+        steps = [asyncio.create_task(replayer._step(runtime, running)) for _ in range(2)]
+        await eventually(both_wait)
+    await asyncio.gather(*steps)
+    assert (await notify.get(location)).json()["replayed"] == 3
 
 
 @pytest.mark.parametrize("since", ["2099-01-01T00:00:00Z", "2025-08-06", "yesterday"])

@@ -11,7 +11,10 @@ from pydantic import SecretStr
 
 from muster_notify.adapters.vault import Vault
 from muster_notify.bootstrap import build
+from muster_notify.repository import endpoints
 from muster_notify.settings import NotifySettings
+from muster_notify.workers import resealer
+from muster_runtime.context import Context
 from tests.integration.notify.conftest import START, Notify, contact, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.integration.notify.receiver import Receiver
@@ -76,8 +79,9 @@ async def test_rotated_passwords_and_keys_lose_no_delivery(
 
 
 async def test_a_rotated_key_seals_every_secret_again_so_that_the_old_one_can_be_removed(
-    run_service: ServiceRunner, files: SecretFiles, receiver: Receiver
+    run_service: ServiceRunner, files: SecretFiles, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(resealer, "STEP", 1)
     keys = [Fernet.generate_key().decode() for _ in range(3)]
     old, new, stranger = keys
     files.put("MUSTER_SECRET_KEY", old)
@@ -121,6 +125,41 @@ async def test_a_rotated_key_seals_every_secret_again_so_that_the_old_one_can_be
     files.put("MUSTER_SECRET_KEY", f"{stranger}\n{new}")
     await eventually(lambda: _are(opened_by(stranger), secrets))
     await eventually(lambda: _are(warnings(), []))
+
+
+async def test_a_secret_that_is_rotated_while_the_keys_are_is_kept(
+    run_service: ServiceRunner, files: SecretFiles
+) -> None:
+    """The secret changes between the resealer's look and its turn."""
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    files.put("MUSTER_SECRET_KEY", old)
+    notify = Notify(await run_service(build, NotifySettings))
+    webhook = await notify.add_webhook("https://agency.example/hook")
+    admin, vault = notify.service.admin, Vault(SecretStr(new))
+
+    async def resealer_waits() -> bool:
+        waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'advisory'"
+        return bool(await admin.fetchval(waiting) == 1)
+
+    async def resealer_is_done() -> bool:
+        return bool(
+            await admin.fetchval(
+                """
+                select count(*) = 0
+                from pg_locks
+                inner join pg_database on pg_database.oid = pg_locks.database
+                where locktype = 'advisory' and datname = current_database()
+                """
+            )
+        )
+
+    context = Context("test", "cor_1")
+    async with notify.service.runtime.database.write("NASA", context=context) as uow:
+        files.put("MUSTER_SECRET_KEY", f"{new},{old}")
+        await eventually(resealer_waits)
+        await endpoints.save_secret(uow.connection, webhook["webhook_id"], vault.seal("whsec_rotated"), None)
+    await eventually(resealer_is_done)
+    assert vault.open(await admin.fetchval("select sealed_secret from webhook")) == "whsec_rotated"
 
 
 async def _are(found: Awaitable[object], expected: object) -> bool:

@@ -9,11 +9,15 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from muster_notify.bootstrap import build
+from muster_notify.domain.deliveries import Channel, DeliveryState, Outcome, Progress, Verdict
+from muster_notify.repository import deliveries
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import dispatcher, trusted_clock
 from muster_notify.workers.trusted_clock import TrustedClock
+from muster_runtime.context import Context
 from muster_runtime.database.locks import ask_for_skew
 from muster_runtime.messaging.lease import LEASE_SECONDS
+from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.notify.conftest import Notify, reinstated
 from tests.integration.notify.receiver import Receiver, Request
 from tests.support.clocks import ShiftedClock
@@ -177,6 +181,28 @@ async def test_a_process_whose_clock_goes_wrong_sends_nothing_again_until_the_cl
     clock.offset = timedelta()
     await notify.until(channel="webhook", state="delivered")
     assert len(receiver.requests) == 2
+
+
+async def test_a_result_changes_nothing_if_another_process_has_recorded_its_own_meanwhile(
+    run_service: ServiceRunner,
+) -> None:
+    notify = Notify(await run_service(build, NotifySettings, roles=ALL_ROLES - {Role.WORKER}))
+    await notify.add_webhook("https://agency.example/hook")
+    await notify.service.publish(reinstated())
+    await notify.until(channel="webhook")
+    database, now = notify.service.runtime.database, notify.service.clock.now()
+    async with database.connection() as connection:
+        (due,) = await deliveries.list_due(connection, Channel.WEBHOOK, now, busy=(), limit=1)
+    waits = Progress(DeliveryState.PENDING, now + timedelta(seconds=5))
+    recorded = []
+    for _ in range(2):
+        async with database.write("NASA", context=Context("test", "cor_1")) as uow:
+            outcome = Outcome(Verdict.RETRY, "answered 503")
+            recorded.append(
+                await deliveries.add_attempt(uow.connection, due, outcome, waits, attempted_at=now, milliseconds=1)
+            )
+    assert recorded == [True, False]
+    assert [delivery["attempts"] for delivery in await notify.deliveries(channel="webhook")] == [1]
 
 
 async def test_a_leader_whose_clock_goes_back_leaves_the_lease_to_others(

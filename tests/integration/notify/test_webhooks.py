@@ -157,18 +157,25 @@ async def test_an_endpoint_that_is_gone_is_disabled(notify: Notify, receiver: Re
     assert (missed[0]["last_error"], missed[0]["attempts"]) == ("the endpoint is disabled", 0)
 
 
-async def test_what_waits_for_a_deleted_endpoint_fails(notify: Notify, receiver: Receiver) -> None:
+async def test_what_waits_for_a_deleted_endpoint_fails_and_it_keeps_neither_url_nor_secret(
+    notify: Notify, receiver: Receiver
+) -> None:
     webhook = await notify.add_webhook(receiver.url)
     receiver.answer = lambda _: 500
     await notify.service.publish(reinstated(), reinstated())
     await notify.waits("answered 500")
     await notify.until(2, channel="webhook")
-    response = await notify.service.client.delete(f"/v1/agencies/NASA/webhooks/{webhook['webhook_id']}")
-    assert response.status_code == 204
-    assert await notify.service.admin.fetchval("select url from webhook where sealed_secret is null") == ""
+    path = f"/v1/agencies/NASA/webhooks/{webhook['webhook_id']}"
+    assert (await notify.service.client.post(f"{path}/secret-rotation", json={})).status_code == 200
+    assert (await notify.service.client.delete(path)).status_code == 204
+    kept = "select url, sealed_secret, previous_secret, previous_secret_until from webhook"
+    assert tuple(await notify.service.admin.fetchrow(kept) or ()) == ("", None, None, None)
     notify.move(seconds=5)
     await notify.until(2, channel="webhook", state="failed")
     assert len(receiver.requests) == 1
+    await notify.service.publish(reinstated())
+    await notify.settle()
+    assert len(await notify.deliveries(channel="webhook")) == 2
 
 
 async def test_an_endpoint_that_is_deleted_during_its_last_attempt_stays_deleted(

@@ -214,7 +214,10 @@ async def find_instant(connection: Connection, kind: str, agency_id: str, subjec
 
 
 async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
-    """Remove deadlines in order to handle them. Returns those that still existed; none while deadlines are held."""
+    """Remove deadlines in order to handle them. Returns those that still existed; none while deadlines are held.
+
+    One that was found before the clock was set back, and is not due anymore, stays.
+    """
     rows = await uow.connection.fetch(
         """
         delete from deadline
@@ -222,6 +225,7 @@ async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]
             (kind, agency_id, subject, due_at) in (
                 select * from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
             )
+            and due_at <= $5
             and (select deadlines_held_since from epoch) is null
         returning kind, agency_id, subject, due_at
         """,
@@ -229,6 +233,7 @@ async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]
         [d.agency_id for d in deadlines],
         [d.subject for d in deadlines],
         [d.due_at for d in deadlines],
+        uow.now,
     )
     return [Deadline(**row) for row in rows]
 

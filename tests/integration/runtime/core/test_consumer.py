@@ -89,6 +89,7 @@ async def test_a_higher_epoch_that_skips_is_a_gap_until_it_is_accepted(
     gap = {"waiting": sequence, "reason": "lost with the old server"}
     accepted = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=gap)
     assert accepted.status_code == 200
+    assert accepted.json()["applied"]["epoch"] < epoch  # so that its first event still raises an alert
     assert (await probe.client.post(f"/v1/parked/{TOPIC}/NASA/replay")).json() == {"parked": False, "reason": None}
     assert (await effects(probe, "NASA"))[-1] == "restored"
     assert await probe.admin.fetchval("select count(*) from audit where command = 'AcceptGap'") == 1

@@ -5,10 +5,17 @@ from typing import Any
 
 import pytest
 
-from muster_contracts import write_headers
+from muster_contracts import Position, write_headers
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.context import Context
+from muster_runtime.errors import Conflict
+from muster_runtime.messaging.applier import Applier
+from muster_runtime.messaging.parking import DEFAULT_LIMITS, ParkingLimits, StreamFull, Waiting, park
+from muster_runtime.messaging.subscriptions import Subscriptions
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.looks import seat
-from tests.integration.runtime.core.streams import TOPIC, at, effects, holds, parked, waiting
+from tests.integration.runtime.core.probe.service import keep_seats
+from tests.integration.runtime.core.streams import TOPIC, at, consumed, effects, holds, parked, waiting
 from tests.support.services import RunningService
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -47,13 +54,15 @@ async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
     assert (await probe.client.get(f"/v1/parked/{TOPIC}/NASA")).status_code == 404
 
 
+@pytest.mark.parametrize("content", ["b", "poison"])
 async def test_a_record_waits_while_one_of_an_earlier_topic_is_parked_at_its_position(
-    probe: RunningService, eventually: Eventually
+    probe: RunningService, eventually: Eventually, content: str
 ) -> None:
+    """Also one with the same content, of another agency."""
     await probe.publish(seat("NASA", "poison"))
     assert await eventually(lambda: parked(probe, "NASA"))
     await probe.admin.execute("update parked_event set agency_id = 'DOE', kafka_offset = kafka_offset + 1")
-    await probe.publish(seat("NASA", "b"))
+    await probe.publish(seat("NASA", content))
 
     async def waits() -> bool:
         reasons = (await probe.client.get("/health/ready")).json()["reasons"]
@@ -99,6 +108,55 @@ async def test_what_cannot_be_read_is_parked_raw(
     assert reason in await eventually(lambda: parked(probe, "NASA"))
     assert await probe.admin.fetchval("select value from parked_event") == value
     await eventually(lambda: holds(effects(probe, "DOE"), ["other"]))
+
+
+async def test_a_parked_stream_keeps_its_first_reason(idle_probe: RunningService) -> None:
+    """Another process has parked it meanwhile; only the reason of a gap gives way."""
+    now = idle_probe.clock.now()
+    reasons = []
+    for sequence, (reason, gap) in enumerate([("a gap", True), ("the first", False), ("a second", False)], start=1):
+        record = Waiting(consumed(seat("NASA", "a"), sequence, now), Position(1, sequence))
+        async with idle_probe.runtime.database.write("NASA", context=Context("test", "cor_1")) as uow:
+            await park(uow, "probe", [record], reason, DEFAULT_LIMITS, gap=gap)
+        reasons.append(await parked(idle_probe, "NASA"))
+    assert reasons == ["a gap", "the first", "the first"]
+
+
+async def test_what_another_process_has_applied_meanwhile_does_not_park(idle_probe: RunningService) -> None:
+    runtime = idle_probe.runtime
+    subscriptions = Subscriptions({SeatAssigned: keep_seats}, service="probe", group="probe", clock=runtime.clock)
+    applier = Applier(runtime.database, subscriptions)
+    records = [consumed(seat("NASA", name), number, runtime.clock.now()) for number, name in enumerate("ab", start=1)]
+    await applier.apply(records[:1])
+    await applier._park((TOPIC, "NASA"), await subscriptions.read(records), Conflict("refused"))
+    assert await idle_probe.admin.fetchval("select array_agg(sequence) from parked_event") == [2]
+
+
+async def test_a_full_stream_continues_once_a_tenth_of_its_room_is_free(idle_probe: RunningService) -> None:
+    runtime, full = idle_probe.runtime, StreamFull(TOPIC, "NASA", "it is full")
+    subscriptions = Subscriptions({}, service="probe", group="probe", clock=runtime.clock)
+    applier = Applier(runtime.database, subscriptions, ParkingLimits(records=20))
+    await idle_probe.admin.execute(
+        """
+        insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason)
+        values ('probe', $1, 'NASA', now(), 'a defect')
+        """,
+        TOPIC,
+    )
+    goes_on = []
+    for records in (20, 19, 18):
+        await idle_probe.admin.execute("update parked_stream set records = $1", records)
+        goes_on.append(await applier.may_go_on(full))
+    assert goes_on == [False, False, True]
+
+
+async def test_parked_streams_come_in_pages(probe: RunningService, eventually: Eventually) -> None:
+    await probe.publish(seat("NASA", "poison"), seat("DOE", "poison"))
+    await eventually(lambda: holds(waiting(probe), 2))
+    first = (await probe.client.get("/v1/parked?limit=1")).json()
+    rest = (await probe.client.get(f"/v1/parked?limit=1&after={first['next']}")).json()
+    assert [[stream["agency_id"] for stream in page["items"]] for page in (first, rest)] == [["DOE"], ["NASA"]]
+    assert rest["next"] is None
 
 
 async def test_a_discarded_record_of_a_newer_major_does_not_park_when_it_is_read_again(

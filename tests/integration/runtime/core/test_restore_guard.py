@@ -12,12 +12,14 @@ import pytest
 from muster_contracts import event_id
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.servers import kafka_at
-from muster_runtime.messaging import restore_guard
+from muster_runtime.database.transactions import EVERY_AGENCY
+from muster_runtime.messaging import epochs, restore_guard
+from muster_runtime.messaging.lease import RELAY, Lease
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.operations import streams
 from tests.integration.runtime.core.conftest import ProbeStarter
-from tests.integration.runtime.core.relays import outbox_is_empty, relaying, seat, write
+from tests.integration.runtime.core.relays import CONTEXT, outbox_is_empty, relaying, seat, write
 from tests.support.services import RunningService
 
 TOPIC = "muster.entitlements.seat"
@@ -84,6 +86,23 @@ async def test_an_epoch_is_not_raised_where_a_relay_has_died_after_the_topics_we
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
     assert set(await published_positions(idle_probe)) == {("NASA", 1, 1), ("NASA", 1, 2)}
+
+
+async def test_no_relay_takes_the_lead_before_the_raised_epoch_is_committed(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    database = idle_probe.runtime.database
+    now = await epochs.database_now(database)
+
+    async def relay_waits() -> bool:
+        waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'relation'"
+        return bool(await idle_probe.admin.fetchval(waiting) == 1)
+
+    async with database.write(EVERY_AGENCY, context=CONTEXT) as uow:
+        await epochs.require_no_other_relay(uow, "probe", "this process", now)
+        taking = asyncio.create_task(Lease(database, RELAY, "another process").take())
+        await eventually(relay_waits)
+    assert await taking
 
 
 async def refuses_to_raise(probe: RunningService) -> None:

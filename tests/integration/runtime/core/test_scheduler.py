@@ -8,7 +8,8 @@ from prometheus_client import REGISTRY
 
 from muster_contracts.entitlements import SeatRevoked
 from muster_runtime.context import Context
-from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
+from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule, take
+from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.test_held_locks import busy
@@ -16,6 +17,7 @@ from tests.support.services import RunningService, ServiceRunner
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
 START = datetime(2025, 8, 6, tzinfo=UTC)
+MOMENT = timedelta(microseconds=1)
 Eventually = Callable[..., Awaitable[Any]]
 
 
@@ -37,13 +39,34 @@ async def test_a_deadline_is_handled_at_its_instant_and_not_before(
     probe.clock.move(START)
     due = START + timedelta(days=60)
     await set_deadlines(probe, Deadline("revoke", "NASA", "seat_1", due))
-    probe.clock.move(due - timedelta(microseconds=1))
+    probe.clock.move(due - MOMENT)
     # A deadline of another agency that is due now shows that the scheduler has looked.
     await set_deadlines(probe, Deadline("revoke", "DOE", "marker", START))
     await eventually(lambda: _is(revoked(probe), [("DOE", "marker", START)]))
     probe.clock.move(due)
     await eventually(lambda: _is(revoked(probe), [("DOE", "marker", START), ("NASA", "seat_1", due)]))
     assert await probe.admin.fetchval("select count(*) from deadline") == 0
+
+
+async def test_what_was_moved_or_is_not_due_anymore_after_the_clock_was_set_back_waits_for_its_instant(
+    idle_probe: RunningService,
+) -> None:
+    idle_probe.clock.move(START)
+    instants = {"due": START, "not due anymore": START + MOMENT, "moved": START}
+    await set_deadlines(idle_probe, *(Deadline("revoke", "NASA", *each) for each in instants.items()))
+    found = [Deadline("revoke", "NASA", *each) for each in (instants | {"moved": START - MOMENT}).items()]
+    async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
+        assert await take(uow, found) == found[:1]
+    left = await idle_probe.admin.fetch("select subject from deadline order by subject")
+    assert [row["subject"] for row in left] == ["moved", "not due anymore"]
+
+
+async def test_kinds_that_are_due_at_the_same_instant_are_handled_in_the_services_order(
+    probe: RunningService, eventually: Eventually
+) -> None:
+    probe.clock.move(START)
+    await set_deadlines(probe, Deadline("erase", "NASA", "a", START), Deadline("revoke", "NASA", "b", START))
+    await eventually(lambda: _is(revoked(probe), [("NASA", "b", START), ("NASA", "a", START)]))
 
 
 async def test_several_missed_instants_are_handled_in_their_order(
@@ -100,7 +123,11 @@ async def test_a_parked_deadline_is_retried_or_given_up(probe: RunningService, e
     assert "this deadline cannot be handled" in doe["reason"]
     named, other = ({name: item[name] for name in ("kind", "agency_id", "subject", "due_at")} for item in (doe, epa))
 
+    probe.clock.move(START + MOMENT)
     refused = await probe.client.post("/v1/parked-deadlines/retry", json=named)
+    first = (await probe.client.get("/v1/parked-deadlines?limit=1")).json()
+    rest = (await probe.client.get(f"/v1/parked-deadlines?limit=1&after={first['next']}")).json()
+    assert (first["items"], rest["items"]) == ([doe], [epa])  # it was parked at the first failure
     assert refused.json() == {"parked": True, "reason": "Conflict: this deadline cannot be handled"}
     await probe.admin.execute("update deadline set subject = 'mended' where agency_id = 'DOE'")
     mended = named | {"subject": "mended"}
@@ -129,6 +156,20 @@ async def test_a_parked_deadline_is_retried_or_given_up(probe: RunningService, e
     token = probe.token("probe:operate", agency="DOE")
     hidden = await probe.client.get("/v1/parked-deadlines", headers={"Authorization": f"Bearer {token}"})
     assert hidden.status_code == 403
+
+
+async def test_the_expiry_of_a_proposal_is_not_given_up(idle_probe: RunningService) -> None:
+    named = {"kind": PROPOSAL_EXPIRED, "agency_id": "DOE", "subject": "prp_1", "due_at": START.isoformat()}
+    await idle_probe.admin.execute(
+        """
+        insert into deadline (kind, agency_id, subject, due_at, parked_at, reason)
+        values ($1, 'DOE', 'prp_1', $2, $2, 'a defect')
+        """,
+        PROPOSAL_EXPIRED,
+        START,
+    )
+    refused = await idle_probe.client.post("/v1/parked-deadlines/discard", json=named | {"reason": "it is in the way"})
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:deadline-required")
 
 
 async def test_a_parked_deadline_that_must_take_effect_is_not_given_up(
