@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.quotas import EXCEEDED, WHOLE_AGENCY, QuotaGrant, Sum, free
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant, Sum, free
 
 
 class DatedUse(NamedTuple):
@@ -48,13 +48,14 @@ class Charge:
                 spent.append(replace(grant, spent=grant.spent + part))
                 rest -= part
         used, granted = total.used + self.amount, total.granted + above - rest
+        thresholds = quota.thresholds if quota.limit else ()  # of 0, any use would cross them all
         reached = (used - granted) * 100
-        crossed = [percent for percent in quota.thresholds if total.told < percent and reached >= percent * quota.limit]
-        exceeded = rest > 0 and total.told < EXCEEDED
-        told = EXCEEDED if exceeded else max([total.told, *crossed])
+        crossed = [percent for percent in thresholds if total.told < percent and reached >= percent * quota.limit]
+        told = max([total.told, *crossed])
         after = total._replace(used=used, granted=granted, excess=total.excess + rest, told=told)
+        exceeded = after.excess > 0 and not total.excess
         used_up = free(quota, total) > 0 and not free(quota, after)
-        return Count(after, spent, crossed if quota.limit else [], exceeded, above, rest, used_up)
+        return Count(after, spent, crossed, exceeded, above, rest, used_up)
 
 
 @dataclass(frozen=True, slots=True)
