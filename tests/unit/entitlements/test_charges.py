@@ -71,3 +71,15 @@ def test_a_shared_grant_pays_for_the_earliest_uses_whoever_made_them() -> None:
     counted = charge_in_time(limited, shared)
     assert [charged[-1][1].excess for charged in counted] == [1, 1, 0, 0]
     assert sorted(each.spent for charged in counted for _, count in charged for each in count.spent) == [1, 2]
+
+
+def test_a_quota_of_0_has_no_thresholds_but_a_higher_one_later_in_the_period_has() -> None:
+    nothing, ten = Quota(limit=0), Quota(limit=10)
+    paid = Charge(nothing, total(), 1, AT).paid_by([grant(1, 2)])
+    assert (paid.thresholds, paid.exceeded, paid.total.told) == ([], False, 0)
+    assert Charge(ten, paid.total, 8, AT).paid_by([]).thresholds == [50, 80]
+
+    exceeds = Charge(nothing, total(), 1, AT).paid_by([])
+    assert (exceeds.thresholds, exceeds.exceeded, exceeds.total.told) == ([], True, 0)
+    again = Charge(ten, exceeds.total, 10, AT).paid_by([])
+    assert (again.thresholds, again.exceeded) == ([50, 80, 100], False)  # that is published once per period

@@ -219,18 +219,6 @@ def test_thresholds_and_excess_are_reported_once() -> None:
     assert Charge(quota, total(), 30, AT).paid_by([]).thresholds == [50, 80, 100]
 
 
-def test_a_quota_of_0_has_no_thresholds_but_a_higher_one_later_in_the_period_has() -> None:
-    nothing, ten = Quota(limit=0), Quota(limit=10)
-    paid = Charge(nothing, total(), 1, AT).paid_by([grant(1, 2)])
-    assert (paid.thresholds, paid.exceeded, paid.total.told) == ([], False, 0)
-    assert Charge(ten, paid.total, 8, AT).paid_by([]).thresholds == [50, 80]
-
-    exceeds = Charge(nothing, total(), 1, AT).paid_by([])
-    assert (exceeds.thresholds, exceeds.exceeded, exceeds.total.told) == ([], True, 0)
-    again = Charge(ten, exceeds.total, 10, AT).paid_by([])
-    assert (again.thresholds, again.exceeded) == ([50, 80, 100], False)  # that is published once per period
-
-
 DATA = {"agency_id": "NASA", "subject_ref": "sub_" + "0" * 32, "feature": "deep-research", "amount": 2}
 EVENT = {
     "specversion": "1.0",

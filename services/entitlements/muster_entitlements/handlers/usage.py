@@ -226,10 +226,10 @@ def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
     for each in new:
         alike.setdefault((each.use.agency_id, each.use.feature, id(each.terms)), []).append(each)
     additions: dict[Counter, _Addition] = {}
-    limited_first = sorted(alike.items(), key=lambda item: _per_seat(item[1][0].terms) is None)
+    limited_first = sorted(alike.items(), key=lambda item: _is_limited(item[1][0].terms), reverse=True)
     for (agency_id, feature, _), uses in limited_first:
         period, quota, given, apart = uses[0].terms
-        per_seat = _per_seat(uses[0].terms)
+        per_seat = quota if quota is not None and quota.per is QuotaScope.SEAT else None
         of_all = None if per_seat else quota
         whole = additions.setdefault((agency_id, feature, WHOLE_AGENCY, period.starts_at), _Addition(period.ends_at))
         for _, use, _, day in uses:
@@ -243,9 +243,9 @@ def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
     return additions
 
 
-def _per_seat(terms: Terms) -> Quota | None:
-    """The quota that limits a person's own sum."""
-    return terms.quota if terms.quota is not None and terms.quota.per is QuotaScope.SEAT else None
+def _is_limited(terms: Terms) -> tuple[bool, bool]:
+    """Whether a quota limits the person's sum, and whether one limits any sum."""
+    return terms.quota is not None and terms.quota.per is QuotaScope.SEAT, terms.quota is not None
 
 
 def _least_told(additions: Mapping[Counter, _Addition]) -> int:
