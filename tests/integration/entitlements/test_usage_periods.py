@@ -46,6 +46,32 @@ async def test_only_the_use_of_the_current_period_is_listed(entitlements: Entitl
     assert await listed(limit="1") == [(None, "2025-10-04", "2025-11-01", 1)]
 
 
+async def test_a_start_that_is_corrected_to_before_the_current_period_starts_the_quota_again(
+    entitlements: Entitlements,
+) -> None:
+    of_program = {"trial_days": 60, "anchor": "program", "anchor_at": "2025-09-10T00:00:00Z"}
+    await publish(entitlements, [NOTES | of_program], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    use = {"subject": ada, "feature": "notes", "amount": 10}
+    entitlements.service.clock.move(datetime(2025, 9, 12, tzinfo=UTC))
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    assert (await entitlements.check("ada", "notes"))["reason"] == "quota_used_up"
+
+    async def previewed(path: str, **body: str) -> bool:
+        path = f"{decision(entitlements, path, 'notes', await windows(entitlements))}/preview"
+        reply = await send(entitlements, path, "ann", reason="wrong date", **body)
+        assert reply.status_code == 200, reply.text
+        return bool(reply.json()["restarts_quota"])
+
+    assert not await previewed("extension", ends_on="2025-12-01")
+    assert not await previewed("end", ends_on="2025-10-10")  # that period has not begun
+    assert await previewed("start", starts_on="2025-08-20")
+    await change(entitlements, "start", starts_on="2025-08-20")
+    answer = await entitlements.check("ada", "notes")
+    assert (answer["used"], answer["remaining"]) == (0, 10)
+
+
 async def test_a_month_from_the_windows_start_ends_by_the_agencys_clocks_for_all_who_count(
     entitlements: Entitlements,
 ) -> None:

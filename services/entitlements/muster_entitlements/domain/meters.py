@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from muster_contracts.entitlements import AccessMode, QuotaScope
 from muster_entitlements.domain.catalog import Feature, Quota
 from muster_entitlements.domain.grants import Grant, holding
+from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.quotas import Period
 from muster_entitlements.domain.windows import Window
 
@@ -128,3 +129,15 @@ class Meter:
             of_each=min((limit for limit in of_each if limit is not None), default=None),
             of_all=quota.limit if quota and shared else None,
         )
+
+
+def restarts_quota(pool: Pool, feature: Feature, before: Window, after: Window, now: datetime) -> bool:
+    """Whether a decision about a window lets another period replace the current one of a quota before that one ends."""
+    was, will = (Meter(pool.zone, {feature.key: each}, {}, term_ends_at=pool.ends_at) for each in (before, after))
+    instants = [at for at in (now, after.starts_at, after.closes_at()) if at >= now]
+    found = [(was.at(feature, at), will.at(feature, at)) for at in instants]
+    return any(
+        stays.period.starts_at <= now and stays.period.starts_at != comes.period.starts_at
+        for stays, comes in found
+        if stays.quota is not None and comes.quota is not None
+    )
