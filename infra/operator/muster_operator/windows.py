@@ -201,4 +201,6 @@ def _previewed(reply: dict[str, Any]) -> Group:
         ("at", "would be published", "days left"),
         [(each["at"], each["event"], str(each["days_left"] or "-")) for each in reply["messages"]],
     )
-    return Group(f"{escape(window['feature'])}; seats in use: {reply['seats']:,}", "", bounds, "", events)
+    restarts = reply.get("restarts_quota")  # an earlier release's reply lacks it
+    quota = ["", "The quota would start again: use of the current period would no longer count."] if restarts else []
+    return Group(f"{escape(window['feature'])}; seats in use: {reply['seats']:,}", "", bounds, "", events, *quota)

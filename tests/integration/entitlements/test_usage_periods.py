@@ -4,8 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.conftest import END, START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish
+from tests.integration.entitlements.test_next_terms import renew
 from tests.integration.entitlements.test_quota_copies import NOTES
 from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_usage import report, used
@@ -43,6 +44,32 @@ async def test_only_the_use_of_the_current_period_is_listed(entitlements: Entitl
     assert (await entitlements.post("usage/consume", use | {"amount": 1})).status_code == 200
     assert await listed() == [(who, "2025-10-04", "2025-11-01", 1) for who in (None, ada)]
     assert await listed(limit="1") == [(None, "2025-10-04", "2025-11-01", 1)]
+
+
+async def test_a_start_that_is_corrected_to_before_the_current_period_starts_the_quota_again(
+    entitlements: Entitlements,
+) -> None:
+    of_program = {"trial_days": 60, "anchor": "program", "anchor_at": "2025-09-10T00:00:00Z"}
+    await publish(entitlements, [NOTES | of_program], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    use = {"subject": ada, "feature": "notes", "amount": 10}
+    entitlements.service.clock.move(datetime(2025, 9, 12, tzinfo=UTC))
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    assert (await entitlements.check("ada", "notes"))["reason"] == "quota_used_up"
+
+    async def previewed(path: str, **body: str) -> bool:
+        path = f"{decision(entitlements, path, 'notes', await windows(entitlements))}/preview"
+        reply = await send(entitlements, path, "ann", reason="wrong date", **body)
+        assert reply.status_code == 200, reply.text
+        return bool(reply.json()["restarts_quota"])
+
+    assert not await previewed("extension", ends_on="2025-12-01")
+    assert not await previewed("end", ends_on="2025-10-10")  # that period has not begun
+    assert await previewed("start", starts_on="2025-08-20")
+    await change(entitlements, "start", starts_on="2025-08-20")
+    answer = await entitlements.check("ada", "notes")
+    assert (answer["used"], answer["remaining"]) == (0, 10)
 
 
 async def test_a_month_from_the_windows_start_ends_by_the_agencys_clocks_for_all_who_count(
@@ -118,6 +145,41 @@ async def test_late_use_of_an_earlier_enrollment_counts_even_if_the_newest_versi
         [(1, "data.feature")],
     )
     assert await entitlements.service.admin.fetchval("select used from usage_sum where subject_ref <> ''") == 1
+
+
+async def test_use_before_and_after_the_end_of_a_term_counts_in_one_month_however_late_the_renewal(
+    entitlements: Entitlements,
+) -> None:
+    """Use after the end is charged to no quota until the renewal arrives, even in one batch with use before it."""
+    whole = NOTES | {"key": "whole", "name": "Whole", "quota": {"limit": 12, "per": "agency"}}
+    await publish(entitlements, [NOTES, whole], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    service = entitlements.service
+    service.clock.move(END - timedelta(days=1))
+    for feature in ("notes", "whole"):
+        use = {"subject": ada, "feature": feature, "amount": 4}
+        reply = await entitlements.post("usage/consume", use)
+        assert (reply.status_code, reply.json()["resets_at"]) == (200, "2026-09-01T00:00:00Z")
+    service.clock.move(END + timedelta(days=3))
+    events = [
+        used(f"{feature}/{days}", ada, END + timedelta(days=days), 4, feature=feature)
+        for feature in ("notes", "whole")
+        for days in (2, -1)
+    ]
+    assert (await report(entitlements, *events)).json()["counted"] == 4
+    rows = await service.admin.fetch("select feature, used, excess, told from usage_sum where subject_ref = $1", ada)
+    assert {tuple(row) for row in rows} == {("notes", 12, 0, 80), ("whole", 12, 0, 0)}
+    async with following(entitlements) as client:
+        await renew(entitlements)
+
+        async def told(feature: str) -> bool:
+            answer, http = client.check(ada, feature), await entitlements.check("ada", feature)
+            return (answer.reason, answer.used) == (http["reason"], http["used"]) == ("quota_used_up", 12)
+
+        for feature in ("notes", "whole"):
+            await entitlements.eventually(lambda feature=feature: told(feature))
+    assert {row["used"] for row in await service.admin.fetch("select used from usage_sum")} == {12}
 
 
 async def test_an_unknown_feature_has_no_use_to_list(entitlements: Entitlements) -> None:

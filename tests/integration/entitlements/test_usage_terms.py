@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from muster_contracts.entitlements import QuotaExceeded
+from muster_contracts.entitlements import QuotaExceeded, QuotaThresholdCrossed
 from muster_entitlements.domain.catalog import packaged_catalog
 from muster_entitlements.repository import usage
 from tests.integration.entitlements.conftest import START, Entitlements
@@ -177,3 +177,28 @@ async def test_what_follows_a_version_reads_no_other_one(entitlements: Entitleme
         1: packaged_catalog().features["frontier-models"].name,
         3: "Three",
     }
+
+
+async def test_use_after_a_granted_quota_is_charged_after_the_use_within_it_even_in_one_batch(
+    entitlements: Entitlements,
+) -> None:
+    """Ada's grant limits her within the unlimited trial until day 4. All 50 uses are of one period."""
+    service, day = entitlements.service, timedelta(days=1)
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    to_ada = {"feature": "deep-research", "subject": ada, "reason": "pilot"}
+    quota = {"mode": "quota", "ends_at": (START + 4 * day).isoformat()}
+    assert (await entitlements.post("grants", to_ada | quota)).status_code == 201
+    assert (await entitlements.post("quota-grants", to_ada | {"amount": 20})).status_code == 201
+    service.clock.move(START + 6 * day)
+    events = [used(1, ada, START + 5 * day, 30), used(2, ada, START + 2 * day, 20)]
+    assert (await report(entitlements, *events)).json()["counted"] == 2
+    rows = await service.admin.fetch("select used, granted, excess, told from usage_sum where subject_ref <> ''")
+    assert [tuple(row) for row in rows] == [(50, 0, 0, 80)]
+    assert await service.admin.fetchval("select spent from quota_grant") == 0
+
+    async def crossed() -> bool:
+        found = [each.data for each in await service.published(QuotaThresholdCrossed)]
+        return [(each.threshold_percent, each.charged) for each in found] == [(50, 20), (80, 20)]
+
+    await entitlements.eventually(crossed)

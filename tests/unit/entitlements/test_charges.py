@@ -1,11 +1,12 @@
 """Charging: what pays for uses, however they are split into charges."""
 
 import random
+from bisect import bisect_right
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.charges import Charge, Limited, LimitedUse, charge_in_time
+from muster_entitlements.domain.charges import Charge, DatedUse, Limited, charge_in_time
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant, available
 from tests.unit.entitlements.test_quotas import AT, grant, total
 
@@ -43,7 +44,7 @@ def test_nothing_is_paid_for_twice_however_uses_are_split() -> None:
 
 
 def test_a_batch_of_uses_is_paid_for_as_if_each_came_alone_in_order_of_time() -> None:
-    """Between the uses, grants begin and end, and the quota changes."""
+    """Between the uses, grants begin and end, and the quota changes; for a while, there is none."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -52,30 +53,45 @@ def test_a_batch_of_uses_is_paid_for_as_if_each_came_alone_in_order_of_time() ->
         return AT + timedelta(hours=chance.randrange(first, 24))
 
     for _ in range(200):
-        quotas = [Quota(limit=chance.randrange(20)) for _ in range(2)]
-        change = hour()
+        quotas = [Quota(limit=chance.randrange(20)), None, Quota(limit=chance.randrange(20))]
+        changes = sorted([hour(1), hour(1)])
         grants = [replace(grant(n, chance.randrange(1, 9)), starts_at=hour(), ends_at=hour(1)) for n in range(4)]
-        instants = [hour() for _ in range(8)]
-        uses = [LimitedUse(at, chance.randrange(1, 9), quotas[at >= change]) for at in instants]
-        sum_, known = total(), {each.grant_id: each for each in grants}
+        instants = [AT, *(hour() for _ in range(8))]
+        uses = [DatedUse(at, chance.randrange(1, 9), quotas[bisect_right(changes, at)]) for at in instants]
+        sum_, known, charged = total(), {each.grant_id: each for each in grants}, total()
         for at, amount, quota in sorted(uses, key=lambda use: use.at):
+            if quota is None:
+                sum_ = sum_._replace(used=sum_.used + amount)
+                continue
             count = Charge(quota, sum_, amount, at).paid_by(list(known.values()))
             known |= {each.grant_id: each for each in count.spent}
-            sum_ = count.total
+            sum_ = charged = count.total
         [counted] = charge_in_time([Limited(total(), uses)], grants)
-        assert counted[-1][1].total == sum_
+        assert counted[-1][1].total == charged
         spent = {each.grant_id: each for _, count in counted for each in count.spent}
         assert {**{each.grant_id: each for each in grants}, **spent} == known
-    alike = Limited(total(), [LimitedUse(at, 1, quotas[0]) for at in instants])
+    alike = Limited(total(), [DatedUse(at, 1, quotas[0]) for at in instants])
     assert [len(charged) for charged in charge_in_time([alike], [])] == [1]
 
 
 def test_a_shared_grant_pays_for_the_earliest_uses_whoever_made_them() -> None:
     quota, people = Quota(limit=1), [total()._replace(subject_ref=f"sub_{number}") for number in range(4)]
     limited = [
-        Limited(person, [LimitedUse(AT - timedelta(hours=number), 2, quota)]) for number, person in enumerate(people)
+        Limited(person, [DatedUse(AT - timedelta(hours=number), 2, quota)]) for number, person in enumerate(people)
     ]
     shared = [replace(grant(1, 2), subject_ref=WHOLE_AGENCY, starts_at=AT - timedelta(days=1))]
     counted = charge_in_time(limited, shared)
     assert [charged[-1][1].excess for charged in counted] == [1, 1, 0, 0]
     assert sorted(each.spent for charged in counted for _, count in charged for each in count.spent) == [1, 2]
+
+
+def test_a_quota_of_0_has_no_thresholds_but_a_higher_one_later_in_the_period_has() -> None:
+    nothing, ten = Quota(limit=0), Quota(limit=10)
+    paid = Charge(nothing, total(), 1, AT).paid_by([grant(1, 2)])
+    assert (paid.thresholds, paid.exceeded, paid.total.told) == ([], False, 0)
+    assert Charge(ten, paid.total, 8, AT).paid_by([]).thresholds == [50, 80]
+
+    exceeds = Charge(nothing, total(), 1, AT).paid_by([])
+    assert (exceeds.thresholds, exceeds.exceeded, exceeds.total.told) == ([], True, 0)
+    again = Charge(ten, exceeds.total, 10, AT).paid_by([])
+    assert (again.thresholds, again.exceeded) == ([50, 80, 100], False)  # that is published once per period

@@ -15,7 +15,6 @@ from muster_entitlements.domain.charges import Charge
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import (
-    EXCEEDED,
     Limit,
     Period,
     QuotaGrant,
@@ -216,9 +215,8 @@ def test_thresholds_and_excess_are_reported_once() -> None:
         told += [*count.thresholds, *(["exceeded"] if count.exceeded else [])]
         sum_ = count.total
     assert told == [50, 80, 100, "exceeded"]
-    assert (sum_.used, sum_.excess, sum_.told) == (14, 4, EXCEEDED)
+    assert (sum_.used, sum_.excess, sum_.told) == (14, 4, 100)
     assert Charge(quota, total(), 30, AT).paid_by([]).thresholds == [50, 80, 100]
-    assert Charge(Quota(limit=0), total(), 1, AT).paid_by([]).thresholds == []
 
 
 DATA = {"agency_id": "NASA", "subject_ref": "sub_" + "0" * 32, "feature": "deep-research", "amount": 2}

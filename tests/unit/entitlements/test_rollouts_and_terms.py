@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from muster_entitlements.domain.catalog import Feature
+from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.catalog import Feature, Quota
 from muster_entitlements.domain.meters import Meter
+from muster_entitlements.domain.quotas import Period
 from muster_entitlements.domain.rollouts import NextTerm, adopt
-from muster_entitlements.domain.windows import Start, correct_start
+from muster_entitlements.domain.windows import Start, Window, correct_start
 from tests.unit.entitlements.test_rollouts import adopted, after, catalog, feature, opened
 from tests.unit.entitlements.test_windows_and_checks import END, POOL, START
 
@@ -62,6 +64,26 @@ def test_use_counts_in_one_period_whether_the_window_after_a_grace_has_opened_or
     for at in (grace_ends, grace_ends + 3 * DAY, grace_ends + 40 * DAY):
         periods = [Meter(POOL.zone, found, version.features).period("a", at) for found in (late, in_time)]
         assert periods[0] == periods[1]
+
+
+def test_a_terms_end_cuts_a_period_only_if_no_renewal_extends_the_window() -> None:
+    metered = feature("a").model_copy(update={"mode": AccessMode.QUOTA, "quota": Quota(limit=5)})
+    window = opened(catalog(1, metered))["a"]
+    renewed = replace(window, ends_at=END + 365 * DAY)
+    not_extended = window, END + 365 * DAY  # the next term's version opens narrower access
+    not_renewable = replace(window, renewable=False), END
+
+    def periods(window: Window, term_ends_at: datetime) -> list[Period]:
+        meter = Meter(POOL.zone, {"a": window}, {"a": metered}, term_ends_at=term_ends_at)
+        return [meter.terms(metered, "sub_1", END + days * DAY).period for days in (-1, 1)]
+
+    before, beyond = periods(window, END)
+    assert before == beyond
+    assert periods(renewed, renewed.ends_at) == [before] * 2
+    cut = [replace(before, ends_at=END), replace(before, starts_at=END)]
+    assert periods(*not_extended) == periods(*not_renewable) == cut
+    meter = Meter(POOL.zone, {"a": window}, {"a": metered}, term_ends_at=END)
+    assert [meter.terms(metered, "sub_1", END + days * DAY).quota is None for days in (-1, 1)] == [False, True]
 
 
 @pytest.mark.parametrize(("day", "days"), [(5, 60), (20, 60), (20, 90)])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from muster_contracts.entitlements import AccessMode, Anchor
-from muster_entitlements.domain.catalog import Feature
+from muster_entitlements.domain.catalog import Feature, Quota
 from muster_entitlements.domain.days import end_of_day, open_for
+from muster_entitlements.domain.meters import restarts_quota
 from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.rollouts import Change
 from muster_entitlements.domain.windows import End, Start, Window, correct_start, end_early, extend, used_beyond
@@ -235,3 +237,24 @@ def test_use_by_only_one_of_the_continued_agencies_counts() -> None:
     continued = [{"deep-research": 5 * DAY}, {"canvas": 3 * DAY, "deep-research": timedelta()}]
     assert used_beyond({"agents": DAY}, continued) == {"deep-research": 5 * DAY, "canvas": 3 * DAY}
     assert used_beyond({"agents": DAY}, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "restarts"),
+    [
+        ({"starts_at": NOW - 4 * DAY}, True),
+        ({"starts_at": NOW - 30 * DAY}, True),
+        ({"starts_at": NOW + 2 * DAY}, True),
+        ({"ends_at": NOW}, True),
+        ({"ends_at": NOW + 2 * DAY}, True),  # this month, so its rest gets a quota of its own
+        ({"ends_at": NOW + 30 * DAY}, False),
+        ({"ends_at": TRIAL_END + 30 * DAY}, False),
+        ({"ends_at": NOW, "mode": AccessMode.UNLIMITED}, False),  # no quota has limited the use until now
+    ],
+)
+def test_a_decision_restarts_a_quota_if_the_current_period_would_otherwise_go_on(
+    changes: dict[str, Any], restarts: bool
+) -> None:
+    window = replace(TRIAL, mode=changes.get("mode", AccessMode.QUOTA), starts_at=START + 2 * DAY)
+    feature = FEATURES["deep-research"].model_copy(update={"monthly_quota_after": None, "quota": Quota(limit=5)})
+    assert restarts_quota(POOL, feature, window, replace(window, **changes), NOW) is restarts

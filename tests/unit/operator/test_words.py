@@ -7,7 +7,7 @@ from rich.console import Console
 
 from muster_operator.feature_catalog import _changes, _losing, access
 from muster_operator.proposals import _body
-from muster_operator.windows import _afterward, _length, _now
+from muster_operator.windows import _afterward, _length, _now, _previewed
 
 WINDOW: dict[str, Any] = {
     "trial": True,
@@ -33,6 +33,17 @@ WINDOW: dict[str, Any] = {
 )
 def test_a_windows_length_in_words(changes: dict[str, Any], shown: str) -> None:
     assert _length(WINDOW | changes) == shown
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_a_preview_says_that_a_quota_starts_again(restarts: bool) -> None:
+    window = {"feature": "notes", "starts_at": "2025-08-20T00:00:00Z", "ends_at": "2025-10-19T00:00:00Z"}
+    previous = {"previous_starts_at": "2025-09-10T00:00:00Z", "previous_ends_at": "2025-11-09T00:00:00Z"}
+    reply: dict[str, Any] = {"window": window, **previous, "seats": 1, "messages": []}
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(_previewed(reply | {"restarts_quota": restarts}))
+    assert ("The quota would start again" in shown.get()) is restarts
 
 
 FEATURE: dict[str, Any] = {"quota": None, "monthly_quota_after": 4}

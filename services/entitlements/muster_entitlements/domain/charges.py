@@ -9,23 +9,23 @@ from itertools import groupby
 from typing import NamedTuple
 
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.quotas import EXCEEDED, WHOLE_AGENCY, QuotaGrant, Sum, free
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant, Sum, free
 
 
-class LimitedUse(NamedTuple):
-    """Uses at one instant, and the quota that limits them."""
+class DatedUse(NamedTuple):
+    """Uses at one instant, and the quota that limits them; None for no limit."""
 
     at: datetime
     amount: int
-    quota: Quota
+    quota: Quota | None
 
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """A sum, and the new uses to charge to it."""
+    """A sum before new uses, and these uses; a quota limits at least some of them."""
 
     total: Sum
-    uses: Sequence[LimitedUse]
+    uses: Sequence[DatedUse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,14 @@ class Charge:
                 spent.append(replace(grant, spent=grant.spent + part))
                 rest -= part
         used, granted = total.used + self.amount, total.granted + above - rest
+        thresholds = quota.thresholds if quota.limit else ()  # of 0, any use would cross them all
         reached = (used - granted) * 100
-        crossed = [percent for percent in quota.thresholds if total.told < percent and reached >= percent * quota.limit]
-        exceeded = rest > 0 and total.told < EXCEEDED
-        told = EXCEEDED if exceeded else max([total.told, *crossed])
+        crossed = [percent for percent in thresholds if total.told < percent and reached >= percent * quota.limit]
+        told = max([total.told, *crossed])
         after = total._replace(used=used, granted=granted, excess=total.excess + rest, told=told)
+        exceeded = after.excess > 0 and not total.excess
         used_up = free(quota, total) > 0 and not free(quota, after)
-        return Count(after, spent, crossed if quota.limit else [], exceeded, above, rest, used_up)
+        return Count(after, spent, crossed, exceeded, above, rest, used_up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def charge_in_time(limited: Sequence[Limited], grants: Sequence[QuotaGrant]) -> 
     """Charge the new uses of several sums in order of time, because sums may share grants.
 
     Returns the charges of each sum. Successive uses of a sum under one quota are charged together, unless a grant
-    begins or ends between them.
+    begins or ends between them. Uses that no quota limits are only added to the sum, so a later quota counts them.
     """
     instants = sorted({at for grant in grants for at in (grant.starts_at, grant.ends_at) if at is not None})
     payers: defaultdict[tuple[str, str, str], dict[str, QuotaGrant]] = defaultdict(dict)
@@ -95,8 +96,11 @@ def charge_in_time(limited: Sequence[Limited], grants: Sequence[QuotaGrant]) -> 
     in_time = sorted(uses, key=lambda placed: placed[1].at)
     for (place, quota, _), alike in groupby(in_time, lambda placed: _together(placed, instants)):
         together = [use for _, use in alike]
-        total = totals[place]
-        charge = Charge(quota, total, sum(use.amount for use in together), together[-1].at)
+        total, amount = totals[place], sum(use.amount for use in together)
+        if quota is None:
+            totals[place] = total._replace(used=total.used + amount)
+            continue
+        charge = Charge(quota, total, amount, together[-1].at)
         whose = {total.subject_ref, WHOLE_AGENCY}  # a grant to the whole agency pays for anyone's use
         count = charge.paid_by([each for who in whose for each in payers[total.agency_id, total.feature, who].values()])
         for grant in count.spent:
@@ -106,7 +110,7 @@ def charge_in_time(limited: Sequence[Limited], grants: Sequence[QuotaGrant]) -> 
     return counted
 
 
-def _together(placed: tuple[int, LimitedUse], instants: Sequence[datetime]) -> tuple[int, Quota, int]:
+def _together(placed: tuple[int, DatedUse], instants: Sequence[datetime]) -> tuple[int, Quota | None, int]:
     place, use = placed
     return place, use.quota, bisect_right(instants, use.at)
 

@@ -90,7 +90,7 @@ def _terms(pool: Pool, window: Window, grants: Sequence[Grant], now: datetime, v
     If each seat has its own trial, the quota may limit the seats in their trial, or only those whose trial is over.
     """
     feature = versions[window.catalog_number].features[window.feature]
-    meter = Meter(pool.zone, {window.feature: window}, {})
+    meter = Meter(pool.zone, {window.feature: window}, {}, term_ends_at=pool.ends_at)
     begun = [None] if window.seat_trial is None else [None, now - window.seat_trial]
     found = (meter.at(feature, now, grants, began_at) for began_at in begun)
     return next((terms for terms in found if terms.quota is not None), None)

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from muster_contracts.entitlements import AccessMode, QuotaScope
 from muster_entitlements.domain.catalog import Feature, Quota
 from muster_entitlements.domain.grants import Grant, holding
+from muster_entitlements.domain.pools import Pool
 from muster_entitlements.domain.quotas import Period
 from muster_entitlements.domain.windows import Window
 
@@ -43,6 +44,7 @@ class Limits:
 class Meter:
     """What decides how an agency's use counts: its time zone, and the windows of its enrollment by feature.
 
+    `term_ends_at` is the end of the enrollment's term, which a renewal may still extend; None without an enrollment.
     `features` has each feature in the catalog version that the agency's window follows. `grants` has the feature grants
     by feature and subject, None for the whole agency. `begun` has the starts of seats' trials by subject.
     """
@@ -52,9 +54,9 @@ class Meter:
     features: Mapping[str, Feature]
     grants: Mapping[tuple[str, str | None], Sequence[Grant]] = field(default_factory=dict)
     begun: Mapping[str, datetime] = field(default_factory=dict)
+    term_ends_at: datetime | None = None
     _latest: dict[tuple[str, AccessMode | None], Terms] = field(default_factory=dict, init=False, compare=False)
-    """The last terms found for a feature. In their period, they apply to everyone without a grant; if each seat has its
-    own trial, only to those with this access."""
+    """The last terms found for a feature. In their period, they apply to all who have this access without a grant."""
 
     def terms(self, feature: Feature, subject_ref: str, at: datetime) -> Terms:
         """How a person's use at an instant counts."""
@@ -62,10 +64,10 @@ class Meter:
         if self.grants and (grants := self._grants(feature.key, subject_ref)):
             return self.at(feature, at, grants, began_at)
         window = self.windows.get(feature.key)
-        of_seat = None if window is None or window.seat_days is None else window.access(at, began_at)
-        latest = self._latest.get((feature.key, of_seat))
+        access = None if window is None else window.access(at, began_at)
+        latest = self._latest.get((feature.key, access))
         if latest is None or not latest.period.starts_at <= at < latest.period.ends_at:
-            latest = self._latest[feature.key, of_seat] = self.at(feature, at, (), began_at)
+            latest = self._latest[feature.key, access] = self.at(feature, at, (), began_at)
         return latest
 
     def at(
@@ -110,7 +112,8 @@ class Meter:
     def _period(self, feature: Feature, at: datetime) -> Period:
         window = self.windows.get(feature.key)
         reopens = window is not None and window.trial and feature.trial is None  # for the term, once the grace is over
-        return Period.of(at, feature.stated_quota, window, self.zone, reopens=reopens)
+        renews = window is not None and window.follows_term and window.ends_at == self.term_ends_at
+        return Period.of(at, feature.stated_quota, window, self.zone, reopens=reopens, renews=renews)
 
     def limits(self, feature: Feature, at: datetime, grants: Iterable[Grant]) -> Limits:
         """The limits at an instant for an agency with these grants of the feature."""
@@ -126,3 +129,15 @@ class Meter:
             of_each=min((limit for limit in of_each if limit is not None), default=None),
             of_all=quota.limit if quota and shared else None,
         )
+
+
+def restarts_quota(pool: Pool, feature: Feature, before: Window, after: Window, now: datetime) -> bool:
+    """Whether a decision about a window lets another period replace the current one of a quota before that one ends."""
+    was, will = (Meter(pool.zone, {feature.key: each}, {}, term_ends_at=pool.ends_at) for each in (before, after))
+    instants = [at for at in (now, after.starts_at, after.closes_at()) if at >= now]
+    found = [(was.at(feature, at), will.at(feature, at)) for at in instants]
+    return any(
+        stays.period.starts_at <= now and stays.period.starts_at != comes.period.starts_at
+        for stays, comes in found
+        if stays.quota is not None and comes.quota is not None
+    )

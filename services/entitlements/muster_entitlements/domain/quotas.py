@@ -17,9 +17,6 @@ from muster_runtime.pacing import Pace
 # The subject of the sum of an agency's whole use.
 WHOLE_AGENCY = ""
 
-# The value of `told` once QuotaExceeded is published: above every threshold.
-EXCEEDED = 101
-
 # How long the published use of a quota, and the events that report it, are kept after the period's end as it was then.
 # A period is at most a month long, so this is enough even if its end moves.
 KEPT_FOR = timedelta(days=45)
@@ -34,19 +31,27 @@ class Period:
 
     @classmethod
     def of(
-        cls, at: datetime, quota: Quota | None, window: Window | None, zone: ZoneInfo, *, reopens: bool = False
+        cls,
+        at: datetime,
+        quota: Quota | None,
+        window: Window | None,
+        zone: ZoneInfo,
+        *,
+        reopens: bool = False,
+        renews: bool = False,
     ) -> "Period":
         """The period of a use at an instant: the agency's calendar month, or a month counted from the window's start.
 
         It is cut when the window opens and when its access changes, so that unlimited use counts against no quota.
         `reopens`: another window opens when this one closes, so months are counted from then, even if it opens late.
+        `renews`: a renewal, which may be late, will extend the window, so its end cuts nothing.
         """
         if quota is not None and window is not None and quota.period is QuotaPeriod.ANCHOR:
             anchor = window.closes_at() if reopens and at >= window.closes_at() else window.starts_at
             starts_at, ends_at = _rolling_month(at, anchor, zone)
         else:
             starts_at, ends_at = _calendar_month(at, zone)
-        cuts = (window.starts_at, window.closes_at()) if window else ()
+        cuts = [] if window is None else [window.starts_at] if renews else [window.starts_at, window.closes_at()]
         return cls(
             starts_at=max([starts_at, *(cut for cut in cuts if cut <= at)]),
             ends_at=min([ends_at, *(cut for cut in cuts if cut > at)]),
@@ -56,7 +61,8 @@ class Period:
 class Sum(NamedTuple):
     """How much a subject used a feature in a period; the fields are the columns of the table.
 
-    `days` has a bit for each day with use. `fresh_days` has only the bits that the last addition set.
+    `told` is the highest threshold that was published. With any `excess`, QuotaExceeded was published. `days` has a bit
+    for each day with use. `fresh_days` has only the bits that the last addition set.
     """
 
     agency_id: str

@@ -105,11 +105,14 @@ class Window:
         """How long a seat has `mode`; None unless the window is anchored on seats."""
         return timedelta(days=self.seat_days + (self.grace_days or 0)) if self.seat_days is not None else None
 
+    @property
+    def follows_term(self) -> bool:
+        """Whether it lasts as long as the term, so that a renewal may extend it."""
+        return self.renewable and not self.trial
+
     def renewed_by(self, catalog: Catalog) -> bool:
         """Whether a renewal extends it if the next term follows this version."""
-        if not self.renewable or self.trial:
-            return False
-        return catalog.extends(self.feature, self.mode, of_seats=self.seat_days is not None)
+        return self.follows_term and catalog.extends(self.feature, self.mode, of_seats=self.seat_days is not None)
 
     def access(self, now: datetime, began_at: datetime | None = None) -> AccessMode:
         """The access at an instant of a seat whose trial began at `began_at`, which is None if it has not begun."""

@@ -49,8 +49,9 @@ async def consume_feature(uow: UnitOfWork, command: ConsumeFeature) -> Consumpti
     if answer.verdict is Verdict.REFUSED:
         raise UseRefused(command.feature, answer.reason.value)
     feature = await find_feature(uow.connection, command.feature, question.window, uow.now)
-    zone = question.pool.zone if question.pool else zone_of(None)
-    meter = Meter(zone, {feature.key: question.window} if question.window else {}, {feature.key: feature})
+    zone, term_ends_at = (question.pool.zone, question.pool.ends_at) if question.pool else (zone_of(None), None)
+    windows = {feature.key: question.window} if question.window else {}
+    meter = Meter(zone, windows, {feature.key: feature}, term_ends_at=term_ends_at)
     period, quota, given, apart = meter.at(feature, uow.now, question.grants, question.began_at)
     own = Sum(
         agency_id=command.agency_id,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from muster_contracts.entitlements import QuotaScope
 from muster_entitlements.domain.adoption import bit_of
 from muster_entitlements.domain.catalog import MOST_EXACT, Catalog, Quota, is_key
-from muster_entitlements.domain.charges import Limited, LimitedUse
+from muster_entitlements.domain.charges import DatedUse, Limited
 from muster_entitlements.domain.meters import Meter, Terms
 from muster_entitlements.domain.quotas import WHOLE_AGENCY, Sum, least_told
 from muster_entitlements.domain.usage import OLDEST, Identity, Use, check_open, check_time
@@ -71,21 +71,21 @@ class _Metered(NamedTuple):
 
 @dataclass(slots=True)
 class _Addition:
-    """What is added to one sum; `limited` is the part that quotas limit."""
+    """What is added to one sum. If quotas limit any of it, `charged` has all uses that are not given."""
 
     ends_at: datetime
     used: int = 0
     given: int = 0
     days: int = 0
-    limited: list[LimitedUse] = field(default_factory=list)
+    charged: list[DatedUse] = field(default_factory=list)
 
     def add(self, use: Use, quota: Quota | None, *, given: bool) -> None:
-        """Add a use that a quota limits, that is `given`, or neither."""
+        """Add a use that a quota limits, that is `given`, or neither. Add the limited ones first."""
         self.used += use.amount
         if given:
             self.given += use.amount
-        if quota is not None:
-            self.limited.append(LimitedUse(use.at, use.amount, quota))
+        elif quota is not None or self.charged:
+            self.charged.append(DatedUse(use.at, use.amount, quota))
 
 
 async def count_uses(
@@ -187,9 +187,9 @@ async def _add(uow: UnitOfWork, new: Sequence[_Metered], meters: Mapping[str, Me
     for total in await usage.add_to_sums(uow.connection, sums, least):
         counter = total.agency_id, total.feature, total.subject_ref, total.starts_at
         addition = additions[counter]
-        if addition.limited and total.charged >= least:
-            before = total._replace(used=total.used - sum(each.amount for each in addition.limited))
-            limited.append(Limited(before, addition.limited))
+        if addition.charged and total.charged >= least:
+            before = total._replace(used=total.used - sum(each.amount for each in addition.charged))
+            limited.append(Limited(before, addition.charged))
         if counter in limits and total.charged >= limits[counter]:
             untold.add(total.agency_id)
         if total.fresh_days:
@@ -226,7 +226,8 @@ def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
     for each in new:
         alike.setdefault((each.use.agency_id, each.use.feature, id(each.terms)), []).append(each)
     additions: dict[Counter, _Addition] = {}
-    for (agency_id, feature, _), uses in alike.items():
+    limited_first = sorted(alike.items(), key=lambda item: _is_limited(item[1][0].terms), reverse=True)
+    for (agency_id, feature, _), uses in limited_first:
         period, quota, given, apart = uses[0].terms
         per_seat = quota if quota is not None and quota.per is QuotaScope.SEAT else None
         of_all = None if per_seat else quota
@@ -242,10 +243,15 @@ def _additions(new: Sequence[_Metered]) -> dict[Counter, _Addition]:
     return additions
 
 
+def _is_limited(terms: Terms) -> tuple[bool, bool]:
+    """Whether a quota limits the person's sum, and whether one limits any sum."""
+    return terms.quota is not None and terms.quota.per is QuotaScope.SEAT, terms.quota is not None
+
+
 def _least_told(additions: Mapping[Counter, _Addition]) -> int:
     """The fewest charged uses at which there may be something to publish about any of the sums."""
-    quotas = {id(use.quota): use.quota for each in additions.values() for use in each.limited}
-    return min(map(least_told, quotas.values()), default=MOST_EXACT)
+    quotas = {id(use.quota): use.quota for each in additions.values() for use in each.charged}
+    return min((least_told(quota) for quota in quotas.values() if quota is not None), default=MOST_EXACT)
 
 
 def _other_limits(new: Sequence[_Metered], meters: Mapping[str, Meter], now: datetime) -> dict[Counter, int]:

@@ -17,6 +17,7 @@ from muster_entitlements.replies import (
     WindowReply,
 )
 from muster_entitlements.repository import history, operations, policies, pools
+from muster_entitlements.repository.meters import find_feature
 from muster_entitlements.repository.windows import COLUMNS, find_windows, to_window
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import Page
@@ -76,7 +77,8 @@ async def preview_change(
     before = (await find_windows(connection, agency_id, [window_id])).get(window_id)
     if before is None or before.enrollment_id != pool.enrollment_id:
         raise WindowUnknown(agency_id, window_id)
-    return WindowPreviewReply.of(before, change(before, pool, now), pool, now)
+    after = change(before, pool, now)
+    return WindowPreviewReply.of(before, after, pool, await find_feature(connection, before.feature, before, now), now)
 
 
 async def find_operation(connection: Connection, agency_id: str, operation_id: str, now: datetime) -> OperationReply:

@@ -190,7 +190,8 @@ async def find_limits(connection: Connection, questions: Sequence[Question], now
 def _limit(question: Question, feature: Feature | None, now: datetime) -> Limit | None:
     if question.pool is None or feature is None:
         return None
-    meter = Meter(question.pool.zone, {feature.key: question.window} if question.window else {}, {})
+    windows = {feature.key: question.window} if question.window else {}
+    meter = Meter(question.pool.zone, windows, {}, term_ends_at=question.pool.ends_at)
     period, quota, *_ = meter.at(feature, now, question.grants, question.began_at)
     return None if quota is None else Limit(question.pool.agency_id, feature.key, quota, period)
 

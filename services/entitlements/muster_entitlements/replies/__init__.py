@@ -17,7 +17,9 @@ from muster_contracts.entitlements import (
     TrialEndingSoon,
     TrialExpired,
 )
+from muster_entitlements.domain.catalog import Feature
 from muster_entitlements.domain.checks import Answer, Reason, Verdict
+from muster_entitlements.domain.meters import restarts_quota
 from muster_entitlements.domain.operations import OnLimit, Operation, OperationState
 from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.domain.seats import SeatPolicy, SeatState
@@ -145,12 +147,16 @@ class WindowPreviewReply(BaseModel):
     previous_starts_at: Instant
     previous_ends_at: Instant
     seats: int = Field(description="Seats in use, whose holders would be affected.")
+    restarts_quota: bool = Field(
+        description="Whether the whole quota would be available again, because use of the current period would no "
+        "longer count. Its thresholds would be published again."
+    )
     messages: list[WindowMessageReply] = Field(
         description="The events, oldest first. Those after the term's end are canceled if no term follows."
     )
 
     @classmethod
-    def of(cls, before: Window, after: Window, pool: Pool, now: datetime) -> "WindowPreviewReply":
+    def of(cls, before: Window, after: Window, pool: Pool, feature: Feature, now: datetime) -> "WindowPreviewReply":
         """The reply for a window before and after a decision at an instant."""
         changed = FeatureWindowExtended if after.extended and not before.extended else FeatureWindowChanged
         notices = [
@@ -167,6 +173,7 @@ class WindowPreviewReply(BaseModel):
             previous_starts_at=before.starts_at,
             previous_ends_at=before.ends_at,
             seats=pool.in_use,
+            restarts_quota=restarts_quota(pool, feature, before, after, now),
             messages=sorted(messages, key=lambda message: message.at),
         )
 

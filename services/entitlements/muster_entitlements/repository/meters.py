@@ -30,7 +30,7 @@ async def find_meters(
     """
     rows = await connection.fetch(
         f"""
-        select p.agency_id as pool_agency_id, p.time_zone, {COLUMNS}
+        select p.agency_id as pool_agency_id, p.time_zone, p.ends_at as term_ends_at, {COLUMNS}
         from pool as p
         left join feature_window as w
             on w.agency_id = p.agency_id and w.enrollment_id = p.enrollment_id
@@ -41,7 +41,7 @@ async def find_meters(
         None if asked is None else [agency_id for agency_id, _ in asked],
         None if asked is None else [feature for _, feature in asked],
     )
-    zones = {row["pool_agency_id"]: zone_of(row["time_zone"]) for row in rows}
+    pools = {row["pool_agency_id"]: (zone_of(row["time_zone"]), row["term_ends_at"]) for row in rows}
     windows: defaultdict[str, dict[str, Window]] = defaultdict(dict)
     for row in rows:
         if row["window_id"] is not None:
@@ -66,12 +66,12 @@ async def find_meters(
         if key not in catalog.features and key not in windows[agency_id]
     ]
     earlier = await _find_earlier(connection, lacking, catalog) if lacking else {}
-    for agency_id, zone in zones.items():
+    for agency_id, (zone, term_ends_at) in pools.items():
         own = windows[agency_id]
         features = {key: versions[window.catalog_number].known(key) for key, window in own.items()}
         outlived = {key: granted[key] for key, _ in grants[agency_id] if key in granted}
         known = {**catalog.features, **earlier.get(agency_id, {}), **outlived, **features}
-        meters[agency_id] = Meter(zone, own, known, grants[agency_id], begun.get(agency_id, {}))
+        meters[agency_id] = Meter(zone, own, known, grants[agency_id], begun.get(agency_id, {}), term_ends_at)
     return meters
 
 

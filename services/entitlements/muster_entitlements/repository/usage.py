@@ -121,7 +121,7 @@ async def add_to_sums(connection: Connection, uses: Sequence[Sum], least: int) -
 
 
 def save_sums(sums: Sequence[Sum]) -> Write:
-    """Store sums as they are now."""
+    """Store what charging changed in sums that `add_to_sums` has stored with all their uses."""
     return (
         """
         saved_sums as (
@@ -134,9 +134,7 @@ def save_sums(sums: Sequence[Sum]) -> Write:
                 $6::bigint[], $7::bigint[], $8::bigint[], $9::integer[]
             )
             on conflict (agency_id, feature, subject_ref, starts_at) do update
-            set
-                ends_at = excluded.ends_at, used = excluded.used, granted = excluded.granted,
-                excess = excluded.excess, told = excluded.told
+            set granted = excluded.granted, excess = excluded.excess, told = excluded.told
         )
         """,
         [
