@@ -19,7 +19,7 @@ def make_scratch(prefix: str) -> Path:
 
     What killed runs left in memory is removed first.
     """
-    for left in _MEMORY.glob(f"{prefix}*"):
+    for left in _MEMORY.glob(f"{prefix}*-*"):
         if not psutil.pid_exists(int(left.name.removeprefix(prefix).partition("-")[0])):
             shutil.rmtree(left, ignore_errors=True)
     room = min(shutil.disk_usage(_MEMORY).free, psutil.virtual_memory().available) if _MEMORY.is_dir() else 0
