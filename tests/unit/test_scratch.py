@@ -10,7 +10,7 @@ from tests.support.scratch import make_scratch
 _MAKE = "from tests.support.scratch import make_scratch; print(make_scratch('muster-scratch-'))"
 
 
-def test_what_a_killed_run_left_in_memory_goes_and_what_another_run_uses_stays():
+def test_what_a_killed_run_left_in_memory_goes_and_what_another_run_uses_stays() -> None:
     made = subprocess.run([sys.executable, "-c", _MAKE], capture_output=True, check=True, text=True)
     left = Path(made.stdout.strip())
     used = make_scratch("muster-scratch-")
