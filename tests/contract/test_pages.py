@@ -59,3 +59,19 @@ def _exists(path: str) -> bool:
     forms = (pattern, pattern.removesuffix(".py"))  # a package of the same name may replace a file
     folders = (".", "services/*/muster_*")
     return any(next(ROOT.glob(f"{folder}/{form}"), None) for folder in folders for form in forms)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_command_shows_a_secret_to_other_users_of_the_machine(page: Path) -> None:
+    """Everyone sees a program's arguments, and Postgres' log may quote a statement."""
+    text = page.read_text("utf-8")
+    assert re.findall(r"(?:-H|--header) \S?Authorization.*|\bpassword '.*|--add-config\s.*password=.*", text) == []
+    for block in re.findall(r"```sh.*?\n(.*?)```", text, re.DOTALL):
+        writes = re.search(r"pg_dump|openssl .*>", block)
+        assert not writes or "umask 077" in block[: writes.start()], block
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_curl_has_no_option_that_the_oldest_supported_systems_lack(page: Path) -> None:
+    """RHEL 8 has curl 7.61."""
+    assert re.findall(r"curl .*(?:--json|--fail-with-body).*", page.read_text("utf-8")) == []

@@ -2,7 +2,6 @@
 
 import asyncio
 import shlex
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -50,8 +49,6 @@ def up(
     """Start Postgres, Kafka, the mail sink, and the four services, and leave them running."""
     if unknown := set(maintenance or ()) - set(SERVICES):
         raise BadInput(f"--maintenance {min(unknown)}: must be one of {', '.join(SERVICES)}")
-    # Like Ctrl-C, SIGTERM leaves nothing running.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         stack = asyncio.run(_start(home, _ports(port or []), maintenance or [], secure))
     except StackFailed as failure:

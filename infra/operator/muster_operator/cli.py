@@ -1,6 +1,7 @@
 """The `muster` command."""
 
 import logging
+import signal
 from importlib.metadata import version
 from typing import Annotated
 
@@ -30,4 +31,6 @@ def main() -> None:
     """The entry point of the console script."""
     # A command itself reports which server does not answer; aiokafka must not log it too.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # Like Ctrl-C, SIGTERM ends a command; without a handler, Linux ignores it for a container's first process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()

@@ -240,7 +240,8 @@ async def apply_plan(
     ] = None,
     acls: AclsOption = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="With --acls, also remove unneeded ACLs on Muster's topics.")
+        bool,
+        typer.Option("--prune", help="With --acls, also remove unneeded ACLs on Muster's topics, groups, and IDs."),
     ] = False,
     subscribers: SubscribersOption = None,
     principal: PrincipalOption = PRINCIPAL,

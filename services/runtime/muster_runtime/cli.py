@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import logging
+import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -113,6 +114,8 @@ def run(bootstrap: str, schema: Schema) -> None:
 
         typer.echo(json.dumps(openapi(_service(bootstrap)), indent=2))
 
+    # Like Ctrl-C, SIGTERM ends a command; without a handler, Linux ignores it for a container's first process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 

@@ -163,12 +163,13 @@ async def test_acls_are_added_and_removed_until_they_are_as_described(house: Hou
     surplus = Acl(billing, Kind.TOPIC, seat, Operation.WRITE)
     denied = Acl(billing, Kind.TOPIC, seat, Operation.READ, allow=False)
     stranger = Acl("User:stranger", Kind.TOPIC, f"{house.prefix}muster.", Operation.READ, prefixed=True)
+    of_another_release = Acl(billing, Kind.TOPIC, "other.muster.billing.term", Operation.WRITE)
     await house.administrator.remove([lost])
-    await house.administrator.add([surplus, denied, stranger])
+    await house.administrator.add([surplus, denied, stranger, of_another_release])
 
     async def all_named() -> bool:
         found = access.differences(await house.administrator.acls())
-        return {each.acl for each in found} == {lost, surplus, denied, stranger}
+        return {each.acl for each in found} == {lost, surplus, denied, stranger, of_another_release}
 
     await eventually(all_named)
 
@@ -176,7 +177,7 @@ async def test_acls_are_added_and_removed_until_they_are_as_described(house: Hou
     assert (kept.ok, len(kept.data["added"]), kept.data["removed"]) == (False, 1, [])
     pruned = await applied(house.administrator, access, prune=True)
     assert {each["name"] for each in pruned.data["removed"]} == {seat}
-    # The subscribers were not named, so a stranger's ACL is kept.
-    assert [each["principal"] for each in pruned.data["acl_differences"]] == ["User:stranger"]
-    await house.administrator.remove([stranger])
+    # The subscribers were not named, so a stranger's ACL is kept, and so is what a release with another prefix needs.
+    assert {each["principal"] for each in pruned.data["acl_differences"]} == {"User:stranger", billing}
+    await house.administrator.remove([stranger, of_another_release])
     await house.has(access)

@@ -46,7 +46,7 @@ def test_an_alarm_has_a_runbook_that_names_it(rule: dict[str, Any]) -> None:
 def test_a_rule_queries_metrics_and_bounds_that_exist() -> None:
     known = samples() | RECORDED
     for rule in ALL_RULES:
-        asked = set(re.findall(r"\b(?:muster[_:][\w:]+|up)\b", rule["expr"]))
+        asked = set(re.findall(r"\b(?:(?:muster[_:]|process_)[\w:]+|up)\b", rule["expr"]))
         assert asked or rule["expr"].startswith("vector("), rule
         assert asked - OF_PROMETHEUS <= known, rule
         for bound in re.findall(r'le="([^"]+)"', rule["expr"]):

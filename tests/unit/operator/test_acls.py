@@ -138,9 +138,13 @@ NAME = "eu.muster.billing.term"
 @pytest.mark.parametrize(
     ("acl", "remedy", "registered"),
     [
-        (Acl("User:billing", Kind.TOPIC, "elsewhere", READ), Remedy.PRUNE, Remedy.PRUNE),
         (Acl("User:billing", Kind.TOPIC, NAME, READ, allow=False), Remedy.PRUNE, Remedy.PRUNE),
-        (Acl("User:billing", Kind.CLUSTER, "kafka-cluster", Operation.ALTER), Remedy.PRUNE, Remedy.PRUNE),
+        (Acl("User:billing", Kind.GROUP, "eu.notify", READ), Remedy.PRUNE, Remedy.PRUNE),
+        # Of another Muster whose services have the same principals, or of nobody's that Muster knows.
+        (Acl("User:billing", Kind.TOPIC, "muster.billing.term", WRITE), Remedy.PERSON, Remedy.PERSON),
+        (Acl("User:notify", Kind.GROUP, "notify", READ), Remedy.PERSON, Remedy.PERSON),
+        (Acl("User:billing", Kind.TRANSACTIONAL_ID, "us.billing-relay", WRITE), Remedy.PERSON, Remedy.PERSON),
+        (Acl("User:billing", Kind.CLUSTER, "kafka-cluster", Operation.ALTER), Remedy.PERSON, Remedy.PERSON),
         (Acl("User:stranger", Kind.TOPIC, NAME, READ), Remedy.REGISTERED, Remedy.PRUNE),
         (Acl("User:stranger", Kind.TOPIC, "eu.muster.", READ, prefixed=True), Remedy.REGISTERED, Remedy.PRUNE),
         (Acl("User:stranger", Kind.GROUP, "eu.notify", READ), Remedy.REGISTERED, Remedy.PRUNE),

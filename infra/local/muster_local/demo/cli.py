@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,8 +50,6 @@ def demo(
     folder = Home(home or (kept if keep else Path(tempfile.mkdtemp(prefix="muster-demo-")))).path
     if folder.exists() and any(folder.iterdir()):
         raise BadInput(f"the demo needs a new home, but {folder} is not empty: choose another folder with --home")
-    # Like Ctrl-C, SIGTERM leaves nothing running.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         lines = asyncio.run(_play(agencies, folder, console, keep=keep, secure=secure))
     except KeyboardInterrupt:

@@ -166,16 +166,18 @@ def compare(
 ) -> list[AclDifference]:
     """The differences between a cluster's ACLs and the wanted ones, as far as they concern Muster.
 
-    Extra ACLs of the services' principals, and anybody's on Muster's own topics, groups, and IDs, can be pruned. An ACL
-    that also covers other programs' resources is left to a person. Unless `wanted` includes the `registered`
-    subscribers, other principals' ACLs are left to a person too: `wanted` does not say who subscribes.
+    Extra ACLs on Muster's own topics, groups, and IDs can be pruned. One that also covers other programs' resources is
+    left to a person, and so is a service's on any other resource: a release with another prefix may need it. Unless
+    `wanted` includes the `registered` subscribers, other principals' ACLs are left to a person too: `wanted` does not
+    say who subscribes.
     """
     services = {principal_of(name, principal) for name in (*SERVICES, SANDBOX)}
     owned = _Owned([prefix + topic.name for topic in topics], prefix)
     found = [AclDifference(acl, "missing", Remedy.ADD) for acl in sorted(set(wanted) - set(there))]
     for acl in sorted(set(there) - set(wanted)):
         if acl.principal in services:
-            found.append(AclDifference(acl, "beyond what the service needs", Remedy.PRUNE))
+            remedy = Remedy.PRUNE if owned.holds(acl) else Remedy.PERSON
+            found.append(AclDifference(acl, "beyond what the service needs", remedy))
         elif owned.holds(acl):
             what = "no registered subscriber needs it" if registered else "does not belong to a service"
             found.append(AclDifference(acl, what, Remedy.PRUNE if registered else Remedy.REGISTERED))

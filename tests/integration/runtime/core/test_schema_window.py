@@ -2,16 +2,20 @@
 
 import asyncio
 import shutil
+import signal
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
+from muster_runtime.database.dbmate import migrate
 from muster_runtime.database.schema import RUNTIME_MIGRATIONS, Schema, SchemaTooNew
 from muster_runtime.database.schema_commands import SchemaUnknown, describe, wait
 from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
@@ -139,3 +143,48 @@ async def test_a_schema_that_has_contracted_is_too_new(
 
     await probe.admin.execute("delete from schema_migrations where version = $1", CONTRACTING)
     await eventually(lambda: ready(probe))
+
+
+_MIGRATE = """
+import sys
+from pathlib import Path
+from muster_runtime.cli import run
+from muster_runtime.database.schema import Schema
+run("no.bootstrap", Schema("probe", Path(sys.argv.pop())))
+"""
+
+
+async def test_a_migration_that_gets_sigterm_is_undone_and_ends_with_dbmate(
+    databases: Databases, newer: Schema, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    access = await databases.make("probe", MIGRATIONS)
+    slow = newer.migrations / f"{NEEDED}_next.sql"
+    created = f"create table t{NEEDED} ();"
+    slow.write_text(
+        slow.read_text("utf-8").replace(created, f"{created}\nselect pg_advisory_xact_lock(4711);"), "utf-8"
+    )
+    admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "probe"})
+    try:
+        await admin.execute("select pg_advisory_lock(4711)")
+        migrating = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _MIGRATE, "migrate", str(newer.migrations)),
+            env={"MUSTER_ENVIRONMENT": "sandbox", "MUSTER_POSTGRES_OWNER_DSN": access.owner_dsn},
+        )
+        waits = "select true from pg_stat_activity where datname = current_database() and wait_event = 'advisory'"
+        await eventually(lambda: admin.fetchval(waits))
+        (dbmate,) = psutil.Process(migrating.pid).children()
+        migrating.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(migrating.wait(), 10) == 130
+        assert not dbmate.is_running()
+
+        await admin.execute("select pg_advisory_unlock(4711)")
+        others = (
+            "select count(*) = 0 from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        await eventually(lambda: admin.fetchval(others))
+        assert not await admin.fetchval("select to_regclass($1)", f"t{NEEDED}")
+        assert not await admin.fetchval("select true from schema_migrations where version = $1", NEEDED)
+        await asyncio.to_thread(migrate, access.owner_dsn, "probe", newer.migrations)
+        assert await admin.fetchval("select true from schema_migrations where version = $1", NEEDED)
+    finally:
+        await admin.close()
