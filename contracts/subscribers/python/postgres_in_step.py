@@ -43,6 +43,11 @@ create table if not exists place (
     sequence bigint not null,
     primary key (topic, agency_id)
 );
+create table if not exists assigned_seat (
+    agency_id text not null,
+    seat_id text not null,
+    primary key (agency_id, seat_id)
+);
 create table if not exists seats_of_agency (
     agency_id text primary key,
     held bigint not null,
@@ -148,22 +153,29 @@ async def locked_places(connection: Any, agencies: set[str]) -> dict[str, Positi
 
 
 async def count(connection: Any, fact: Decoded) -> None:
-    """The effect: a count, which would be wrong if a fact were applied twice or not at all."""
+    """The effect: a count, which would be wrong if a fact were applied twice or not at all.
+
+    A seat that was only reserved or invited, and never assigned, can be revoked, too: it was never held.
+    """
     match fact.event:
-        case SeatAssigned():
+        case SeatAssigned(agency_id=agency_id, seat_id=seat_id):
             change, assigned = 1, 1
-        case SeatRevoked():
+            statement = "insert into assigned_seat (agency_id, seat_id) values ($1, $2) on conflict do nothing"
+        case SeatRevoked(agency_id=agency_id, seat_id=seat_id):
             change, assigned = -1, 0
+            statement = "delete from assigned_seat where agency_id = $1 and seat_id = $2"
         case _:
             return
+    status = await connection.execute(statement, agency_id, seat_id)
+    rows = int(status.rsplit(" ", 1)[1])
     await connection.execute(
         """
         insert into seats_of_agency as s (agency_id, held, ever_held) values ($1, $2, $3)
         on conflict (agency_id) do update
             set held = s.held + excluded.held, ever_held = s.ever_held + excluded.ever_held
         """,
-        fact.event.agency_id,
-        change,
+        agency_id,
+        change * rows,
         assigned,
     )
 

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from muster_contracts import topics
-from muster_contracts.entitlements import SeatActivated, SeatAssigned, SeatRevoked
+from muster_contracts.entitlements import SeatActivated, SeatAssigned, SeatReserved, SeatRevoked
 from muster_contracts.testing import Record, build, record
 from muster_local.node import NODE, installed
 from muster_local.servers import kafka_at
@@ -90,9 +90,19 @@ class Subscriber:
 
 
 def seats(agency_id: str, numbers: range) -> list[Record]:
-    """The records of an agency's stream from one sequence to another."""
-    kinds = (SeatAssigned, SeatActivated, SeatRevoked)
-    return [record(build(kinds[number % 3], agency_id=agency_id), sequence=number) for number in numbers]
+    """The records of an agency's stream from one sequence to another.
+
+    Every second seat is reserved and revoked, but never assigned.
+    """
+    lives = (SeatAssigned, SeatActivated, SeatRevoked), (SeatReserved, SeatRevoked)
+    kinds = [(kind, seat) for seat, life in enumerate(lives) for kind in life]
+    records = []
+    for number in numbers:
+        earlier, place = divmod(number - 1, len(kinds))
+        kind, seat = kinds[place]
+        event = build(kind, agency_id=agency_id, seat_id=f"seat_{earlier * len(lives) + seat}")
+        records.append(record(event, sequence=number))
+    return records
 
 
 def typed(item: Record, event_type: str) -> Record:

@@ -48,6 +48,7 @@ async def test_each_fact_is_printed_once_in_order_even_across_a_restart(
     for agency in AGENCIES:
         assert subscriber.sequences(agency) == list(range(1, 31)), subscriber.stderr
     assert {fact["type"] for fact in subscriber.facts} == {
+        "muster.entitlements.SeatReserved.v1",
         "muster.entitlements.SeatAssigned.v1",
         "muster.entitlements.SeatActivated.v1",
         "muster.entitlements.SeatRevoked.v1",

@@ -46,9 +46,8 @@ async def test_a_table_stays_exactly_in_step_however_often_the_subscriber_is_kil
 
     counted = await connection.fetch("select agency_id, held, ever_held from seats_of_agency order by agency_id")
     await connection.close()
-    assigned = sum(1 for number in range(1, events + 1) if number % 3 == 0)
-    revoked = sum(1 for number in range(1, events + 1) if number % 3 == 2)
-    assert [tuple(row) for row in counted] == [(agency, assigned - revoked, assigned) for agency in sorted(AGENCIES)]
+    assigned = events // 5
+    assert [tuple(row) for row in counted] == [(agency, 0, assigned) for agency in sorted(AGENCIES)]
 
 
 def _reached(applied: Callable[[], Awaitable[int]], wanted: int) -> Callable[[], Awaitable[bool]]:
@@ -93,7 +92,7 @@ async def test_a_table_in_step_allows_two_instances_reports_an_epoch_and_refuses
         await topic.put(
             [*interleaved(range(1, 31)), record(build(SeatAssigned, agency_id="NIH"), sequence=31, epoch=2)]
         )
-        await eventually(_reached(held, 31), timeout=40)
+        await eventually(_reached(held, 19), timeout=40)
         reported = "NIH: reconcile what came after Position(epoch=1, sequence=30)"
         await eventually(lambda: reported in one.stderr + two.stderr)
         assert one.process.returncode is None
@@ -108,7 +107,7 @@ async def test_a_table_in_step_allows_two_instances_reports_an_epoch_and_refuses
             )
     assert "header ce_sequence is" in one.stderr + two.stderr
     assert "Traceback" not in one.stderr + two.stderr
-    assert await held() == 31
+    assert await held() == 19
     await connection.close()
 
 

@@ -174,3 +174,22 @@ async def test_a_trial_whose_end_nobody_was_told_of_goes_on_as_the_version_of_th
     await pass_time(entitlements, END + 60 * DAY)
     [expired] = await published(entitlements, TrialExpired, 1)
     assert expired.envelope.time == END + 35 * DAY
+
+
+async def test_a_renewal_that_arrives_together_with_the_end_of_the_renewed_term_leaves_no_deadline(
+    front: Entitlements,
+) -> None:
+    """Everything that billing has published about the enrollment is applied before the enrollment itself."""
+    front.service.clock.move(NEXT_END + DAY)
+    second = {"term_id": "term_2", "number": 2}
+    await front.service.publish(
+        front.term(),
+        front.renewal("accepted"),
+        front.term_ended(renewed=True),
+        front.term().model_copy(update=second),
+        front.term_ended().model_copy(update={"term_id": "term_2", "ended_at": NEXT_END}),
+    )
+    await front.eventually(lambda: front.service.admin.fetchval("select bool_or(ended) from term"))
+    await front.enroll(cap=2)
+    assert (await front.pool())["state"] == "ended"
+    assert await front.service.admin.fetchval("select count(*) from deadline where kind like 'catalog%'") == 0

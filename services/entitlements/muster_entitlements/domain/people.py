@@ -51,7 +51,7 @@ class Directory:
 
     def subject_ref(self, agency_id: str, subject: str) -> str:
         """The reference of a subject that is given as a reference or an address. Raises InvalidInput."""
-        if _SUBJECT_REF.fullmatch(subject.strip()):
+        if is_reference(subject.strip()):
             return subject.strip()
         try:
             address = normalize_email(subject)
@@ -65,6 +65,11 @@ class Directory:
         inner.update(f"{agency_id}|{address}".encode())
         outer.update(inner.digest())
         return f"sub_{outer.hexdigest()[:32]}"
+
+
+def is_reference(subject: str) -> bool:
+    """Whether a subject is the reference of a person."""
+    return _SUBJECT_REF.fullmatch(subject) is not None
 
 
 def normalize_email(value: str) -> str:

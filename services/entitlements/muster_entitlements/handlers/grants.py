@@ -11,7 +11,7 @@ from muster_entitlements.domain.lowered_quotas import LoweredQuota
 from muster_entitlements.domain.quotas import WHOLE_AGENCY
 from muster_entitlements.errors import GrantEnded, GrantOverlaps, GrantsFull, GrantUnknown
 from muster_entitlements.handlers.lookups import known_feature, known_pool
-from muster_entitlements.handlers.quota_terms import tell_uses
+from muster_entitlements.handlers.quota_terms import tell_uses, tell_uses_of
 from muster_entitlements.handlers.snapshots import publish_granted, publish_holders
 from muster_entitlements.publishing.catalog import entitlement_granted, entitlement_revoked
 from muster_entitlements.replies.grants import GrantReply
@@ -86,7 +86,11 @@ async def revoke_grant(uow: UnitOfWork, command: RevokeGrant) -> GrantReply:
 
 
 async def _tell_uses(uow: UnitOfWork, grant: Grant) -> None:
-    if grant.mode is AccessMode.QUOTA:
+    if grant.mode is not AccessMode.QUOTA:
+        return
+    if grant.subject_ref:
+        await tell_uses_of(uow, grant.agency_id, [grant.subject_ref])
+    else:
         await tell_uses(uow, grant.agency_id)
 
 

@@ -256,6 +256,7 @@ async def _apply_terms(uow: UnitOfWork, agency_id: str, enrollment_id: str, caus
     outlook = await pools.find_outlook(uow.connection, agency_id, enrollment_id)
     if outlook.renewed_to is not None and outlook.renewed_to > pool.ends_at:
         pool = await _extend(uow, pool, outlook.renewed_to, cause)
+        await uow.flush()  # an end cancels what a renewal schedules
     if outlook.ended and not pool.ended:
         await pools.save_end(uow.connection, agency_id)
         await close_seats(uow, pool, SeatRevocationReason.TERM_ENDED, cause)

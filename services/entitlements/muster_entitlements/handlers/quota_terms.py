@@ -1,12 +1,16 @@
 """Publishes to snapshot copies again how much of quotas is used, when the terms by which it counts change.
 
-Copies know the use as of its last threshold. A new limit, another period, or a granted quota can make them wrong. The
-tables alone show what is still to be published, so a killed step loses nothing.
+Copies know the use as of its last threshold. A new limit, another period, or a granted quota can make them wrong. A
+change for a whole agency is published step by step: a step is one transaction that examines STEP_PEOPLE people. The
+tables show what is still to be published, and the deadline where the next step begins, so a killed step loses nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
-from muster_entitlements.domain.quotas import PublishedUse
+from muster_entitlements.domain.meters import Limits
+from muster_entitlements.domain.people import is_reference
+from muster_entitlements.domain.quotas import WHOLE_AGENCY, PublishedUse
 from muster_entitlements.handlers.snapshots import publish_uses
 from muster_entitlements.repository import catalogs, grants, quota_uses
 from muster_entitlements.repository.meters import find_last, find_meters
@@ -20,41 +24,93 @@ QUOTA_USES_TOLD = "quota-uses-told"
 STEP_PEOPLE = 1_000
 
 
-async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None) -> None:
+class Place(NamedTuple):
+    """Where a step begins: with a feature, and with one of its people. Both are in alphabetical order."""
+
+    feature: str
+    subject_ref: str
+
+    @classmethod
+    def read(cls, subject: str) -> "Place":
+        """The place that the subject of a deadline names; the beginning if it names none."""
+        feature, named, subject_ref = subject.partition("/")
+        return cls(feature, subject_ref) if named else BEGINNING
+
+    def __str__(self) -> str:
+        return f"{self.feature}/{self.subject_ref}"
+
+
+BEGINNING = Place("", WHOLE_AGENCY)
+
+
+async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None, *, since: Place = BEGINNING) -> None:
     """Publish the current use of quotas for which copies are wrong, because an agency's terms may have changed.
 
-    Call it after windows, or grants with a quota, are stored. Without a pool, it does nothing. It does one step, and
-    schedules the next: immediately if any people are left, or else when a grant with a quota begins or ends.
+    Call it after windows, or grants of quotas to the whole agency, are stored. Without a pool, it does nothing. It does
+    one step, and schedules the next one if any people are left.
     """
-    catalog = await catalogs.find_catalog(uow.connection, uow.now)
-    meter = (await find_meters(uow.connection, {agency_id: ()}, uow.now, catalog)).get(agency_id)
-    if meter is None:
-        return
-    granted = await grants.list_of_quotas(uow.connection, agency_id, uow.now)
-    outlived = await find_last(uow.connection, {grant.feature for grant in granted} - meter.features.keys(), catalog)
     uses: list[PublishedUse] = []
-    for feature in (*meter.features.values(), *outlived.values()):
-        own = [grant for grant in granted if grant.feature == feature.key]
-        if (own or feature.stated_quota) and len(uses) < STEP_PEOPLE:
-            limits = meter.limits(feature, uow.now, own)
-            uses += await quota_uses.list_untold(
-                uow.connection, agency_id, feature.key, limits, now=uow.now, most=STEP_PEOPLE
-            )
+    left = STEP_PEOPLE
+    for feature, limits in await _find_limits(uow, agency_id):
+        if feature < since.feature:
+            continue
+        first = since.subject_ref if feature == since.feature else WHOLE_AGENCY
+        people = await quota_uses.list_next(uow.connection, agency_id, feature, limits.period, first, left)
+        uses += await quota_uses.list_untold(uow.connection, agency_id, feature, limits, people, uow.now)
+        left -= len(people)
+        if not left:
+            following = Place(feature, people[-1])
+            deadlines.schedule(uow, [Deadline(QUOTA_USES_TOLD, agency_id, str(following), uow.now)])
+            break
     await publish_uses(uow, uses, [], cause)
-    turns = [at for grant in granted for at in (grant.starts_at, grant.ends_at) if at is not None and at > uow.now]
-    if len(uses) >= STEP_PEOPLE:
-        turns.append(uow.now)
-    if turns:
-        deadlines.schedule(uow, [Deadline(QUOTA_USES_TOLD, agency_id, agency_id, min(turns))])
 
 
-def tell_uses_next(uow: UnitOfWork, agencies: Iterable[str]) -> None:
-    """Have tell_uses called for agencies right after this transaction. It schedules what it may replace here again."""
+async def tell_uses_of(uow: UnitOfWork, agency_id: str, subject_refs: Collection[str]) -> None:
+    """tell_uses for people of an agency whose own terms may have changed. Call it after their grants are stored."""
+    uses: list[PublishedUse] = []
+    for feature, limits in await _find_limits(uow, agency_id):
+        uses += await quota_uses.list_untold(uow.connection, agency_id, feature, limits, subject_refs, uow.now)
+    await publish_uses(uow, uses, [])
+
+
+def tell_uses_next(uow: UnitOfWork, people: Iterable[tuple[str, str]]) -> None:
+    """Have tell_uses_of called for people, each with their agency, right after this transaction."""
     deadlines.schedule(
-        uow, [Deadline(QUOTA_USES_TOLD, agency_id, agency_id, uow.now) for agency_id in sorted(agencies)]
+        uow, [Deadline(QUOTA_USES_TOLD, agency_id, subject_ref, uow.now) for agency_id, subject_ref in sorted(people)]
     )
 
 
 async def on_quota_uses_told_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Publish the use of the next people, or of those whom another quota limits from now on."""
-    await tell_uses(uow, due[0].agency_id)
+    """Publish the use of the next people, or of those whom another quota limits from now on.
+
+    A deadline's subject is a person, or the place where a step begins. Any other subject means the beginning.
+    """
+    agency_id = due[0].agency_id
+    subject_refs = [deadline.subject for deadline in due if is_reference(deadline.subject)]
+    places = [Place.read(deadline.subject) for deadline in due if not is_reference(deadline.subject)]
+    if subject_refs:
+        await tell_uses_of(uow, agency_id, subject_refs)
+    if places:
+        await tell_uses(uow, agency_id, since=min(places))
+
+
+async def _find_limits(uow: UnitOfWork, agency_id: str) -> list[tuple[str, Limits]]:
+    """The limits of each feature that a quota may limit, in order; none without a pool.
+
+    Schedules the beginning of the steps for when a grant of a quota next begins or ends.
+    """
+    catalog = await catalogs.find_catalog(uow.connection, uow.now)
+    meter = (await find_meters(uow.connection, {agency_id: ()}, uow.now, catalog)).get(agency_id)
+    if meter is None:
+        return []
+    turns = await grants.find_turns_of_quotas(uow.connection, agency_id, uow.now)
+    if next_turns := [at for at in turns.values() if at is not None]:
+        deadlines.schedule_earlier(uow, Deadline(QUOTA_USES_TOLD, agency_id, agency_id, min(next_turns)))
+    outlived = await find_last(uow.connection, turns.keys() - meter.features.keys(), catalog)
+    of_all = await grants.list_standing(uow.connection, agency_id, (), uow.now)
+    limits = [
+        (key, meter.limits(feature, uow.now, [grant for grant in of_all if grant.feature == key]))
+        for key, feature in {**outlived, **meter.features}.items()
+        if key in turns or feature.stated_quota
+    ]
+    return sorted(limits, key=lambda limited: limited[0])

@@ -191,7 +191,7 @@ async def _add(uow: UnitOfWork, new: Sequence[_Metered], meters: Mapping[str, Me
             before = total._replace(used=total.used - sum(each.amount for each in addition.charged))
             limited.append(Limited(before, addition.charged))
         if counter in limits and total.charged >= limits[counter]:
-            untold.add(total.agency_id)
+            untold.add((total.agency_id, total.subject_ref))
         if total.fresh_days:
             fresh.append(total)
     adopted = await record_uses(uow, _last_uses(new), "ReportUsage")

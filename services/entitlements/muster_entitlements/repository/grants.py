@@ -110,18 +110,23 @@ async def list_over(
     return [to_grant(row) for row in rows]
 
 
-async def list_of_quotas(connection: Connection, agency_id: str, now: datetime) -> list[Grant]:
-    """The grants with a quota, to an agency and all its people, that are in force at an instant or later."""
+async def find_turns_of_quotas(connection: Connection, agency_id: str, now: datetime) -> dict[str, datetime | None]:
+    """When a grant with a quota, to an agency or any of its people, next begins or ends, by feature.
+
+    It has each feature with such a grant that is in force at an instant or later; None if nothing begins or ends.
+    """
     rows = await connection.fetch(
-        f"""
-        {_GRANT}
+        """
+        select feature, min(case when starts_at > $2 then starts_at else ends_at end) as turn
+        from entitlement_grant
         where
             agency_id = $1 and mode = 'quota' and revoked_at is null and (ends_at is null or ends_at > $2)
+        group by feature
         """,
         agency_id,
         now,
     )
-    return [to_grant(row) for row in rows]
+    return {row["feature"]: row["turn"] for row in rows}
 
 
 async def list_overlapping(

@@ -1,19 +1,60 @@
 """How much of quotas is used, as last published."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple
 from datetime import datetime
 
 from muster_entitlements.domain.meters import Limits
-from muster_entitlements.domain.quotas import PublishedUse
+from muster_entitlements.domain.quotas import Period, PublishedUse
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.writes import Write
 
 
+async def list_next(
+    connection: Connection, agency_id: str, feature: str, period: Period, first: str, most: int
+) -> list[str]:
+    """The next subjects, from `first` on, with use in a period, or for whom use was published; in order."""
+    rows = await connection.fetch(
+        """
+        select subject_ref
+        from (
+            (
+                select subject_ref
+                from usage_sum
+                where agency_id = $1 and feature = $2 and starts_at = $3 and subject_ref >= $4
+                order by subject_ref
+                limit $5
+            )
+            union
+            (
+                select subject_ref
+                from quota_use
+                where agency_id = $1 and feature = $2 and subject_ref >= $4
+                order by subject_ref
+                limit $5
+            )
+        ) as subject
+        order by subject_ref
+        limit $5
+        """,
+        agency_id,
+        feature,
+        period.starts_at,
+        first,
+        most,
+    )
+    return [row["subject_ref"] for row in rows]
+
+
 async def list_untold(
-    connection: Connection, agency_id: str, feature: str, limits: Limits, *, now: datetime, most: int
+    connection: Connection,
+    agency_id: str,
+    feature: str,
+    limits: Limits,
+    subject_refs: Collection[str],
+    now: datetime,
 ) -> list[PublishedUse]:
-    """The current use of subjects for whom something else was published, or nothing.
+    """The current use of those of these subjects for whom something else was published, or nothing.
 
     These are subjects who have used up a limit, subjects who crossed a threshold before the period began, and all
     subjects for whom another period was published that has not ended.
@@ -23,12 +64,18 @@ async def list_untold(
         with counted as not materialized (
             select agency_id, subject_ref, feature, used, used - granted as charged, told
             from usage_sum
-            where agency_id = $1 and feature = $2 and starts_at = $3
+            where agency_id = $1 and feature = $2 and starts_at = $3 and subject_ref = any($8::text[])
+        ),
+
+        published as not materialized (
+            select agency_id, subject_ref, feature, charged, quota, starts_at, ends_at
+            from quota_use
+            where agency_id = $1 and feature = $2 and subject_ref = any($8::text[])
         )
 
         select c.agency_id, c.subject_ref, c.feature, c.used, c.charged, l.quota
         from counted as c
-        left join quota_use as u using (agency_id, subject_ref, feature)
+        left join published as p using (agency_id, subject_ref, feature)
         left join entitlement_grant as g
             on g.agency_id = c.agency_id and g.feature = c.feature and g.subject_ref = c.subject_ref
             and g.mode = 'quota' and g.revoked_at is null and g.starts_at <= $7
@@ -37,14 +84,13 @@ async def list_untold(
             select case when c.subject_ref = '' then $5::bigint else least($6::bigint, g.monthly_quota) end as quota
         ) as l
         where
-            (c.charged >= l.quota and (u.starts_at, u.ends_at) = ($3, $4) and u.charged <> c.charged)
-            or ((c.charged >= l.quota or (c.told > 0 and l.quota is not null)) and coalesce(u.ends_at <= $7, true))
+            (c.charged >= l.quota and (p.starts_at, p.ends_at) = ($3, $4) and p.charged <> c.charged)
+            or ((c.charged >= l.quota or (c.told > 0 and l.quota is not null)) and coalesce(p.ends_at <= $7, true))
         union all
-        select u.agency_id, u.subject_ref, u.feature, coalesce(c.used, 0), coalesce(c.charged, 0), u.quota
-        from quota_use as u
+        select p.agency_id, p.subject_ref, p.feature, coalesce(c.used, 0), coalesce(c.charged, 0), p.quota
+        from published as p
         left join counted as c using (agency_id, subject_ref, feature)
-        where u.agency_id = $1 and u.feature = $2 and u.ends_at > $7 and (u.starts_at, u.ends_at) <> ($3, $4)
-        limit $8
+        where p.ends_at > $7 and (p.starts_at, p.ends_at) <> ($3, $4)
         """,
         agency_id,
         feature,
@@ -53,7 +99,7 @@ async def list_untold(
         limits.of_all,
         limits.of_each,
         now,
-        most,
+        list(subject_refs),
     )
     period = limits.period
     return [PublishedUse(**row, starts_at=period.starts_at, ends_at=period.ends_at) for row in rows]
