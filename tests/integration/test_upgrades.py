@@ -223,6 +223,21 @@ async def test_a_quota_that_is_used_up_has_been_since_the_agencys_latest_instant
         assert await is_forced(connection, "agency_instant", "quota_grant", "quota_use", "quota_use_history")
 
 
+async def test_chunks_that_a_discarded_file_left_are_deleted(upgraded: Upgrade) -> None:
+    rows = """
+        insert into operation (
+            agency_id, operation_id, kind, state, dry_run, on_limit, directory, actor, correlation_id, created_at
+        )
+        values ('EPA', 'bat_1', 'import', 'receiving', false, 'fill', false, 'a', 'c', '2025-08-06Z');
+        insert into operation_chunk (agency_id, operation_id, number, first_line, content) values
+        ('EPA', 'bat_1', 0, 1, 'email'), ('EPA', 'bat_2', 3, 9, 'email'), ('EPA', 'bat_2', 4, 10, 'email');
+    """
+    async with upgraded("entitlements", rows, before="202508295") as connection:
+        deadlines = await connection.fetch("select kind, agency_id, subject, due_at <= now() as due from deadline")
+        assert [tuple(row) for row in deadlines] == [("operation-rows-forgotten", "EPA", "bat_2", True)]
+        assert await is_forced(connection, "deadline", "operation", "operation_chunk")
+
+
 @pytest.mark.parametrize("service", ["entitlements", "notify"])
 async def test_the_other_services_upgrade(service: str, upgraded: Upgrade) -> None:
     async with upgraded(service, "select") as connection:

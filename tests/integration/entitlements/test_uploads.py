@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from muster_entitlements.api import uploads as api_uploads
+from muster_entitlements.api.uploads import Upload
 from muster_entitlements.bootstrap import build
 from muster_entitlements.domain import seat_file
 from muster_entitlements.domain.operations import MOST_UNFINISHED
 from muster_entitlements.handlers import uploads
+from muster_entitlements.handlers.uploads import UPLOAD_LIMIT
 from muster_entitlements.repository import operations
 from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.process.roles import Role
@@ -97,6 +100,56 @@ async def test_each_agency_has_its_own_limit_of_unfinished_files(
     assert (await entitlements.send_file(file_of(1))).status_code == 202
 
 
+async def test_a_repeated_upload_gets_its_reply_whatever_limit_is_reached(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
+    service.clock.move(START)
+    entitlements = Entitlements(service, eventually)
+    await entitlements.enroll(cap=5)
+    for _ in range(MOST_UNFINISHED - 1):
+        assert (await entitlements.send_file(file_of(1))).status_code == 202
+    last = await entitlements.send_file(file_of(1), key="the last")
+    assert last.status_code == 202
+    monkeypatch.setattr(uploads, "MOST_KEPT_ROWS", 1)
+    again = await entitlements.send_file(file_of(1), key="the last")
+    assert (again.status_code, again.headers["location"]) == (202, last.headers["location"])
+    assert (again.headers["idempotency-replayed"], again.json()) == ("true", last.json())
+    assert (await entitlements.send_file(file_of(2), key="the last")).status_code == 422
+    assert (await entitlements.send_file(file_of(1), key="another")).status_code == 409
+    for table in ("operation", "operation_chunk"):
+        assert await service.admin.fetchval(f"select count(*) from {table}") == MOST_UNFINISHED
+
+
+async def test_a_repeated_upload_whose_reply_is_deleted_meanwhile_can_be_sent_again(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    class Begun(Upload):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            begun.set()
+
+    await entitlements.enroll(cap=5)
+    first = await entitlements.send_file(file_of(1), key="the import")
+    assert (await entitlements.finished(first))["assigned"] == 1
+    admin = entitlements.service.admin
+    monkeypatch.setattr(api_uploads, "Upload", Begun)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"email,"
+        await begun.wait()
+        await admin.execute("delete from idempotency")
+        yield file_of(1).encode().removeprefix(b"email,")
+
+    refused = await entitlements.send_file(slow(), key="the import")
+    assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+    assert await admin.fetchval("select count(*) from operation") == 1
+    again = await entitlements.send_file(file_of(1), key="the import")
+    assert (await entitlements.finished(again))["already_held"] == 1
+
+
 async def test_an_agencys_files_of_thirty_days_have_a_limit_of_rows(
     entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,3 +204,29 @@ async def test_results_are_forgotten_after_thirty_days_and_abandoned_uploads_aft
     await entitlements.eventually(forgotten)
     left = await entitlements.service.admin.fetch("select operation_id from operation")
     assert [row["operation_id"] for row in left] == [operation["operation_id"]]
+
+
+async def test_what_arrives_after_a_file_was_discarded_is_not_stored(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=5)
+    admin = entitlements.service.admin
+    discarded = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"email\n" + b"ada@nasa.gov\n" * 30_000
+        await discarded.wait()
+        while True:  # the refusal must not wait for the end of the file
+            yield b"bob@nasa.gov\n" * 30_000
+
+    sending = asyncio.create_task(entitlements.send_file(slow()))
+    await entitlements.eventually(lambda: admin.fetchval("select count(*) from operation_chunk"))
+    entitlements.service.clock.move(START + UPLOAD_LIMIT + timedelta(minutes=1))
+
+    async def is_discarded() -> bool:
+        left = "select exists (select from operation) or exists (select from operation_chunk)"
+        return not await admin.fetchval(left)
+
+    await entitlements.eventually(is_discarded)
+    await admin.execute("alter table operation_chunk add constraint none_stored check (false)")
+    discarded.set()
+    refused = await sending
+    assert (refused.status_code, refused.json()["type"]) == (408, "urn:muster:problem:upload-too-slow")

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from muster_runtime.errors import Conflict, NotFound, PermanentError
+from muster_runtime.errors import Conflict, NotFound, PermanentError, RetryableError
 
 
 class OperationUnknown(NotFound):
@@ -65,3 +65,10 @@ class UploadTooSlow(PermanentError):
 
     def __init__(self, limit: timedelta) -> None:
         super().__init__(f"the file did not arrive within {limit}; nothing was changed")
+
+
+class StoredReplyDeleted(RetryableError):
+    """The reply to an earlier upload with the same key was deleted while this one arrived; a repetition executes it."""
+
+    def __init__(self) -> None:
+        super().__init__("the stored reply was deleted while the file arrived")

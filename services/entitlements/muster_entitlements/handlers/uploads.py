@@ -48,8 +48,9 @@ async def begin_upload(
 
 
 async def add_chunk(uow: UnitOfWork, agency_id: str, operation_id: str, number: int, chunk: Chunk) -> None:
-    """Store a chunk of the file."""
-    await operations.add_chunk(uow.connection, agency_id, operation_id, number, chunk)
+    """Store a chunk of the file. Raises UploadTooSlow if the file was discarded before this chunk arrived."""
+    if not await operations.add_chunk(uow.connection, agency_id, operation_id, number, chunk):
+        raise UploadTooSlow(UPLOAD_LIMIT)
 
 
 async def accept_upload(

@@ -54,12 +54,14 @@ async def add_operation(
     )
 
 
-async def add_chunk(connection: Connection, agency_id: str, operation_id: str, number: int, chunk: Chunk) -> None:
-    """Add a chunk of the file."""
-    await connection.execute(
+async def add_chunk(connection: Connection, agency_id: str, operation_id: str, number: int, chunk: Chunk) -> bool:
+    """Add a chunk of the file; False if the file was discarded meanwhile."""
+    tag = await connection.execute(
         """
         insert into operation_chunk (agency_id, operation_id, number, first_line, content)
-        values ($1, $2, $3, $4, $5)
+        select agency_id, operation_id, $3, $4, $5
+        from operation
+        where agency_id = $1 and operation_id = $2 and state = 'receiving'
         """,
         agency_id,
         operation_id,
@@ -67,6 +69,7 @@ async def add_chunk(connection: Connection, agency_id: str, operation_id: str, n
         chunk.first_line,
         chunk.content,
     )
+    return tag == "INSERT 0 1"
 
 
 async def save_accepted(

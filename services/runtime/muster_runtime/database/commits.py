@@ -30,12 +30,12 @@ class Commits:
     """The commits of one role's pool.
 
     With `patience`, in seconds, callers stop waiting after that time, and no other transaction begins until the
-    unconfirmed commits are confirmed. Without it, callers wait.
+    commits that have waited so long are confirmed. Without it, callers wait.
     """
 
     def __init__(self, patience: float | None) -> None:
         self._patience = patience
-        self._unconfirmed: set[asyncio.Task[None]] = set()
+        self._left: dict[asyncio.Task[None], float] = {}  # each with the time at which it was sent
         self._interruptible: set[asyncio.Timeout] = set()
         self._standby_gone = False
 
@@ -57,7 +57,8 @@ class Commits:
             return
         if self._standby_gone:
             raise CommitUnconfirmed(STANDBY_GONE)
-        if self._unconfirmed:
+        late = asyncio.get_running_loop().time() - self._patience
+        if any(sent_at <= late for sent_at in self._left.values()):
             raise CommitUnconfirmed(f"Postgres has not confirmed a commit within {self._patience} s")
 
     @asynccontextmanager
@@ -92,20 +93,21 @@ class Commits:
         except BaseException:
             await transaction.rollback()
             raise
+        sent_at = asyncio.get_running_loop().time()
         committing = asyncio.ensure_future(transaction.commit())
         try:
             await asyncio.wait([committing], timeout=self._patience)
         finally:
             if not committing.done():
-                self._leave(committing, held.pop_all())
+                self._leave(committing, sent_at, held.pop_all())
         if not committing.done():
             raise CommitUnconfirmed(f"Postgres has not confirmed the commit within {self._patience} s")
         await committing
 
-    def _leave(self, committing: "asyncio.Future[None]", connection: AsyncExitStack) -> None:
+    def _leave(self, committing: "asyncio.Future[None]", sent_at: float, connection: AsyncExitStack) -> None:
         task = asyncio.create_task(_confirmed(committing, connection))
-        self._unconfirmed.add(task)
-        task.add_done_callback(self._unconfirmed.discard)
+        self._left[task] = sent_at
+        task.add_done_callback(self._left.pop)
 
 
 async def _confirmed(committing: "asyncio.Future[None]", connection: AsyncExitStack) -> None:

@@ -69,7 +69,7 @@ class Key:
     def __init__(self, key: str, request: Request) -> None:
         if not _KEY.fullmatch(key):
             raise InvalidIdempotencyKey("Idempotency-Key must be 1 to 255 printable ASCII characters")
-        self._key = key
+        self.value = key
         self._request = request
 
     async def of_body(self, body_sha256: bytes | None) -> "KeyedRequest":
@@ -80,7 +80,7 @@ class Key:
         request = self._request
         route = f"{request.method} {request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
         return KeyedRequest(
-            key=self._key,
+            key=self.value,
             route=route.removesuffix("?"),
             body_sha256=body_sha256 or hashlib.sha256(await request.body()).digest(),
         )

@@ -16,7 +16,7 @@ from muster_runtime.errors import PermanentError
 from muster_runtime.http import approvals
 from muster_runtime.http.approvals import Approving, Proposing, Revision
 from muster_runtime.http.auth import IdentityDep
-from muster_runtime.http.idempotency import Key, Reply
+from muster_runtime.http.idempotency import Key, Reply, find_reply
 from muster_runtime.http.identity import Identity
 from muster_runtime.http.rate_limits import PersonalReadLimit
 from muster_runtime.http.read_shares import ReadShares
@@ -190,6 +190,10 @@ class Commands:
             return Reply(202, _body(proposed), {"location": f"/v1/proposals/{proposed.proposal_id}"})
         await self._second_person.approve(uow, revision)
         return None
+
+    async def is_repeated(self, uow: UnitOfWork, agency_id: str) -> bool:
+        """Whether a reply is stored under the request's Idempotency-Key."""
+        return self._key is not None and await find_reply(uow.connection, agency_id, self._key.value) is not None
 
     @asynccontextmanager
     async def write(self, *agencies: str, lock: Lock = LOCK) -> AsyncIterator[UnitOfWork]:

@@ -111,16 +111,38 @@ async def due_agencies(
 
     Those that were due before `late_before` come last: however many of them wait, they delay no other. Deadlines of
     `kinds` count only for the agencies `of_kinds`.
+
+    It reads one row of each agency in the order of the index deadline_by_agency, however many are due.
     """
     rows = await connection.fetch(
         """
-        select agency_id, min(due_at) as due_at
-        from deadline
-        where
-            due_at <= $1 and parked_at is null and agency_id <> all($2::text[])
-            and (kind <> all($4::text[]) or agency_id = any($5::text[]))
-        group by agency_id
-        order by min(due_at) < $3, min(due_at), agency_id
+        with recursive first (agency_id, due_at) as (
+            (
+                select d.agency_id, d.due_at
+                from deadline as d
+                where
+                    d.parked_at is null and (d.kind <> all($4::text[]) or d.agency_id = any($5::text[]))
+                    and (select min(due_at) from deadline where parked_at is null) <= $1
+                order by d.agency_id, d.due_at
+                limit 1
+            )
+            union all
+            select following.agency_id, following.due_at
+            from first
+            cross join lateral (
+                select d.agency_id, d.due_at
+                from deadline as d
+                where
+                    d.agency_id > first.agency_id and d.parked_at is null
+                    and (d.kind <> all($4::text[]) or d.agency_id = any($5::text[]))
+                order by d.agency_id, d.due_at
+                limit 1
+            ) as following
+        )
+        select agency_id, due_at
+        from first
+        where due_at <= $1 and agency_id <> all($2::text[])
+        order by due_at < $3, due_at, agency_id
         limit 100
         """,
         now,
@@ -160,9 +182,13 @@ async def due_first(
         where
             agency_id = $1 and parked_at is null and kind <> all($3::text[])
             and due_at = (
-                select min(due_at)
+                select due_at
                 from deadline
-                where agency_id = $1 and due_at <= $2 and parked_at is null and kind <> all($3::text[])
+                where
+                    agency_id >= $1 and (agency_id, due_at) <= ($1, $2)
+                    and parked_at is null and kind <> all($3::text[])
+                order by agency_id, due_at
+                limit 1
             )
         """,
         agency_id,
