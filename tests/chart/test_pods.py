@@ -113,9 +113,16 @@ def test_every_service_is_traced_if_the_site_has_a_collector() -> None:
             "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": "0.05",
         }
-    for name, pod in pods(render(EVERY_JOB)):
+    for name, pod in pods(render({**EVERY_JOB, "trustedCA": {"configMap": "authorities"}})):
         for container in containers(pod):
             assert not any(key.startswith("OTEL_") for key in environment(container)), name
+
+
+@pytest.mark.parametrize(("https", "certificate"), [(True, CA), (False, None)])
+def test_the_collectors_certificate_may_be_of_the_sites_authority(https: bool, certificate: str | None) -> None:
+    traced = {"tracing": {"endpoint": "https://collector:4318"}, "trustedCA": {"configMap": "ca", "https": https}}
+    (found,) = (containers(pod) for name, pod in pods(render(traced)) if name == "muster-billing-all")
+    assert {environment(each).get("OTEL_EXPORTER_OTLP_CERTIFICATE") for each in found} == {certificate}
 
 
 def _calling(pod: Object) -> list[Object]:

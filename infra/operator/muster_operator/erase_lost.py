@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import typer
 
+from muster_operator.clients import client_of_postgres
 from muster_operator.databases.reading import reading
 from muster_operator.failures import BadInput
 from muster_operator.output import Answer
@@ -34,6 +35,7 @@ async def erase_lost(
     if owner is None:
         raise BadInput(f"REFERENCE {reference}: must be a contact (con_…) or a seat holder (sub_…)")
     service, collection, agencies = owner
+    target.require("urls", "admin_dsn")
     await _require_no_other(target, service, agency, reference, agencies)
     path = f"{agency_path(agency)}/{collection}/{quote(reference, safe='')}/erasure"
     async with target.service(service, "operate") as client:
@@ -43,7 +45,7 @@ async def erase_lost(
 
 async def _require_no_other(target: Target, service: str, agency: str, reference: str, agencies: str) -> None:
     """Raise BadInput if the reference is another agency's: its data would go if both share a partition of the topic."""
-    async with reading(target.admin_dsn, service) as connection:
+    async with client_of_postgres(), reading(target.admin_dsn, service) as connection:
         found = {row["agency_id"] for row in await connection.fetch(agencies, reference)}
     if others := found - {agency}:
         raise BadInput(f"REFERENCE {reference}: belongs to {', '.join(sorted(others))}, not to {agency}")

@@ -1,6 +1,7 @@
 """`muster rebuild`: runs a service's own command that rebuilds one of its projections."""
 
 import os
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from muster_operator.failures import BadInput
+from muster_operator.failures import BadInput, CommandFailed
 from muster_operator.options import DEFAULT_HOME, HomeOption, JsonOption
 from muster_operator.target import Target
 from muster_runtime.exit_statuses import FAILED
@@ -48,6 +49,8 @@ def rebuild(
     if done.stderr:
         failed = "muster: " if done.returncode > FAILED else ""  # the prefix of this package's error messages
         typer.echo(f"{failed}{done.stderr}", err=True, nl=False)
+    if done.returncode < 0:
+        raise CommandFailed(f"the service's command was killed by {signal.Signals(-done.returncode).name}")
     raise typer.Exit(done.returncode)
 
 

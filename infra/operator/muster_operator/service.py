@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -52,7 +53,8 @@ def client(name: str, url: str, credential: Credential, seconds: float) -> httpx
             base_url=url,
             auth=Bearer(credential),
             timeout=timeout,
-            transport=_Patient(trust_env=False),
+            # The system's authorities, or those in SSL_CERT_FILE; httpx would only know its own.
+            transport=_Patient(verify=ssl.create_default_context(), trust_env=False),
             trust_env=False,
         )
     except httpx.InvalidURL:  # its message may contain part of a password

@@ -75,18 +75,25 @@ class Target:
 
     @cached_property
     def kafka(self) -> "KafkaConnection":
-        """The connection to Kafka; its address is empty if none is known. Raises BadInput for invalid settings."""
+        """The connection to Kafka; its address is empty if none is known.
+
+        Raises BadInput for invalid settings, and for certificate files that cannot be used.
+        """
         # Imported late, so that a command without Kafka loads no client.
         from pydantic import ValidationError
 
         from muster_runtime.kafka_settings import KafkaSettings
-        from muster_runtime.messaging.connection import KafkaConnection
+        from muster_runtime.messaging.connection import CertificatesUnusable, KafkaConnection
         from muster_runtime.secrets import SecretUnusable, explain
 
         try:
-            return KafkaConnection(KafkaSettings.model_validate(self.kafka_settings))
+            kafka = KafkaConnection(KafkaSettings.model_validate(self.kafka_settings))
+            kafka.options()
         except (SecretUnusable, ValidationError) as error:
             raise BadInput(explain(error)) from None
+        except CertificatesUnusable as error:
+            raise BadInput(str(error)) from None
+        return kafka
 
     def credential(self, *scopes: str) -> "Credential":
         """The source of a command's tokens; the stack's issuer gives them these scopes. Raises BadInput."""

@@ -21,7 +21,7 @@ from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
 from muster_operator.access.acls import PRINCIPAL, SANDBOX
 from muster_operator.access.application import Access, applied, shown
 from muster_operator.access.options import AclsOption, PrincipalOption, SandboxOption, SubscribersOption
-from muster_operator.clients import clients_of_servers
+from muster_operator.clients import client_of_kafka
 from muster_operator.failures import BadInput, Refused
 from muster_operator.group import group
 from muster_operator.output import Answer, table
@@ -221,7 +221,7 @@ async def show_plan(
     """
     target.require("kafka")
     sandbox = sandbox or target.is_sandbox
-    async with clients_of_servers(target.kafka):
+    async with client_of_kafka(target.kafka):
         found = await plan(target.kafka, target.topic_prefix, sandbox=sandbox)
     answer = _answer(found)
     if not acls:
@@ -257,7 +257,7 @@ async def apply_plan(
     target.require("kafka")
     sandbox = sandbox or target.is_sandbox
     access = Access.wanted(target.topic_prefix, principal, subscribers, sandbox=sandbox)
-    async with clients_of_servers(target.kafka):
+    async with client_of_kafka(target.kafka):
         left = await apply(target.kafka, target.topic_prefix, replicas, sandbox=sandbox)
     answer = _answer(left)
     if acls:

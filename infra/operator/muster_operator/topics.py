@@ -68,7 +68,7 @@ def _done(outcomes: Iterable[dict[str, Any]], *, ignored: type[Exception]) -> li
         if outcome["error_code"] == 0:
             done.append(outcome["topic"])
         elif not issubclass(error := for_code(outcome["error_code"]), ignored):
-            raise error(f"topic {outcome['topic']}: {outcome.get('error_message', '')}")
+            raise error(f"{outcome['topic']}: {outcome.get('error_message', '')}")
     return done
 
 

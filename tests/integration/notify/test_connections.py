@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from muster_local.certificates import Authority
+from muster_notify.adapters import webhooks
 from muster_notify.adapters.addresses import AddressPolicy
 from muster_notify.adapters.bounded import BoundedNetwork
 from muster_notify.adapters.vault import Vault
@@ -145,6 +147,21 @@ async def test_the_certificate_is_checked_against_the_name_and_not_the_address(
         await notify.waits("no answer: ConnectError")
     assert asked_for == ["agency.invalid"]
     assert receiver.requests == []
+
+
+async def test_a_certificate_of_the_sites_own_authority_is_accepted(
+    run_service: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority.load(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(authority.issue("agency").both)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    monkeypatch.setattr(webhooks, "_tls", webhooks._tls.__wrapped__)  # another test's authorities may be in its cache
+    notify = Notify(await run_service(build, NotifySettings, webhook_allow_private=True))
+    async with receiving(Receiver(), tls) as receiver:
+        await notify.add_webhook(f"https://localhost:{receiver.port}/hook")
+        await notify.service.publish(reinstated())
+        await notify.until(1, channel="webhook", state="delivered")
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,27 @@
 import asyncio
 import json
 import os
+import secrets
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
 import pytest
+from typer.testing import CliRunner
 
 from muster_contracts.entitlements import PersonErased, PersonRecorded
 from muster_local.servers import kafka_at
 from muster_notify.workers import rebuild
+from muster_operator.cli import app
+from muster_operator.databases.provisioning import Access, password_of
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.operations.rebuild import opened
 from tests.integration.notify.conftest import Notify
 from tests.support.eventually import eventually
+from tests.support.secured_kafka import SecuredKafka
 from tests.support.services import PARTITIONS
 from tests.support.topics import Producer
 
@@ -136,6 +142,29 @@ async def test_muster_runs_the_services_command_with_its_settings_and_passes_on_
     assert away.returncode == 5
     assert away.stderr.startswith("muster: Postgres cannot be queried: ")
     assert len(away.stderr.splitlines()) == 1
+
+
+async def test_a_server_that_refuses_a_rebuild_is_not_taken_for_one_that_does_not_answer(
+    service_database: Callable[..., Awaitable[Access]], secured: SecuredKafka
+) -> None:
+    worker = (await service_database("notify")).worker_dsn
+    settings = {
+        "MUSTER_ENVIRONMENT": "sandbox",
+        "MUSTER_POSTGRES_WORKER_DSN": worker,
+        "MUSTER_KAFKA_BOOTSTRAP": secured.bootstrap,
+        "MUSTER_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "MUSTER_KAFKA_USERNAME": "nobody",
+        "MUSTER_KAFKA_PASSWORD": secrets.token_hex(),
+        "MUSTER_KAFKA_CA_FILE": str(secured.authority.certificate),
+    }
+    stranger = worker.replace(password_of(worker), "wrong")
+    for change, status, said in (
+        ({}, 4, "Kafka refuses the user nobody: Authentication failed"),
+        ({"MUSTER_KAFKA_CA_FILE": "/nowhere.pem"}, 2, "the certificate files of Kafka cannot be used: "),
+        ({"MUSTER_POSTGRES_WORKER_DSN": stranger}, 4, "Postgres refused: password authentication failed for user "),
+    ):
+        result = CliRunner().invoke(app, ["rebuild", "notify.directory"], env={**settings, **change})
+        assert (result.exit_code, result.stderr.startswith(f"muster: {said}")) == (status, True), result.output
 
 
 async def rebuilt(notify: Notify) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -16,10 +17,11 @@ from muster_contracts import SERVICES, Envelope, event_id, source_of, topics
 from muster_contracts.enrollment import AgencySuspended
 from muster_local.programs import migrations_of
 from muster_local.servers import kafka_at
-from muster_operator.databases.provisioning import drop, password_of, provision
+from muster_operator.databases.provisioning import address, drop, password_of, provision
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.dbmate import migrate
+from tests.integration.operator.trails import output
 from tests.support.topics import Producer
 
 TOPIC = AgencySuspended.topic
@@ -208,6 +210,30 @@ async def test_a_service_that_is_not_named_needs_no_schema(program: Program) -> 
     named = [part for name in SERVICES if name != "notify" for part in ("--service", name)]
     status, said = await program.check(*named)
     assert (status, said.startswith("complete: 1 stream ")) == (0, True), said
+
+
+async def test_a_role_that_sees_only_some_rows_is_bad_input(program: Program) -> None:
+    """Row-level security hides every agency's rows, so healthy books would seem lost, and altered ones correct."""
+    dsn, role, password = program.environment["MUSTER_ADMIN_DSN"], f"reader_{secrets.token_hex(4)}", secrets.token_hex()
+    await program.admin.execute(f"create role {role} login password '{password}' in role pg_read_all_data")
+    database = urlsplit(dsn).path.removeprefix("/")
+    await program.admin.execute(f'grant connect on database "{database}" to {role}')
+    environment = program.environment | {
+        "MUSTER_ADMIN_DSN": address(dsn, database, role, password),
+        "MUSTER_ENROLLMENT_URL": "http://127.0.0.1:1",
+        "MUSTER_TOKEN": "token",
+    }
+    said = "muster: MUSTER_ADMIN_DSN: its role must bypass row-level security (bypassrls) to see every agency's rows\n"
+    erase = "erase-lost NASA con_1 --reason lost"
+    try:
+        for command in ("streams check", "reconcile", "audit verify", "trace cor_1", erase):
+            arguments = (sys.executable, "-m", "muster_operator", *command.split())
+            assert await output(*arguments, **environment) == (2, said), command
+        await program.admin.execute(f"alter role {role} bypassrls")
+        status, said = await output(sys.executable, "-m", "muster_operator", "streams", "check", **environment)
+        assert (status, said.startswith("complete: 1 stream ")) == (0, True), said
+    finally:
+        await program.admin.execute(f"drop owned by {role}; drop role {role}")
 
 
 async def test_the_check_waits_for_what_is_under_way(program: Program, kafka_bootstrap: str, topic_prefix: str) -> None:

@@ -1,5 +1,6 @@
 """The operator's commands say what they need before they do anything."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ ELSEWHERE = {
         ),
         (["streams", "--topic", "unknown"], "--topic unknown: must be one of"),
         (["reconcile"], "MUSTER_ADMIN_DSN is not set"),
+        (["erase-lost", "NASA", "con_1", "--reason", "lost"], "MUSTER_<SERVICE>_URL is not set"),
         (["rebuild", "notify.directory", "--swap"], "--swap needs a --reason"),
         (["rebuild", "payroll.directory"], "must be a service and its projection, such as 'notify.directory'"),
         (["rebuild", "notify.directory"], "MUSTER_POSTGRES_WORKER_DSN is not set"),
@@ -222,6 +224,16 @@ def test_an_error_of_a_services_own_command_is_reported_as_the_commands_error() 
     result = CliRunner().invoke(app, ["rebuild", "notify.foo"], env=environment)
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.stderr
     assert result.stderr.startswith("muster: ")
+
+
+def test_a_services_own_command_that_is_killed_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nkill -KILL $$\n", "utf-8")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    environment = ELSEWHERE | {"MUSTER_POSTGRES_WORKER_DSN": "postgresql://worker@127.0.0.1:1/muster"}
+    result = CliRunner().invoke(app, ["rebuild", "notify.directory"], env=environment)
+    assert (result.exit_code, result.stderr) == (1, "muster: the service's command was killed by SIGKILL\n")
 
 
 def test_a_process_without_a_log_is_named_with_the_processes_that_have_one(tmp_path: Path) -> None:

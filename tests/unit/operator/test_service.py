@@ -1,13 +1,16 @@
 """An operator's requests to a service that does not answer, or to something else that does."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from muster_local.certificates import Authority
 from muster_operator import service
 from muster_operator.cli import app
 from muster_operator.failures import Unreachable
@@ -53,6 +56,35 @@ async def test_a_service_that_refuses_connections_at_first_is_asked_again() -> N
         async with service.connect("billing", url, Credential("the test", lambda: "token")) as billing:
             assert await billing.get("/v1/streams") == []
         admission.join()
+
+
+async def test_a_certificate_of_the_sites_own_authority_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    authority = Authority.load(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(authority.issue("billing").both)
+    with ThreadingHTTPServer((HOST, 0), Handler) as server:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        url = f"https://{HOST}:{server.server_port}"
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+        async with service.connect("billing", url, Credential("the test", lambda: "token")) as billing:
+            assert await billing.get("/v1/streams") == []
+        monkeypatch.delenv("SSL_CERT_FILE")
+        async with service.connect("billing", url, Credential("the test", lambda: "token")) as billing:
+            with pytest.raises(Unreachable, match=r"billing does not answer: .*certificate verify failed"):
+                await billing.get("/v1/streams")
+        server.shutdown()
 
 
 @pytest.fixture

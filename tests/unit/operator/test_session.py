@@ -134,6 +134,12 @@ def test_a_provider_that_does_not_answer_is_unreachable() -> None:
         Client("http://127.0.0.1:80a", "muster-cli").by_credentials()
 
 
+def test_a_provider_needs_no_file_of_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    with answering(TOKEN) as provider:
+        assert provider.client.by_credentials().access_token == "opaque"
+
+
 @pytest.mark.parametrize(
     ("environment", "says"),
     [

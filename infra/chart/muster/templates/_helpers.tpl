@@ -160,6 +160,7 @@ The settings of a service's containers in JSON, or, without a service, of the op
 {{- $_ := set $env "OTEL_EXPORTER_OTLP_ENDPOINT" . -}}
 {{- $_ := set $env "OTEL_TRACES_SAMPLER" "parentbased_traceidratio" -}}
 {{- $_ := set $env "OTEL_TRACES_SAMPLER_ARG" ($values.tracing.ratio | toString) -}}
+{{- with $env.SSL_CERT_FILE }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_CERTIFICATE" . }}{{ end -}}
 {{- end -}}
 {{- end -}}
 {{- if eq (.service | default "") "notify" -}}

@@ -58,6 +58,9 @@ _ANSWERED_NOT = (
     KafkaError._RESOLVE,
 )
 
+# A login that a broker refuses, or a certificate that it or this command does not accept, ends in no answer, too.
+_REFUSED = (KafkaError._AUTHENTICATION, KafkaError._SSL)
+
 
 class Administrator:
     """An administrator's connection to a cluster; `options` are librdkafka's.
@@ -66,7 +69,7 @@ class Administrator:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._reason = ""
+        self._noted: KafkaError | None = None
         quiet: dict[str, Any] = {"socket.timeout.ms": round(_SECONDS * 1000), "log_level": 0, "error_cb": self._note}
         self.client: Any = AdminClient({**options, **quiet})
 
@@ -143,19 +146,27 @@ class Administrator:
         except KafkaException as error:
             raise self.failure(error) from error
         except TimeoutError:
-            raise Unreachable("Kafka cannot be reached: it does not answer") from None
+            raise self._without_answer("it does not answer") from None
 
     def failure(self, error: KafkaException) -> CommandFailed:
         """The error that says why a request failed."""
         if _code(error) in _ANSWERED_NOT:
-            self.client.poll(0)  # runs _note with the reason
-            return Unreachable(f"Kafka cannot be reached: {self._reason or error.args[0].str()}")
+            return self._without_answer(error.args[0].str())
         return Refused(f"Kafka refused: {error.args[0].str()}")
 
+    def _without_answer(self, reason: str) -> CommandFailed:
+        """The error for a request that no broker answered: `reason` is the client's, unless it noted a better one."""
+        self.client.poll(0)  # runs _note
+        if self._noted is None:
+            return Unreachable(f"Kafka cannot be reached: {reason}")
+        if self._noted.code() in _REFUSED:
+            return Refused(f"Kafka refused: {self._noted.str()}")
+        return Unreachable(f"Kafka cannot be reached: {self._noted.str()}")
+
     def _note(self, error: KafkaError) -> None:
-        """Remember why a broker is unreachable; "all brokers down" is only a consequence."""
+        """Remember why no broker answers; "all brokers down" is only a consequence."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._reason = error.str()
+            self._noted = error
 
 
 def _code(error: KafkaException) -> int:

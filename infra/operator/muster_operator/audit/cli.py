@@ -14,7 +14,7 @@ from muster_contracts import SERVICES
 from muster_operator.audit.export import export
 from muster_operator.audit.finding import Finding, span
 from muster_operator.audit.verify import Verified, verify
-from muster_operator.clients import clients_of_servers
+from muster_operator.clients import client_of_postgres, clients_of_servers
 from muster_operator.failures import BadInput, NotFound
 from muster_operator.group import group
 from muster_operator.options import ServiceOption, a_service
@@ -117,7 +117,7 @@ async def export_trail(
     target.require("admin_dsn")
     if start >= end:
         raise BadInput(f"--from {start.isoformat()}: must be before --to {end.isoformat()}")
-    async with clients_of_servers(target.kafka):
+    async with client_of_postgres():
         exported = await export(target.admin_dsn, service, agency, start, end, out, form)
     files = ", ".join(map(str, exported.files))
     text = f"{count(exported.rows, 'row')} in {count(exported.seals, 'seal')}: {files}"

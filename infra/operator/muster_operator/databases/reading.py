@@ -13,16 +13,29 @@ from muster_runtime.database.sessions import NO_ADDRESS
 # Stands for a service's name in MUSTER_ADMIN_DSN if each service has its own database.
 SERVICE = "{service}"
 
+# The server's function that refuses a query if row_security is off and the role may not see every row.
+_ROW_SECURITY = "check_enable_rls"
+
 
 @asynccontextmanager
 async def reading(admin_dsn: str, service: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    """A connection that can only read a service's schema. Requires the primary: a standby may lag behind."""
-    async with connected(
-        admin_dsn.replace(SERVICE, service),
-        server_settings={"search_path": service, "default_transaction_read_only": "on"},
-        target_session_attrs=SessionAttribute.primary,
-    ) as connection:
-        yield connection
+    """A connection that can only read a service's schema, but all of it.
+
+    Requires the primary: a standby may lag behind. Raises BadInput if row-level security would hide rows.
+    """
+    settings = {"search_path": service, "default_transaction_read_only": "on", "row_security": "off"}
+    try:
+        async with connected(
+            admin_dsn.replace(SERVICE, service),
+            server_settings=settings,
+            target_session_attrs=SessionAttribute.primary,
+        ) as connection:
+            yield connection
+    except asyncpg.InsufficientPrivilegeError as error:
+        if error.server_source_function == _ROW_SECURITY:
+            rule = "its role must bypass row-level security (bypassrls) to see every agency's rows"
+            raise BadInput(f"MUSTER_ADMIN_DSN: {rule}") from None
+        raise
 
 
 @asynccontextmanager

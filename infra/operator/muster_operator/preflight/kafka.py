@@ -21,7 +21,7 @@ from muster_operator.preflight.findings import Check, Finding
 from muster_operator.preflight.subjects import Subject
 from muster_operator.target import Target
 from muster_operator.topic_plan import Remedy, plan
-from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.messaging.connection import CertificatesUnusable, KafkaConnection
 from muster_runtime.messaging.kafka_topics import KafkaTopics, TopicFaults
 
 APPLY = "muster topics apply"
@@ -48,8 +48,8 @@ async def check_kafka(subject: Subject) -> AsyncIterator[Finding]:
     }
     try:
         there = KafkaTopics(kafka, settings, subject.service, checked)
-    except OSError as error:
-        yield check.failed(f"the certificate files of Kafka cannot be used: {error}", "correct the paths")
+    except CertificatesUnusable as error:
+        yield check.failed(str(error), "correct the paths")
         return
     try:
         await there.start()

@@ -5,6 +5,7 @@ Sources: RFC 6749 (4.4 client credentials, 6 refresh), RFC 7009 (revocation), RF
 """
 
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ class Client:
 
     @cached_property
     def _http(self) -> httpx.Client:
-        return httpx.Client(timeout=_SECONDS)
+        return httpx.Client(verify=ssl.create_default_context(), timeout=_SECONDS)
 
     @cached_property
     def _metadata(self) -> Mapping[str, Any]:

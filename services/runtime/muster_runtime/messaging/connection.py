@@ -47,6 +47,10 @@ class Logins:
     unreachable: Sequence[str]
 
 
+class CertificatesUnusable(OSError):
+    """The certificate files in the settings cannot be read, or do not belong together."""
+
+
 class KafkaConnection:
     """The brokers, protocol, and credentials from the settings. Each new connection reads the credentials again."""
 
@@ -68,7 +72,7 @@ class KafkaConnection:
         return cls(KafkaSettings.model_construct(kafka_bootstrap=bootstrap))
 
     def options(self) -> dict[str, Any]:
-        """The options for any aiokafka client. Raises OSError if the certificates cannot be used."""
+        """The options for any aiokafka client. Raises CertificatesUnusable."""
         return {"bootstrap_servers": self.bootstrap, **self._security_options()}
 
     def security(self) -> BaseSecurity | None:
@@ -137,7 +141,11 @@ class KafkaConnection:
         return Logins(sorted(endless), sorted(unreachable))
 
     async def failure(self, error: BaseException) -> str:
-        """Why a client failed: Kafka denied it access, refused its login or certificate, or is unreachable.
+        """Why a client failed: Kafka denied it access, refused its login or certificate, or is unreachable."""
+        return await self.refusal(error) or unreachable(error)
+
+    async def refusal(self, error: BaseException) -> str | None:
+        """Why Kafka denied a client access, or refused its login or certificate; None if it did not.
 
         The client's own error says only that no broker answered, so this connects to the brokers once more.
         """
@@ -145,9 +153,8 @@ class KafkaConnection:
             return reason
         with suppress(TimeoutError):
             async with asyncio.timeout(ASK_SECONDS):
-                if reason := await self._refusal_by_a_broker():
-                    return reason
-        return f"Kafka cannot be reached: {type(error).__name__}"
+                return await self._refusal_by_a_broker()
+        return None
 
     async def _refusal_by_a_broker(self) -> str | None:
         if self.is_plain:
@@ -177,7 +184,11 @@ class KafkaConnection:
     @cached_property
     def _context(self) -> CertificateContext:
         settings = self._settings
-        return CertificateContext(settings.kafka_ca_file, settings.kafka_certificate_file, settings.kafka_key_file)
+        files = settings.kafka_ca_file, settings.kafka_certificate_file, settings.kafka_key_file
+        try:
+            return CertificateContext(*files)
+        except OSError as error:
+            raise CertificatesUnusable(f"the certificate files of Kafka cannot be used: {error}") from None
 
     def _credentials(self) -> tuple[LiveText, LiveText]:
         return LiveText(self._settings.kafka_username), LiveText(self._settings.kafka_password)
@@ -196,6 +207,11 @@ class KafkaConnection:
             else:
                 options["sasl_plain_username"], options["sasl_plain_password"] = self._credentials()
         return options
+
+
+def unreachable(error: BaseException) -> str:
+    """Why a client failed, if Kafka refused nothing."""
+    return f"Kafka cannot be reached: {type(error).__name__}"
 
 
 def forbidden(error: BaseException) -> str | None:

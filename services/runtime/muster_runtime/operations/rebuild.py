@@ -13,9 +13,10 @@ from rich.table import Table
 
 from muster_runtime.clock import SandboxClock
 from muster_runtime.console import console
+from muster_runtime.database import sessions
 from muster_runtime.database.transactions import Database
-from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
-from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.exit_statuses import BAD_INPUT, REFUSED, TIMED_OUT, UNREACHABLE
+from muster_runtime.messaging.connection import CertificatesUnusable, KafkaConnection, unreachable
 from muster_runtime.projection import Difference, NotPublished, Projection
 from muster_runtime.service import Service
 from muster_runtime.text import count
@@ -82,8 +83,13 @@ async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:
         raise RebuildFailed(str(error), TIMED_OUT) from None
     except TargetServerAttributeNotMatched:
         raise RebuildFailed("Postgres is a standby, which may lag behind: name its primary", BAD_INPUT) from None
+    except CertificatesUnusable as error:
+        raise RebuildFailed(str(error), BAD_INPUT) from None
     except KafkaError as error:
-        raise RebuildFailed(await KafkaConnection(service.settings).failure(error), UNREACHABLE) from None
+        refusal = await KafkaConnection(service.settings).refusal(error)
+        raise RebuildFailed(refusal or unreachable(error), REFUSED if refusal else UNREACHABLE) from None
+    except (*sessions.REFUSED, asyncpg.InsufficientPrivilegeError) as error:
+        raise RebuildFailed(f"Postgres refused: {error}", REFUSED) from None
     except (OSError, asyncpg.PostgresError) as error:
         raise RebuildFailed(f"Postgres cannot be queried: {error or type(error).__name__}", UNREACHABLE) from None
 

@@ -11,7 +11,7 @@ from muster_runtime.database.sessions import NO_ADDRESS, REFUSED
 from muster_runtime.database.transactions import Database
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.roles import Roles, RolesRefused
-from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.messaging.connection import CertificatesUnusable, KafkaConnection
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
@@ -45,8 +45,8 @@ async def require_topics(service: Service, kafka: KafkaConnection) -> None:
         raise StartRefused(f"there is no contract for the topics {', '.join(unknown)}")
     try:
         there = KafkaTopics(kafka, service.settings, service.name, service.topics)
-    except OSError as error:
-        raise StartRefused(f"the certificate files of Kafka cannot be used: {error}") from None
+    except CertificatesUnusable as error:
+        raise StartRefused(str(error)) from None
     try:
         await there.start()
         faults = await there.look()
