@@ -174,10 +174,7 @@ async def due_of_kinds(
 async def due_first(
     connection: Connection, agency_id: str, now: datetime, *, without_kinds: Sequence[str] = ()
 ) -> list[Deadline]:
-    """All deadlines of an agency that are due at its earliest instant, except those of some kinds.
-
-    The bound and the order on both columns are for the planner: it then reads the index deadline_by_agency, one row.
-    """
+    """All deadlines of an agency that are due at its earliest instant, except those of some kinds."""
     rows = await connection.fetch(
         """
         select kind, agency_id, subject, due_at
@@ -188,7 +185,7 @@ async def due_first(
                 select due_at
                 from deadline
                 where
-                    agency_id >= $1 and (agency_id, due_at) <= ($1, $2)
+                    agency_id >= $1 and (agency_id, due_at) <= ($1, $2) -- so that deadline_by_agency gives one row
                     and parked_at is null and kind <> all($3::text[])
                 order by agency_id, due_at
                 limit 1
