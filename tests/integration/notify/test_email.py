@@ -1,6 +1,7 @@
 """E-mails through a real SMTP server."""
 
 from datetime import datetime
+from functools import partial
 
 import pytest
 
@@ -10,6 +11,8 @@ from muster_notify.bootstrap import build
 from muster_notify.domain.deliveries import Delivery, Outcome
 from muster_notify.settings import NotifySettings
 from muster_runtime.database.transactions import Database
+from muster_runtime.process.roles import Role
+from muster_runtime.process.running import running
 from tests.integration.notify.conftest import START, Notify, contact, contact_erased, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.support.eventually import eventually
@@ -212,6 +215,30 @@ async def test_who_is_erased_while_an_email_waits_for_the_mail_server_gets_nothi
     mail.open.set()
     await notify.waits("the agency has no administrator")
     assert mail.recipients == ["eve@doe.example"]
+
+
+async def test_who_is_erased_while_notify_is_down_gets_nothing(run_service: ServiceRunner, mail: MailServer) -> None:
+    start = partial(run_service, build, NotifySettings, smtp_port=mail.port, smtp_starttls=False)
+    notify = Notify(await start(roles=frozenset({Role.API})))
+    notify.service.clock.move(START)
+    async with running(notify.service.runtime.service, frozenset({Role.CONSUMER}), notify.service.clock):
+        await notify.service.publish(contact(), contact("DOE", "eve@doe.example"), enrolled())
+        await notify.until(state="pending")
+    await notify.service.publish(contact_erased())
+    sending = await start(roles=frozenset({Role.WORKER}), beside=notify.service, clock=notify.service.clock)
+
+    async def warns(of: str) -> bool:
+        warnings = (await sending.client.get("/health/ready")).json()["warnings"]
+        return [warning for warning in warnings if "no e-mail is sent: " in warning and of in warning] != []
+
+    await eventually(lambda: warns("muster.enrollment.directory"))
+    assert [delivery["attempts"] for delivery in await notify.deliveries()] == [0]
+    await start(roles=frozenset({Role.CONSUMER}), beside=notify.service, clock=notify.service.clock)
+    await notify.waits("the agency has no administrator")
+    await notify.service.publish(enrolled("DOE"))
+    await notify.until(1, "DOE", state="delivered")
+    assert mail.recipients == ["eve@doe.example"]
+    assert not await warns("")
 
 
 async def test_an_invalid_address_fails_its_email_alone(notify: Notify, mail: MailServer) -> None:
