@@ -1,11 +1,14 @@
 """E-mails through a real SMTP server."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
 
+from muster_contracts import Event, Money
+from muster_contracts.billing import RenewalOffered
 from muster_contracts.enrollment import AgencySuspended
+from muster_contracts.entitlements import TrialEndingSoon
 from muster_notify.adapters.smtp import EmailSender
 from muster_notify.bootstrap import build
 from muster_notify.domain.deliveries import Delivery, Outcome
@@ -17,6 +20,8 @@ from tests.integration.notify.conftest import START, Notify, contact, contact_er
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
+
+SOON = START + timedelta(days=1)
 
 CONTACT = """
 insert into directory (agency_id, subject_ref, role, name, email)
@@ -239,6 +244,37 @@ async def test_who_is_erased_while_notify_is_down_gets_nothing(run_service: Serv
     await notify.until(1, "DOE", state="delivered")
     assert mail.recipients == ["eve@doe.example"]
     assert not await warns("")
+
+
+@pytest.mark.parametrize(
+    ("event", "until"),
+    [
+        (TrialEndingSoon(agency_id="NASA", window_id="win_1", feature="voice", ends_at=SOON, days_left=1), "ends_at"),
+        (
+            RenewalOffered(
+                agency_id="NASA",
+                term_id="term_1",
+                renewal_id="ren_1",
+                price=Money(amount_minor=100, currency="USD"),
+                next_starts_at=SOON,
+                next_ends_at=SOON + timedelta(days=365),
+                decide_by=SOON,
+            ),
+            "decide_by",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_an_email_about_what_comes_is_not_sent_once_that_is_past(
+    notify: Notify, mail: MailServer, event: Event, until: str
+) -> None:
+    mail.refuse_message = "451 later"
+    await notify.service.publish(contact(), event)
+    await notify.waits("the message was refused: 451")
+    mail.refuse_message = None
+    notify.service.clock.move(SOON)
+    (failed,) = await notify.until(state="failed")
+    assert (failed["last_error"], mail.messages) == (f"too late: its {until} is past", [])
 
 
 async def test_an_invalid_address_fails_its_email_alone(notify: Notify, mail: MailServer) -> None:
