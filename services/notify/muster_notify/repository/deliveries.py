@@ -97,10 +97,8 @@ async def list_due(
 ) -> list[Delivery]:
     """The deliveries of a channel to attempt now, except in busy lanes and those that a replay holds.
 
-    The audiences take turns: the oldest delivery of each comes first, then the second of each, and those that were not
-    `served` come before those that were, the last one at the end. An index leads from one audience to the next, so that
-    one with many deliveries hides no other and makes nobody wait. An audience's own are sorted as in that index, or
-    Postgres may choose another, which also has those of all others.
+    The audiences take turns: the oldest delivery of each first, then the second of each; those that were not `served`
+    come before those that were, the last one at the end. All sorts are those of the index delivery_due_by_audience.
     """
     lanes = list(busy)
     rows = await connection.fetch(

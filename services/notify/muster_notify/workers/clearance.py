@@ -39,11 +39,12 @@ class Clearance:
         """Ask Kafka for the ends of the directory's topics when they are needed, until canceled."""
         await self._ends.run()
 
-    async def channels(self, connection: Connection, *, leads: bool) -> Collection[Channel]:
-        """The channels to send on now."""
-        if not leads:
-            self._leads_since = self._unread = None
-            return ()
+    def end(self) -> None:
+        """End the clearance: the process no longer leads, or has not renewed its lease in time."""
+        self._leads_since = self._unread = None
+
+    async def channels(self, connection: Connection) -> Collection[Channel]:
+        """The channels that the process, which leads, may send on now."""
         if self._leads_since is None:
             self._leads_since, self._unread = self._clock.now(), ENDS_UNKNOWN
         if self._unread is not None:

@@ -6,7 +6,7 @@ Message-ID: at-least-once delivery, and never out of order in a lane.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import partial
@@ -85,7 +85,7 @@ class Dispatcher:
 
     async def _dispatch(self, runtime: Runtime, clearance: Clearance) -> None:
         lease = Lease(runtime.database, "dispatch", runtime.settings.instance)
-        watching = asyncio.create_task(self._cancel_without(lease))
+        watching = asyncio.create_task(_cancel_without(lease, self._attempts))
         try:
             while not is_canceled():
                 self._forget_finished_lanes()
@@ -103,24 +103,15 @@ class Dispatcher:
             finally:
                 watching.cancel()
 
-    async def _cancel_without(self, lease: Lease) -> None:
-        """Cancel attempts when the lease is over: another process repeats them, and a late one would overtake it.
-
-        It does not ask the database, which may be what is away.
-        """
-        while True:
-            await asyncio.sleep(min(lease.seconds_left or RENEW_SECONDS, RENEW_SECONDS))
-            if not lease.is_held:
-                for attempt in self._attempts:
-                    attempt.cancel()
-
     async def _start_lanes(self, runtime: Runtime, lease: Lease, clearance: Clearance) -> datetime | None:
         """Start the lanes that are due, if this process leads; returns when the next ones are due."""
+        if not lease.is_held:
+            clearance.end()
         # A process whose clock is wrong, or whose schema does not fit its code, may be unable to record what it sends.
         leads = await self._clock.is_trusted(runtime) and await runtime.database.fits() and await lease.take()
         now = runtime.clock.now()
         async with lease.renewed() if leads else nullcontext(), runtime.database.connection() as connection:
-            cleared = await clearance.channels(connection, leads=leads)
+            cleared = await clearance.channels(connection) if leads else ()
             for channel, lanes in self._lanes.items():
                 slots, served = self._slots[channel], self._served[channel]
                 if not lanes:
@@ -261,6 +252,18 @@ class Dispatcher:
                     await sender.close()
             finally:
                 await lease.release()
+
+
+async def _cancel_without(lease: Lease, attempts: Collection[asyncio.Task[Outcome]]) -> None:
+    """Cancel attempts when the lease is over: another process repeats them, and a late one would overtake it.
+
+    It does not ask the database, which may be what is away.
+    """
+    while True:
+        await asyncio.sleep(min(lease.seconds_left or RENEW_SECONDS, RENEW_SECONDS))
+        if not lease.is_held:
+            for attempt in attempts:
+                attempt.cancel()
 
 
 def _give_back(slots: Slots, audience: str, _: asyncio.Task[None]) -> None:
