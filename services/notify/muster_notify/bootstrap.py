@@ -39,7 +39,7 @@ def build(settings: NotifySettings | None = None) -> Service:
 
     async def warnings(connection: Connection, now: datetime) -> Sequence[str]:
         await measure_overdue(connection, now)
-        alerted = [*await disabled_warnings(connection), *dispatcher.clock.warnings]
+        alerted = [*await disabled_warnings(connection), *dispatcher.warnings]
         return [*map(Alerted, alerted), *resealer.warnings]
 
     return Service(

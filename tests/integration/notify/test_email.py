@@ -4,16 +4,21 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from muster_contracts import Event, Money
+from muster_contracts.billing import RenewalOffered
 from muster_contracts.enrollment import AgencySuspended
+from muster_contracts.entitlements import TrialEndingSoon
 from muster_notify.adapters.smtp import EmailSender
 from muster_notify.bootstrap import build
 from muster_notify.domain.deliveries import Delivery, Outcome
 from muster_notify.settings import NotifySettings
 from muster_runtime.database.transactions import Database
-from tests.integration.notify.conftest import START, Notify, contact, contact_erased, enrolled, paid, reinstated
+from tests.integration.notify.conftest import START, Notify, contact, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
+
+SOON = START + timedelta(days=1)
 
 CONTACT = """
 insert into directory (agency_id, subject_ref, role, name, email)
@@ -182,49 +187,35 @@ async def test_nothing_is_sent_in_clear_where_tls_is_asked_for(run_service: Serv
     assert mail.messages == []
 
 
-async def test_who_is_erased_gets_nothing_more_and_is_kept_nowhere(notify: Notify, mail: MailServer) -> None:
-    await notify.service.publish(contact(), enrolled())
-    await notify.until(state="delivered")
-    await notify.service.publish(contact_erased())
-    await notify.settle()
-    await notify.service.publish(paid())
-    await notify.waits("the agency has no administrator")
-    assert len(mail.messages) == 1
-    tables = await notify.service.admin.fetch(
-        "select table_name from information_schema.tables where table_schema = 'notify'"
-    )
-    for (table,) in tables:
-        rows = await notify.service.admin.fetch(f"select t::text from {table} as t")
-        assert not [row for row in rows if "ann@" in row[0] or "Ann" in row[0]]
-
-
-async def test_who_is_erased_while_an_email_waits_for_the_mail_server_gets_nothing(
-    notify: Notify, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("event", "until"),
+    [
+        (TrialEndingSoon(agency_id="NASA", window_id="win_1", feature="voice", ends_at=SOON, days_left=1), "ends_at"),
+        (
+            RenewalOffered(
+                agency_id="NASA",
+                term_id="term_1",
+                renewal_id="ren_1",
+                price=Money(amount_minor=100, currency="USD"),
+                next_starts_at=SOON,
+                next_ends_at=SOON + timedelta(days=365),
+                decide_by=SOON,
+            ),
+            "decide_by",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_an_email_about_what_comes_is_not_sent_once_that_is_past(
+    notify: Notify, mail: MailServer, event: Event, until: str
 ) -> None:
-    mail.open.clear()
-    begun: list[str] = []
-    send = EmailSender.send
-
-    async def noted(sender: EmailSender, database: Database, delivery: Delivery, now: datetime) -> Outcome:
-        begun.append(delivery.agency_id)
-        return await send(sender, database, delivery, now)
-
-    monkeypatch.setattr(EmailSender, "send", noted)
-    await notify.service.publish(contact("DOE", "eve@doe.example"), contact())
-    await notify.service.publish(reinstated("DOE"))
-    await eventually(lambda: begun)
-    await notify.service.publish(reinstated())
-    await eventually(lambda: len(begun) == 2)
-    await notify.service.publish(contact_erased())
-
-    async def is_erased() -> bool:
-        query = "select not exists (select from directory where agency_id = 'NASA')"
-        return bool(await notify.service.admin.fetchval(query))
-
-    await eventually(is_erased)
-    mail.open.set()
-    await notify.waits("the agency has no administrator")
-    assert mail.recipients == ["eve@doe.example"]
+    mail.refuse_message = "451 later"
+    await notify.service.publish(contact(), event)
+    await notify.waits("the message was refused: 451")
+    mail.refuse_message = None
+    notify.service.clock.move(SOON)
+    (failed,) = await notify.until(state="failed")
+    assert (failed["last_error"], mail.messages) == (f"too late: its {until} is past", [])
 
 
 async def test_an_invalid_address_fails_its_email_alone(notify: Notify, mail: MailServer) -> None:

@@ -1,6 +1,7 @@
 """One agency's endpoints and e-mails: how many there may be, and that they never crowd out another agency's."""
 
 import asyncio
+import re
 import socket
 import threading
 import time
@@ -8,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,14 +19,29 @@ from muster_notify.domain.deliveries import Channel
 from muster_notify.repository import deliveries
 from muster_notify.settings import NotifySettings
 from muster_notify.workers.dispatcher import SLOTS, TURN_SECONDS
+from muster_runtime.database.transactions import Connection
 from muster_runtime.service import Service
 from tests.integration.notify.conftest import START, Notify, contact, enrolled, reinstated
 from tests.integration.notify.mail import MailServer
 from tests.integration.notify.receiver import Receiver, Request
 from tests.support.eventually import eventually
+from tests.support.explaining import Explaining
 from tests.support.services import ServiceRunner
 
 LIMIT = 20  # endpoints of an audience
+
+BACKLOG = """
+insert into delivery (
+    id, agency_id, event_id, event_type, correlation_id, rule, channel, recipient, audience, payload, state, attempts,
+    recorded_at, next_attempt_at
+)
+select
+    'dlv_' || n, agency_id, 'evt_' || n, 'type', 'cor_1', 'quota-threshold-crossed', 'email', 'sub_' || n, agency_id,
+    '', 'pending', 0, $1, $1
+from
+    generate_series(1, 30000) as n,
+    lateral (select case when n < 29998 then 'NASA' else $2 end as agency_id) as a
+"""
 
 
 async def add(notify: Notify, url: str, agency_id: str = "NASA") -> Any:
@@ -98,11 +114,12 @@ async def test_slow_endpoints_of_several_agencies_hold_up_no_other_for_more_than
             assert [event["sequence"] for event in lane if event["agency_id"] == agency_id] == [1, 2]
 
 
-async def test_what_is_due_of_one_agency_hides_no_other(run_service: ServiceRunner) -> None:
-    def build_without_dispatcher(settings: NotifySettings) -> Service:
-        return replace(build(settings), workers=[])
+def without_workers(settings: NotifySettings) -> Service:
+    return replace(build(settings), workers=[])
 
-    notify = Notify(await run_service(build_without_dispatcher, NotifySettings))
+
+async def test_what_is_due_of_one_agency_hides_no_other(run_service: ServiceRunner) -> None:
+    notify = Notify(await run_service(without_workers, NotifySettings))
     for number in range(LIMIT):
         await notify.add_webhook(f"https://nasa.example/{number}")
     for agency_id in ("DOE", "EPA"):
@@ -123,6 +140,22 @@ async def test_what_is_due_of_one_agency_hides_no_other(run_service: ServiceRunn
     # An audience that has waited for long does not precede one that has had no turn yet.
     assert await due(2, ["NASA"]) == ["DOE", "EPA"]
     assert await due(4, ["DOE", "NASA"]) == ["EPA", "DOE", "NASA", "NASA"]
+
+
+@pytest.mark.parametrize("last", ["NASA", "USDA"])
+async def test_a_look_for_what_is_due_reads_no_more_than_it_finds(run_service: ServiceRunner, last: str) -> None:
+    """However many deliveries of one agency are due before another's."""
+    notify = Notify(await run_service(without_workers, NotifySettings))
+    admin = notify.service.admin
+    await admin.execute(BACKLOG, START, last)
+    await admin.execute("vacuum analyze delivery")
+    explaining = Explaining(admin, "(analyze, costs off, timing off)")
+    await deliveries.list_due(
+        cast("Connection", explaining), Channel.EMAIL, START, busy=[("NASA", "sub_1")], served=["NASA"], limit=8
+    )
+    assert "using delivery_due_by_audience on delivery" in explaining.plan, explaining.plan
+    removed = re.findall(r"Rows Removed by Filter: (\d+)", explaining.plan)
+    assert sum(map(int, removed)) < 10, explaining.plan
 
 
 async def test_many_emails_of_one_agency_hold_up_no_other(notify: Notify, mail: MailServer) -> None:

@@ -21,7 +21,7 @@ from muster_operator.cli import app
 from muster_operator.databases.provisioning import Access, password_of
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.operations.rebuild import opened
-from tests.integration.notify.conftest import Notify
+from tests.integration.notify.conftest import Notify, contact, enrolled
 from tests.support.eventually import eventually
 from tests.support.secured_kafka import SecuredKafka
 from tests.support.services import PARTITIONS
@@ -93,6 +93,20 @@ async def test_a_swap_corrects_who_differs_step_by_step_and_waits_for_no_other_a
         ("NASA", 2),
         ("NASA", 3),
     ]
+
+
+async def test_an_email_that_waits_for_a_contact_goes_out_once_the_swap_has_found_one(notify: Notify) -> None:
+    """The clock does not move: what waits for its next attempt waits forever."""
+    admin = notify.service.admin
+    await notify.service.publish(contact())
+    await eventually(lambda: admin.fetchval("select count(*) = 1 from directory"))
+    await admin.execute("delete from directory")
+    await notify.service.publish(enrolled())
+    await notify.waits("the agency has no administrator")
+    async with opened(notify.service.runtime.service, "directory") as projection:
+        await projection.replay()
+        await projection.swap("rows were changed by hand")
+    await notify.until(state="delivered")
 
 
 async def test_muster_runs_the_services_command_with_its_settings_and_passes_on_its_exit_status(

@@ -64,6 +64,8 @@ def test_tabs_a_byte_order_mark_crlf_quoted_newlines_blank_lines_and_further_col
         (",Name,,,,1,executive", "id"),
         ("NASA,,,,,1,executive", "name"),
         ("NASA,a\x07b,,,,1,executive", "name"),
+        ("NASA,a\u2028b,,,,1,executive", "name"),
+        ("NASA,a\u2029b,,,,1,executive", "name"),
         ("NASA," + "n" * 201 + ",,,,1,executive", "name"),
         ("NASA,Name,no parent,,,1,executive", "parent"),
         ("NASA,Name,,80,,1,executive", "treasury_code"),

@@ -63,8 +63,8 @@ _DELIMITERS = {"text/csv": ",", "text/tab-separated-values": "\t"}
 
 def _visible(text: str) -> str:
     """Checks what the pattern cannot: not every regular expression engine knows Unicode's categories."""
-    if any(unicodedata.category(character).startswith("C") for character in text):
-        raise ValueError("must not contain control, invisible, or unassigned characters")
+    if any(unicodedata.category(character).startswith(("C", "Zl", "Zp")) for character in text):
+        raise ValueError("must not contain control, invisible, or unassigned characters, or line separators")
     return text
 
 

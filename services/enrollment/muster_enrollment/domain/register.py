@@ -43,8 +43,8 @@ class _Row(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     id: AgencyId
-    # No control characters and the like: the name appears in e-mails and tables.
-    name: Annotated[str, AfterValidator(composed), Field(max_length=200, pattern=r"^\P{C}+$")]
+    # No control characters, line separators, and the like: the name appears in the subjects of e-mails and in tables.
+    name: Annotated[str, AfterValidator(composed), Field(max_length=200, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$")]
     parent: AgencyId | None = None
     treasury_code: Annotated[str, Field(pattern=r"^[0-9]{3,4}$")] | None = None
     domains: Annotated[tuple[_Domain, ...], BeforeValidator(_split_domains)] = ()

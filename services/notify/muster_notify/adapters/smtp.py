@@ -70,16 +70,18 @@ class EmailSender:
 
     async def _send(self, smtp: SMTP, database: Database, delivery: Delivery, now: datetime) -> Outcome:
         rule = rules().named(delivery.rule)
+        data = json.loads(delivery.payload)["data"]
+        if rule.is_over(data, now):
+            return Outcome(Verdict.FAILED, f"too late: its {rule.until} is past")
         recipients = await self._recipients(database, rule, delivery)
         if not recipients and rule.recipient == PERSON:
             return Outcome(Verdict.FAILED, "the person no longer has a seat")
         if not recipients:
             return Outcome(Verdict.RETRY, f"the agency has no {delivery.recipient}", without_role=True)
-        event = json.loads(delivery.payload)
         try:
             email = write(
                 messages()[rule.message],
-                event["data"],
+                data,
                 delivery_id=delivery.id,
                 sender=self._settings.smtp_from,
                 recipients=recipients,

@@ -1,11 +1,11 @@
 """The rules as data: who is notified of which event. Read once from rules.toml."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,7 +16,8 @@ from muster_notify.domain.contacts import PERSON
 class Rule(BaseModel):
     """Sends an e-mail about an event of a type to a role, if fields of its data have the values in `when`.
 
-    `until` names an instant in the data from which on an e-mail would be too late.
+    `until` names an instant in the data from which on an e-mail would be too late: none is recorded about an event that
+    happened then, and none is sent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,10 @@ class Rule(BaseModel):
         if self.until is not None and at >= getattr(event, self.until):
             return False
         return all(getattr(event, name) == value for name, value in self.when.items())
+
+    def is_over(self, data: Mapping[str, Any], now: datetime) -> bool:
+        """Whether an e-mail about an event with this data, as in JSON, would be too late."""
+        return self.until is not None and now >= datetime.fromisoformat(data[self.until])
 
 
 class Rules(BaseModel):

@@ -97,9 +97,8 @@ async def list_due(
 ) -> list[Delivery]:
     """The deliveries of a channel to attempt now, except in busy lanes and those that a replay holds.
 
-    The audiences take turns: the oldest delivery of each comes first, then the second of each, and those that were not
-    `served` come before those that were, the last one at the end. An index leads from one audience to the next, so that
-    one with many deliveries hides no other and makes nobody wait.
+    The audiences take turns: the oldest delivery of each first, then the second of each; those that were not `served`
+    come before those that were, the last one at the end. All sorts are those of the index delivery_due_by_audience.
     """
     lanes = list(busy)
     rows = await connection.fetch(
@@ -122,7 +121,7 @@ async def list_due(
             attempts, round_attempts, round_started_at
         from waiting as w
         cross join lateral (
-            select d.*, row_number() over (order by d.next_attempt_at, d.position) as turn
+            select d.*, row_number() over (order by d.audience, d.next_attempt_at, d.position) as turn
             from delivery as d
             where
                 d.channel = $1 and d.audience = w.audience and d.next_attempt_at <= $2
@@ -131,9 +130,10 @@ async def list_due(
                     d.recipient not in (select r.webhook_id from replay as r where r.state = 'running')
                     or not held_by_replay(d)
                 )
-            order by d.next_attempt_at, d.position
+            order by d.audience, d.next_attempt_at, d.position
             limit $5
         ) as due
+        where w.audience is not null
         order by turn, array_position($6::text[], due.audience) nulls first, next_attempt_at, position
         limit $5
         """,

@@ -6,24 +6,25 @@ Message-ID: at-least-once delivery, and never out of order in a lane.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import partial
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
+from muster_notify.adapters.sender import Sender
 from muster_notify.domain.deliveries import Channel, Delivery, DeliveryState, Lane, Outcome, Progress, Verdict, progress
 from muster_notify.handlers.disabling import disable_endpoint
 from muster_notify.repository import deliveries
+from muster_notify.workers.clearance import Clearance
 from muster_notify.workers.trusted_clock import TrustedClock
 from muster_runtime import spans
-from muster_runtime.canceling import is_canceled
+from muster_runtime.canceling import is_canceled, run_together
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import EVERY_AGENCY, ONE_AGENCYS, RETRYABLE, Database
+from muster_runtime.database.transactions import EVERY_AGENCY, ONE_AGENCYS, RETRYABLE
 from muster_runtime.errors import ClockSkewed, RetryableError
 from muster_runtime.messaging.lease import RENEW_SECONDS, WORK_SECONDS, Lease
 from muster_runtime.service import Runtime
@@ -49,22 +50,6 @@ DRAIN_SECONDS = 4.0
 _log = structlog.get_logger(__name__)
 
 
-class Sender(Protocol):
-    """Carries deliveries over one channel."""
-
-    async def send(self, database: Database, delivery: Delivery, now: datetime) -> Outcome:
-        """Attempt a delivery once, at `now` by the runtime's clock."""
-        ...
-
-    async def settle(self, lane: Lane) -> None:
-        """Wait for what attempts have left running; the lane keeps its slot until then."""
-        ...
-
-    async def close(self) -> None:
-        """Release the connections."""
-        ...
-
-
 class LeaseOver(RetryableError):
     """Another process may lead by now: an attempt was canceled, or is none of this one's."""
 
@@ -85,18 +70,28 @@ class Dispatcher:
         # Only one lane of an agency waits for its lock: the others would take the connections that the lease needs.
         self._recording: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stopping = False
-        self.clock = TrustedClock()
+        self._clock = TrustedClock()
+        self._clearance: Clearance | None = None  # until it runs
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Why this process sends nothing, or no e-mail, for people."""
+        return [*self._clock.warnings, *(self._clearance.warnings if self._clearance else ())]
 
     async def run(self, runtime: Runtime) -> None:
         """Dispatch until cancelled; then let running attempts finish."""
+        self._clearance = Clearance(runtime)
+        await run_together(self._dispatch(runtime, self._clearance), self._clearance.run())
+
+    async def _dispatch(self, runtime: Runtime, clearance: Clearance) -> None:
         lease = Lease(runtime.database, "dispatch", runtime.settings.instance)
-        watching = asyncio.create_task(self._cancel_without(lease))
+        watching = asyncio.create_task(_cancel_without(lease, self._attempts))
         try:
             while not is_canceled():
                 self._forget_finished_lanes()
                 try:
                     async with asyncio.timeout(WORK_SECONDS):
-                        due_at = await self._start_lanes(runtime, lease)
+                        due_at = await self._start_lanes(runtime, lease, clearance)
                     await self._rest(runtime, due_at)
                 except RETRYABLE as error:
                     _log.warning("dispatch_failed", error=repr(error))
@@ -108,28 +103,20 @@ class Dispatcher:
             finally:
                 watching.cancel()
 
-    async def _cancel_without(self, lease: Lease) -> None:
-        """Cancel attempts when the lease is over: another process repeats them, and a late one would overtake it.
-
-        It does not ask the database, which may be what is away.
-        """
-        while True:
-            await asyncio.sleep(min(lease.seconds_left or RENEW_SECONDS, RENEW_SECONDS))
-            if not lease.is_held:
-                for attempt in self._attempts:
-                    attempt.cancel()
-
-    async def _start_lanes(self, runtime: Runtime, lease: Lease) -> datetime | None:
+    async def _start_lanes(self, runtime: Runtime, lease: Lease, clearance: Clearance) -> datetime | None:
         """Start the lanes that are due, if this process leads; returns when the next ones are due."""
+        if not lease.is_held:
+            clearance.end()
         # A process whose clock is wrong, or whose schema does not fit its code, may be unable to record what it sends.
-        leads = await self.clock.is_trusted(runtime) and await runtime.database.fits() and await lease.take()
+        leads = await self._clock.is_trusted(runtime) and await runtime.database.fits() and await lease.take()
         now = runtime.clock.now()
         async with lease.renewed() if leads else nullcontext(), runtime.database.connection() as connection:
+            cleared = await clearance.channels(connection) if leads else ()
             for channel, lanes in self._lanes.items():
                 slots, served = self._slots[channel], self._served[channel]
                 if not lanes:
                     served.clear()
-                if not leads or slots.used == slots.total:
+                if channel not in cleared or slots.used == slots.total:
                     continue
                 # As many as there are slots: audiences that hold one cannot hide those that wait for their first.
                 due = await deliveries.list_due(connection, channel, now, busy=lanes, served=served, limit=slots.total)
@@ -184,14 +171,7 @@ class Dispatcher:
         milliseconds = int((time.monotonic() - started) * 1000)
         step = progress(delivery, outcome, runtime.clock.now())
         if outcome.verdict is not Verdict.DELIVERED:
-            _log.warning(
-                "delivery_attempt_failed",
-                delivery_id=delivery.id,
-                agency_id=delivery.agency_id,
-                correlation_id=delivery.correlation_id,
-                verdict=outcome.verdict,
-                detail=outcome.detail,
-            )
+            _note_failure(delivery, outcome)
         recording = AsyncRetrying(
             retry=retry_if_exception_type(RETRYABLE),
             wait=wait_exponential_jitter(multiplier=0.1, max=5),
@@ -205,7 +185,7 @@ class Dispatcher:
         """Whether to record a result no longer: the attempt will be repeated."""
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, ClockSkewed):
-            self.clock.refuse(str(error))  # so the lease ends
+            self._clock.refuse(str(error))  # so the lease ends
         is_overdue = isinstance(error, ONE_AGENCYS) and (state.seconds_since_start or 0) > RECORD_SECONDS
         return is_overdue or self._stopping or not lease.is_held
 
@@ -274,8 +254,31 @@ class Dispatcher:
                 await lease.release()
 
 
+async def _cancel_without(lease: Lease, attempts: Collection[asyncio.Task[Outcome]]) -> None:
+    """Cancel attempts when the lease is over: another process repeats them, and a late one would overtake it.
+
+    It does not ask the database, which may be what is away.
+    """
+    while True:
+        await asyncio.sleep(min(lease.seconds_left or RENEW_SECONDS, RENEW_SECONDS))
+        if not lease.is_held:
+            for attempt in attempts:
+                attempt.cancel()
+
+
 def _give_back(slots: Slots, audience: str, _: asyncio.Task[None]) -> None:
     slots.give_back(audience)
+
+
+def _note_failure(delivery: Delivery, outcome: Outcome) -> None:
+    _log.warning(
+        "delivery_attempt_failed",
+        delivery_id=delivery.id,
+        agency_id=delivery.agency_id,
+        correlation_id=delivery.correlation_id,
+        verdict=outcome.verdict,
+        detail=outcome.detail,
+    )
 
 
 def _note_retry(delivery: Delivery, state: RetryCallState) -> None:

@@ -6,6 +6,7 @@ from prometheus_client import Gauge
 
 from muster_notify.repository import deliveries
 from muster_runtime.database.transactions import Connection
+from muster_runtime.scheduling import hold
 
 DELIVERY_OVERDUE_SECONDS = Gauge(
     "muster_delivery_overdue_seconds",
@@ -15,7 +16,8 @@ DELIVERY_OVERDUE_SECONDS = Gauge(
 
 
 async def measure_overdue(connection: Connection, now: datetime) -> None:
-    """Set the gauge."""
-    due_at = await deliveries.find_next_due(connection)
+    """Set the gauge. While the deadlines are held, no delivery could be attempted."""
+    held = await hold.held_since(connection) is not None
+    due_at = None if held else await deliveries.find_next_due(connection)
     overdue = 0.0 if due_at is None else max(0.0, (now - due_at).total_seconds())
     DELIVERY_OVERDUE_SECONDS.labels("notify").set(overdue)

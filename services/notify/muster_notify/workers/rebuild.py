@@ -16,7 +16,7 @@ from muster_contracts import Envelope, Erasure, Event, MalformedRecord, Position
 from muster_contracts.enrollment import ContactErased, ContactRecorded
 from muster_contracts.entitlements import PersonErased, PersonRecorded
 from muster_notify.domain.contacts import PERSON
-from muster_notify.repository import directory
+from muster_notify.repository import deliveries, directory
 from muster_runtime.database.transactions import Connection, Database, UnitOfWork
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.topic_log import Record, TopicLog
@@ -186,7 +186,10 @@ class Directory:
 async def _correct(
     uow: UnitOfWork, agency_id: str, subject_refs: Sequence[str], rebuilt: Sequence[asyncpg.Record]
 ) -> list[Difference]:
-    """Make these people's rows equal to the rebuilt ones. Returns the differences."""
+    """Make these people's rows equal to the rebuilt ones. Returns the differences.
+
+    E-mails that wait for a role which someone now has become due.
+    """
     columns = [[row[name] for row in rebuilt] for name in ("subject_ref", "role", "name", "email")]
     gone = await uow.connection.fetch(
         """
@@ -212,11 +215,14 @@ async def _correct(
         select $1::text, r.*
         from unnest($2::text[], $3::text[], $4::text[], $5::text[]) as r
         on conflict (agency_id, subject_ref) do nothing
-        returning subject_ref
+        returning subject_ref, role
         """,
         agency_id,
         *columns,
     )
+    roles = [row["role"] for row in come]
+    await deliveries.save_waiting_as_due(uow.connection, [agency_id] * len(roles), roles, uow.now)
+    uow.wake()
     found = [(row["subject_ref"], _ONLY_LIVE) for row in gone] + [(row["subject_ref"], _ONLY_REBUILT) for row in come]
     return [_difference(agency_id, subject_ref, why) for subject_ref, why in found]
 
