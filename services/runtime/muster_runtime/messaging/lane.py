@@ -193,8 +193,7 @@ class Lane:
     async def _read(self, without: Sequence[int]) -> list[Run]:
         """The first runs, except these IDs and those of waiting streams and topics.
 
-        A stream that fills a read waits until all others have been read, so one agency's burst delays the others by
-        only a read or two.
+        A stream that fills a read waits until all others have been read: its burst delays them by only a read or two.
         """
         runs = await self._first(without, self._served)
         if not runs and self._served:
@@ -253,7 +252,8 @@ class Lane:
             self._flight.regained = False
             try:
                 unled = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
-            except DatabaseRestored:
+            except DatabaseRestored as error:
+                self._failure = describe(error)
                 await self._on_restored()
                 raise
             self._flight.hold_up(unled)

@@ -12,7 +12,7 @@ later. So records that wait in the outbox do not count as last ones: a long run 
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -27,18 +27,21 @@ from muster_runtime.messaging.client_internals import leaderless
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import StreamKey
-from muster_runtime.messaging.published_events import PublishedEvent, events_of, waiting_at
+from muster_runtime.messaging.published_events import PublishedEvent, WaitingEvent, events_of, waiting_at
 from muster_runtime.messaging.topic_log import TopicLog
 
 # How many records at the end of each partition are checked, beyond those that wait in the outbox. Commits are lost from
 # the end, but the relay publishes in ID order, and concurrent commits do not follow that order exactly.
 TAIL_RECORDS = 100
 
-# How many records to compare with the outbox at once.
+# How many records to compare with the outbox at once, and how many offsets of one partition to read for that.
 COMPARED_RECORDS = 10_000
+MOST_OFFSETS = 2_000
 
 # How long reading a partition's end may take.
 PATIENCE_SECONDS = 10.0
+
+Place = tuple[str, int]  # topic, without a prefix, and partition
 
 
 class _Tail(NamedTuple):
@@ -47,14 +50,18 @@ class _Tail(NamedTuple):
     first: int
     end: int
     beginning: int  # of the partition
-    settled: int = 0  # how many offsets after them do not wait in the outbox
+    settled: int = 0  # how many records after them do not wait in the outbox
 
-    def before(self, waiting: int) -> "_Tail | None":
-        """The earlier offsets to compare, if this many records of these wait; None if enough is compared."""
-        settled = self.settled + self.end - self.first - waiting
+    @property
+    def offsets(self) -> int:
+        return self.end - self.first
+
+    def before(self, settled: int) -> "_Tail | None":
+        """The earlier offsets to compare, if this many records of these do not wait; None if enough are compared."""
+        settled += self.settled
         if settled >= TAIL_RECORDS or self.first == self.beginning:
             return None
-        offsets = min(2 * (self.end - self.first), COMPARED_RECORDS)
+        offsets = min(2 * self.offsets, MOST_OFFSETS)
         return _Tail(max(self.beginning, self.first - offsets), self.first, self.beginning, settled)
 
 
@@ -63,6 +70,18 @@ _log = structlog.get_logger(__name__)
 
 class DatabaseRestored(RetryableError):
     """Nothing may be published until an operator has raised the epoch."""
+
+
+class _Runs:
+    """Runs of the outbox, by ID: those with published events, and those with another event than their topic."""
+
+    def __init__(self) -> None:
+        self.published: set[int] = set()
+        self.others: set[int] = set()
+
+    def note(self, events: Iterable[WaitingEvent]) -> None:
+        for event in events:
+            (self.published if event.is_published else self.others).add(event.run_id)
 
 
 async def refuse_restored(
@@ -79,24 +98,27 @@ async def refuse_restored(
         unled = leaderless(log.consumer)
         tails = await _tails(log, [partition for partition in log.partitions if partition not in unled])
         while tails:
-            waiting = await _refuse_lost(database, await _read(log, tails, topic_prefix, passed))
-            tails = {
-                each: earlier
-                for each, tail in tails.items()
-                if (earlier := tail.before(waiting[each.topic.removeprefix(topic_prefix), each.partition]))
-            }
+            chosen = _first_of(tails)
+            events, settled = await _read(log, chosen, topic_prefix, passed)
+            settled.subtract(await _refuse_lost(database, events))
+            for partition, tail in chosen.items():
+                del tails[partition]
+                if earlier := tail.before(settled[partition.topic.removeprefix(topic_prefix), partition.partition]):
+                    tails[partition] = earlier
     return unled
 
 
 async def published_runs(database: Database, kafka: KafkaConnection, topic_prefix: str) -> list[int]:
     """The IDs of the outbox's runs with events that are already on the topics. Reads the topics in full.
 
-    The outbox may contain more events than fit in memory. Raises Conflict while a partition has no leader.
+    If the topics have another event at one of a run's positions, none of the run counts as published: it must get new
+    positions, and can only get them as a whole. The outbox may contain more events than fit in memory. Raises Conflict
+    while a partition has no leader.
     """
     waiting = await _spans(database)
-    found: set[int] = set()
     if not waiting:
         return []
+    runs = _Runs()
     async with TopicLog.open(kafka, topic_prefix, {topic for topic, _ in waiting}) as log:
         if unled := leaderless(log.consumer):
             names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
@@ -108,10 +130,10 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
                 if span and span[0] <= record.position <= span[1]:
                     compared.append(record)
             if len(compared) >= COMPARED_RECORDS:
-                found |= {event.run_id for event in await waiting_at(database, compared) if event.is_published}
+                runs.note(await waiting_at(database, compared))
                 compared.clear()
-        found |= {event.run_id for event in await waiting_at(database, compared) if event.is_published}
-    return sorted(found)
+        runs.note(await waiting_at(database, compared))
+    return sorted(runs.published - runs.others)
 
 
 async def _tails(log: TopicLog, partitions: Collection[TopicPartition]) -> dict[TopicPartition, _Tail]:
@@ -123,15 +145,29 @@ async def _tails(log: TopicLog, partitions: Collection[TopicPartition]) -> dict[
     return {each: _Tail(max(first, end - TAIL_RECORDS), end, first) for each, (first, end) in bounds.items()}
 
 
+def _first_of(tails: Mapping[TopicPartition, _Tail]) -> dict[TopicPartition, _Tail]:
+    """As many tails as are compared at once."""
+    chosen: dict[TopicPartition, _Tail] = {}
+    offsets = 0
+    for partition, tail in tails.items():
+        offsets += tail.offsets
+        if chosen and offsets > COMPARED_RECORDS:
+            break
+        chosen[partition] = tail
+    return chosen
+
+
 async def _read(
     log: TopicLog, tails: Mapping[TopicPartition, _Tail], topic_prefix: str, passed: Collection[OffsetRange]
-) -> list[PublishedEvent]:
-    """The events of these offsets, except passed records."""
+) -> tuple[list[PublishedEvent], Counter[Place]]:
+    """The events of these offsets, except passed records, and the number of all records by topic and partition."""
     found: list[PublishedEvent] = []
+    number: Counter[Place] = Counter()
     for partition, tail in tails.items():
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 async for records in log.between(partition, tail.first, tail.end):
+                    number[partition.topic.removeprefix(topic_prefix), partition.partition] += len(records)
                     found += [
                         event
                         for event in events_of(records, topic_prefix)
@@ -144,10 +180,10 @@ async def _read(
             raise
         except Exception as error:  # bytes that the client cannot read are not our event
             _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
-    return found
+    return found, number
 
 
-async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> Counter[tuple[str, int]]:
+async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> Counter[Place]:
     """Compare events with the database; return how many of each topic and partition wait in the outbox.
 
     Raises DatabaseRestored if the database has not assigned one's position, or has assigned it to another event.
@@ -161,7 +197,7 @@ async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> 
         if last[stream].position > assigned:
             raise _restored(last[stream])
     # Positions that were assigned a second time meanwhile are still in the outbox, because this check refused them.
-    waiting: Counter[tuple[str, int]] = Counter()
+    waiting: Counter[Place] = Counter()
     for each in await waiting_at(database, events):
         if not each.is_published:
             raise _restored(each.published)

@@ -16,6 +16,7 @@ from muster_runtime.http.idempotency import IdempotencyMismatch
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.request_rules import WrittenInstant
+from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
 from muster_runtime.observability import audit
 from muster_runtime.operations.commands import OperatorCommandsDep
 from muster_runtime.operations.parked import Reason, ReplayReply
@@ -123,12 +124,22 @@ def deadlines_router(service: str) -> APIRouter:
         async with runtime.database.read(EVERY_AGENCY) as connection:
             return Hold(held_since=await hold.held_since(connection))
 
-    @router.post("/deadlines/release", response_model=Hold)
-    async def release_deadlines(commands: OperatorCommandsDep, body: Reason) -> Response:
+    @router.post("/deadlines/release", response_model=Hold, responses=problem_responses(CommitsLost))
+    async def release_deadlines(commands: OperatorCommandsDep, runtime: RuntimeDep, body: Reason) -> Response:
         """Let the service handle its deadlines again, once its facts are right after a restore. Safe to repeat.
 
-        The reply says since when they were held; null if they were not.
+        While the topics show that commits are lost, it is refused with 409: raise the epoch first. The reply says since
+        when the deadlines were held; null if they were not.
         """
+        async with runtime.database.read(EVERY_AGENCY) as connection:
+            held = await hold.held_since(connection) is not None
+        if held:
+            try:
+                await refuse_restored(
+                    runtime.database, runtime.kafka, runtime.settings.topic_prefix, runtime.service.produces
+                )
+            except DatabaseRestored as error:
+                raise CommitsLost(f"{error}; then release its deadlines") from None
 
         async def handler(uow: UnitOfWork) -> Hold:
             return Hold(held_since=await hold.release(uow, body.reason))
@@ -140,6 +151,10 @@ def deadlines_router(service: str) -> APIRouter:
 
 class NotParked(NotFound):
     """The deadline was already handled, moved, or discarded."""
+
+
+class CommitsLost(Conflict):
+    """The database lacks commits that are on the topics, and its epoch is not raised."""
 
 
 class DeadlineRequired(Conflict):

@@ -3,13 +3,22 @@
 The facts are out of date, and a deadline that acts on them would, for example, end a term that was renewed.
 """
 
+import asyncio
 from datetime import datetime
+
+import structlog
 
 from muster_runtime.clock import Clock
 from muster_runtime.context import Context
-from muster_runtime.database.transactions import EVERY_AGENCY, Connection, Database, UnitOfWork
+from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Connection, Database, UnitOfWork
+from muster_runtime.errors import describe
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
+
+# How long the relay waits for the hold that it begins.
+BEGIN_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
 
 
 async def held_since(connection: Connection) -> datetime | None:
@@ -27,11 +36,17 @@ async def begin(uow: UnitOfWork) -> bool:
 
 
 async def begin_for_lost_commits(database: Database, clock: Clock, service: str) -> None:
-    """Hold the deadlines because the relay has found that the database lacks commits, before the epoch is raised."""
+    """Hold the deadlines because the relay has found that the database lacks commits, before the epoch is raised.
+
+    If that fails, or takes long, it is only logged: the relay must say what it found, and soon looks again.
+    """
     context = Context(actor=service, correlation_id=new_id("cor", clock.now()))
-    async with database.write(EVERY_AGENCY, context=context) as uow:
-        if await begin(uow):
-            audit.record(uow, command="HoldDeadlines", agency_id=EVERY_AGENCY, after={"held_since": uow.now})
+    try:
+        async with asyncio.timeout(BEGIN_SECONDS), database.write(EVERY_AGENCY, context=context) as uow:
+            if await begin(uow):
+                audit.record(uow, command="HoldDeadlines", agency_id=EVERY_AGENCY, after={"held_since": uow.now})
+    except (TimeoutError, *RETRYABLE) as error:
+        _log.warning("deadlines_not_held", error=describe(error))
 
 
 async def release(uow: UnitOfWork, reason: str) -> datetime | None:

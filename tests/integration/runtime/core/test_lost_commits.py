@@ -76,6 +76,58 @@ async def test_an_event_that_differs_from_the_lost_one_in_its_data_alone_is_anot
     assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 2)]
 
 
+async def test_a_run_that_repeats_one_lost_event_and_replaces_another_gets_new_positions_as_a_whole(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """Only the whole run can move to the new epoch, so one event is published twice, with two IDs."""
+    idle_probe.clock.move(START)
+    await write(idle_probe, "NASA", "one", "two")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await idle_probe.admin.execute("delete from stream")
+    await write(idle_probe, "NASA", "one", "another two")
+
+    async with relaying(idle_probe) as relay:
+        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: _held(relay))
+    await raise_epoch(idle_probe)
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 1), ("NASA", 2, 2)]
+
+
+async def test_deadlines_are_not_released_while_the_topics_show_a_loss(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    await write(idle_probe, "NASA", "one", "two")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await lose_commits(idle_probe)
+    await write(idle_probe, "EPA", "after the loss")
+    async with relaying(idle_probe):
+        await eventually(lambda: hold.held_since(idle_probe.admin))
+    refused = await _release(idle_probe)
+    assert (refused.status_code, "raise its epoch" in refused.json()["detail"]) == (409, True), refused.text
+    assert await hold.held_since(idle_probe.admin) is not None
+
+    await raise_epoch(idle_probe)
+    assert (await _release(idle_probe)).status_code == 200
+    assert await hold.held_since(idle_probe.admin) is None
+
+
+async def test_a_hold_that_cannot_begin_hides_nothing(idle_probe: RunningService, eventually: Eventually) -> None:
+    """Another session holds the row: the relay gives up waiting, says what it found, and tries again."""
+    await write(idle_probe, "NASA", "one", "two")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await lose_commits(idle_probe)
+    await write(idle_probe, "EPA", "after the loss")
+    async with relaying(idle_probe) as relay:
+        async with idle_probe.admin.transaction():
+            await idle_probe.admin.execute("select from epoch for update")
+            assert "it was restored" in await eventually(lambda: _held(relay))
+        await eventually(lambda: hold.held_since(idle_probe.admin), timeout=30)
+
+
 async def test_the_deadlines_are_held_from_the_moment_at_which_the_loss_is_found(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
@@ -87,11 +139,14 @@ async def test_the_deadlines_are_held_from_the_moment_at_which_the_loss_is_found
     await lose_commits(idle_probe)
     for _ in range(2):  # the database may go back again
         await idle_probe.admin.execute("update epoch set deadlines_held_since = null")
-        async with relaying(idle_probe) as relay:
-            await eventually(lambda: _held(relay))
-        assert await hold.held_since(idle_probe.admin) == START
+        async with relaying(idle_probe):
+            assert await eventually(lambda: hold.held_since(idle_probe.admin)) == START
     audited = await idle_probe.admin.fetch("select actor, command from audit where command = 'HoldDeadlines'")
     assert [tuple(each) for each in audited] == [("probe", "HoldDeadlines")] * 2
+
+
+async def _release(probe: RunningService) -> Any:
+    return await probe.client.post("/v1/deadlines/release", json={"reason": "all was repeated"})
 
 
 async def _held(relay: Any) -> str | None:
