@@ -55,13 +55,13 @@ async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None, *
         if feature < since.feature:
             continue
         first = since.subject_ref if feature == since.feature else WHOLE_AGENCY
-        people = await quota_uses.list_next(uow.connection, agency_id, feature, limits.period, first, left)
-        uses += await quota_uses.list_untold(uow.connection, agency_id, feature, limits, people, uow.now)
-        left -= len(people)
-        if not left:
-            following = Place(feature, people[-1])
+        people = await quota_uses.list_next(uow.connection, agency_id, feature, limits.period, first, left + 1)
+        uses += await quota_uses.list_untold(uow.connection, agency_id, feature, limits, people[:left], uow.now)
+        if len(people) > left:
+            following = Place(feature, people[left])
             deadlines.schedule(uow, [Deadline(QUOTA_USES_TOLD, agency_id, str(following), uow.now)])
             break
+        left -= len(people)
     await publish_uses(uow, uses, [], cause)
 
 

@@ -175,7 +175,7 @@ async def test_a_migration_that_gets_sigterm_is_undone_and_ends_with_dbmate(
         (dbmate,) = psutil.Process(migrating.pid).children()
         migrating.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(migrating.wait(), 10) == 130
-        assert not dbmate.is_running()
+        assert not dbmate.is_running() or dbmate.status() == psutil.STATUS_ZOMBIE  # nobody has asked how it ended
 
         await admin.execute("select pg_advisory_unlock(4711)")
         others = (
