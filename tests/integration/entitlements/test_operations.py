@@ -110,4 +110,5 @@ async def test_what_files_leave_behind_is_deleted_in_bounded_transactions(
     for target, most in (("operation_chunk", 2), ("dry_run_seat", 1_000)):
         counts = [row["count"] for row in rows if row["target"] == target]
         assert len(counts) > 2
-        assert max(counts) == most
+        # A transaction may take a step of both kinds: of the rows that are forgotten, and of what files left behind.
+        assert most <= max(counts) <= 2 * most
