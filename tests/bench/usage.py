@@ -20,6 +20,7 @@ from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.wakeup import Wakeup
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.process.running import collect_garbage_rarely
 from muster_runtime.service import Runtime
@@ -213,7 +214,8 @@ async def _count(own: Setting, through: int) -> Span:
     """Ours, until this many have been counted since the first."""
     settings = EntitlementsSettings(environment="sandbox", topic_prefix=own.topic_prefix, instance="bench")
     clock = SystemClock()
-    runtime = Runtime(build(settings), settings, clock, own.database, Wakeup(clock), own.kafka)
+    backlog = Backlog(settings.outbox_rows)
+    runtime = Runtime(build(settings), settings, clock, own.database, Wakeup(clock), own.kafka, backlog)
     with span() as measured:
         task = asyncio.create_task(usage_worker().run(runtime))
         async with own.database.connection() as connection:

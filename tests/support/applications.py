@@ -19,6 +19,7 @@ from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.roles import Roles
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.process.running import application
@@ -41,7 +42,8 @@ def whole_application(name: str, jwks: Path = Path("no-keys.json")) -> FastAPI:
     service = build(settings)
     clock = SystemClock()
     database = Database(clock)
-    runtime = Runtime(service, settings, clock, database, Wakeup(clock), KafkaConnection(settings))
+    kafka, backlog = KafkaConnection(settings), Backlog(settings.outbox_rows)
+    runtime = Runtime(service, settings, clock, database, Wakeup(clock), kafka, backlog)
     subscriptions = Subscriptions(service.subscriptions, service=name, group=name, clock=clock)
     keys, roles = KeySource(str(jwks)), Roles.load("")
     return application(runtime, database, subscriptions, _healthy, keys, roles, _no_state, with_api=True)

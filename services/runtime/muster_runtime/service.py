@@ -12,6 +12,7 @@ from muster_contracts import Event
 from muster_runtime.clock import Clock
 from muster_runtime.database.transactions import Connection, Database
 from muster_runtime.database.wakeup import Wakeup
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import EventHandler
 from muster_runtime.projection import OpenProjection
@@ -32,6 +33,7 @@ class Runtime:
     database: Database
     wakeup: Wakeup
     kafka: KafkaConnection
+    backlog: Backlog
 
 
 @dataclass(frozen=True)

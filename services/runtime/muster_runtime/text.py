@@ -1,11 +1,20 @@
 """Checks and formats text that people write."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
+
+from muster_runtime.errors import InvalidInput
 
 # Longer than any field, even if four characters compose into one. Composing sorts the combining marks of a character,
 # which takes time quadratic in their number.
 _LONGEST = 1_200
+
+# What may stand before the @ of an address without quotes (RFC 5322's dot-atom), and how long it may be (RFC 5321).
+# Only ASCII: many mail servers do not support SMTPUTF8.
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+LONGEST_LOCAL_PART = 64
 
 # The minimum length of a person's reason for a decision.
 SHORTEST_REASON = 3
@@ -29,6 +38,18 @@ def did_you_mean(nearest: Sequence[str]) -> str:
 def names_address(text: str) -> bool:
     """Whether a text contains an @, as an e-mail address does, or a look-alike such as a full-width one."""
     return "@" in unicodedata.normalize("NFKC", text)
+
+
+def check_mailable(field: str, address: str) -> None:
+    """Raise InvalidInput if no e-mail can be sent to an address because of what is before its @."""
+    local_part = address.rpartition("@")[0]
+    if len(local_part) > LONGEST_LOCAL_PART or not _LOCAL_PART.fullmatch(local_part):
+        raise InvalidInput(
+            field,
+            address,
+            f"must have 1 to {LONGEST_LOCAL_PART} characters before the @: letters from a to z, digits, the signs "
+            "!#$%&'*+-/=?^_`{|}~, and single dots between them",
+        )
 
 
 def check_reason(reason: str) -> str:

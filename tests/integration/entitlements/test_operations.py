@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster_entitlements.bootstrap import build
 from muster_entitlements.domain.people import Directory
@@ -66,6 +67,57 @@ async def test_a_file_of_an_earlier_enrollment_gives_out_no_seat_in_a_later_one(
     assert (operation["state"], operation["stop_reason"]) == ("stopped", "enrollment-over")
     assert sums(operation) == (done, done, 0, 0)
     assert (await entitlements.pool())["in_use"] == 0
+
+
+async def test_files_wait_while_the_outbox_is_full(
+    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    """As during a long outage of Kafka."""
+    roles = frozenset({Role.API, Role.CONSUMER, Role.WORKER})  # nothing is published
+    service = await run_service(build, EntitlementsSettings, roles=roles, outbox_rows=100)
+    service.clock.move(START)
+    entitlements = Entitlements(service, eventually)
+    await entitlements.enroll(cap=5)
+    await service.admin.execute(
+        """
+        insert into outbox (
+            topic, agency_id, epoch, first_sequence, type, time, correlation_id, recorded_at, events, payloads
+        )
+        select 'muster.entitlements.seat', 'GSA', 1, number, 'a.type', now(), 'cor_1', now(), 1, '{}'
+        from generate_series(1, 100) as s (number)
+        """
+    )
+    await service.client.get("/health/ready")
+    assert (await entitlements.send_file(file_of(5))).status_code == 429
+    with capture_logs() as logs:
+        await service.admin.execute(
+            """
+            with chunk as (
+                insert into operation_chunk (agency_id, operation_id, number, first_line, content)
+                values ('NASA', 'bat_1', 0, 2, $1)
+            )
+            insert into operation (
+                agency_id, operation_id, enrollment_id, kind, state, dry_run, on_limit, directory, columns, actor,
+                correlation_id, created_at, chunks, place
+            )
+            values (
+                'NASA', 'bat_1', 'enr_1', 'import', 'running', false, 'fill', false, '{1, 0, null, null}', 'a', 'cor_2',
+                now(), 1, 1
+            )
+            """,
+            b"ada@nasa.gov\n",
+        )
+        await eventually(lambda: [entry for entry in logs if entry["event"] == "seat_files_wait"])
+        assert (await entitlements.pool())["in_use"] == 0
+
+    await service.admin.execute("delete from outbox")  # as a relay would
+    await service.client.get("/health/ready")
+
+    async def completed() -> bool:
+        return bool(await service.admin.fetchval("select state = 'completed' from operation"))
+
+    await eventually(completed)
+    assert (await entitlements.pool())["in_use"] == 1
 
 
 async def test_what_files_leave_behind_is_deleted_in_bounded_transactions(

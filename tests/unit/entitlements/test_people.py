@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster_entitlements.domain.people import Directory, normalize_email, normalize_name
+from muster_entitlements.domain.people import Directory, mailable_email, normalize_email, normalize_name
 from muster_runtime.errors import InvalidInput
 
 DIRECTORY = Directory("a key")
@@ -59,6 +59,18 @@ def test_a_value_that_is_not_an_address_is_refused_and_named(written: str) -> No
     with pytest.raises(InvalidInput, match=r"^email: ") as refusal:
         normalize_email(written)
     assert repr(written[:200]) in refusal.value.detail
+
+
+@pytest.mark.parametrize("written", ["josé@nasa.gov", "straße@nasa.gov", "\u212aim@nasa.gov", "ada,@nasa.gov"])
+def test_nobody_gets_a_seat_under_an_address_that_no_mail_can_be_sent_to(written: str) -> None:
+    for accept in (mailable_email, lambda email: DIRECTORY.person("NASA", email, None)):
+        with pytest.raises(InvalidInput, match=r"^email: .* before the @: letters from a to z"):
+            accept(written)
+    assert mailable_email(" Ada@NASA.gov\n") == "ada@nasa.gov"
+
+
+def test_a_person_who_holds_a_seat_under_such_an_address_is_still_found() -> None:
+    assert DIRECTORY.subject_ref("NASA", "José@nasa.gov") == DIRECTORY.reference("NASA", "josé@nasa.gov")
 
 
 @given(st.from_regex(r"[\w.+-]{1,20}", fullmatch=True))

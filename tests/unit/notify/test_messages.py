@@ -7,11 +7,15 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muster_contracts import Event, Money, billing, enrollment, entitlements, notify
 from muster_notify.domain.contacts import Contact
 from muster_notify.domain.messages import Unwritable, messages, write
 from muster_notify.domain.rules import rules
+from muster_runtime.errors import InvalidInput
+from muster_runtime.text import check_mailable
 
 AT = datetime(2025, 8, 6, 12, 30, tzinfo=UTC)
 LATER = datetime(2026, 8, 6, tzinfo=UTC)
@@ -195,6 +199,18 @@ def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(Unwritable) as refused:
         written(EVENTS[0], "enrolled", Contact(None, address))
     assert address not in str(refused.value)
+
+
+@given(st.text(st.characters(max_codepoint=0x17F), max_size=5))
+def test_mail_can_be_sent_to_every_address_that_the_services_accept(local_part: str) -> None:
+    address = f"{local_part}@agency.gov"
+    try:
+        check_mailable("email", address)
+    except InvalidInput:
+        return
+    email = written(EVENTS[0], "enrolled", Contact("Ann", address))
+    assert [to.addr_spec for to in email["To"].addresses] == [address]
+    email.as_bytes()
 
 
 def test_a_recipient_without_a_valid_address_is_left_out() -> None:

@@ -74,9 +74,7 @@ _Text = Annotated[
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"),
     AfterValidator(_visible),
 ]
-_Email = Annotated[
-    str, StringConstraints(max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$"), AfterValidator(_visible)
-]
+_Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 # The maximum that the database and reports support; the agency's headcount sets the real limit.
 _Seats = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 

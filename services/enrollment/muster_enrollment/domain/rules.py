@@ -12,6 +12,7 @@ from muster_contracts.calendar import one_year_after
 from muster_contracts.enrollment import SuspensionReason
 from muster_enrollment.domain.facts import Acceptance, Authorization, Branch, Closure, Enrollment, Standing, State, Term
 from muster_runtime.errors import Conflict, InvalidInput, NotFound, rfc3339
+from muster_runtime.text import check_mailable
 
 # Every authorization in the program is GSA's, for this product.
 ISSUER = "GSA"
@@ -72,7 +73,8 @@ def boundaries(standing: Standing, until: datetime) -> list[datetime]:
 
 
 def check_address(field: str, email: str) -> None:
-    """Raise InvalidInput unless an e-mail address is in a .gov or .mil domain."""
+    """Raise InvalidInput unless e-mail can be sent to an address, and it is in a .gov or .mil domain."""
+    check_mailable(field, email)
     if not _GOVERNMENT_DOMAIN.fullmatch(email.rpartition("@")[2].lower()):
         raise InvalidInput(field, email, "must be an address in a .gov or .mil domain")
 

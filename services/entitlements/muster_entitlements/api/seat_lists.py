@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, AtDep, DirectoryDep, SeatId, WrittenDay
-from muster_entitlements.domain.people import Directory
+from muster_entitlements.domain.people import Directory, normalize_email
 from muster_entitlements.domain.seats import SeatState
 from muster_entitlements.domain.units import normalize_unit, unit_key
 from muster_entitlements.errors import SeatUnknown
@@ -128,7 +128,7 @@ def _require_all(**conditions: object) -> None:
 def _address_ref(directory: Directory, agency_id: str, address: str) -> str:
     """The reference of an address's person. Raises InvalidInput, which names the parameter."""
     try:
-        return directory.person(agency_id, address, None).subject_ref
+        return directory.reference(agency_id, normalize_email(address))
     except InvalidInput as refusal:
         raise InvalidInput("address", address, refusal.rule) from refusal
 

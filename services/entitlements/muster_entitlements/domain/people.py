@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from muster_runtime.errors import InvalidInput
-from muster_runtime.text import composed
+from muster_runtime.text import LONGEST_LOCAL_PART, check_mailable, composed
 
 # RFC 5321, 4.5.3.1.
 LONGEST_ADDRESS = 254
-LONGEST_LOCAL_PART = 64
 LONGEST_NAME = 200
 
-# RFC 5322's dot-atom; letters beyond ASCII as RFC 6531 allows.
+# RFC 5322's dot-atom. Nobody gets a seat under letters beyond ASCII anymore, but some may still hold one.
 _LOCAL_PART = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*")
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(gov|mil)")
 _SUBJECT_REF = re.compile(r"sub_[0-9a-f]{32}")
@@ -45,8 +44,8 @@ class Directory:
         return self.reference("", "").removeprefix("sub_")[:16]
 
     def person(self, agency_id: str, email: str, name: str | None) -> Person:
-        """The person with an address in an agency. Raises InvalidInput for an address or name that breaks a rule."""
-        address = normalize_email(email)
+        """The person who gets a seat of an agency. Raises InvalidInput for an address or name that breaks a rule."""
+        address = mailable_email(email)
         return Person(self.reference(agency_id, address), address, normalize_name(name))
 
     def subject_ref(self, agency_id: str, subject: str) -> str:
@@ -70,6 +69,15 @@ class Directory:
 def is_reference(subject: str) -> bool:
     """Whether a subject is the reference of a person."""
     return _SUBJECT_REF.fullmatch(subject) is not None
+
+
+def mailable_email(value: str) -> str:
+    """The normal form of the address of a person who gets a seat.
+
+    Raises InvalidInput, also for an address to which no e-mail can be sent.
+    """
+    check_mailable("email", value.strip())
+    return normalize_email(value)
 
 
 def normalize_email(value: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from muster_contracts.entitlements import SeatAssigned
 from muster_entitlements import publishing
 from muster_entitlements.domain.operations import OnLimit, Operation
-from muster_entitlements.domain.people import Directory, Person, normalize_email, normalize_name
+from muster_entitlements.domain.people import Directory, Person, mailable_email, normalize_name
 from muster_entitlements.domain.pools import ASSIGNABLE, Pool
 from muster_entitlements.domain.row_results import MISSHAPEN, Report, Row, refuse_all, rule_of
 from muster_entitlements.domain.seat_file import Columns
@@ -70,7 +70,7 @@ async def _read(
             lines.append((line, "", MISSHAPEN))
             continue
         try:
-            address = normalize_email(fields[key])
+            address = mailable_email(fields[key])
             name = normalize_name(fields[name_at]) if name_at is not None else None
             unit = normalize_unit(fields[unit_at]) if unit_at is not None else None
         except InvalidInput as refusal:

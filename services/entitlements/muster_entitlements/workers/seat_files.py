@@ -46,6 +46,10 @@ class _SeatFileWorker:
             _log.warning("seat_files_retried", error=repr(error))
             await asyncio.sleep(RETRY_SECONDS)
             return True
+        if agencies and self._runtime.backlog.is_full:
+            _log.warning("seat_files_wait", reason="too many events are waiting to be published")
+            await asyncio.sleep(RETRY_SECONDS)
+            return True
         time = asyncio.get_running_loop().time()
         ready = [agency_id for agency_id in agencies if self._held_until.get(agency_id, 0.0) <= time]
         for agency_id in ready:

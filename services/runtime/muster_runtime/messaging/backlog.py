@@ -1,4 +1,4 @@
-"""Back-pressure: refuses commands while too many events wait in the outbox, as in a long outage of Kafka."""
+"""Back-pressure while too many events wait in the outbox, as in a long outage of Kafka."""
 
 from datetime import datetime
 
@@ -27,7 +27,12 @@ class Backlog:
         """Note that the relay has published this many runs."""
         self.rows = max(0, self.rows - rows)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether commands are refused, and long work waits, until the relay has published."""
+        return self.rows >= self._limit
+
     def admit(self) -> None:
         """Raise TooManyRequests while the outbox is full."""
-        if self.rows >= self._limit:
+        if self.is_full:
             raise TooManyRequests("too many events are waiting to be published; try again later")

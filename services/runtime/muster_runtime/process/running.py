@@ -82,7 +82,7 @@ async def running(
             duties.start("clock", follower.run())
         duties.start("wakeup", listener.run())
 
-        runtime = Runtime(service, settings, clock, database, listener.wakeup(), kafka)
+        runtime = Runtime(service, settings, clock, database, listener.wakeup(), kafka, backlog)
         group = settings.topic_prefix + service.name
         subscriptions = Subscriptions(service.subscriptions, service=service.name, group=group, clock=clock)
         topics = KafkaTopics(kafka, settings, service.name, service.topics)

@@ -19,6 +19,7 @@ from muster_runtime.http.application import create_app
 from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
 from muster_runtime.http.roles import Roles
+from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.observability import telemetry
 from muster_runtime.service import Runtime
@@ -89,8 +90,9 @@ async def sample(databases: Databases, tokens: TokenIssuer, logged: StringIO) ->
     async def health() -> Health:
         return await made.check_health()
 
+    kafka, backlog = KafkaConnection(service.settings), Backlog(service.settings.outbox_rows)
     app = create_app(
-        Runtime(service, service.settings, clock, worker, Wakeup(clock), KafkaConnection(service.settings)),
+        Runtime(service, service.settings, clock, worker, Wakeup(clock), kafka, backlog),
         api,
         health,
         KeySource(str(tokens.jwks)),
