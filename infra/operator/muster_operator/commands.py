@@ -28,7 +28,7 @@ CATALOG = Catalog(
         Command(
             "deadlines",
             "muster_operator.deadlines:app",
-            "List, retry, and discard parked deadlines; release those that a raised epoch holds.",
+            "List, retry, and discard parked deadlines; release those that are held after a restore.",
         ),
         Command(
             "streams",

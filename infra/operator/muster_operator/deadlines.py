@@ -14,7 +14,7 @@ from muster_operator.parked import Agency, Reason, outcome
 from muster_operator.service import Service, every_item
 from muster_operator.target import Target, on_target
 
-app = group("List, retry, and discard parked deadlines; release those that a raised epoch holds.")
+app = group("List, retry, and discard parked deadlines; release those that are held after a restore.")
 
 Kind = Annotated[str, typer.Argument(help="The kind, as `list` prints it.")]
 Subject = Annotated[str, typer.Argument(help="The subject, as `list` prints it.")]
@@ -70,7 +70,7 @@ async def discard(
 async def release(
     target: Target,
     service: Annotated[
-        str, typer.Argument(metavar="SERVICE", callback=a_service, help="The service whose epoch was raised.")
+        str, typer.Argument(metavar="SERVICE", callback=a_service, help="The service whose deadlines are held.")
     ],
     reason: Reason,
 ) -> Answer:

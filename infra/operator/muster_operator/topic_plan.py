@@ -217,7 +217,8 @@ async def show_plan(
     """Show how the cluster's topics differ from the contracts. The exit status is 1 if they do.
 
     A topic that no contract of this release describes, such as a later release's, is shown, but does not count.
-    With --acls, also show the ACLs that the services and subscribers lack, and those that nobody needs.
+    With --acls, also show the ACLs that the services and subscribers lack, and those that nobody needs. A service's ACL
+    on a resource of a release with another prefix is shown, but does not count.
     """
     target.require("kafka")
     sandbox = sandbox or target.is_sandbox
@@ -250,7 +251,8 @@ async def apply_plan(
     """Create missing topics, correct their settings, and print the ACLs that services need; with --acls, add them.
 
     It never adds partitions or replicas to a live topic, and never deletes one. The exit status is 1 if differences
-    remain. A topic that no contract of this release describes, such as a later release's, does not count.
+    remain. A topic that no contract of this release describes, such as a later release's, does not count, nor does a
+    service's ACL on a resource of a release with another prefix.
     """
     if prune and not acls:
         raise BadInput("--prune needs --acls")

@@ -13,7 +13,7 @@ from muster_operator.access.acls import (
     compare,
     fence_of,
 )
-from muster_operator.access.application import Access
+from muster_operator.access.application import Access, shown
 from muster_operator.failures import BadInput
 from muster_runtime.messaging.relay import transactional_id
 
@@ -140,10 +140,16 @@ NAME = "eu.muster.billing.term"
     [
         (Acl("User:billing", Kind.TOPIC, NAME, READ, allow=False), Remedy.PRUNE, Remedy.PRUNE),
         (Acl("User:billing", Kind.GROUP, "eu.notify", READ), Remedy.PRUNE, Remedy.PRUNE),
-        # Of another Muster whose services have the same principals, or of nobody's that Muster knows.
-        (Acl("User:billing", Kind.TOPIC, "muster.billing.term", WRITE), Remedy.PERSON, Remedy.PERSON),
-        (Acl("User:notify", Kind.GROUP, "notify", READ), Remedy.PERSON, Remedy.PERSON),
-        (Acl("User:billing", Kind.TRANSACTIONAL_ID, "us.billing-relay", WRITE), Remedy.PERSON, Remedy.PERSON),
+        # Of another Muster whose services have the same principals.
+        (Acl("User:billing", Kind.TOPIC, "muster.billing.term", WRITE), Remedy.OTHERS, Remedy.OTHERS),
+        (Acl("User:notify", Kind.GROUP, "notify", READ), Remedy.OTHERS, Remedy.OTHERS),
+        (Acl("User:billing", Kind.TRANSACTIONAL_ID, "us.billing-relay", WRITE), Remedy.OTHERS, Remedy.OTHERS),
+        # More than any Muster needs.
+        (Acl("User:billing", Kind.TOPIC, "*", READ), Remedy.PERSON, Remedy.PERSON),
+        (Acl("User:billing", Kind.TOPIC, "us.muster.", READ, prefixed=True), Remedy.PERSON, Remedy.PERSON),
+        (Acl("User:billing", Kind.TOPIC, "elsewhere", READ), Remedy.PERSON, Remedy.PERSON),
+        (Acl("User:notify", Kind.GROUP, "us.notify-2", READ), Remedy.PERSON, Remedy.PERSON),
+        (Acl("User:billing", Kind.TRANSACTIONAL_ID, "us.billing", WRITE), Remedy.PERSON, Remedy.PERSON),
         (Acl("User:billing", Kind.CLUSTER, "kafka-cluster", Operation.ALTER), Remedy.PERSON, Remedy.PERSON),
         (Acl("User:stranger", Kind.TOPIC, NAME, READ), Remedy.REGISTERED, Remedy.PRUNE),
         (Acl("User:stranger", Kind.TOPIC, "eu.muster.", READ, prefixed=True), Remedy.REGISTERED, Remedy.PRUNE),
@@ -164,6 +170,18 @@ def test_excess_rights_are_named_and_unrelated_ones_are_not(
     for known, expected in ((False, remedy), (True, registered)):
         found = compare(WANTED, [*WANTED, acl], [TERM], prefix="eu.", registered=known)
         assert [(each.acl, each.remedy) for each in found] == ([(acl, expected)] if expected else [])
+
+
+def test_two_releases_on_one_cluster_are_both_as_described() -> None:
+    """Their services have the same principals. What the other release needs is shown, and does not count."""
+    releases = {prefix: Access.wanted(prefix, "User:{name}", None, sandbox=True) for prefix in ("", "eu.", "us-")}
+    there = {acl for access in releases.values() for acl in access.acls}
+    for access in releases.values():
+        found = access.differences(there)
+        assert {each.acl for each in found} == there - set(access.acls)
+        assert {(each.what, each.remedy) for each in found} == {("of a release with another prefix", Remedy.OTHERS)}
+        assert shown(found).ok
+        assert not shown([*found, *access.differences(there - {access.acls[0]})]).ok
 
 
 def test_a_missing_acl_is_to_be_added() -> None:

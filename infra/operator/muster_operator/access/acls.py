@@ -143,12 +143,13 @@ class Remedy(StrEnum):
     ADD = "add it"
     PRUNE = "with --prune, remove it"
     PERSON = "nothing: change it yourself"
+    OTHERS = "nothing: another release may need it"
     REGISTERED = "nothing; pass --subscribers to compare it with the registered subscribers"
 
 
 @dataclass(frozen=True, slots=True)
 class AclDifference:
-    """An ACL that is missing, or that nothing in Muster needs."""
+    """An ACL that is missing, or that nothing in this release needs."""
 
     acl: Acl
     what: str
@@ -166,18 +167,23 @@ def compare(
 ) -> list[AclDifference]:
     """The differences between a cluster's ACLs and the wanted ones, as far as they concern Muster.
 
-    Extra ACLs on Muster's own topics, groups, and IDs can be pruned. One that also covers other programs' resources is
-    left to a person, and so is a service's on any other resource: a release with another prefix may need it. Unless
-    `wanted` includes the `registered` subscribers, other principals' ACLs are left to a person too: `wanted` does not
-    say who subscribes.
+    Extra ACLs on Muster's own topics, groups, and IDs can be pruned. A service's on those of a release with another
+    prefix are left to that release, whose services have the same principals. An ACL that also covers other programs'
+    resources is left to a person, and so is a service's on any other resource. Unless `wanted` includes the
+    `registered` subscribers, other principals' ACLs are left to a person too: `wanted` does not say who subscribes.
     """
     services = {principal_of(name, principal) for name in (*SERVICES, SANDBOX)}
     owned = _Owned([prefix + topic.name for topic in topics], prefix)
     found = [AclDifference(acl, "missing", Remedy.ADD) for acl in sorted(set(wanted) - set(there))]
     for acl in sorted(set(there) - set(wanted)):
         if acl.principal in services:
-            remedy = Remedy.PRUNE if owned.holds(acl) else Remedy.PERSON
-            found.append(AclDifference(acl, "beyond what the service needs", remedy))
+            what = "beyond what the service needs"
+            if owned.holds(acl):
+                found.append(AclDifference(acl, what, Remedy.PRUNE))
+            elif _is_of_another_release(acl):
+                found.append(AclDifference(acl, "of a release with another prefix", Remedy.OTHERS))
+            else:
+                found.append(AclDifference(acl, what, Remedy.PERSON))
         elif owned.holds(acl):
             what = "no registered subscriber needs it" if registered else "does not belong to a service"
             found.append(AclDifference(acl, what, Remedy.PRUNE if registered else Remedy.REGISTERED))
@@ -197,14 +203,25 @@ class _Owned:
         """Whether an ACL covers only Muster's resources."""
         if acl.kind is Kind.TOPIC:
             return acl.name.startswith(f"{self.prefix}muster.")
-        return acl.kind in (Kind.GROUP, Kind.TRANSACTIONAL_ID) and acl.name in self._names(acl.kind)
+        return acl.name in _groups_or_fences(acl.kind, self.prefix)
 
     def is_reached_by(self, acl: Acl) -> bool:
         """Whether an ACL covers any of Muster's resources."""
-        names = self.topics if acl.kind is Kind.TOPIC else self._names(acl.kind)
+        names = self.topics if acl.kind is Kind.TOPIC else _groups_or_fences(acl.kind, self.prefix)
         return any(map(acl.covers, names))
 
-    def _names(self, kind: Kind) -> list[str]:
-        if kind is Kind.GROUP:
-            return [self.prefix + service for service in SERVICES]
-        return [fence_of(self.prefix, service) for service in SERVICES] if kind is Kind.TRANSACTIONAL_ID else []
+
+def _is_of_another_release(acl: Acl) -> bool:
+    """Whether an ACL outside this release covers one resource with a name that another prefix gives it."""
+    if acl.prefixed:
+        return False
+    if acl.kind is Kind.TOPIC:
+        return "muster." in acl.name
+    return acl.name.endswith(tuple(_groups_or_fences(acl.kind, "")))
+
+
+def _groups_or_fences(kind: Kind, prefix: str) -> list[str]:
+    """The services' groups or transactional IDs; none for another kind."""
+    if kind is Kind.GROUP:
+        return [prefix + service for service in SERVICES]
+    return [fence_of(prefix, service) for service in SERVICES] if kind is Kind.TRANSACTIONAL_ID else []

@@ -66,7 +66,7 @@ DEADLINE_OVERDUE_SECONDS = Gauge(
 )
 DEADLINES_HELD_SECONDS = Gauge(
     "muster_deadlines_held_seconds",
-    "How long no deadline has been handled because the epoch was raised; 0 if they are handled.",
+    "How long no deadline has been handled because the database lost commits; 0 if they are handled.",
     ["service"],
 )
 HANDLER_SECONDS = Histogram(

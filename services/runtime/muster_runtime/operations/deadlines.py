@@ -120,7 +120,7 @@ def deadlines_router(service: str) -> APIRouter:
 
     @router.get("/deadlines/hold")
     async def retrieve_hold(runtime: RuntimeDep) -> Hold:
-        """Since when no deadline is handled, because the epoch was raised; null if they are handled."""
+        """Since when no deadline is handled, because the database lost commits; null if they are handled."""
         async with runtime.database.read(EVERY_AGENCY) as connection:
             return Hold(held_since=await hold.held_since(connection))
 

@@ -197,7 +197,8 @@ class Monitor:
         DEADLINES_HELD_SECONDS.labels(service).set(self._seconds_since(held_since))
         if held_since is not None:
             since = f"{held_since:%Y-%m-%dT%H:%M:%SZ}"
-            held = f"deadlines are held since {since} (muster deadlines release {service})"
+            order = "if the relay says that it was restored, raise its epoch first"
+            held = f"deadlines are held since {since} (muster deadlines release {service}; {order})"
             found.warnings["service"].append(Alerted(held))
         streams = await parked.streams(connection, self._group)
         found.parked_streams = len(streams)

@@ -114,7 +114,10 @@ async def test_a_release_is_audited_and_safe_to_repeat(held: RunningService) -> 
 async def test_a_service_whose_deadlines_are_held_is_ready_and_says_so(held: RunningService) -> None:
     held.clock.move(START + timedelta(hours=2))
     await set_deadlines(held, Deadline("revoke", "NASA", "seat_1", START))
-    warning = "deadlines are held since 2025-08-06T00:00:00Z (muster deadlines release probe)"
+    warning = (
+        "deadlines are held since 2025-08-06T00:00:00Z "
+        "(muster deadlines release probe; if the relay says that it was restored, raise its epoch first)"
+    )
     state = (await held.client.get("/sandbox/state")).json()
     assert (state["deadlines_held_since"], state["next_due"]) == ("2025-08-06T00:00:00Z", "2025-08-06T00:00:00Z")
     for seconds, warned in ((7200, True), (0, False)):
