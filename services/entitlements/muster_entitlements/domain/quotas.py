@@ -65,9 +65,9 @@ class Period:
 class Sum(NamedTuple):
     """How much a subject used a feature in a period; the fields are the columns of the table.
 
-    `told` is the highest threshold that was published, or EXCEEDED once a quota above 0 was exceeded. With any `excess`,
-    QuotaExceeded was published. `days` has a bit for each day with use. `fresh_days` has only the bits that the last
-    addition set.
+    `told` is the highest threshold that was published, or EXCEEDED once a quota above 0 was exceeded. With any
+    `excess`, QuotaExceeded was published. `days` has a bit for each day with use. `fresh_days` has only the bits that
+    the last addition set.
     """
 
     agency_id: str

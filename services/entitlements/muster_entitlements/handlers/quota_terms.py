@@ -86,7 +86,7 @@ def tell_uses_next(uow: UnitOfWork, people: Iterable[tuple[str, str]]) -> None:
 async def on_quota_uses_told_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Publish the use of the next people, or of those whom another quota limits from now on.
 
-    A deadline's subject is a person, NEXT_TURN, or the place where a step begins. Any other subject means the beginning.
+    A deadline's subject is a person, NEXT_TURN, or the place where a step begins. Any other one means the beginning.
     """
     agency_id = due[0].agency_id
     subject_refs: list[str] = []
