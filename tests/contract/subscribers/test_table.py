@@ -161,6 +161,22 @@ async def test_two_instances_that_briefly_share_agencies_wait_without_a_deadlock
         await connection.close()
 
 
+async def test_a_seat_that_is_assigned_again_in_a_new_epoch_is_counted_once(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_DSN", database)
+    monkeypatch.syspath_prepend(str(EXAMPLES / "python"))
+    example = importlib.import_module("postgres_in_step")
+    connection = await asyncpg.connect(database)
+    await connection.execute(example.TABLES)
+    assigned = build(SeatAssigned, agency_id="NASA")
+    async with connection.transaction():
+        await example.apply(connection, [record(assigned, sequence=1, epoch=epoch) for epoch in (1, 2)])
+    counted = await connection.fetch("select held, ever_held from seats_of_agency")
+    await connection.close()
+    assert [tuple(row) for row in counted] == [(1, 1)]
+
+
 async def _produce(topic: Topic, events: int) -> None:
     """Fill the streams step by step; each step repeats some records of the previous one."""
     step = 50

@@ -56,6 +56,85 @@ async def test_a_persons_grant_reads_and_publishes_nobody_elses_use(entitlements
     assert await entitlements.service.admin.fetchval("select charged from quota_use") == 10
 
 
+@pytest.fixture
+def examined(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The features and people whose use was examined, at most STEP people per transaction."""
+    monkeypatch.setattr(quota_terms, "STEP_PEOPLE", STEP)
+    examined: list[tuple[str, str]] = []
+    list_untold = quota_uses.list_untold
+
+    async def watched(*arguments: Any) -> Any:
+        _, _, feature, _, people, _ = arguments
+        assert len(people) <= STEP
+        examined.extend((feature, subject_ref) for subject_ref in people)
+        return await list_untold(*arguments)
+
+    monkeypatch.setattr(quota_uses, "list_untold", watched)
+    return examined
+
+
+async def next_turn(entitlements: Entitlements) -> datetime | None:
+    """When a grant of a quota next begins or ends, according to the deadline for it."""
+    due_at: datetime | None = await entitlements.service.admin.fetchval(
+        "select due_at from deadline where kind = 'quota-uses-told' and subject = 'next_turn'"
+    )
+    return due_at
+
+
+async def test_the_start_and_the_end_of_peoples_grants_examine_and_publish_nobody_elses_use(
+    entitlements: Entitlements, examined: list[tuple[str, str]]
+) -> None:
+    starts_at, revoked_end, ends_at = (START + timedelta(days=days) for days in (1, 2, 3))
+    await publish(entitlements, [NOTES], "new-agencies")
+    await entitlements.enroll(cap=2)
+    for person, end in ((PEOPLE[2], ends_at), (PEOPLE[4], ends_at), (PEOPLE[6], revoked_end)):
+        times = {"starts_at": starts_at.isoformat(), "ends_at": end.isoformat()}
+        granted = await entitlements.post("grants", PERSON | times | {"subject": person})
+        assert granted.status_code == 201, granted.text
+    revocation = f"grants/{granted.json()['grant_id']}/revocation"
+    await use_up(entitlements, PEOPLE)
+
+    async def turned_until(instant: datetime | None) -> list[str]:
+        """Let a turn pass; returns whose use was examined meanwhile."""
+        examined.clear()
+        turn = await next_turn(entitlements)
+        assert turn is not None
+        entitlements.service.clock.move(turn)
+
+        async def is_over() -> bool:
+            return await next_turn(entitlements) == instant
+
+        await entitlements.eventually(is_over)
+        return [subject_ref for _, subject_ref in examined]
+
+    assert await turned_until(revoked_end) == PEOPLE[2::2]
+    assert await told(entitlements) == PEOPLE[2::2]
+    assert (await entitlements.post(revocation, {"reason": "over"})).is_success
+    assert await turned_until(ends_at) == []
+    assert await turned_until(None) == PEOPLE[2:5:2]
+    assert await told(entitlements) == PEOPLE[2::2]
+
+
+@pytest.mark.parametrize("granted", [[EVERYONE], [PERSON | {"subject": each} for each in PEOPLE[: STEP + 1]]])
+async def test_the_start_of_a_grant_to_everyone_or_of_many_at_once_publishes_everyones_use_step_by_step(
+    entitlements: Entitlements, examined: list[tuple[str, str]], granted: list[dict[str, Any]]
+) -> None:
+    starts_at = START + timedelta(days=1)
+    await publish(entitlements, [NOTES], "new-agencies")
+    await entitlements.enroll(cap=2)
+    for each in granted:
+        assert (await entitlements.post("grants", each | {"starts_at": starts_at.isoformat()})).status_code == 201
+    await use_up(entitlements, PEOPLE)
+    examined.clear()
+    entitlements.service.clock.move(starts_at)
+
+    async def all_told() -> bool:
+        return await told(entitlements) == PEOPLE
+
+    await entitlements.eventually(all_told)
+    assert len(examined) > STEP
+
+
 async def test_late_use_of_a_person_under_other_terms_publishes_nobody_elses_use(entitlements: Entitlements) -> None:
     await publish(entitlements, [FRONTIER, NOTES | {"trial_days": 60, "mode": "unlimited", "mode_after": "quota"}])
     await entitlements.enroll(cap=2)
@@ -74,24 +153,13 @@ async def test_late_use_of_a_person_under_other_terms_publishes_nobody_elses_use
 
 
 async def test_a_change_for_the_whole_agency_examines_each_person_once_and_a_few_per_transaction(
-    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+    entitlements: Entitlements, examined: list[tuple[str, str]]
 ) -> None:
-    monkeypatch.setattr(quota_terms, "STEP_PEOPLE", STEP)
-    examined: list[tuple[str, str]] = []
-    list_untold = quota_uses.list_untold
-
-    async def watched(*arguments: Any) -> Any:
-        _, _, feature, _, people, _ = arguments
-        assert len(people) <= STEP
-        examined.extend((feature, subject_ref) for subject_ref in people)
-        return await list_untold(*arguments)
-
     await publish(entitlements, [NOTES, NOTES | {"key": "canvas"}], "new-agencies")
     await entitlements.enroll(cap=2)
     used_up = [PEOPLE[0], PEOPLE[1], PEOPLE[5], PEOPLE[7]]
     await use_up(entitlements, used_up)
     await use_up(entitlements, used_up, "canvas")
-    monkeypatch.setattr(quota_uses, "list_untold", watched)
     assert (await entitlements.post("grants", EVERYONE)).status_code == 201
     # A change of a person's terms between two steps delays none of them.
     assert (await entitlements.post("grants", PERSON | {"ends_at": (START + timedelta(days=9)).isoformat()})).is_success

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.charges import Charge, DatedUse, Limited, charge_in_time
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant, available
+from muster_entitlements.domain.quotas import EXCEEDED, WHOLE_AGENCY, QuotaGrant, available
 from tests.unit.entitlements.test_quotas import AT, grant, total
 
 
@@ -95,3 +95,4 @@ def test_a_quota_of_0_has_no_thresholds_but_a_higher_one_later_in_the_period_has
     assert (exceeds.thresholds, exceeds.exceeded, exceeds.total.told) == ([], True, 0)
     again = Charge(ten, exceeds.total, 10, AT).paid_by([])
     assert (again.thresholds, again.exceeded) == ([50, 80, 100], False)  # that is published once per period
+    assert again.total.told == EXCEEDED  # so that the earlier release does not publish it either

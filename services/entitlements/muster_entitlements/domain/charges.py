@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from muster_entitlements.domain.catalog import Quota
-from muster_entitlements.domain.quotas import WHOLE_AGENCY, QuotaGrant, Sum, free
+from muster_entitlements.domain.quotas import EXCEEDED, WHOLE_AGENCY, QuotaGrant, Sum, free
 
 
 class DatedUse(NamedTuple):
@@ -51,9 +51,9 @@ class Charge:
         thresholds = quota.thresholds if quota.limit else ()  # of 0, any use would cross them all
         reached = (used - granted) * 100
         crossed = [percent for percent in thresholds if total.told < percent and reached >= percent * quota.limit]
-        told = max([total.told, *crossed])
+        exceeded = rest > 0 and not total.excess
+        told = EXCEEDED if rest and quota.limit else max([total.told, *crossed])
         after = total._replace(used=used, granted=granted, excess=total.excess + rest, told=told)
-        exceeded = after.excess > 0 and not total.excess
         used_up = free(quota, total) > 0 and not free(quota, after)
         return Count(after, spent, crossed, exceeded, above, rest, used_up)
 

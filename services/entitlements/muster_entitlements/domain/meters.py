@@ -91,7 +91,7 @@ class Meter:
     def other_limit(self, key: str, subject_ref: str, at: datetime, now: datetime) -> int | None:
         """The limit of the person's use now, if another grant decided at an earlier instant of the period, or none did.
 
-        None if the same one did, or if no quota per seat applies now. Only grants change the terms within a period.
+        None if the same one did, or if no quota per seat applies now.
         """
         grants = self._grants(key, subject_ref)
         if not grants or holding(grants, at) is holding(grants, now):

@@ -17,6 +17,10 @@ from muster_runtime.pacing import Pace
 # The subject of the sum of an agency's whole use.
 WHOLE_AGENCY = ""
 
+# The value of `told` once a quota is exceeded: above every threshold. The earlier release reads from it that
+# QuotaExceeded was published.
+EXCEEDED = 101
+
 # How long the published use of a quota, and the events that report it, are kept after the period's end as it was then.
 # A period is at most a month long, so this is enough even if its end moves.
 KEPT_FOR = timedelta(days=45)
@@ -61,8 +65,9 @@ class Period:
 class Sum(NamedTuple):
     """How much a subject used a feature in a period; the fields are the columns of the table.
 
-    `told` is the highest threshold that was published. With any `excess`, QuotaExceeded was published. `days` has a bit
-    for each day with use. `fresh_days` has only the bits that the last addition set.
+    `told` is the highest threshold that was published, or EXCEEDED once a quota above 0 was exceeded. With any
+    `excess`, QuotaExceeded was published. `days` has a bit for each day with use. `fresh_days` has only the bits that
+    the last addition set.
     """
 
     agency_id: str

@@ -20,6 +20,9 @@ from muster_runtime.scheduling.deadlines import Deadline
 
 QUOTA_USES_TOLD = "quota-uses-told"
 
+# The subject of the deadline for when a grant of a quota next begins or ends. It is no feature, agency, or enrollment.
+NEXT_TURN = "next_turn"
+
 # The most people in a step.
 STEP_PEOPLE = 1_000
 
@@ -83,21 +86,32 @@ def tell_uses_next(uow: UnitOfWork, people: Iterable[tuple[str, str]]) -> None:
 async def on_quota_uses_told_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Publish the use of the next people, or of those whom another quota limits from now on.
 
-    A deadline's subject is a person, or the place where a step begins. Any other subject means the beginning.
+    A deadline's subject is a person, NEXT_TURN, or the place where a step begins. Any other one means the beginning.
     """
     agency_id = due[0].agency_id
-    subject_refs = [deadline.subject for deadline in due if is_reference(deadline.subject)]
-    places = [Place.read(deadline.subject) for deadline in due if not is_reference(deadline.subject)]
-    if subject_refs:
-        await tell_uses_of(uow, agency_id, subject_refs)
+    subject_refs: list[str] = []
+    places: list[Place] = []
+    for deadline in due:
+        if deadline.subject == NEXT_TURN:
+            turned = await grants.list_turned(uow.connection, agency_id, deadline.due_at, uow.now, STEP_PEOPLE + 1)
+            if WHOLE_AGENCY in turned or len(turned) > STEP_PEOPLE:
+                places.append(BEGINNING)
+            else:
+                subject_refs += turned
+        elif is_reference(deadline.subject):
+            subject_refs.append(deadline.subject)
+        else:
+            places.append(Place.read(deadline.subject))
     if places:
         await tell_uses(uow, agency_id, since=min(places))
+    if subject_refs or not places:
+        await tell_uses_of(uow, agency_id, subject_refs)
 
 
 async def _find_limits(uow: UnitOfWork, agency_id: str) -> list[tuple[str, Limits]]:
     """The limits of each feature that a quota may limit, in order; none without a pool.
 
-    Schedules the beginning of the steps for when a grant of a quota next begins or ends.
+    Schedules the deadline for when a grant of a quota next begins or ends.
     """
     catalog = await catalogs.find_catalog(uow.connection, uow.now)
     meter = (await find_meters(uow.connection, {agency_id: ()}, uow.now, catalog)).get(agency_id)
@@ -105,7 +119,7 @@ async def _find_limits(uow: UnitOfWork, agency_id: str) -> list[tuple[str, Limit
         return []
     turns = await grants.find_turns_of_quotas(uow.connection, agency_id, uow.now)
     if next_turns := [at for at in turns.values() if at is not None]:
-        deadlines.schedule_earlier(uow, Deadline(QUOTA_USES_TOLD, agency_id, agency_id, min(next_turns)))
+        deadlines.schedule_earlier(uow, Deadline(QUOTA_USES_TOLD, agency_id, NEXT_TURN, min(next_turns)))
     outlived = await find_last(uow.connection, turns.keys() - meter.features.keys(), catalog)
     of_all = await grants.list_standing(uow.connection, agency_id, (), uow.now)
     limits = [

@@ -7,6 +7,7 @@ from typing import Any
 
 from muster_contracts.entitlements import AccessMode
 from muster_entitlements.domain.grants import Grant
+from muster_entitlements.domain.quotas import WHOLE_AGENCY
 from muster_runtime.database.array_literals import array
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pacing import Pace
@@ -127,6 +128,27 @@ async def find_turns_of_quotas(connection: Connection, agency_id: str, now: date
         now,
     )
     return {row["feature"]: row["turn"] for row in rows}
+
+
+async def list_turned(connection: Connection, agency_id: str, since: datetime, now: datetime, most: int) -> list[str]:
+    """The subjects whose grants with a quota began or ended within [since, now], in order; at most `most`."""
+    rows = await connection.fetch(
+        """
+        select distinct coalesce(subject_ref, $5) as subject
+        from entitlement_grant
+        where
+            agency_id = $1 and mode = 'quota' and revoked_at is null
+            and (starts_at between $2 and $3 or ends_at between $2 and $3)
+        order by subject
+        limit $4
+        """,
+        agency_id,
+        since,
+        now,
+        most,
+        WHOLE_AGENCY,
+    )
+    return [row["subject"] for row in rows]
 
 
 async def list_overlapping(
