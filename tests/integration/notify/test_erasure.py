@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from muster_contracts.enrollment import ContactErased
 from muster_notify.adapters.smtp import EmailSender
 from muster_notify.bootstrap import build
 from muster_notify.domain.deliveries import Delivery, Outcome
@@ -12,6 +13,7 @@ from muster_notify.settings import NotifySettings
 from muster_runtime.database.transactions import Database
 from muster_runtime.process.roles import Role
 from muster_runtime.process.running import running
+from muster_runtime.scheduling import news
 from tests.integration.notify.conftest import START, Notify, contact, contact_erased, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer
 from tests.support.eventually import eventually
@@ -100,13 +102,70 @@ async def test_who_is_erased_while_postgres_does_not_answer_gets_nothing(
         await notify.service.publish(contact_erased())
         mail.refuse_message = None
         await eventually(lambda: admin.fetchval("select expires_at < clock_timestamp() from lease"))
-    notify.move(seconds=5)
     await eventually(lambda: waits_for_the_directory(sending))
+    notify.move(seconds=5)
     await start(roles=frozenset({Role.CONSUMER}), beside=notify.service, clock=notify.service.clock)
     await notify.waits("the agency has no administrator", attempts=2)
     assert mail.recipients == []
 
 
+async def test_emails_are_sent_after_the_sandboxs_clock_was_set_back(
+    run_service: ServiceRunner, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new stack's clock reads the system's time until its year begins; Kafka has not answered yet."""
+    monkeypatch.setattr(news, "PATIENCE_SECONDS", 0)
+    notify = Notify(await run_service(build, NotifySettings, smtp_port=mail.port, smtp_starttls=False))
+    kafka_is_silent = "no e-mail is sent: Kafka cannot be reached"
+    await eventually(lambda: warns(notify.service, kafka_is_silent))
+    notify.service.clock.move(START)
+    monkeypatch.setattr(news, "PATIENCE_SECONDS", 10)
+    await notify.service.publish(contact(), enrolled())
+    await notify.until(state="delivered")
+
+
+async def test_nobody_of_an_agency_gets_an_email_while_an_erasure_may_be_parked(
+    run_service: ServiceRunner, mail: MailServer
+) -> None:
+    start = partial(run_service, build, NotifySettings, smtp_port=mail.port, smtp_starttls=False)
+    notify = Notify(await start(roles=frozenset({Role.API, Role.CONSUMER})))
+    service = notify.service
+    service.clock.move(START)
+    nasa, _ = await service.publish(contact(), contact("DOE", "eve@doe.example"))
+    await service.publish(enrolled(), enrolled("DOE"))
+    await notify.until(state="pending")
+    await notify.until(1, "DOE", state="pending")
+    newer = nasa._replace(type="muster.enrollment.ContactRecorded.v2", sequence=2)
+    await service.producer.put(newer, contact())
+    await service.producer.put(nasa._replace(type=ContactErased.event_type, sequence=3), contact_erased())
+    await eventually(lambda: service.admin.fetchval("select count(*) = 2 from parked_event"))
+
+    sending = await start(roles=frozenset({Role.WORKER}), beside=service, clock=service.clock)
+    await notify.until(1, "DOE", state="delivered")
+    waits = f"e-mails wait: their agency's stream of {ContactErased.topic} is parked (agencies: 1)"
+    await eventually(lambda: warns(sending, waits))
+    assert [delivery["attempts"] for delivery in await notify.deliveries()] == [0]
+    parked = f"/v1/parked/{ContactErased.topic}/NASA"
+    first = (await notify.get(parked)).json()["first_records"][0]
+    discarded = {"reason": "worthless", "records": [{name: first[name] for name in ("partition", "offset")}]}
+    (await service.client.post(f"{parked}/discard", json=discarded)).raise_for_status()
+    (await service.client.post(f"{parked}/replay")).raise_for_status()
+    await notify.waits("the agency has no administrator")
+    assert mail.recipients == ["eve@doe.example"]
+    await eventually(lambda: warns_of_nothing(sending))
+
+
 async def waits_for_the_directory(sending: RunningService) -> bool:
-    warnings = (await sending.client.get("/health/ready")).json()["warnings"]
-    return any(warning.startswith("no e-mail is sent: muster.enrollment.directory[") for warning in warnings)
+    return await warns(sending, "no e-mail is sent: muster.enrollment.directory[")
+
+
+async def warns(service: RunningService, beginning: str) -> bool:
+    return any(warning.startswith(beginning) for warning in await warnings(service))
+
+
+async def warns_of_nothing(service: RunningService) -> bool:
+    return not await warnings(service)
+
+
+async def warnings(service: RunningService) -> list[str]:
+    found: list[str] = (await service.client.get("/health/ready")).json()["warnings"]
+    return found

@@ -1,6 +1,6 @@
 """After a restore, nothing is sent until an operator releases the deadlines: meanwhile, lost commands are repeated."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
@@ -23,9 +23,9 @@ WHY = {"reason": "restored from the backup of Monday"}
 async def test_nothing_is_sent_until_the_deadlines_are_released_and_then_not_to_what_was_deleted_meanwhile(
     run_service: ServiceRunner, mail: MailServer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[Collection[Channel]] = []
+    looks: list[Mapping[Channel, Collection[str]]] = []
 
-    async def channels(clearance: Clearance, *arguments: Any, **options: Any) -> Collection[Channel]:
+    async def channels(clearance: Clearance, *arguments: Any, **options: Any) -> Mapping[Channel, Collection[str]]:
         looks.append(await find(clearance, *arguments, **options))
         return looks[-1]
 

@@ -1,6 +1,6 @@
 """Deliveries: intents, lanes and attempts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -52,12 +52,11 @@ async def add_deliveries(connection: Connection, intents: Sequence[Intent], now:
     await save_heads_as_due(connection, {(row["agency_id"], row["recipient"]) for row in added}, now)
 
 
-async def save_heads_as_due(connection: Connection, lanes: Iterable[Lane], now: datetime) -> list[Delivery]:
+async def save_heads_as_due(connection: Connection, lanes: Collection[Lane], now: datetime) -> list[Delivery]:
     """Make the oldest pending delivery of each lane due now, unless it has its own instant.
 
     Returns those that may be attempted at once: not those that a replay holds.
     """
-    keys = list(lanes)
     rows = await connection.fetch(
         """
         update delivery as d
@@ -79,8 +78,8 @@ async def save_heads_as_due(connection: Connection, lanes: Iterable[Lane], now: 
             d.id, d.agency_id, d.event_type, d.correlation_id, d.traceparent, d.rule, d.channel, d.recipient,
             d.audience, d.payload, d.attempts, d.round_attempts, d.round_started_at, held_by_replay(d) as held
         """,
-        [agency_id for agency_id, _ in keys],
-        [recipient for _, recipient in keys],
+        [agency_id for agency_id, _ in lanes],
+        [recipient for _, recipient in lanes],
         now,
     )
     return [_delivery(row) for row in rows if not row["held"]]
@@ -91,16 +90,16 @@ async def list_due(
     channel: Channel,
     now: datetime,
     *,
-    busy: Iterable[Lane],
+    busy: Collection[Lane],
     served: Iterable[str] = (),
+    withheld: Collection[str] = (),
     limit: int,
 ) -> list[Delivery]:
-    """The deliveries of a channel to attempt now, except in busy lanes and those that a replay holds.
+    """The deliveries to attempt now, except in busy lanes, for `withheld` audiences, and those that a replay holds.
 
     The audiences take turns: the oldest delivery of each first, then the second of each; those that were not `served`
     come before those that were, the last one at the end. All sorts are those of the index delivery_due_by_audience.
     """
-    lanes = list(busy)
     rows = await connection.fetch(
         """
         with recursive waiting (audience) as (
@@ -133,16 +132,17 @@ async def list_due(
             order by d.audience, d.next_attempt_at, d.position
             limit $5
         ) as due
-        where w.audience is not null
+        where w.audience is not null and w.audience <> all($7::text[])
         order by turn, array_position($6::text[], due.audience) nulls first, next_attempt_at, position
         limit $5
         """,
         channel,
         now,
-        [agency_id for agency_id, _ in lanes],
-        [recipient for _, recipient in lanes],
+        [agency_id for agency_id, _ in busy],
+        [recipient for _, recipient in busy],
         limit,
         list(served),
+        list(withheld),
     )
     return [_delivery(row) for row in rows]
 

@@ -1,17 +1,18 @@
-"""Which channels deliveries may be sent on.
+"""Which channels deliveries may be sent on, and to whom.
 
 After a restore, nothing is sent while the deadlines are held: the database has endpoints that were deleted, and secrets
-that were replaced. After an outage, no e-mail is sent before notify has read who was erased meanwhile.
+that were replaced. After an outage, no e-mail is sent before notify has read who was erased meanwhile. An agency whose
+erasures may be parked gets no e-mail.
 """
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from muster_contracts.enrollment import ContactErased
 from muster_contracts.entitlements import PersonErased
 from muster_notify.domain.deliveries import Channel
 from muster_runtime.database.transactions import Connection
-from muster_runtime.messaging import offsets
+from muster_runtime.messaging import offsets, parked
 from muster_runtime.messaging.kafka_topics import partitions_of
 from muster_runtime.scheduling import hold
 from muster_runtime.scheduling.news import ENDS_UNKNOWN, Ends
@@ -24,16 +25,19 @@ class Clearance:
     def __init__(self, runtime: Runtime) -> None:
         settings = runtime.settings
         partitions = {cls.topic: partitions_of(cls.topic, settings) for cls in (ContactErased, PersonErased)}
-        self._clock = runtime.clock
         self._group = settings.topic_prefix + runtime.service.name
         self._ends = Ends(runtime.clock, runtime.kafka, settings.topic_prefix, partitions)
-        self._leads_since: datetime | None = None
+        self._leads = False
         self._unread: str | None = None
+        self._parked: Mapping[str, str] = {}
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Why this process sends no e-mail, for people."""
-        return [f"no e-mail is sent: {self._unread}"] if self._unread else []
+        """Why this process sends no e-mail, or none to some agencies, for people."""
+        if self._unread:
+            return [f"no e-mail is sent: {self._unread}"]
+        agencies = sorted(Counter(self._parked.values()).items())
+        return [f"e-mails wait: their agency's stream of {topic} is parked (agencies: {n})" for topic, n in agencies]
 
     async def run(self) -> None:
         """Ask Kafka for the ends of the directory's topics when they are needed, until canceled."""
@@ -41,21 +45,26 @@ class Clearance:
 
     def end(self) -> None:
         """End the clearance: the process no longer leads, or has not renewed its lease in time."""
-        self._leads_since = self._unread = None
+        self._leads, self._unread, self._parked = False, None, {}
 
-    async def channels(self, connection: Connection) -> Collection[Channel]:
-        """The channels that the process, which leads, may send on now."""
-        if self._leads_since is None:
-            self._leads_since, self._unread = self._clock.now(), ENDS_UNKNOWN
+    async def channels(self, connection: Connection) -> Mapping[Channel, Collection[str]]:
+        """The channels that the process, which leads, may send on now, each with the audiences that must wait."""
+        if not self._leads:
+            self._leads, self._unread = True, ENDS_UNKNOWN
+            self._ends.forget()
         if self._unread is not None:
-            self._unread = await self._find_unread(connection, self._leads_since)
+            self._unread = await self._find_unread(connection)
+        # After the offsets: a record is parked by the transaction before its offset is stored.
+        streams = await parked.streams(connection, self._group)
+        self._parked = {each.agency_id: each.topic for each in streams if each.topic in self._ends.partitions}
         if await hold.held_since(connection) is not None:
-            return ()
-        return (Channel.WEBHOOK,) if self._unread else (Channel.EMAIL, Channel.WEBHOOK)
+            return {}
+        webhooks: dict[Channel, Collection[str]] = {Channel.WEBHOOK: ()}
+        return webhooks if self._unread else {Channel.EMAIL: self._parked.keys(), **webhooks}
 
-    async def _find_unread(self, connection: Connection, since: datetime) -> str | None:
-        """What of the directory's topics has not been read up to their ends at an instant."""
-        if not self._ends.are_known(since):
+    async def _find_unread(self, connection: Connection) -> str | None:
+        """What has not been read of the directory's topics, up to their ends after this process began to lead."""
+        if not self._ends.are_known():
             return self._ends.why_unknown
         behind = self._ends.behind(await offsets.begins(connection, self._group))
         if not behind:

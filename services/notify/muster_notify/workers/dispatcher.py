@@ -111,7 +111,7 @@ class Dispatcher:
         leads = await self._clock.is_trusted(runtime) and await runtime.database.fits() and await lease.take()
         now = runtime.clock.now()
         async with lease.renewed() if leads else nullcontext(), runtime.database.connection() as connection:
-            cleared = await clearance.channels(connection) if leads else ()
+            cleared = await clearance.channels(connection) if leads else {}
             for channel, lanes in self._lanes.items():
                 slots, served = self._slots[channel], self._served[channel]
                 if not lanes:
@@ -119,7 +119,9 @@ class Dispatcher:
                 if channel not in cleared or slots.used == slots.total:
                     continue
                 # As many as there are slots: audiences that hold one cannot hide those that wait for their first.
-                due = await deliveries.list_due(connection, channel, now, busy=lanes, served=served, limit=slots.total)
+                due = await deliveries.list_due(
+                    connection, channel, now, busy=lanes, served=served, withheld=cleared[channel], limit=slots.total
+                )
                 for delivery in due:
                     operator = delivery.audience == EVERY_AGENCY
                     if delivery.lane not in lanes and slots.fits(delivery.audience, operator=operator):

@@ -69,6 +69,7 @@ class Ends:
         self._prefix = topic_prefix
         self._needed = asyncio.Event()
         self._found = asyncio.Event()
+        self._asked_at: datetime | None = None
         self._looked_at: datetime | None = None
         self._ends: dict[Partition, int] = {}
         self.partitions = partitions
@@ -78,19 +79,23 @@ class Ends:
         """Ask Kafka for the ends whenever a check needs later ones, until canceled."""
         while not is_canceled():
             await self._needed.wait()
-            now = self._clock.now()
+            self._asked_at = self._clock.now()
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     self._ends = await self._ask_for_ends()
-                self._looked_at, self.why_unknown = now, ENDS_UNKNOWN
+                self._looked_at, self.why_unknown = self._asked_at, ENDS_UNKNOWN
                 self._found.set()
             except (KafkaError, OSError, TimeoutError) as error:
                 self.why_unknown = await self._kafka.failure(error)
             self._needed.clear()  # the next check sets it again if it needs later ends
 
-    def are_known(self, instant: datetime) -> bool:
-        """Whether they are known as of an instant or later. If not, Kafka is asked."""
-        known = self._looked_at is not None and self._looked_at >= instant
+    def forget(self) -> None:
+        """Forget the known ends, and those that Kafka is returning now: `are_known` has it asked again."""
+        self._asked_at = self._looked_at = None
+
+    def are_known(self, instant: datetime | None = None) -> bool:
+        """Whether they are known, as of an instant or later if one is given. If not, Kafka is asked."""
+        known = self._looked_at is not None and (instant is None or self._looked_at >= instant)
         if not known:
             self._needed.set()
         return known

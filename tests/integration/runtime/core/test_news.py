@@ -18,7 +18,7 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import Received
 from muster_runtime.process.roles import Role
 from muster_runtime.scheduling import deadlines, news, scheduler
-from muster_runtime.scheduling.news import ENDS_UNKNOWN, News
+from muster_runtime.scheduling.news import ENDS_UNKNOWN, Ends, News, ask_for_ends
 from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
@@ -175,3 +175,30 @@ async def test_late_deadlines_delay_no_other_while_kafka_is_silent(
             probe.clock.move(instant)
             await eventually(lambda handled=handled: running.handled == handled)
         assert await left(probe) == late
+
+
+async def test_ends_that_kafka_was_asked_for_before_they_were_forgotten_are_not_known(
+    run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def ask(*arguments: Any) -> Any:
+        may_answer = asyncio.Event()
+        asked.put_nowait(may_answer)
+        await may_answer.wait()
+        return await ask_for_ends(*arguments)
+
+    monkeypatch.setattr(news, "ask_for_ends", ask)
+    probe = await away(run_service)
+    ends = Ends(probe.clock, probe.runtime.kafka, probe.topic_prefix, {TOPIC: PARTITIONS})
+    task = asyncio.create_task(ends.run())
+    assert not ends.are_known()
+    before = await asked.get()
+    ends.forget()
+    before.set()
+    await ends.wait(10)
+    assert not ends.are_known()
+    (await asked.get()).set()
+    await eventually(ends.are_known)
+    task.cancel()
+    await asyncio.wait([task])
