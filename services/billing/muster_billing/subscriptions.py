@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from muster_billing.domain import Tariff
 from muster_billing.handlers import invoices, renewals, terms
-from muster_billing.handlers.transitions import END_TERM, OFFER_RENEWAL, OVERDUE_NOTICE, START_TERM, VOID_INVOICE
+from muster_billing.handlers.transitions import END_ENROLLMENT, END_TERM, OFFER_RENEWAL, OVERDUE_NOTICE, START_TERM
 from muster_contracts import Event
 from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from muster_runtime.messaging.events import EventHandler
@@ -28,9 +28,9 @@ def deadlines(tariff: Tariff, zone: ZoneInfo) -> Mapping[str, DeadlineHandler]:
         OFFER_RENEWAL: partial(renewals.on_offer_renewal_due, tariff),
         OVERDUE_NOTICE: invoices.on_overdue_notice_due,
         END_TERM: partial(terms.on_end_term_due, tariff, zone),
-        VOID_INVOICE: terms.on_void_invoice_due,
+        END_ENROLLMENT: partial(terms.on_end_enrollment_due, zone),
     }
 
 
 # Each leads to the next step of a term or its invoice, or is its last one.
-REQUIRED_DEADLINES = (START_TERM, OFFER_RENEWAL, OVERDUE_NOTICE, END_TERM, VOID_INVOICE)
+REQUIRED_DEADLINES = (START_TERM, OFFER_RENEWAL, OVERDUE_NOTICE, END_TERM, END_ENROLLMENT)

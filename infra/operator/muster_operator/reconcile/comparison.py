@@ -41,8 +41,9 @@ def _terms(books: Books) -> Iterator[Difference]:
                 "a term without an enrollment",
                 term.agency_id,
                 f"billing's term {term.id} runs; enrollment {term.enrollment_id} does not",
-                "check whether billing is behind or parked the stream (muster streams --behind, muster parked list); "
-                "otherwise the agency's next enrollment ends the term",
+                "check whether billing is behind or parked the stream (muster streams --behind, muster parked list), "
+                "or its deadlines are held (muster deadlines list): a withdrawal then takes effect when you release "
+                "them; otherwise the agency's next enrollment ends the term",
             )
     for agency_id, enrollment in books.enrollments.items():
         if enrollment.open and enrollment.id not in covered:

@@ -1,13 +1,14 @@
 """Starts terms, ends them, and cuts them short after a withdrawal."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from muster_billing import publishing
 from muster_billing.domain import Tariff, Term, TermState, civil_day
 from muster_billing.handlers.transitions import (
+    END_ENROLLMENT,
     END_TERM,
     OFFER_RENEWAL,
     START_TERM,
@@ -16,11 +17,9 @@ from muster_billing.handlers.transitions import (
     open_term,
     schedule_end,
     start_term,
-    void_if_unpaid,
     void_unpaid_invoice,
     withdraw_renewal,
 )
-from muster_billing.repository.invoices import find_invoice_of_term
 from muster_billing.repository.renewals import find_renewal_of_term
 from muster_billing.repository.terms import (
     find_live_term,
@@ -35,7 +34,8 @@ from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.events import Received
-from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
+from muster_runtime.scheduling import hold
+from muster_runtime.scheduling.deadlines import Deadline, cancel, find_instant, schedule
 
 
 async def on_agency_enrolled(
@@ -51,7 +51,7 @@ async def on_agency_enrolled(
             continue
         enrolled_at, cause = event.envelope.time, event.envelope.id
         for earlier in await list_unfinished_enrollments(uow.connection, enrolled.agency_id, enrolled_at):
-            await _end_enrollment(uow, zone, _Ending(enrolled.agency_id, earlier, enrolled_at, cause))
+            await _end_earlier(uow, zone, _Ending(enrolled.agency_id, earlier, enrolled_at, cause))
         term = Term(
             id=new_id("term", uow.now),
             agency_id=enrolled.agency_id,
@@ -70,11 +70,20 @@ async def on_agency_enrolled(
 
 
 async def on_agency_withdrawn(zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[AgencyWithdrawn]]) -> None:
-    """End the enrollment's term, void its invoice if unpaid, and close its renewal."""
+    """End the enrollment's term, void its invoice if unpaid, and close its renewal.
+
+    While deadlines are held, this waits for their release: a decision or a payment from before may be among the lost.
+    """
+    held = await _are_held(uow)
     for event in received:
         withdrawn, cause = event.data, event.envelope.id
         ending = _Ending(withdrawn.agency_id, withdrawn.enrollment_id, withdrawn.withdrawn_at, cause)
-        await _end_enrollment(uow, zone, ending)
+        if held:
+            _put_off(uow, ending)
+        else:
+            await _end_enrollment(uow, zone, ending)
+    if held:
+        await uow.flush()  # a new enrollment in the same transaction looks for what was put off
 
 
 async def on_start_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
@@ -98,21 +107,29 @@ async def on_end_term_due(tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, due: 
             await complete_term(uow, zone, term)
 
 
-async def on_void_invoice_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Void the invoices of terms that a withdrawal cut short while deadlines were held, unless they are paid."""
+async def on_end_enrollment_due(zone: ZoneInfo, uow: UnitOfWork, due: Sequence[Deadline]) -> None:
+    """End enrollments whose agencies withdrew while deadlines were held."""
     for deadline in due:
-        term = await find_term(uow.connection, deadline.agency_id, deadline.subject)
-        await void_if_unpaid(uow, await find_invoice_of_term(uow.connection, term))
+        await _end_enrollment(uow, zone, _Ending(deadline.agency_id, deadline.subject, deadline.due_at))
 
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """The end of an enrollment whose term may not be over, and the event that caused it."""
+    """The end of an enrollment whose term may not be over, and the ID of the event that caused it, if any."""
 
     agency_id: str
     enrollment_id: str
     at: datetime
-    cause: str
+    cause: str | None = None
+
+
+async def _are_held(uow: UnitOfWork) -> bool:
+    return await hold.held_since(uow.connection) is not None
+
+
+def _put_off(uow: UnitOfWork, ending: _Ending) -> None:
+    """Let the enrollment end as soon as deadlines are released."""
+    schedule(uow, [Deadline(END_ENROLLMENT, ending.agency_id, ending.enrollment_id, ending.at)])
 
 
 async def _end_enrollment(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> None:
@@ -120,11 +137,29 @@ async def _end_enrollment(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> N
 
     If the event is late, the deadlines may have completed such a term already.
     """
+    await _end_live_term(uow, zone, ending)
+    for unfinished in await list_terms_ending_after(uow.connection, ending.agency_id, ending.enrollment_id, ending.at):
+        await void_unpaid_invoice(uow, unfinished, ending.cause)
+
+
+async def _end_earlier(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> None:
+    """End an earlier enrollment: when its agency withdrew, if that was put off.
+
+    An agency has only one live term, so the term ends even while deadlines are held. Only the invoices wait then.
+    """
+    put_off_to = await find_instant(uow.connection, END_ENROLLMENT, ending.agency_id, ending.enrollment_id)
+    ending = replace(ending, at=put_off_to or ending.at)
+    if await _are_held(uow):
+        await _end_live_term(uow, zone, ending)
+        _put_off(uow, ending)
+    else:
+        await _end_enrollment(uow, zone, ending)
+
+
+async def _end_live_term(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> None:
     term = await _catch_up(uow, zone, ending)
     if term is not None:
         await _cut_short(uow, term, ending)
-    for unfinished in await list_terms_ending_after(uow.connection, ending.agency_id, ending.enrollment_id, ending.at):
-        await void_unpaid_invoice(uow, unfinished, ending.cause)
 
 
 async def _catch_up(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> Term | None:

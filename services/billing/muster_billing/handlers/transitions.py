@@ -26,15 +26,15 @@ from muster_contracts.billing import TermEndReason
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
-from muster_runtime.scheduling import hold
 from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
 
-# Kinds of deadlines. The subject of an overdue notice is an invoice; the subject of all others is a term.
+# Kinds of deadlines. The subject of an overdue notice is an invoice, and of an enrollment's end the enrollment; the
+# subject of all others is a term.
 START_TERM = "start_term"
 OFFER_RENEWAL = "offer_renewal"
 OVERDUE_NOTICE = "tell_overdue"
 END_TERM = "end_term"
-VOID_INVOICE = "void_invoice"
+END_ENROLLMENT = "end-enrollment"
 
 VOID_REASON = "agency_withdrawn"
 
@@ -124,20 +124,9 @@ async def complete_term(uow: UnitOfWork, zone: ZoneInfo, term: Term, cause: str 
             await start_term(uow, following, cause)
 
 
-async def void_unpaid_invoice(uow: UnitOfWork, term: Term, cause: str) -> None:
-    """Void the invoice of a term whose agency withdrew, unless it is paid.
-
-    While deadlines are held, an issued invoice stays open until they are released: its payment may be among the lost.
-    """
+async def void_unpaid_invoice(uow: UnitOfWork, term: Term, cause: str | None = None) -> None:
+    """Void the invoice of a term whose agency withdrew, unless it is paid."""
     invoice = await find_invoice_of_term(uow.connection, term)
-    if invoice.state is InvoiceState.ISSUED and await hold.held_since(uow.connection) is not None:
-        schedule(uow, [Deadline(VOID_INVOICE, term.agency_id, term.id, uow.now)])
-    else:
-        await void_if_unpaid(uow, invoice, cause)
-
-
-async def void_if_unpaid(uow: UnitOfWork, invoice: Invoice, cause: str | None = None) -> None:
-    """Void an invoice whose agency withdrew, unless it is paid."""
     if invoice.state not in (InvoiceState.DRAFT, InvoiceState.ISSUED):
         return
     await writes.execute(uow.connection, save_invoice(invoice.void(VOID_REASON, uow.now)))

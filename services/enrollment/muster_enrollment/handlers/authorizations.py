@@ -20,7 +20,10 @@ ATU = "atu"
 
 
 async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationReply:
-    """Record an authorization. It activates or reinstates the enrollment now, or when it comes into force."""
+    """Record an authorization. It activates or reinstates the enrollment now, or when it comes into force.
+
+    While deadlines are held, it may have been recorded before and lost, so an end while it was in force is no lapse.
+    """
     rules.check_authorization(command.issuer, command.product, command.valid_from, command.valid_until, uow.now)
     before = await current_standing(uow, command.agency_id)
     authorization = Authorization(
@@ -40,6 +43,10 @@ async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationReply:
             if instant > uow.now
         ],
     )
+    if before.held:
+        ended = [each for each in before.authorizations if each.valid_until <= uow.now]
+        followed = [_end(each) for each in ended if authorization.in_force(each.valid_until)]
+        deadlines.cancel(uow, command.agency_id, ATU, followed)
     uow.publish(publishing.atu_recorded(command.agency_id, authorization))
     after = settle_and_save(uow, authorized)
     record_audit(
@@ -71,7 +78,7 @@ async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationReply:
 async def on_atu_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Publish the authorizations that lapsed, and settle the enrollment, after authorizations started or ended."""
     standing = await find_standing(uow.connection, due[0].agency_id)
-    ends = {f"{a.authorization_id}/ends": a for a in standing.authorizations}
+    ends = {_end(a): a for a in standing.authorizations}
     for deadline in due:
         ended = ends.get(deadline.subject)
         if ended and standing.lapsed(deadline.due_at):
@@ -84,5 +91,10 @@ def _bounds(authorization: Authorization) -> Mapping[str, datetime]:
     """The subjects of an authorization's two deadlines and their instants."""
     return {
         f"{authorization.authorization_id}/starts": authorization.valid_from,
-        f"{authorization.authorization_id}/ends": authorization.valid_until,
+        _end(authorization): authorization.valid_until,
     }
+
+
+def _end(authorization: Authorization) -> str:
+    """The subject of the deadline at which an authorization ends."""
+    return f"{authorization.authorization_id}/ends"
