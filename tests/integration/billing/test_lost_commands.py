@@ -9,7 +9,15 @@ import pytest
 
 from muster_billing.bootstrap import build
 from muster_billing.settings import BillingSettings
-from muster_contracts.billing import InvoicePaid, InvoiceVoided, PaymentOverdue, TermEnded, TermEndReason, TermStarted
+from muster_contracts.billing import (
+    InvoicePaid,
+    InvoiceVoided,
+    PaymentOverdue,
+    RenewalOffered,
+    TermEnded,
+    TermEndReason,
+    TermStarted,
+)
 from muster_contracts.calendar import one_year_after
 from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.billing.conftest import START, Billing, enrolled, withdrawn
@@ -157,3 +165,24 @@ async def test_the_earlier_term_ends_at_the_withdrawal_also_if_both_events_are_r
     await run_service(build, BillingSettings, roles=frozenset({Role.CONSUMER}), beside=service, clock=service.clock)
     (ended,) = await billing.published(TermEnded)
     assert (ended.reason, ended.ended_at) == (TermEndReason.WITHDRAWN, withdrawn_at)
+
+
+async def test_after_the_release_nothing_is_offered_or_demanded_of_an_agency_that_has_withdrawn(
+    billing: Billing,
+) -> None:
+    """The notices and the offer were due before the withdrawal, while deadlines were held."""
+    await billing.enroll()
+    await billing.only("invoices")
+    await hold(billing, START)
+    billing.move(END - timedelta(days=50))
+    await billing.withdraw(END - timedelta(days=55))
+
+    async def end_is_put_off() -> bool:
+        return bool(await billing.service.admin.fetchval("select true from deadline where kind = 'end-enrollment'"))
+
+    await eventually(end_is_put_off)
+    await release(billing)
+    await billing.published(InvoiceVoided)
+    assert await billing.service.published(PaymentOverdue) == []
+    assert await billing.service.published(RenewalOffered) == []
+    await billing.assert_books_balance()

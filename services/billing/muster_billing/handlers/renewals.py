@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from muster_billing import publishing
 from muster_billing.commands import DecideRenewal
 from muster_billing.domain import RenewalState, Tariff, TermState
-from muster_billing.handlers.transitions import offer_renewal, schedule_end
+from muster_billing.handlers.transitions import is_leaving, offer_renewal, schedule_end
 from muster_billing.replies import RenewalReply
 from muster_billing.repository.renewals import find_renewal, find_renewal_of_term, save_renewal
 from muster_billing.repository.terms import find_term
@@ -44,5 +44,7 @@ async def on_offer_renewal_due(tariff: Tariff, uow: UnitOfWork, due: Sequence[De
     """Offer the next term, late if necessary: even after the current term's end."""
     for deadline in due:
         term = await find_term(uow.connection, deadline.agency_id, deadline.subject)
-        if term.state is TermState.RUNNING and await find_renewal_of_term(uow.connection, term) is None:
+        if term.state is not TermState.RUNNING or await is_leaving(uow, term):
+            continue
+        if await find_renewal_of_term(uow.connection, term) is None:
             await offer_renewal(uow, tariff, term)

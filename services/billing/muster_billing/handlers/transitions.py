@@ -26,7 +26,7 @@ from muster_contracts.billing import TermEndReason
 from muster_runtime.database import writes
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.identifiers import new_id
-from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule
+from muster_runtime.scheduling.deadlines import Deadline, cancel, find_instant, schedule
 
 # Kinds of deadlines. The subject of an overdue notice is an invoice, and of an enrollment's end the enrollment; the
 # subject of all others is a term.
@@ -122,6 +122,11 @@ async def complete_term(uow: UnitOfWork, zone: ZoneInfo, term: Term, cause: str 
         following = term.followed_by(new_id("term", uow.now), renewal, zone)
         if await open_term(uow, following):
             await start_term(uow, following, cause)
+
+
+async def is_leaving(uow: UnitOfWork, term: Term) -> bool:
+    """Whether a term's agency has withdrawn, and the end of its enrollment is due: nothing is announced meanwhile."""
+    return await find_instant(uow.connection, END_ENROLLMENT, term.agency_id, term.enrollment_id) is not None
 
 
 async def void_unpaid_invoice(uow: UnitOfWork, term: Term, cause: str | None = None) -> None:

@@ -66,7 +66,8 @@ async def raise_epoch(uow: UnitOfWork, published: Sequence[int], reason: str, *,
     """Raise the epoch of all streams above every epoch so far and above `above`. Their sequences continue.
 
     Events that wait in the outbox move to the new epoch, except the `published` rows: those are already on their topic
-    and would become new events. Nothing else of the service may run meanwhile (`require_no_other_relay`): readers would
+    and would become new events. In each stream, a published row that follows one that moves also moves: readers need
+    the stream's order. Nothing else of the service may run meanwhile (`require_no_other_relay`): readers would
     skip what it publishes in the old epoch as already known.
     """
     before = await uow.connection.fetchval(
@@ -75,7 +76,23 @@ async def raise_epoch(uow: UnitOfWork, published: Sequence[int], reason: str, *,
     epoch = max(before, above) + 1
     await uow.connection.execute("update epoch set number = $1", epoch)
     streams = await uow.connection.fetch("update stream set epoch = $1 returning true", epoch)
-    await uow.connection.execute("update outbox set epoch = $1 where id <> all($2::bigint[])", epoch, published)
+    await uow.connection.execute(
+        """
+        with moved as (
+            select topic, agency_id, min(array[epoch, first_sequence]) as first
+            from outbox
+            where id <> all($2::bigint[])
+            group by topic, agency_id
+        )
+        update outbox as o
+        set epoch = $1
+        from moved as m
+        where
+            (o.topic, o.agency_id) = (m.topic, m.agency_id) and array[o.epoch, o.first_sequence] >= m.first
+        """,
+        epoch,
+        published,
+    )
     audit.record(
         uow,
         command="RaiseEpoch",

@@ -12,7 +12,7 @@ later. So records that wait in the outbox do not count as last ones: a long run 
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -28,7 +28,7 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.published_events import PublishedEvent, WaitingEvent, events_of, waiting_at
-from muster_runtime.messaging.topic_log import TopicLog
+from muster_runtime.messaging.topic_log import Record, TopicLog
 
 # How many records at the end of each partition are checked, beyond those that wait in the outbox. Commits are lost from
 # the end, but the relay publishes in ID order, and concurrent commits do not follow that order exactly.
@@ -37,6 +37,9 @@ TAIL_RECORDS = 100
 # How many records to compare with the outbox at once, and how many offsets of one partition to read for that.
 COMPARED_RECORDS = 10_000
 MOST_OFFSETS = 2_000
+
+# How many offsets without records count like a record.
+OFFSETS_PER_RECORD = 50
 
 # How long reading a partition's end may take.
 PATIENCE_SECONDS = 10.0
@@ -56,9 +59,12 @@ class _Tail(NamedTuple):
     def offsets(self) -> int:
         return self.end - self.first
 
-    def before(self, settled: int) -> "_Tail | None":
-        """The earlier offsets to compare, if this many records of these do not wait; None if enough are compared."""
-        settled += self.settled
+    def before(self, records: int, waiting: int) -> "_Tail | None":
+        """The earlier offsets to compare, if these have so many records that wait; None if enough are compared.
+
+        Where compaction has left few records, many offsets are enough.
+        """
+        settled = self.settled + max(records - waiting, (self.offsets - waiting) // OFFSETS_PER_RECORD)
         if settled >= TAIL_RECORDS or self.first == self.beginning:
             return None
         offsets = min(2 * self.offsets, MOST_OFFSETS)
@@ -99,11 +105,12 @@ async def refuse_restored(
         tails = await _tails(log, [partition for partition in log.partitions if partition not in unled])
         while tails:
             chosen = _first_of(tails)
-            events, settled = await _read(log, chosen, topic_prefix, passed)
-            settled.subtract(await _refuse_lost(database, events))
+            events, records = await _read(log, chosen, topic_prefix, passed)
+            waiting = await _refuse_lost(database, events)
             for partition, tail in chosen.items():
                 del tails[partition]
-                if earlier := tail.before(settled[partition.topic.removeprefix(topic_prefix), partition.partition]):
+                place = partition.topic.removeprefix(topic_prefix), partition.partition
+                if earlier := tail.before(records[place], waiting[place]):
                     tails[partition] = earlier
     return unled
 
@@ -119,13 +126,15 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
     if not waiting:
         return []
     runs = _Runs()
+    async with database.connection() as connection:
+        passed = await passing.passed(connection, sorted({topic for topic, _ in waiting}))
     async with TopicLog.open(kafka, topic_prefix, {topic for topic, _ in waiting}) as log:
         if unled := leaderless(log.consumer):
             names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
             raise Conflict(f"no leader serves {names}, so what is published cannot be read; try again later")
         compared: list[PublishedEvent] = []
         async for records in log.batches():
-            for record in events_of(records, topic_prefix):
+            for record in _own(records, topic_prefix, passed):
                 span = waiting.get(record.stream)
                 if span and span[0] <= record.position <= span[1]:
                     compared.append(record)
@@ -168,11 +177,7 @@ async def _read(
             async with asyncio.timeout(PATIENCE_SECONDS):
                 async for records in log.between(partition, tail.first, tail.end):
                     number[partition.topic.removeprefix(topic_prefix), partition.partition] += len(records)
-                    found += [
-                        event
-                        for event in events_of(records, topic_prefix)
-                        if not any(each.covers(event.topic, event.partition, event.offset) for each in passed)
-                    ]
+                    found += _own(records, topic_prefix, passed)
         except TimeoutError:
             end = f"{partition.topic}[{partition.partition}]"
             raise TimeoutError(f"the end of {end} has not arrived within {PATIENCE_SECONDS:g} s") from None
@@ -181,6 +186,13 @@ async def _read(
         except Exception as error:  # bytes that the client cannot read are not our event
             _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
     return found, number
+
+
+def _own(records: Iterable[Record], topic_prefix: str, passed: Collection[OffsetRange]) -> Iterator[PublishedEvent]:
+    """The records that are the service's events, except those that an operator has passed."""
+    for event in events_of(records, topic_prefix):
+        if not any(each.covers(event.topic, event.partition, event.offset) for each in passed):
+            yield event
 
 
 async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> Counter[Place]:

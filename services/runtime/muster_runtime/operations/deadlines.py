@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 import structlog
+from aiokafka.errors import KafkaError
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -124,7 +125,7 @@ def deadlines_router(service: str) -> APIRouter:
         async with runtime.database.read(EVERY_AGENCY) as connection:
             return Hold(held_since=await hold.held_since(connection))
 
-    @router.post("/deadlines/release", response_model=Hold, responses=problem_responses(CommitsLost))
+    @router.post("/deadlines/release", response_model=Hold, responses=problem_responses(NotReleased))
     async def release_deadlines(commands: OperatorCommandsDep, runtime: RuntimeDep, body: Reason) -> Response:
         """Let the service handle its deadlines again, once its facts are right after a restore. Safe to repeat.
 
@@ -135,11 +136,16 @@ def deadlines_router(service: str) -> APIRouter:
             held = await hold.held_since(connection) is not None
         if held:
             try:
-                await refuse_restored(
+                unled = await refuse_restored(
                     runtime.database, runtime.kafka, runtime.settings.topic_prefix, runtime.service.produces
                 )
             except DatabaseRestored as error:
-                raise CommitsLost(f"{error}; then release its deadlines") from None
+                raise NotReleased(f"{error}; then release its deadlines") from None
+            except (KafkaError, TimeoutError) as error:
+                raise NotReleased(f"Kafka does not show whether commits are lost: {describe(error)}") from None
+            if unled:
+                names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
+                raise NotReleased(f"no leader serves {names}, so commits may be lost; try again later")
 
         async def handler(uow: UnitOfWork) -> Hold:
             return Hold(held_since=await hold.release(uow, body.reason))
@@ -153,8 +159,8 @@ class NotParked(NotFound):
     """The deadline was already handled, moved, or discarded."""
 
 
-class CommitsLost(Conflict):
-    """The database lacks commits that are on the topics, and its epoch is not raised."""
+class NotReleased(Conflict):
+    """The database lacks commits that are on the topics, and its epoch is not raised; or Kafka does not show it."""
 
 
 class DeadlineRequired(Conflict):

@@ -95,6 +95,26 @@ async def test_a_run_that_repeats_one_lost_event_and_replaces_another_gets_new_p
     assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 1), ("NASA", 2, 2)]
 
 
+async def test_a_published_run_moves_with_an_earlier_one_of_its_stream(
+    idle_probe: RunningService, eventually: Eventually
+) -> None:
+    """In the old epoch, readers would skip it, and then lack its sequence."""
+    idle_probe.clock.move(START)
+    await write(idle_probe, "NASA", "one")
+    await write(idle_probe, "NASA", "two")
+    await write(idle_probe, "DOE", "one")
+    await idle_probe.admin.execute("create table kept as select * from outbox where agency_id = 'DOE'")
+    async with relaying(idle_probe):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+    await idle_probe.admin.execute("delete from stream where agency_id = 'NASA'")
+    await idle_probe.admin.execute("insert into outbox overriding system value select * from kept")
+    await write(idle_probe, "NASA", "another one")
+    await write(idle_probe, "NASA", "two")
+    await raise_epoch(idle_probe)
+    waiting = await idle_probe.admin.fetch("select agency_id, epoch, first_sequence from outbox order by id")
+    assert [tuple(each) for each in waiting] == [("DOE", 1, 1), ("NASA", 2, 1), ("NASA", 2, 2)]
+
+
 async def test_deadlines_are_not_released_while_the_topics_show_a_loss(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
