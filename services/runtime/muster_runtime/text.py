@@ -4,8 +4,6 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from muster_runtime.errors import InvalidInput
-
 # Longer than any field, even if four characters compose into one. Composing sorts the combining marks of a character,
 # which takes time quadratic in their number.
 _LONGEST = 1_200
@@ -44,6 +42,9 @@ def check_mailable(field: str, address: str) -> None:
     """Raise InvalidInput if no e-mail can be sent to an address because of what is before its @."""
     local_part = address.rpartition("@")[0]
     if len(local_part) > LONGEST_LOCAL_PART or not _LOCAL_PART.fullmatch(local_part):
+        # Imported late: it loads the client of Postgres, which most of the operator's commands do not need.
+        from muster_runtime.errors import InvalidInput
+
         raise InvalidInput(
             field,
             address,
