@@ -21,7 +21,7 @@ async def decide_renewal(uow: UnitOfWork, command: DecideRenewal) -> RenewalRepl
     Raises NotFound, or RenewalClosed if it was decided differently, is withdrawn, or its deadline has passed.
     """
     renewal = await find_renewal(uow.connection, command.agency_id, command.renewal_id)
-    held = await hold.held_since(uow.connection) is not None
+    held = await hold.are_held(uow.connection)
     decided = renewal.decide(RenewalState(command.decision), uow.now, held=held)
     if decided is not renewal:
         await save_renewal(uow.connection, decided)

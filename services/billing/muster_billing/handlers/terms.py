@@ -74,7 +74,7 @@ async def on_agency_withdrawn(zone: ZoneInfo, uow: UnitOfWork, received: Sequenc
 
     While deadlines are held, this waits for their release: a decision or a payment from before may be among the lost.
     """
-    held = await _are_held(uow)
+    held = await hold.are_held(uow.connection)
     for event in received:
         withdrawn, cause = event.data, event.envelope.id
         ending = _Ending(withdrawn.agency_id, withdrawn.enrollment_id, withdrawn.withdrawn_at, cause)
@@ -123,10 +123,6 @@ class _Ending:
     cause: str | None = None
 
 
-async def _are_held(uow: UnitOfWork) -> bool:
-    return await hold.held_since(uow.connection) is not None
-
-
 def _put_off(uow: UnitOfWork, ending: _Ending) -> None:
     """Let the enrollment end as soon as deadlines are released."""
     schedule(uow, [Deadline(END_ENROLLMENT, ending.agency_id, ending.enrollment_id, ending.at)])
@@ -149,7 +145,7 @@ async def _end_earlier(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> None
     """
     put_off_to = await find_instant(uow.connection, END_ENROLLMENT, ending.agency_id, ending.enrollment_id)
     ending = replace(ending, at=put_off_to or ending.at)
-    if await _are_held(uow):
+    if await hold.are_held(uow.connection):
         await _end_live_term(uow, zone, ending)
         _put_off(uow, ending)
     else:

@@ -57,7 +57,7 @@ class Clearance:
         # After the offsets: a record is parked by the transaction before its offset is stored.
         streams = await parked.streams(connection, self._group)
         self._parked = {each.agency_id: each.topic for each in streams if each.topic in self._ends.partitions}
-        if await hold.held_since(connection) is not None:
+        if await hold.are_held(connection):
             return {}
         webhooks: dict[Channel, Collection[str]] = {Channel.WEBHOOK: ()}
         return webhooks if self._unread else {Channel.EMAIL: self._parked.keys(), **webhooks}

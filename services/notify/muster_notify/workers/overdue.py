@@ -17,7 +17,7 @@ DELIVERY_OVERDUE_SECONDS = Gauge(
 
 async def measure_overdue(connection: Connection, now: datetime) -> None:
     """Set the gauge. While the deadlines are held, no delivery could be attempted."""
-    held = await hold.held_since(connection) is not None
+    held = await hold.are_held(connection)
     due_at = None if held else await deliveries.find_next_due(connection)
     overdue = 0.0 if due_at is None else max(0.0, (now - due_at).total_seconds())
     DELIVERY_OVERDUE_SECONDS.labels("notify").set(overdue)

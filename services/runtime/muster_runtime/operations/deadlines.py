@@ -133,7 +133,7 @@ def deadlines_router(service: str) -> APIRouter:
         when the deadlines were held; null if they were not.
         """
         async with runtime.database.read(EVERY_AGENCY) as connection:
-            held = await hold.held_since(connection) is not None
+            held = await hold.are_held(connection)
         if held:
             try:
                 unled = await refuse_restored(

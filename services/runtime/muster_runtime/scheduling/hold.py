@@ -27,6 +27,11 @@ async def held_since(connection: Connection) -> datetime | None:
     return since
 
 
+async def are_held(connection: Connection) -> bool:
+    """Whether the service's deadlines are held."""
+    return await held_since(connection) is not None
+
+
 async def begin(uow: UnitOfWork) -> bool:
     """Hold all deadlines of the service, also those that come due later. Returns False if they are held already."""
     begun: bool | None = await uow.connection.fetchval(

@@ -102,7 +102,7 @@ class Scheduler:
 
     async def _are_held(self) -> bool:
         async with self._database.connection() as connection:
-            return await hold.held_since(connection) is not None
+            return await hold.are_held(connection)
 
     async def _handle_due(self) -> bool:
         """Handle each agency's earliest due instant. Returns False if there is nothing to handle."""
