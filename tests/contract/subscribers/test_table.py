@@ -122,12 +122,15 @@ async def test_a_newer_version_stops_the_subscriber_before_it_is_applied(
     assert "muster.entitlements.SeatAssigned.v2 needs a newer muster-contracts" in subscriber.stderr
 
 
-async def test_two_instances_that_briefly_share_agencies_wait_without_a_deadlock(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def example(database: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The example's module, for its own database."""
     monkeypatch.setenv("POSTGRES_DSN", database)
     monkeypatch.syspath_prepend(str(EXAMPLES / "python"))
-    example = importlib.import_module("postgres_in_step")
+    return importlib.import_module("postgres_in_step")
+
+
+async def test_two_instances_that_briefly_share_agencies_wait_without_a_deadlock(database: str, example: Any) -> None:
     batches = [
         [*seats(first, range(1, 4)), *seats(second, range(1, 4))] for first, second in (("A1", "B1"), ("B1", "A1"))
     ]
@@ -161,12 +164,7 @@ async def test_two_instances_that_briefly_share_agencies_wait_without_a_deadlock
         await connection.close()
 
 
-async def test_a_seat_that_is_assigned_again_in_a_new_epoch_is_counted_once(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("POSTGRES_DSN", database)
-    monkeypatch.syspath_prepend(str(EXAMPLES / "python"))
-    example = importlib.import_module("postgres_in_step")
+async def test_a_seat_that_is_assigned_again_in_a_new_epoch_is_counted_once(database: str, example: Any) -> None:
     connection = await asyncpg.connect(database)
     await connection.execute(example.TABLES)
     assigned = build(SeatAssigned, agency_id="NASA")

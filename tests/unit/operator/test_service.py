@@ -19,6 +19,18 @@ from muster_operator.session.tokens import Credential
 HOST = "127.0.0.1"
 
 
+class NoStreams(BaseHTTPRequestHandler):
+    """A service that has no streams."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+
 async def test_a_service_that_accepts_no_connection_is_soon_unreachable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -33,17 +45,7 @@ async def test_a_service_that_accepts_no_connection_is_soon_unreachable(
 
 async def test_a_service_that_refuses_connections_at_first_is_asked_again() -> None:
     """As in a new pod, whose address the network policies of other nodes do not know yet."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", "2")
-            self.end_headers()
-            self.wfile.write(b"[]")
-
-        def log_message(self, *_arguments: object) -> None: ...
-
-    with ThreadingHTTPServer((HOST, 0), Handler, bind_and_activate=False) as server:
+    with ThreadingHTTPServer((HOST, 0), NoStreams, bind_and_activate=False) as server:
         server.server_bind()  # its port refuses connections until it listens
 
         def admit() -> None:
@@ -61,19 +63,10 @@ async def test_a_service_that_refuses_connections_at_first_is_asked_again() -> N
 async def test_a_certificate_of_the_sites_own_authority_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", "2")
-            self.end_headers()
-            self.wfile.write(b"[]")
-
-        def log_message(self, *_arguments: object) -> None: ...
-
     authority = Authority.load(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(authority.issue("billing").both)
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
+    with ThreadingHTTPServer((HOST, 0), NoStreams) as server:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         url = f"https://{HOST}:{server.server_port}"

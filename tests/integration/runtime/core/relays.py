@@ -14,6 +14,7 @@ from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.scheduling import hold
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS, RunningService
 
 CONTEXT = Context(actor="test", correlation_id="cor_1")
@@ -48,6 +49,12 @@ def partition(agency_id: str) -> int:
 async def outbox_is_empty(probe: RunningService) -> bool:
     rows: int = await probe.admin.fetchval("select count(*) from outbox")
     return rows == 0
+
+
+async def relay_all(probe: RunningService, timeout: float = 15.0) -> None:
+    """Run a relay of the probe until its outbox is empty."""
+    async with relaying(probe):
+        await eventually(lambda: outbox_is_empty(probe), timeout=timeout)
 
 
 @asynccontextmanager

@@ -7,8 +7,8 @@ from typing import Any
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.messaging.lane import READ_EVENTS
 from muster_runtime.scheduling import hold
-from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relaying, write
-from tests.integration.runtime.core.test_restore_guard import lose_commits, published_positions, raise_epoch
+from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relay_all, relaying, write
+from tests.integration.runtime.core.test_restore_guard import held, lose_commits, published_positions, raise_epoch
 from tests.support.services import RunningService
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
@@ -23,20 +23,18 @@ async def test_a_lost_commit_is_found_below_a_long_run_whose_deletes_are_lost_to
     await burst(idle_probe, big, 3 * READ_EVENTS)
     await idle_probe.admin.execute("create table kept as select * from outbox")
     await write(idle_probe, small, "one")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe), timeout=60)
+    await relay_all(idle_probe, timeout=60)
     # A replica takes over that has the run, but nothing from the small agency's commit on.
     await idle_probe.admin.execute("delete from stream where agency_id = $1", small)
     await idle_probe.admin.execute("insert into outbox overriding system value select * from kept")
     await write(idle_probe, small, "two")
 
     async with relaying(idle_probe) as relay:
-        said = await eventually(lambda: _held(relay), timeout=60)
+        said = await eventually(lambda: held(relay), timeout=60)
     assert f"{SeatAssigned.topic} of {small} has an event at epoch 1, sequence 1" in said
 
     await raise_epoch(idle_probe)
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe), timeout=60)
+    await relay_all(idle_probe, timeout=60)
     positions = set(await published_positions(idle_probe))
     assert {(small, 1, 1), (small, 2, 1)} <= positions
     assert {each for each in positions if each[0] == big} == {(big, 1, n) for n in range(1, 3 * READ_EVENTS + 1)}
@@ -63,16 +61,14 @@ async def test_an_event_that_differs_from_the_lost_one_in_its_data_alone_is_anot
     """A service applies an event again whose effects it has lost: at the same time, but with new IDs."""
     idle_probe.clock.move(START)
     await write(idle_probe, "NASA", "one", "two")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     await lose_commits(idle_probe)
     await write(idle_probe, "NASA", "another two")
 
     async with relaying(idle_probe) as relay:
-        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: _held(relay))
+        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: held(relay))
     await raise_epoch(idle_probe)
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 2)]
 
 
@@ -82,16 +78,14 @@ async def test_a_run_that_repeats_one_lost_event_and_replaces_another_gets_new_p
     """Only the whole run can move to the new epoch, so one event is published twice, with two IDs."""
     idle_probe.clock.move(START)
     await write(idle_probe, "NASA", "one", "two")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     await idle_probe.admin.execute("delete from stream")
     await write(idle_probe, "NASA", "one", "another two")
 
     async with relaying(idle_probe) as relay:
-        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: _held(relay))
+        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: held(relay))
     await raise_epoch(idle_probe)
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 1), ("NASA", 2, 2)]
 
 
@@ -104,8 +98,7 @@ async def test_a_published_run_moves_with_an_earlier_one_of_its_stream(
     await write(idle_probe, "NASA", "two")
     await write(idle_probe, "DOE", "one")
     await idle_probe.admin.execute("create table kept as select * from outbox where agency_id = 'DOE'")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     await idle_probe.admin.execute("delete from stream where agency_id = 'NASA'")
     await idle_probe.admin.execute("insert into outbox overriding system value select * from kept")
     await write(idle_probe, "NASA", "another one")
@@ -119,8 +112,7 @@ async def test_deadlines_are_not_released_while_the_topics_show_a_loss(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
     await write(idle_probe, "NASA", "one", "two")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     await lose_commits(idle_probe)
     await write(idle_probe, "EPA", "after the loss")
     async with relaying(idle_probe):
@@ -137,14 +129,13 @@ async def test_deadlines_are_not_released_while_the_topics_show_a_loss(
 async def test_a_hold_that_cannot_begin_hides_nothing(idle_probe: RunningService, eventually: Eventually) -> None:
     """Another session holds the row: the relay gives up waiting, says what it found, and tries again."""
     await write(idle_probe, "NASA", "one", "two")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     await lose_commits(idle_probe)
     await write(idle_probe, "EPA", "after the loss")
     async with relaying(idle_probe) as relay:
         async with idle_probe.admin.transaction():
             await idle_probe.admin.execute("select from epoch for update")
-            assert "it was restored" in await eventually(lambda: _held(relay))
+            assert "it was restored" in await eventually(lambda: held(relay))
         await eventually(lambda: hold.held_since(idle_probe.admin), timeout=30)
 
 
@@ -154,8 +145,7 @@ async def test_the_deadlines_are_held_from_the_moment_at_which_the_loss_is_found
     """Otherwise, one that is due before an operator raises the epoch would act on facts that are out of date."""
     idle_probe.clock.move(START)
     await write(idle_probe, "NASA", "one", "two")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     await lose_commits(idle_probe)
     for _ in range(2):  # the database may go back again
         await idle_probe.admin.execute("update epoch set deadlines_held_since = null")
@@ -167,11 +157,6 @@ async def test_the_deadlines_are_held_from_the_moment_at_which_the_loss_is_found
 
 async def _release(probe: RunningService) -> Any:
     return await probe.client.post("/v1/deadlines/release", json={"reason": "all was repeated"})
-
-
-async def _held(relay: Any) -> str | None:
-    held: str | None = relay.held
-    return held
 
 
 def _two_in_one_partition() -> tuple[str, str]:

@@ -19,7 +19,7 @@ from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.operations import streams
 from tests.integration.runtime.core.conftest import ProbeStarter
-from tests.integration.runtime.core.relays import CONTEXT, outbox_is_empty, relaying, seat, write
+from tests.integration.runtime.core.relays import CONTEXT, outbox_is_empty, relay_all, relaying, seat, write
 from tests.support.services import RunningService
 
 TOPIC = "muster.entitlements.seat"
@@ -32,21 +32,19 @@ async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoc
     """As after a restore, or a failover to a lagging replica."""
     await write(idle_probe, "NASA", "one", "two")
     await write(idle_probe, "DOE", "one")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     await lose_commits(idle_probe)
     await write(idle_probe, "EPA", "after the loss")
 
     async with relaying(idle_probe) as relay:
-        assert "it was restored; raise its epoch" in await eventually(lambda: _held(relay))
+        assert "it was restored; raise its epoch" in await eventually(lambda: held(relay))
         assert not await outbox_is_empty(idle_probe)
     assert len(await idle_probe.published(SeatAssigned)) == 3
 
     await raise_epoch(idle_probe)
     await write(idle_probe, "NASA", "another two")
     await write(idle_probe, "DOE", "another one")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     positions = await published_positions(idle_probe)
     assert {("NASA", 2, 2), ("DOE", 2, 1), ("EPA", 2, 1)} <= set(positions)
     assert len(positions) == len(set(positions)) == 6
@@ -83,8 +81,7 @@ async def test_an_epoch_is_not_raised_where_a_relay_has_died_after_the_topics_we
         patch.setattr(streams, "published_runs", relay_dies)
         await refuses_to_raise(idle_probe)
     await raise_epoch(idle_probe)
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     assert set(await published_positions(idle_probe)) == {("NASA", 1, 1), ("NASA", 1, 2)}
 
 
@@ -138,19 +135,17 @@ async def test_a_position_that_a_database_assigns_twice_is_published_in_the_new_
 ) -> None:
     """Commands continued after the loss, and have reached the topic's last position; none of them is lost."""
     await write(idle_probe, "NASA", "one", "two")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     await lose_commits(idle_probe)
     await write(idle_probe, "NASA", "another two")
     await write(idle_probe, "NASA", "three")
 
     async with relaying(idle_probe) as relay:
-        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: _held(relay))
+        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: held(relay))
     assert len(await idle_probe.published(SeatAssigned)) == 2
 
     await raise_epoch(idle_probe)
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 2), ("NASA", 2, 3)]
 
 
@@ -166,8 +161,7 @@ async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
 
     await eventually(lambda: nobody_leads(idle_probe))
     await raise_epoch(idle_probe)
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     positions = await published_positions(idle_probe)
     assert positions == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 3)]
 
@@ -185,7 +179,7 @@ async def test_a_server_that_has_taken_over_is_checked_before_anything_from_it_i
         await write(idle_probe, "NASA", "another two")
         for one in relay._lanes:
             one._wakeup.wake()
-        assert "it was restored" in await eventually(lambda: _held(relay))
+        assert "it was restored" in await eventually(lambda: held(relay))
     assert len(await idle_probe.published(SeatAssigned)) == 2
 
 
@@ -194,20 +188,18 @@ async def test_a_record_of_another_program_holds_nothing_up_once_an_operator_has
 ) -> None:
     """It has the id of a position to come. A record with a foreign id does not count as the service's event at all."""
     await write(idle_probe, "NASA", "one")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
     (ours,) = await idle_probe.published(SeatAssigned)
     odd = ours.envelope._replace(sequence=1_000, id="of another program")
     await idle_probe.producer.put(odd, seat("NASA", "odd"))
     await write(idle_probe, "DOE", "one")
-    async with relaying(idle_probe):
-        await eventually(lambda: outbox_is_empty(idle_probe))
+    await relay_all(idle_probe)
 
     foreign = ours.envelope._replace(sequence=1_000, id=event_id(TOPIC, "NASA", 1, 1_000))
     await idle_probe.producer.put(foreign, seat("NASA", "foreign"))
     await write(idle_probe, "EPA", "one")
     async with relaying(idle_probe) as relay:
-        said = await eventually(lambda: _held(relay))
+        said = await eventually(lambda: held(relay))
         assert "NASA has an event at epoch 1, sequence 1000" in said
         named = re.search(r"\((\S+)\[(\d+)\]@(\d+)\)", said)
         assert named is not None
@@ -224,7 +216,7 @@ async def test_a_record_of_another_program_holds_nothing_up_once_an_operator_has
 
     await lose_commits(idle_probe)
     async with relaying(idle_probe) as relay:
-        assert "DOE has an event at epoch 1, sequence 1" in await eventually(lambda: _held(relay))
+        assert "DOE has an event at epoch 1, sequence 1" in await eventually(lambda: held(relay))
 
 
 async def lose_commits(probe: RunningService) -> None:
@@ -238,7 +230,7 @@ async def published_positions(probe: RunningService) -> list[tuple[str, int, int
     return [(e.envelope.agency_id, e.envelope.epoch, e.envelope.sequence) for e in published]
 
 
-async def _held(relay: Relay) -> str | None:
+async def held(relay: Relay) -> str | None:
     return relay.held
 
 
