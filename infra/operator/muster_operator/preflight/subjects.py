@@ -47,7 +47,7 @@ def environment_of(target: Target, service: str) -> Mapping[str, str]:
 
 
 def _common(service: str) -> dict[str, str]:
-    """A service's settings in MUSTER_PREFLIGHT_SETTINGS, with what is no setting here, or else this environment."""
+    """A service's settings in MUSTER_PREFLIGHT_SETTINGS, with variables that are no settings; or else this environment."""
     try:
         settings = _SETTINGS.validate_json(os.environ.get(SETTINGS, "{}"))
     except ValidationError:  # its message quotes the value
