@@ -1,4 +1,4 @@
-"""From an event to the value of a Kafka record, and from a record back to the event."""
+"""Encodes an event as the value of a Kafka record, and decodes a record to its event."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from muster_contracts.envelope import MAX_TEXT_BYTES, Envelope, MalformedRecord, read_headers, shown
 from muster_contracts.event import Erasure, Event, find_event, latest_major, split_type
 
-# How many of a value's faults a message names, and how much of each.
+# How many faults of a value a message names, and how many characters of each.
 SHOWN_FAULTS = 5
 SHOWN_CHARACTERS = 100
 
@@ -21,7 +21,7 @@ class Decoded(NamedTuple):
 
 
 class UnknownType(NamedTuple):
-    """A record of a type that this version of the package does not know: count it and go on."""
+    """A record of a type that this version of the package does not know: store its position, and continue."""
 
     envelope: Envelope
 
@@ -29,7 +29,7 @@ class UnknownType(NamedTuple):
 class NewerMajor(NamedTuple):
     """A newer major version of a type that this version of the package knows.
 
-    The fact may matter to you and cannot be read: stop there and upgrade, rather than go on without it.
+    The fact may matter to you and cannot be read: stop and upgrade instead of continuing without it.
     """
 
     envelope: Envelope
@@ -47,10 +47,10 @@ def encode(event: Event) -> bytes | None:
 def decode(
     headers: Iterable[tuple[str, bytes]], value: bytes | None, key: bytes | None = None
 ) -> Decoded | UnknownType | NewerMajor:
-    """The event in a record. The key is needed for the tombstones of compacted topics alone.
+    """The event in a record. Only the tombstones of compacted topics need the key.
 
-    Raises MalformedRecord, and nothing else, when the record is no event of Muster's at all, or its value breaks the
-    type's schema; the message names the field and the rule, never repeats the value, and is short.
+    Raises MalformedRecord, and nothing else, if the record is not one of Muster's events, or if its value breaks the
+    type's schema. The message is short, and names the field and the rule, never the value.
     """
     envelope = read_headers(headers)
     event_class = find_event(envelope.type)
@@ -60,7 +60,7 @@ def decode(
         event = _event(event_class, envelope, value, key)
     except MalformedRecord:
         raise
-    except Exception as error:  # whatever it is, it is this record's defect, and must not stop its reader
+    except Exception as error:  # any error is a defect of this record, and must not stop its reader
         raise MalformedRecord(f"{envelope.id} is not a valid {envelope.type}: {faults(error)}") from None
     if event.agency_id != envelope.agency_id:
         raise MalformedRecord(f"{envelope.id}: agency_id differs from the header ce_partitionkey")
@@ -68,7 +68,7 @@ def decode(
 
 
 def faults(error: Exception) -> str:
-    """What keeps a value from being read: the first fields that break a rule, and the rules; not the value."""
+    """Why a value cannot be read: the first fields that break a rule, and the rules, but not the value."""
     if not isinstance(error, ValidationError):
         return f"value: {type(error).__name__}"
     found = error.errors(include_input=False, include_url=False, include_context=False)
@@ -78,7 +78,7 @@ def faults(error: Exception) -> str:
 
 
 def _field(place: tuple[str | int, ...]) -> str:
-    """A field's name; in a dictionary it holds a key of the value's, which may be anything."""
+    """A field's name. In a dictionary, it contains one of the value's keys, which may be anything."""
     name = ".".join(map(str, place)) or "value"
     return name if name.isprintable() and len(name) <= SHOWN_CHARACTERS else shown(name)
 
@@ -90,7 +90,7 @@ def _event(event_class: type[Event], envelope: Envelope, value: bytes | None, ke
 
 
 def subject_of(key: bytes | None) -> str:
-    """Whom a tombstone of a compacted topic erases: its key says so. Raises MalformedRecord."""
+    """Whom a tombstone of a compacted topic erases, from its key. Raises MalformedRecord."""
     if not key:
         raise MalformedRecord("it is a tombstone: its key is needed to read it")
     subject = key.decode("utf-8", "replace")

@@ -10,15 +10,15 @@ from pydantic import BaseModel, ConfigDict
 from muster_contracts.envelope import MalformedRecord, shown
 from muster_contracts.types import AgencyId, SubjectRef
 
-# A major version has few digits: it becomes a number, and Python refuses to read one of thousands.
+# A major version has few digits: Python refuses to convert a number with thousands of them.
 _TYPE = re.compile(r"muster\.[a-z]{1,40}\.[A-Z][A-Za-z]{1,80}\.v[1-9][0-9]{0,5}")
 
 
 @dataclass(frozen=True)
 class Deprecation:
-    """That an event goes out of use: since when, the last day on which it is emitted, and the type that replaces it.
+    """The deprecation of an event: since when, the last day on which it is emitted, and the type that replaces it.
 
-    Raises ValueError unless readers have time between the two.
+    Raises ValueError unless the last day is after the first.
     """
 
     since: date
@@ -42,13 +42,13 @@ class Event(BaseModel):
     event_type: ClassVar[str]
     topic: ClassVar[str]
     emitted: ClassVar[bool] = True
-    """False while the owner does not publish it yet: a subscriber may prepare for it."""
+    """False until the owner publishes it; a subscriber can prepare for it."""
 
     replaced_by: ClassVar[str | None] = None
     """Set when another type has taken the place of an event that was never emitted: nobody needs to wait for it."""
 
     deprecation: ClassVar[Deprecation | None] = None
-    """Set when the event goes out of use. No record says so: it is for the catalog and for those who read the type."""
+    """Set if the event is deprecated. Records do not show it; the catalog and the schema do."""
 
     agency_id: AgencyId
 
@@ -89,19 +89,19 @@ def event_types() -> dict[str, type[Event]]:
 
 
 def find_event(event_type: str) -> type[Event] | None:
-    """The event class of a wire type; None when it is not known."""
+    """The event class of a wire type; None for an unknown type."""
     return _registry.get(event_type)
 
 
 def latest_major(family: str) -> int | None:
-    """The highest major version known of a family, such as `muster.billing.TermStarted`; None when none is."""
+    """The highest known major version of a family, such as `muster.billing.TermStarted`; None if none is known."""
     return max((major for name, major in map(_split, _registry) if name == family), default=None)
 
 
 def split_type(event_type: str) -> tuple[str, int] | None:
-    """A wire type as its family and major version; None when it is another's.
+    """A wire type as its family and major version; None if it is not one of Muster's.
 
-    Raises MalformedRecord when it begins as one of Muster's, and goes on as none.
+    Raises MalformedRecord if it begins like one of Muster's types but is not one.
     """
     if _TYPE.fullmatch(event_type):
         return _split(event_type)

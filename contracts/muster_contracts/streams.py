@@ -1,7 +1,7 @@
 """How a subscriber knows that it saw every event once and in order.
 
 A *stream* is one agency's events on one topic, numbered from 1 without gaps. Keep the tracker's state in the same
-transaction as the effects of the events: then each has its effect once, whatever is delivered again.
+transaction as the effects of the events. Then each event has its effect once, however often it is delivered.
 """
 
 import json
@@ -63,7 +63,7 @@ def judge(last: Position | None, seen: Position, *, compacted: bool = False) -> 
         return Duplicate()
     if seen.sequence > known.sequence + 1 and not compacted:
         return Gap(known.sequence + 1, seen.sequence - 1)
-    if seen.epoch > known.epoch and known != BEFORE_FIRST:  # else there is nothing to reconcile
+    if seen.epoch > known.epoch and known != BEFORE_FIRST:  # otherwise, there is nothing to reconcile
         return NewEpoch(known)
     return New()
 
@@ -80,7 +80,7 @@ class StreamTracker:
     def see(self, topic: str, agency_id: str, epoch: int, sequence: int) -> Sighting:
         """Judge an event, and record its position unless it is a duplicate or behind a gap.
 
-        `topic` is the name in the contracts, without a prefix of the installation.
+        `topic` is the contract's name, without the installation's prefix.
         """
         stream, seen = (topic, agency_id), Position(epoch, sequence)
         sighting = judge(self.positions.get(stream), seen, compacted=topics()[topic].compacted)
@@ -89,17 +89,17 @@ class StreamTracker:
         return sighting
 
     def accept(self, topic: str, agency_id: str, epoch: int, sequence: int) -> None:
-        """Go on behind a gap, once a person has decided that what is missing does not matter."""
+        """Continue behind a gap, once a person has decided that the missing events do not matter."""
         self.positions[topic, agency_id] = Position(epoch, sequence)
 
     def to_json(self) -> str:
-        """The state, some 60 bytes a stream."""
+        """The state: about 60 bytes per stream."""
         rows = sorted((*stream, position.epoch, position.sequence) for stream, position in self.positions.items())
         return json.dumps(rows, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, state: str) -> "StreamTracker":
-        """A tracker that goes on where another stood. Raises ValueError when the state is not one."""
+        """A tracker that continues from another one's state. Raises ValueError for an invalid state."""
         try:
             return cls(
                 {

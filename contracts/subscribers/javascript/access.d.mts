@@ -3,21 +3,21 @@
 
 type Header = Buffer | string;
 
-/** A record of the snapshot topic, as kafkajs brings it. */
+/** A record of the snapshot topic, as kafkajs returns it. */
 export interface SnapshotRecord {
   readonly headers?: Readonly<Record<string, Header | Header[] | undefined>>;
   readonly key: Buffer | null;
   readonly value: Buffer | null;
 }
 
-/** The offsets of a partition, as kafkajs' admin.fetchTopicOffsets tells them. */
+/** The offsets of a partition, as kafkajs' admin.fetchTopicOffsets returns them. */
 export interface PartitionEnds {
   readonly partition: number;
   readonly low: string;
   readonly high: string;
 }
 
-/** The first rule that applies. A seat in a state that is not known here has that state's name after `seat_`. */
+/** The first rule that applies. For a seat in another state, it is `seat_` and the state's name. */
 export type Reason =
   | "unknown"
   | "withdrawn"
@@ -37,7 +37,7 @@ export type Reason =
 export interface Answer {
   readonly verdict: "allowed" | "refused";
   readonly reason: Reason;
-  /** Until when it holds, unless the agency's revision increases before; null: nothing is known to change it. */
+  /** Until when it is valid, unless the agency's revision increases first; null: no end is known. */
   readonly valid_until: string | null;
   readonly revision: number;
   readonly monthly_quota: number | null;
@@ -48,7 +48,7 @@ export interface Answer {
   readonly resets_at: string | null;
 }
 
-/** A record that this version cannot read: going on would leave the copy wrong. */
+/** A record that this version cannot read: continuing would leave the copy wrong. */
 export class Unreadable extends Error {
   retriable: boolean;
 }
@@ -70,13 +70,13 @@ export class AccessCopy {
   /** Whether it may answer. A topic without an agency was recreated, and is not filled yet. */
   get ready(): boolean;
 
-  /** The ends of the partitions when the copy was begun. */
+  /** The partitions' ends when the copy was started. */
   expect(ends: readonly PartitionEnds[]): void;
 
-  /** What a partition holds up to this offset was read. */
+  /** Everything in a partition up to this offset was read. */
   reached(partition: number, offset: string | number | bigint): void;
 
-  /** Take the next record of the topic. Throws Unreadable, and then is no longer ready. */
+  /** Apply the topic's next record. Throws Unreadable; the copy is then no longer ready. */
   take(record: SnapshotRecord): void;
 
   /**
@@ -87,8 +87,8 @@ export class AccessCopy {
   check(subject: string, feature: string | null, now: string, agencyId?: string | null): Answer;
 
   /**
-   * As check; what the copy cannot answer, or may not have yet, `ask` answers. Throws NotReady where no agency is known to
-   * ask for; Stale if two answers of `ask` in a row had ended when they arrived; and what `ask` throws.
+   * Like check, but calls `ask` for what the copy cannot answer or may not have yet. Throws NotReady if there is no agency
+   * to ask about; Stale if two answers in a row had ended when they arrived; and whatever `ask` throws.
    */
   checkOrAsk<T = Answer>(
     ask: (agencyId: string, subject: string, feature: string | null) => T | Promise<T>,

@@ -5,14 +5,14 @@ const SNAPSHOTS = "muster.entitlements.";
 const AGENCY = `${SNAPSHOTS}AgencyAccess.v1`;
 const SUBJECT = `${SNAPSHOTS}SubjectAccess.v1`;
 const ERASED = `${SNAPSHOTS}SubjectAccessErased.v1`;
-// The reason of a grant by its mode; one of another mode, which is not known, gives nothing.
+// The reason for each mode of a grant. A grant of an unknown mode gives nothing.
 const GRANTED = new Map([["unlimited", "granted"], ["quota", "quota"]]);
 const SECOND = 1_000_000n;
 const DAY = 86_400n * SECOND;
 const USABLE = new Set(["assigned", "active"]);
 const SUBJECT_REF = /^sub_[0-9a-f]{32}$/;
 
-/** A record that this version cannot read: going on would leave the copy wrong. */
+/** A record that this version cannot read: continuing would leave the copy wrong. */
 export class Unreadable extends Error {
   retriable = false; // kafkajs asks: with every retry, it would read the whole topic again
 }
@@ -64,12 +64,12 @@ export class AccessCopy {
     return this.#holdings.size;
   }
 
-  /** The ends of the partitions when the copy was begun, as kafkajs' admin.fetchTopicOffsets tells them. */
+  /** The partitions' ends when the copy was started, as kafkajs' admin.fetchTopicOffsets returns them. */
   expect(ends) {
     this.#ends = ends.filter(({ low, high }) => low !== high);
   }
 
-  /** What a partition holds up to this offset was read. A transaction's marker also has an offset. */
+  /** Everything in a partition up to this offset was read. A transaction's marker also has an offset. */
   reached(partition, offset) {
     this.#reached.set(partition, BigInt(offset));
   }
@@ -80,7 +80,7 @@ export class AccessCopy {
     return this.#filled && !this.#failed && this.#ends !== null && this.#ends.every(read);
   }
 
-  /** Take the next record of the topic, as kafkajs brings it. Throws Unreadable, and then is no longer ready. */
+  /** Apply the topic's next record, as kafkajs returns it. Throws Unreadable; the copy is then no longer ready. */
   take(record) {
     try {
       this.#take(record);
@@ -105,13 +105,13 @@ export class AccessCopy {
       if (type === AGENCY) this.#takeAgency(data);
       else this.#takeSubject(data, key.toString());
     } else if (/^muster\.entitlements\.(AgencyAccess|SubjectAccess|SubjectAccessErased)\./.test(type)) {
-      throw new Unreadable(`${type} is of a version that is not known here`);
+      throw new Unreadable(`this copy does not know the version of ${type}`);
     }
   }
 
   /**
    * Whether a person may use a feature at an instant (a text, RFC 3339 in UTC); without a feature (null), whether they
-   * have a usable seat. Without the agency, a person without a seat is answered no_seat, whatever their agency's state is.
+   * have a usable seat. Without the agency, a person without a seat gets the answer no_seat, whatever their agency's state.
    * Throws NotReady, and RangeError for a subject that is not a reference and for an instant in another form.
    */
   check(subject, feature, now, agencyId = null) {
@@ -137,9 +137,9 @@ export class AccessCopy {
   }
 
   /**
-   * As check; what the copy cannot answer, or may not have yet, `ask` answers: it is given the agency, the subject, and
-   * the feature, and is asked again if its answer ended on its way. Throws NotReady where no agency is known to ask for,
-   * Stale if the second answer has ended, too, and what `ask` throws.
+   * Like check, but calls `ask` for what the copy cannot answer or may not have yet. `ask` gets the agency, the subject,
+   * and the feature, and is called again if its answer ended before it arrived. Throws NotReady if there is no agency to
+   * ask about, Stale if the second answer has ended, too, and whatever `ask` throws.
    */
   async checkOrAsk(ask, subject, feature, now, agencyId = null) {
     const asked = performance.now();
@@ -248,8 +248,8 @@ function decide({ terms, revision }, seat, feature, grants, began, { mine, ours 
   if (!USABLE.has(seat)) return refuse(`seat_${seat}`);
   if (feature === null) return answer("allowed", `seat_${seat}`, until, revision);
   const grant = grants.find(({ mode, from, to }) => GRANTED.has(mode) && from <= now && (to === null || now < to));
-  // What is known of the use of a quota is as of the last threshold that was crossed, by the person or the agency whose
-  // quota it is. An answer that further uses decide holds until one of them begins or ends.
+  // The known use of a quota is as of the last threshold that the person, or the agency whose quota it is, crossed. An
+  // answer that depends on further uses is valid until one of them begins or ends.
   const within = (monthly, quota) => {
     const shared = quota?.per === "agency";
     const further = shared ? ours.further : [...mine.further, ...ours.further];
@@ -279,7 +279,7 @@ function decide({ terms, revision }, seat, feature, grants, began, { mine, ours 
   return refuse("window_closed"); // a mode that is not known allows nothing
 }
 
-// The phases of a feature. If each seat has a trial of its own, the last phase also begins with its end.
+// The phases of a feature. If each seat has its own trial, the last phase also begins when the seat's trial ends.
 function phasesOf(timeline, began) {
   if (!timeline?.phases.length || timeline.trial === null || began === null) return timeline?.phases;
   const [first, last] = [timeline.phases[0], timeline.phases.at(-1)];

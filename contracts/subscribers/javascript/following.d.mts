@@ -3,8 +3,8 @@ import type { Kafka } from "kafkajs";
 import type { AccessCopy } from "./access.mjs";
 
 /**
- * Begin a copy; returns what gives the current one. `name` is what the operators registered. `failed` is called with
- * what ends the following for good, such as Unreadable: then the copy stays not ready.
+ * Start a copy; returns a function that returns the current one. `name` is the name that the operators registered.
+ * `failed` is called with an error that ends this permanently, such as Unreadable; the copy then stays not ready.
  */
 export function follow(
   kafka: Kafka,

@@ -6,12 +6,12 @@ import { AccessCopy } from "./access.mjs";
 const RETRY_MS = 1_000;
 
 /**
- * Begin a copy; returns what gives the current one. `name` is what the operators registered. `failed` is called with
- * what ends the following for good, such as Unreadable: then the copy stays not ready.
+ * Start a copy; returns a function that returns the current one. `name` is the name that the operators registered.
+ * `failed` is called with an error that ends this permanently, such as Unreadable; the copy then stays not ready.
  *
- * A consumer serves one join. If it joins its group again, such as after a lost connection, a new consumer reads the
- * topic from its beginning, into a new copy. For kafkajs may still bring what it asked for before the join, and would
- * continue after that: what a new copy missed of the partition, it would never get.
+ * A consumer serves one join. If it joins its group again, for example after a lost connection, a new consumer reads the
+ * topic from its beginning into a new copy: kafkajs may still return what it requested before the join, and would
+ * continue behind that, so a copy would never get what it missed of the partition.
  */
 export async function follow(kafka, topic, name, failed = () => {}) {
   let copy = new AccessCopy();
@@ -23,7 +23,7 @@ export async function follow(kafka, topic, name, failed = () => {}) {
       groupId: `${name}.${randomUUID()}`,
       allowAutoTopicCreation: false,
       retry: {
-        // kafkajs calls it if another try may help.
+        // kafkajs calls it after a retryable error.
         restartOnFailure: async () => {
           beginAgain(fresh);
           return false;
@@ -37,8 +37,8 @@ export async function follow(kafka, topic, name, failed = () => {}) {
       joined = true;
       return expectEnds(fresh);
     });
-    // What a listener throws here ends the consumer. After a disconnect() while it joins, kafkajs may loop forever, and
-    // nothing else in the process would run.
+    // An error that a listener throws here ends the consumer. After a disconnect() during a join, kafkajs may loop
+    // forever, and nothing else in the process would run.
     consumer.on(FETCH_START, () => {
       if (copy !== fresh) throw Object.assign(new Error("a new consumer takes over"), { retriable: false });
     });
@@ -47,7 +47,7 @@ export async function follow(kafka, topic, name, failed = () => {}) {
     const last = new Map(); // the offset of each partition's last record
     async function eachMessage({ partition, message }) {
       const offset = BigInt(message.offset);
-      // kafkajs reads a log that lost its end, such as a restored one, again from its beginning: this copy holds more.
+      // If the log has lost its end, for example in a restore, kafkajs rereads it from its beginning: this copy holds more.
       if (offset <= last.get(partition)) beginAgain(fresh);
       last.set(partition, offset);
       fresh.take(message);
@@ -63,25 +63,25 @@ export async function follow(kafka, topic, name, failed = () => {}) {
   }
 
   async function beginAgain(old) {
-    if (copy !== old) return; // it does already
+    if (copy !== old) return; // it already has
     const fresh = (copy = new AccessCopy());
     await sleep(RETRY_MS);
     try {
       await begin(fresh);
     } catch (error) {
       if (origin(error).retriable === false) return end(fresh, error);
-      kafka.logger().warn(`${topic} cannot be followed: ${error.message}`);
+      kafka.logger().warn(`cannot follow ${topic}: ${error.message}`);
       beginAgain(fresh);
     }
   }
 
   async function end(old, error) {
-    if (copy !== old) return; // it begins again
-    copy = new AccessCopy(); // nobody follows for it
+    if (copy !== old) return; // a new one has started
+    copy = new AccessCopy(); // nothing fills it
     try {
       await failed(origin(error));
     } catch (thrown) {
-      kafka.logger().error(`what is called once ${topic} cannot be followed failed: ${thrown}`);
+      kafka.logger().error(`the failure callback of ${topic} threw: ${thrown}`);
     }
   }
 
@@ -92,7 +92,7 @@ export async function follow(kafka, topic, name, failed = () => {}) {
         await admin.connect();
         return fresh.expect(await admin.fetchTopicOffsets(topic));
       } catch (error) {
-        kafka.logger().warn(`the ends of ${topic} cannot be asked for: ${error.message}`);
+        kafka.logger().warn(`cannot get the ends of ${topic}: ${error.message}`);
         await sleep(RETRY_MS);
       } finally {
         await admin.disconnect().catch(() => {});
@@ -104,7 +104,7 @@ export async function follow(kafka, topic, name, failed = () => {}) {
   return () => copy;
 }
 
-// kafkajs wraps an error that another try may help in one that says that no more tries are left.
+// kafkajs wraps a retryable error in one that says that no retries are left.
 function origin(error) {
   return error.cause ? origin(error.cause) : error;
 }

@@ -1,4 +1,4 @@
-// Print every seat fact once, in its agency's order, with kafkajs. For one instance: a second is refused.
+// Print every seat fact once, in its agency's order, with kafkajs. Run one instance; a second one is refused.
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import kafkajs from "kafkajs";
 import SnappyCodec from "kafkajs-snappy";
@@ -36,8 +36,8 @@ function security() {
   return { ssl, sasl: { mechanism: "scram-sha-512", username: env.MUSTER_KAFKA_USERNAME, password } };
 }
 
-// kafkajs does not tell a topic's id. So the last record of each partition that was handled is read once more, and must
-// be the same: in a topic that was recreated, or in another cluster, it is another one, or none.
+// kafkajs does not expose a topic's ID. So the last record of each partition that was handled is read again, and must be
+// the same: in a recreated topic, or in another cluster, there is a different one or none.
 async function prepare() {
   const admin = kafka.admin();
   await admin.connect();
@@ -61,20 +61,20 @@ async function prepare() {
   }
 }
 
-// It is asked before this one joins, so that the first one is left in peace, and again once this one is a member and
-// before it handles a record: of two that start at once, each sees the other, and they do not both continue.
+// Called before this instance joins, so that it does not disturb a running one, and again once it is a member, before it
+// handles a record: if two start at once, each sees the other, so they never both continue.
 function refuseASecond(others) {
   if (others === 0) return;
   throw new Error(
     `the group ${groupId} has another member, and this example is for one instance. ` +
-      "One that was killed leaves the group within a minute: start again then.",
+      "One that was killed leaves the group within a minute: try again then.",
   );
 }
 
 function refuseState(log) {
   stop(
-    `${stateFile} holds the positions in another log than ${JSON.stringify(log)}: with it, facts would be skipped in silence. ` +
-      "Move the file away, and all facts are printed from the first.",
+    `${stateFile} holds positions of another log, not of ${JSON.stringify(log)}: with it, facts would be silently skipped. ` +
+      "Move the file away; then all facts are printed, from the first one.",
   );
 }
 
@@ -89,7 +89,7 @@ function take(partition, message) {
   const fact = read(message);
   const seen = `${fact.id} ${message.timestamp}`;
   if (unseen.delete(String(partition)) && state.last[partition].seen !== seen) refuseState(state.log);
-  if (fact.kind === "newer") throw new Error(`${fact.type} is of a major version that is not known here`);
+  if (fact.kind === "newer") throw new Error(`${fact.type} has a major version that this program does not know`);
 
   const { agency, epoch, sequence } = fact;
   const [lastEpoch, last] = state.places[agency] ?? [1, "0"];
@@ -102,7 +102,7 @@ function take(partition, message) {
   if (epoch > lastEpoch && BigInt(last) > 0n) {
     console.error(`${agency}: reconcile what came after epoch ${lastEpoch}, sequence ${last}`);
   }
-  // A type that this program does not know has its place in the stream, and nothing else for us.
+  // Of a type that this program does not know, only the position counts.
   if (fact.kind === "fact") console.log(JSON.stringify({ id: fact.id, type: fact.type, data: fact.data }));
   state.places[agency] = [epoch, sequence.toString()];
   state.last[partition] = { offset: message.offset, seen };
@@ -112,10 +112,10 @@ function take(partition, message) {
 
 const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 500, allowAutoTopicCreation: false });
 
-// An error that a retry cannot fix, such as those above: stop, so that no later commit goes past the record.
+// A retry cannot fix this error: stop, so that no later commit skips the record.
 consumer.on(consumer.events.CRASH, ({ payload }) => stop(payload.error.message));
 
-let alone; // settled once this one is a member, and the only one
+let alone; // settled once this instance is the only member
 consumer.on(consumer.events.GROUP_JOIN, () => (alone ??= requireAlone()));
 
 async function requireAlone() {
@@ -123,13 +123,13 @@ async function requireAlone() {
     refuseASecond((await consumer.describeGroup()).members.length - 1);
     console.error(`connected, waiting for facts of ${TOPIC}`);
   } catch (error) {
-    // Leave the group at once: the first one waits for it.
+    // Leave the group at once: the other instance waits for that.
     consumer.disconnect().finally(() => stop(error.message));
     throw error;
   }
 }
 
-// Leave the group, so that the next instance may start at once.
+// Leave the group, so that the next instance can start at once.
 process.once("SIGINT", async () => {
   await consumer.disconnect();
   process.exit(0);

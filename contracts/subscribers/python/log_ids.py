@@ -1,9 +1,9 @@
-"""Which log is read, asked with aiokafka: the ids of the cluster and of the topic.
+"""Identifies the log that is read, with aiokafka: the IDs of the cluster and the topic.
 
-aiokafka does not ask for a topic's id, which Kafka returns since version 10 of its Metadata response (KIP-516). So
-version 12 of that request is written out here. confluent-kafka has it in `AdminClient.describe_topics`.
+aiokafka does not ask for a topic's ID, which Kafka returns since version 10 of its Metadata response (KIP-516). So
+version 12 of that request is defined here. confluent-kafka has it in `AdminClient.describe_topics`.
 
-muster-entitlements-client has it too: an example stands alone, and needs no package of Muster's but the contracts.
+muster-entitlements-client has a copy of this, because the examples need no package of Muster's except the contracts.
 """
 
 import asyncio
@@ -100,7 +100,7 @@ class _Metadata(Request[_MetadataStruct]):
 
 
 async def log_ids(topic: str) -> tuple[str, str]:
-    """The ids of the cluster and of the topic. Raises KafkaError where Kafka cannot be reached or has no such topic."""
+    """The IDs of the cluster and the topic. Raises KafkaError if Kafka cannot be reached or has no such topic."""
     client = AIOKafkaClient(**for_aiokafka())
     try:
         await client.bootstrap()
@@ -114,7 +114,7 @@ async def log_ids(topic: str) -> tuple[str, str]:
 
 
 async def members(group: str) -> int:
-    """How many members a consumer group has now. Raises TimeoutError where nobody knows."""
+    """How many members a consumer group has now. Raises TimeoutError if no broker can say."""
     admin = AIOKafkaAdminClient(**for_aiokafka())
     await admin.start()
     try:
@@ -127,7 +127,7 @@ async def members(group: str) -> int:
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> int | None:
-    """None while the group has no coordinator, as on a cluster where no group has ever been."""
+    """None while the group has no coordinator, as on a cluster that never had a group."""
     try:
         (answer,) = await admin.describe_consumer_groups([group])
     except GroupCoordinatorNotAvailableError:

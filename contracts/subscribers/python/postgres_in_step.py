@@ -1,13 +1,13 @@
-"""Keep a table of seats exactly in step with Muster: each fact has its effect once, whatever dies when.
+"""Keep a table of seats exactly in step with Muster: each fact has its effect once, whatever fails, and whenever.
 
-The place in each stream is a row in the same database, changed by the same transaction as the effects. Postgres
-commits first and Kafka after: a lost Kafka commit brings duplicates, and the row says so. Its lock keeps two
-instances apart while Kafka hands partitions from one to the other.
+The position in each stream is a row in the same database, and changes in the same transaction as the effects. Postgres
+commits first, then Kafka. If the commit to Kafka is lost, records arrive again, and the row shows that they are
+duplicates. A lock on the row keeps two instances apart while Kafka moves partitions from one to the other.
 
-If you add a table to a reader that already runs, as `assigned_seat` was added to this one, it lacks what was applied
-before: empty all the tables, and start with another GROUP, so that everything is applied again.
+If you add a table to a reader that already runs, as `assigned_seat` was added to this one, the table lacks what was
+applied before: empty all tables, and start with another GROUP, so that everything is applied again.
 
-It needs `pip install aiokafka cramjam asyncpg`. It may run in as many instances as the topic has partitions.
+It needs `pip install aiokafka cramjam asyncpg`. Run at most as many instances as the topic has partitions.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from muster_contracts.entitlements import SeatAssigned, SeatRevoked
 
 PREFIX = os.environ.get("MUSTER_TOPIC_PREFIX", "")
 GROUP = os.environ.get("GROUP", "seats-in-step")
-# A name that this instance keeps over a restart, such as its pod's, takes its partitions back at once, instead of
-# waiting for the dead one's session to end. No two instances have the same one.
+# With a name that stays the same across restarts, such as its pod's, an instance gets its partitions back at once,
+# instead of after its old session has ended. No two instances may have the same name.
 INSTANCE = os.environ.get("INSTANCE")
 DSN = os.environ["POSTGRES_DSN"]
 TOPIC = "muster.entitlements.seat"
@@ -60,7 +60,7 @@ create table if not exists seats_of_agency (
 
 
 async def main() -> None:
-    """Apply batches for as long as it lives."""
+    """Apply batches until the process ends."""
     pool = await asyncpg.create_pool(DSN, min_size=1, max_size=2)
     async with pool:
         await prepare(pool, *await log_ids(PREFIX + TOPIC))
@@ -84,9 +84,10 @@ async def main() -> None:
 
 
 async def prepare(pool: Any, cluster_id: str, topic_id: str) -> None:
-    """Make the tables, once, and bind the places to the log that they are in. Raises MustStop where it is another."""
+    """Create the tables, and tie the positions to their log. Raises MustStop if they are tied to another log."""
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("select pg_advisory_xact_lock(hashtext('seats-in-step'))")  # instances start together
+        # Instances may start at the same time.
+        await connection.execute("select pg_advisory_xact_lock(hashtext('seats-in-step'))")
         await connection.execute(TABLES)
         await connection.execute(
             "insert into log (topic, cluster_id, topic_id) values ($1, $2, $3) on conflict do nothing",
@@ -97,13 +98,13 @@ async def prepare(pool: Any, cluster_id: str, topic_id: str) -> None:
         bound = await connection.fetchrow("select cluster_id, topic_id from log where topic = $1", TOPIC)
     if tuple(bound) != (cluster_id, topic_id):
         raise MustStop(
-            f"the places are of topic {bound['topic_id']} on cluster {bound['cluster_id']}, and {PREFIX}{TOPIC} is now "
-            f"{topic_id} on {cluster_id}: facts would be skipped in silence. Empty the tables: all are applied again."
+            f"the positions are of topic {bound['topic_id']} on cluster {bound['cluster_id']}, but {PREFIX}{TOPIC} is "
+            f"now {topic_id} on {cluster_id}: facts would be silently skipped. Empty the tables to apply all again."
         )
 
 
 async def apply(connection: Any, records: Sequence[ConsumerRecord[Any, Any]]) -> None:
-    """Apply records within a transaction. Raises MustStop where going on would lose a fact, and MalformedRecord."""
+    """Apply records within a transaction. Raises MustStop if continuing would lose a fact, and MalformedRecord."""
     all_decoded = [decode(record.headers, record.value, record.key) for record in records]
     places = await locked_places(connection, {decoded.envelope.agency_id for decoded in all_decoded})
     for decoded in all_decoded:
@@ -128,9 +129,9 @@ async def apply(connection: Any, records: Sequence[ConsumerRecord[Any, Any]]) ->
 
 
 async def locked_places(connection: Any, agencies: set[str]) -> dict[str, Position]:
-    """The last event applied of each agency's stream, held until the transaction ends.
+    """The last applied position of each agency's stream, locked until the transaction ends.
 
-    Always locked in the same order: two instances that share agencies for a moment wait, and never for each other.
+    The rows are always locked in the same order, so two instances that briefly share agencies never deadlock.
     """
     await connection.execute(
         """
@@ -158,7 +159,7 @@ async def locked_places(connection: Any, agencies: set[str]) -> dict[str, Positi
 async def count(connection: Any, fact: Decoded) -> None:
     """The effect: a count, which would be wrong if a fact were applied twice or not at all.
 
-    A seat that was only reserved or invited, and never assigned, can be revoked, too: it was never held.
+    A seat that was reserved or invited, but never assigned, can also be revoked; it was never held.
     """
     match fact.event:
         case SeatAssigned(agency_id=agency_id, seat_id=seat_id):

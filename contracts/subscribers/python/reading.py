@@ -1,8 +1,8 @@
-"""What the small examples do with a record, whichever client brings it: print each fact once, in its agency's order.
+"""What the small examples do with a record, whichever client reads it: print each fact once, in its agency's order.
 
-They are for one instance. The place in every stream is kept in a file, written after each fact: whatever is delivered
-again is skipped. A kill between the two prints one fact twice; `postgres_in_step.py` shows how to have each effect
-exactly once, with as many instances as you like.
+Run only one instance. The position in each stream is kept in a file, which is written after each fact, so a repeated
+record is skipped. If the program is killed between the two, one fact is printed twice; `postgres_in_step.py` shows how
+to have each effect exactly once, in any number of instances.
 """
 
 import json
@@ -20,12 +20,12 @@ TOPIC_IN_KAFKA = os.environ.get("MUSTER_TOPIC_PREFIX", "") + TOPIC
 
 
 class MustStop(Exception):
-    """Going on would lose a fact, or print one twice: somebody has to look."""
+    """Continuing would lose a fact, or print one twice: a person must find out why."""
 
 
 @dataclass(frozen=True)
 class Log:
-    """What is read, and by which group. A new cluster, and a topic that was recreated, have other ids."""
+    """What is read, and by which group. A new cluster or a recreated topic has a different ID."""
 
     group: str
     cluster_id: str
@@ -34,7 +34,7 @@ class Log:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """End the program with one line where it must stop."""
+    """End the program with one line on stderr if it must stop."""
     try:
         yield
     except (MustStop, MalformedRecord) as error:
@@ -44,20 +44,20 @@ def stopping() -> Iterator[None]:
 
 
 def refuse_a_second(group: str, others: int) -> None:
-    """Raise MustStop where the group has another member: two instances would each keep half of the places.
+    """Raise MustStop if the group has another member: each of two instances would keep half of the positions.
 
-    It is asked before this one joins, so that the first one is left in peace, and again once this one is a member and
-    before it handles a record: of two that start at once, each sees the other, and they do not both continue.
+    Call it before this instance joins, so that it does not disturb a running one, and again once it is a member, before
+    it handles a record: if two start at once, each sees the other, so they never both continue.
     """
     if others:
         raise MustStop(
             f"the group {group} has another member, and this example is for one instance. "
-            "One that was killed leaves the group within a minute: start again then."
+            "One that was killed leaves the group within a minute: try again then."
         )
 
 
 class Printer:
-    """Prints facts and remembers the place in their streams. Raises MustStop where the file is of another log."""
+    """Prints facts and stores the positions in their streams. Raises MustStop if the file belongs to another log."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -67,19 +67,19 @@ class Printer:
             state = json.loads(self._file.read_text())
             if not isinstance(state, dict) or state["log"] != asdict(log):
                 raise MustStop(
-                    f"{self._file} holds the positions in another log than {asdict(log)}: with it, facts would be "
-                    "skipped in silence. Move the file away, and all facts are printed from the first."
+                    f"{self._file} holds positions of another log, not of {asdict(log)}: with it, facts would be "
+                    "silently skipped. Move the file away; then all facts are printed, from the first one."
                 )
             self._tracker = StreamTracker.from_json(json.dumps(state["places"]))
 
     def waits(self) -> None:
-        """Say that the reading has begun: until the next fact, nothing is printed."""
+        """Say that it is connected: nothing else is printed until a fact arrives."""
         sys.stderr.write(f"connected, waiting for facts of {TOPIC}\n")
 
     def take(self, headers: Iterable[tuple[str, bytes]], value: bytes | None, key: bytes | None) -> None:
-        """Handle one record; when this returns its offset may be committed.
+        """Handle one record. When this returns, the record's offset may be committed.
 
-        Raises MustStop at a gap and at a type of a newer major version, and MalformedRecord.
+        Raises MustStop for a gap or a newer major version of a type, and MalformedRecord.
         """
         decoded = decode(headers, value, key)
         envelope = decoded.envelope
@@ -92,7 +92,7 @@ class Printer:
             raise MustStop(f"{envelope.agency_id}: events {sighting.first} to {sighting.last} are missing")
         if isinstance(sighting, NewEpoch):
             sys.stderr.write(f"{envelope.agency_id}: reconcile what came after {sighting.before}\n")
-        # A type that this version does not know has its place in the stream, and nothing else for us.
+        # Of a type that this version does not know, only the position counts.
         if isinstance(decoded, Decoded):
             fact = {"id": envelope.id, "type": envelope.type, "data": decoded.event.model_dump(mode="json")}
             sys.stdout.write(json.dumps(fact) + "\n")

@@ -1,8 +1,8 @@
 """Keep the latest value of each key of a compacted topic, with the official CloudEvents SDK.
 
-A record without a value is a tombstone: erase what is known under its key. The SDK has no place for that: it takes a
-tombstone for an event without data. So check the value first. A tombstone erases nothing of another agency. Kafka keeps
-one record per key, whatever its agency is, and so does this copy.
+A record without a value is a tombstone: erase what is stored under its key. The SDK does not support tombstones: it
+treats one as an event without data. So check the value first. A tombstone erases nothing of another agency. Kafka keeps
+one record per key, whatever its agency, and so does this copy.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 def keep(
     latest: dict[bytes, tuple[bytes, Any]], headers: Iterable[tuple[str, bytes]], value: bytes | None, key: bytes
 ) -> None:
-    """Keep a record's agency and data under its key, or erase them at a tombstone of the same agency."""
+    """Store a record's agency and data under its key; a tombstone of the same agency erases them."""
     attributes = dict(headers)
     agency = attributes["ce_partitionkey"]
     if value is not None:

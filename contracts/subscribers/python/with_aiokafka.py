@@ -1,4 +1,4 @@
-"""Print every seat fact, with aiokafka (asyncio). For one instance: a second is refused."""
+"""Print every seat fact, with aiokafka (asyncio). Run one instance; a second one is refused."""
 
 import asyncio
 import os

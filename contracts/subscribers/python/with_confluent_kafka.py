@@ -1,4 +1,4 @@
-"""Print every seat fact, with confluent-kafka (librdkafka, no asyncio). For one instance: a second is refused."""
+"""Print every seat fact, with confluent-kafka (librdkafka, no asyncio). Run one instance; a second one is refused."""
 
 import os
 from typing import cast
@@ -30,7 +30,7 @@ def main() -> None:
 
     def assigned(*_: object) -> None:
         nonlocal joined
-        if not joined:  # later on, a second one may be a member until it has seen this one
+        if not joined:  # later, a second one may be a member until it has seen this one
             refuse_a_second(GROUP, members(admin) - 1)
             printer.waits()
             joined = True
@@ -43,7 +43,7 @@ def main() -> None:
                 continue
             if message.error():
                 raise KafkaException(message.error())
-            # The types allow for more than a consumer ever gets.
+            # The types allow more than a consumer ever gets.
             headers = cast("list[tuple[str, bytes]]", message.headers() or [])
             printer.take(headers, message.value(), message.key())
             consumer.commit(message=message, asynchronous=False)

@@ -1,4 +1,4 @@
-"""Print every seat fact, with FastStream. For one instance: a second is refused."""
+"""Print every seat fact, with FastStream. Run one instance; a second one is refused."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ async def main() -> None:
     joined = asyncio.Event()
 
     async def once_joined() -> None:
-        """FastStream reads as soon as it is a member: what it brings waits for this."""
+        """FastStream reads as soon as it is a member; its records wait for this."""
         try:
             refuse_a_second(GROUP, await members(GROUP) - 1)
             printer.waits()
@@ -52,14 +52,14 @@ async def main() -> None:
         TOPIC_IN_KAFKA,
         group_id=GROUP,
         auto_offset_reset="earliest",
-        # The default policy commits before the handler has run, and would lose what it fails on.
+        # The default policy commits before the handler runs, so a record whose handler fails would be lost.
         ack_policy=AckPolicy.MANUAL,
         decoder=as_it_is,
     )
     async def on_record(message: KafkaMessage) -> None:
         """Handle one record, then commit it.
 
-        FastStream continues after an error, and a later commit would skip the record: so nothing is handled after it.
+        FastStream continues after an error, and a later commit would skip the record, so nothing more is handled.
         """
         await joined.wait()
         record = message.raw_message

@@ -74,7 +74,7 @@ async def release(
     ],
     reason: Reason,
 ) -> Answer:
-    """Let a restored service handle its deadlines again. Do this once its lost commands were repeated."""
+    """Let a restored service handle its deadlines again. Do this once its lost commands have been repeated."""
     async with target.services(service) as services:
         released = await services[service].post("/v1/deadlines/release", {"reason": reason})
     since = released["held_since"]

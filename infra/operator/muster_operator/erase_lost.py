@@ -44,7 +44,7 @@ async def erase_lost(
 
 
 async def _require_no_other(target: Target, service: str, agency: str, reference: str, agencies: str) -> None:
-    """Raise BadInput if the reference is another agency's: its data would go if both share a partition of the topic."""
+    """Raise BadInput if the reference is another agency's: if both share a partition, that data would be erased."""
     async with client_of_postgres(), reading(target.admin_dsn, service) as connection:
         found = {row["agency_id"] for row in await connection.fetch(agencies, reference)}
     if others := found - {agency}:

@@ -192,7 +192,7 @@ def _changes(feature: dict[str, Any], newest: int) -> str:
         return "removed"
     if "key" in feature["changed"]:  # a new feature differs in all fields; only then is the key among them
         return "new"
-    return ", ".join(feature["changed"]) or f"as version {newest}, which not all have"
+    return ", ".join(feature["changed"]) or f"as in version {newest}, which some agencies do not have yet"
 
 
 def _losing(feature: dict[str, Any], rule: str) -> str:

@@ -138,7 +138,7 @@ async def raise_epoch(target: Target, service: Restored, reason: Reason) -> Answ
     text = f"{service}: {streams} in epoch {raised['epoch']}"
     if raised.get("deadlines_held"):  # an earlier release does not hold them
         release = f"muster deadlines release {service}"
-        text += f"\n{service}: its deadlines are held; once its lost commands were repeated: {release}"
+        text += f"\n{service}: its deadlines are held; once its lost commands have been repeated: {release}"
     return Answer({"service": service, **raised}, text)
 
 

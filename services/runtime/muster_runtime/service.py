@@ -62,9 +62,9 @@ class Service:
     settings: Settings
     migrations: Path
     routers: Sequence[APIRouter] = ()
-    """Its routes, which are built once: what they work with comes from the running process, by `Runtime`."""
+    """Its routes, which are built once; `Runtime` gives them what they work with in the running process."""
     state: Mapping[str, object] = field(default_factory=dict)
-    """What its routes work with besides the settings, by name."""
+    """Objects that its routes need besides the settings, by name."""
     produces: Sequence[str] = ()
     audit_sealed: type[Event] | None = None
     """The event that publishes a seal of its audit trail, on a topic that it produces to.

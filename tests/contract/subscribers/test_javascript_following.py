@@ -195,7 +195,7 @@ def test_an_error_in_the_callback_about_the_end_changes_nothing() -> None:
         found.push(ended, logged, answer(), consumers.length);
         console.log(JSON.stringify(found));
     """
-    told = "what is called once topic cannot be followed failed: Error: "
+    told = "the failure callback of topic threw: Error: "
     assert in_javascript(program, [AGENCY, PERSON]) == [["why"], [f"{told}at once"], "NotReady", 2]
     program = f"""{FAKE}
         failing = async () => {{

@@ -79,7 +79,8 @@ def test_current_access_is_by_seat_if_the_trial_is_per_seat() -> None:
 
 def test_a_plan_explains_effects_without_a_change() -> None:
     feature: dict[str, Any] = {"removed": False, "changed": [], "losing": ["NASA"], "losing_seats": 1}
-    assert (_changes(feature, 4), _losing(feature, "now")) == ("as version 4, which not all have", "1 agency, 1 seat")
+    assert _changes(feature, 4) == "as in version 4, which some agencies do not have yet"
+    assert _losing(feature, "now") == "1 agency, 1 seat"
     gone = feature | {"removed": True, "losing": []}
     assert _losing(gone, "now") == "who has it, at the end of the term"
     assert _losing(gone, "new-agencies") == "nobody"

@@ -58,7 +58,7 @@ _ANSWERED_NOT = (
     KafkaError._RESOLVE,
 )
 
-# A login that a broker refuses, or a certificate that it or this command does not accept, ends in no answer, too.
+# Also if a broker refuses the login, or one side does not accept the other's certificate, no broker answers.
 _REFUSED = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 
 

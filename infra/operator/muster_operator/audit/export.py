@@ -77,7 +77,7 @@ async def export(
 
 @contextmanager
 def _new_files(files: Sequence[Path]) -> Iterator[list[TextIO]]:
-    """Files to write. A part never looks like a whole: they are empty until the block ends, and removed if it fails.
+    """Files to write. They never look complete too early: empty until the block ends, and removed if it fails.
 
     Raises BadInput for a file that exists or cannot be written.
     """

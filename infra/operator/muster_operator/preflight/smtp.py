@@ -33,7 +33,7 @@ async def check_smtp(subject: Subject, environment: Mapping[str, str]) -> AsyncI
     where = f"{settings.smtp_host}:{settings.smtp_port}"
     if not (settings.smtp_username + settings.smtp_password.get_secret_value()).isascii():  # notify's client could
         found = "not checked: this check cannot send a MUSTER_SMTP_USERNAME or _PASSWORD that is not ASCII"
-        yield check.warning(found, "look whether notify delivers its e-mails, or use ASCII")
+        yield check.warning(found, "check that notify delivers its e-mails, or use ASCII")
         return
     try:
         await asyncio.to_thread(_log_in, settings)

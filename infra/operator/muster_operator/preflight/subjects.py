@@ -47,7 +47,7 @@ def environment_of(target: Target, service: str) -> Mapping[str, str]:
 
 
 def _common(service: str) -> dict[str, str]:
-    """A service's settings in MUSTER_PREFLIGHT_SETTINGS, with what is no setting here, or else this environment."""
+    """This environment, with a service's settings in MUSTER_PREFLIGHT_SETTINGS, if any, in place of its settings."""
     try:
         settings = _SETTINGS.validate_json(os.environ.get(SETTINGS, "{}"))
     except ValidationError:  # its message quotes the value

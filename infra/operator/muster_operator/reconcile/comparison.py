@@ -150,7 +150,7 @@ def _erase(agency_id: str, reference: str) -> str:
 
 
 def _seats(ends: TopicEnds, books: Books) -> Iterator[Difference]:
-    """Entitlements must have the changes of seats that it published. A revocation is final."""
+    """Entitlements must have the changes of seats that it published. A revocation is permanent."""
     waiting = books.streams["entitlements"].waiting
     for (agency_id, seat_id), change in ends.lost:
         # Of the other changes, a later one may be on its way.

@@ -1,4 +1,4 @@
-"""Finds the changes of seats that the topic has and entitlements' database has not: a restore lost them."""
+"""Finds the changes of seats that are on the topic but not in entitlements' database, because a restore lost them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from muster_contracts.entitlements import SeatReinstated, SeatRevoked, SeatSuspe
 SeatKey = tuple[str, str]  # agency, seat
 SeatChange = SeatRevoked | SeatSuspended | SeatReinstated | SeatTransferred
 
-# The events whose effect on a seat lasts until the next of its kind; a revocation's, for good.
+# The events whose effect on a seat lasts until the next event of that kind; a revocation is permanent.
 CHANGES: Mapping[str, type[SeatChange]] = {
     each.event_type: each for each in (SeatRevoked, SeatSuspended, SeatReinstated, SeatTransferred)
 }
@@ -25,12 +25,12 @@ _NAMES: Mapping[type[SeatChange], str] = {
 class LostChanges(dict[tuple[SeatKey, str], str]):
     """The last change of a kind of each seat that differs from the database, by seat and kind.
 
-    An event is published after its commit, so the database has at least what the topic has. It is asked about each
-    batch of events, so that only what differs is kept: a topic has millions of revocations.
+    An event is published after its commit, so unless commits were lost, the database has all that the topic has. Each
+    batch of events is compared, and only differences are kept, because a topic has millions of revocations.
     """
 
     async def note(self, connection: "asyncpg.Connection[Any]", events: Sequence[SeatChange]) -> None:
-        """Compare the next events of the topic, in their order, with entitlements' seats."""
+        """Compare the topic's next events, in order, with entitlements' seats."""
         seats = [(event.agency_id, event.seat_id) for event in events]
         held = await _held(connection, seats)
         for seat, event in zip(seats, events, strict=True):
@@ -66,7 +66,7 @@ async def _held(connection: "asyncpg.Connection[Any]", seats: Sequence[SeatKey])
 
 
 def _agree(event: SeatChange, state: str, holder: str) -> bool:
-    """Whether a seat that is not revoked is as this event, the last of its kind, left it."""
+    """Whether a seat that is not revoked is still as this event, the last of its kind, left it."""
     if isinstance(event, SeatTransferred):
         return holder == event.subject_ref
     return not isinstance(event, SeatRevoked) and (state == "suspended") == isinstance(event, SeatSuspended)

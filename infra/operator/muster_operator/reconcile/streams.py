@@ -29,12 +29,12 @@ PARKED = "a parked stream"
 BEHIND = "a reader that is behind"
 NOT_APPLIED = "events that were read and are not applied"
 
-# Where a stream stands that has no event; epochs begin with 1.
+# The position of a stream without events; epochs begin with 1.
 NOTHING = Position(0, 0)
 
 
 def position_of(shown: Mapping[str, int] | None) -> Position:
-    """A position in a service's reply; NOTHING where that has none."""
+    """A position in a service's reply; NOTHING if the reply has none."""
     return NOTHING if shown is None else Position(shown["epoch"], shown["sequence"])
 
 

@@ -72,7 +72,7 @@ async def on_agency_enrolled(
 async def on_agency_withdrawn(zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[AgencyWithdrawn]]) -> None:
     """End the enrollment's term, void its invoice if unpaid, and close its renewal.
 
-    While deadlines are held, this waits for their release: a decision or a payment from before may be among the lost.
+    While deadlines are held, this waits for their release: a decision or a payment may be among the lost commands.
     """
     held = await hold.are_held(uow.connection)
     for event in received:

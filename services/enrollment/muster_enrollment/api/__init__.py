@@ -216,7 +216,7 @@ async def submit_enrollment(
     seats_per_head: SeatsPerHeadDep,
 ) -> Response:
     """The enrollment becomes active once an authorization is in force and the data-use terms are accepted."""
-    # The rest of a trial would reveal how much of it another agency has used.
+    # What is left of a trial would reveal how much of it another agency has used.
     check_continued(agency_id, body.continues, [each for each in body.continues if identity.may_act_for(each)])
     command = SubmitEnrollment(
         agency_id, body.seats, body.starts_at, body.contact.to_person(), body.time_zone, tuple(body.continues)

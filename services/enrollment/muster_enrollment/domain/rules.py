@@ -40,7 +40,7 @@ LONGEST_LEAD = timedelta(days=366)
 def settle(standing: Standing, at: datetime) -> Standing:
     """The standing after its conditions take effect at an instant; the only way to or from active.
 
-    While deadlines are held, a lapsed authorization suspends nobody: the one that follows it may be among the lost.
+    While deadlines are held, a lapsed authorization suspends nobody: the next one may be among the lost commands.
     """
     enrollment = standing.live
     if enrollment is None:

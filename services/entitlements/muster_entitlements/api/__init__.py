@@ -19,7 +19,7 @@ from muster_entitlements.api import (
     windows,
 )
 
-# Those that programs ask most come first, because a request is compared with each in turn.
+# The routes that programs call most come first, because a request is compared with each route in turn.
 ROUTERS: Sequence[APIRouter] = [
     checks.router,
     usage.router,

@@ -48,7 +48,7 @@ class Charge:
                 spent.append(replace(grant, spent=grant.spent + part))
                 rest -= part
         used, granted = total.used + self.amount, total.granted + above - rest
-        thresholds = quota.thresholds if quota.limit else ()  # of 0, any use would cross them all
+        thresholds = quota.thresholds if quota.limit else ()  # with a limit of 0, any use would cross them all
         reached = (used - granted) * 100
         crossed = [percent for percent in thresholds if total.told < percent and reached >= percent * quota.limit]
         exceeded = rest > 0 and not total.excess

@@ -69,7 +69,7 @@ async def lowered_quotas(
     for change in adopt(pool, catalog, windows, used, now):
         await pace.keep()
         key, window = change.after.feature, change.after
-        if window.catalog_number != catalog.number:  # it keeps its present terms
+        if window.catalog_number != catalog.number:  # the window keeps its present terms
             continue
         own = [grant for grant in grants if grant.feature == key]
         comes = _terms(pool, window, own, now, versions)

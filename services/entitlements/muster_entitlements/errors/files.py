@@ -68,7 +68,7 @@ class UploadTooSlow(PermanentError):
 
 
 class StoredReplyDeleted(RetryableError):
-    """The reply to an earlier upload with the same key was deleted while this one arrived; a repetition executes it."""
+    """The reply to an earlier upload with the same key was deleted while this one arrived. Sending it again works."""
 
     def __init__(self) -> None:
         super().__init__("the stored reply was deleted while the file arrived")

@@ -1,4 +1,4 @@
-"""Publishes to snapshot copies again how much of quotas is used, when the terms by which it counts change.
+"""Publishes the use of quotas to snapshot copies again when the terms by which it counts change.
 
 Copies know the use as of its last threshold. A new limit, another period, or a granted quota can make them wrong. A
 change for a whole agency is published step by step: a step is one transaction that examines STEP_PEOPLE people. The
@@ -49,8 +49,8 @@ BEGINNING = Place("", WHOLE_AGENCY)
 async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None, *, since: Place = BEGINNING) -> None:
     """Publish the current use of quotas for which copies are wrong, because an agency's terms may have changed.
 
-    Call it after windows, or grants of quotas to the whole agency, are stored. Without a pool, it does nothing. It does
-    one step, and schedules the next one if any people are left.
+    Call it after windows, or grants of quotas to the whole agency, are stored. Without a pool, it does nothing. It
+    takes one step from `since`, and schedules the next step if any people are left.
     """
     uses: list[PublishedUse] = []
     left = STEP_PEOPLE
@@ -69,7 +69,7 @@ async def tell_uses(uow: UnitOfWork, agency_id: str, cause: str | None = None, *
 
 
 async def tell_uses_of(uow: UnitOfWork, agency_id: str, subject_refs: Collection[str]) -> None:
-    """tell_uses for people of an agency whose own terms may have changed. Call it after their grants are stored."""
+    """Like tell_uses, for people whose own terms may have changed. Call it after their grants are stored."""
     uses: list[PublishedUse] = []
     for feature, limits in await _find_limits(uow, agency_id):
         uses += await quota_uses.list_untold(uow.connection, agency_id, feature, limits, subject_refs, uow.now)
@@ -77,16 +77,16 @@ async def tell_uses_of(uow: UnitOfWork, agency_id: str, subject_refs: Collection
 
 
 def tell_uses_next(uow: UnitOfWork, people: Iterable[tuple[str, str]]) -> None:
-    """Have tell_uses_of called for people, each with their agency, right after this transaction."""
+    """Schedule tell_uses_of for people, each with their agency, right after this transaction."""
     deadlines.schedule(
         uow, [Deadline(QUOTA_USES_TOLD, agency_id, subject_ref, uow.now) for agency_id, subject_ref in sorted(people)]
     )
 
 
 async def on_quota_uses_told_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Publish the use of the next people, or of those whom another quota limits from now on.
+    """Publish the use of the next people, or of people to whom another quota applies from now on.
 
-    A deadline's subject is a person, NEXT_TURN, or the place where a step begins. Any other one means the beginning.
+    A deadline's subject is a person, NEXT_TURN, or the place where a step begins. Any other means the beginning.
     """
     agency_id = due[0].agency_id
     subject_refs: list[str] = []

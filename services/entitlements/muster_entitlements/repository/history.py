@@ -15,9 +15,9 @@ from muster_entitlements.repository.purge import find_purged_before
 from muster_entitlements.repository.windows import COLUMNS, to_window
 from muster_runtime.database.transactions import Connection
 
-# When the agency left the enrollment of a pool's version, as far as that was known at $3. A withdrawal that was read
-# late is in a later version, but counts from its own instant on, like the ends of windows. That version may have lasted
-# no time, if the next enrollment was read with the withdrawal.
+# When the agency withdrew from the enrollment of a pool's version, as far as was known at $3. A withdrawal that was
+# read late is in a later version, but counts from its own instant on, like the ends of windows. If the next enrollment
+# was read together with the withdrawal, that version lasted no time.
 _WITHDRAWN_AT = """
     coalesce(
         p.withdrawn_at,

@@ -33,7 +33,7 @@ POLL_MS = 100
 # How long it waits for the first record after a pause. It answers at once when that arrives.
 IDLE_POLL_MS = 400
 
-# The most that one poll decompresses, and about the size of one batch. The topic's producers keep to no bound.
+# The most that one poll decompresses, and about the size of one batch. The topic's producers observe no limit.
 MOST_BYTES = 16 * 1024 * 1024
 
 # How long the partitions are polled one by one, together: one request brings records of all that a broker leads. The

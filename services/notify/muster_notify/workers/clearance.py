@@ -1,4 +1,4 @@
-"""Which channels deliveries may be sent on, and to whom.
+"""Decides which channels deliveries may be sent on, and to whom.
 
 After a restore, nothing is sent while the deadlines are held: the database has endpoints that were deleted, and secrets
 that were replaced. After an outage, no e-mail is sent before notify has read who was erased meanwhile. An agency whose
@@ -33,7 +33,7 @@ class Clearance:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Why this process sends no e-mail, or none to some agencies, for people."""
+        """Human-readable reasons why this process sends no e-mail, or none to some agencies."""
         if self._unread:
             return [f"no e-mail is sent: {self._unread}"]
         agencies = sorted(Counter(self._parked.values()).items())

@@ -41,7 +41,7 @@ TURN_SECONDS = 1
 # the attempt is repeated.
 RECORD_SECONDS = 60
 
-# How long a lane that has failed keeps its slot: else it would begin again without a pause.
+# How long a lane that has failed keeps its slot: otherwise, it would start again without a pause.
 PAUSE_SECONDS = 0.5
 
 # How long running attempts may take when the process stops: until a duty is canceled again, less what the rest takes.
@@ -51,7 +51,7 @@ _log = structlog.get_logger(__name__)
 
 
 class LeaseOver(RetryableError):
-    """Another process may lead by now: an attempt was canceled, or is none of this one's."""
+    """Another process may lead by now: an attempt was canceled, or must not begin here."""
 
     def __init__(self) -> None:
         super().__init__("the lease is over")
@@ -75,11 +75,11 @@ class Dispatcher:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Why this process sends nothing, or no e-mail, for people."""
+        """Human-readable reasons why this process sends nothing, or no e-mail."""
         return [*self._clock.warnings, *(self._clearance.warnings if self._clearance else ())]
 
     async def run(self, runtime: Runtime) -> None:
-        """Dispatch until cancelled; then let running attempts finish."""
+        """Dispatch until canceled; then let running attempts finish."""
         self._clearance = Clearance(runtime)
         await run_together(self._dispatch(runtime, self._clearance), self._clearance.run())
 
@@ -184,7 +184,7 @@ class Dispatcher:
         return await recording(self._record, runtime, delivery, outcome, step, milliseconds)
 
     def _gives_up(self, lease: Lease, state: RetryCallState) -> bool:
-        """Whether to record a result no longer: the attempt will be repeated."""
+        """Whether to stop trying to record a result: the attempt is then repeated."""
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, ClockSkewed):
             self._clock.refuse(str(error))  # so the lease ends
@@ -213,7 +213,7 @@ class Dispatcher:
         return promoted[0] if promoted else None
 
     async def _attempt_while_leading(self, runtime: Runtime, lease: Lease, delivery: Delivery) -> Outcome:
-        """Attempt a delivery. Raises LeaseOver where another process may do so by now."""
+        """Attempt a delivery. Raises LeaseOver if another process may attempt it by now."""
         if not lease.is_held:
             raise LeaseOver
         attempt = asyncio.create_task(self._attempt(runtime, delivery))
@@ -241,7 +241,7 @@ class Dispatcher:
         lanes = [task for tasks in self._lanes.values() for task in tasks.values()]
         try:
             if lanes:
-                async with lease.renewed():  # else the next process attempts the same deliveries
+                async with lease.renewed():  # otherwise, the next process attempts the same deliveries
                     await asyncio.wait(lanes, timeout=DRAIN_SECONDS)
                     for lane in lanes:
                         lane.cancel()
@@ -259,7 +259,7 @@ class Dispatcher:
 async def _cancel_without(lease: Lease, attempts: Collection[asyncio.Task[Outcome]]) -> None:
     """Cancel attempts when the lease is over: another process repeats them, and a late one would overtake it.
 
-    It does not ask the database, which may be what is away.
+    It does not ask the database, which may be unreachable.
     """
     while True:
         await asyncio.sleep(min(lease.seconds_left or RENEW_SECONDS, RENEW_SECONDS))

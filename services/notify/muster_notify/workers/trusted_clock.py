@@ -1,4 +1,4 @@
-"""Whether the database will record what this process dates: a delivery that it cannot record is sent again."""
+"""Checks that the database will record what this process dates: a delivery that is not recorded is sent again."""
 
 import time
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ CHECK_SECONDS = LEASE_SECONDS
 # How long after a refusal the clock is not compared: by then, another process has taken the lease.
 REST_SECONDS = 2 * LEASE_SECONDS
 
-# How long after a refusal the clocks may differ only half as much: a slow reply hides a part of a skew.
+# How long after a refusal the clocks may differ only half as much: a slow reply hides part of a skew.
 STRICT_SECONDS = 600.0
 
 
 class TrustedClock:
-    """The process's clock, trusted while the database's agrees with it and no write was refused for it."""
+    """The process's clock, trusted while it agrees with the database's and no write was refused because of it."""
 
     def __init__(self) -> None:
         self._disagreement: str | None = None
@@ -28,7 +28,7 @@ class TrustedClock:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Why nothing is sent, for people."""
+        """Human-readable reasons why nothing is sent."""
         return [f"no delivery is sent: {self._disagreement}"] if self._disagreement else []
 
     async def is_trusted(self, runtime: Runtime) -> bool:
@@ -38,11 +38,11 @@ class TrustedClock:
             limit = MAX_SKEW / 2 if now < self._strict_until else MAX_SKEW
             async with runtime.database.connection() as connection:
                 found = await ask_for_skew(connection, runtime.clock, limit)
-            if self._check_at == check_at:  # else a write was refused meanwhile
+            if self._check_at == check_at:  # otherwise, a write was refused meanwhile
                 self._disagreement, self._check_at = found, now + CHECK_SECONDS
         return self._disagreement is None
 
     def refuse(self, disagreement: str) -> None:
-        """Trust the clock no longer, because the database has refused a write for it."""
+        """Stop trusting the clock, because the database has refused a write because of it."""
         now = time.monotonic()
         self._disagreement, self._check_at, self._strict_until = disagreement, now + REST_SECONDS, now + STRICT_SECONDS

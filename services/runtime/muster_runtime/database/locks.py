@@ -26,8 +26,8 @@ T = TypeVar("T")
 class Lock:
     """A statement that takes the agencies' locks.
 
-    Its first three parameters are the agencies, the process's time, and whether that goes on during the wait for the
-    locks; `arguments` are the others. Each of its rows has the columns of lock_agencies, and whatever else it reads
+    Its first three parameters are the agencies, the process's time, and whether that continues during the wait for
+    the locks; `arguments` are the others. Each of its rows has the columns of lock_agencies, and whatever else it reads
     once the locks are held. With `patience_seconds`, the transaction waits no longer than that for any lock.
     """
 

@@ -41,7 +41,7 @@ class MigrationsPending(RetryableError):
 
 
 class SchemaTooNew(RetryableError):
-    """The schema has contracted past the code: the work is not at fault, and succeeds with newer code."""
+    """A newer migration contracted the schema: the work is not at fault, and succeeds with newer code."""
 
     def __init__(self, versions: Sequence[str], error: Exception) -> None:
         super().__init__(
@@ -51,10 +51,10 @@ class SchemaTooNew(RetryableError):
 
 @dataclass(frozen=True)
 class Compared:
-    """A database beside the code: its last version, None if it has none, and the versions that only one of them has.
+    """A database compared with the code: its last version, None if it has none, and the versions that only one has.
 
-    Of those that only the code has, it needs the `needed` ones: without them it does not work. Nor does it beside the
-    `contracted` ones, of those that only the database has.
+    The code does not work without the `needed` versions, which are some of those that only the code has (`behind`), nor
+    with the `contracted` ones, which are some of those that only the database has (`ahead`).
     """
 
     database: str | None
@@ -65,11 +65,11 @@ class Compared:
 
     @property
     def fits(self) -> bool:
-        """Whether the code works beside it."""
+        """Whether the code works with this database."""
         return not self.needed and not self.contracted
 
     def misfit(self, error: Exception) -> MigrationsPending | SchemaTooNew | None:
-        """What is to blame for an error instead of the work that met it, where the code does not work beside it."""
+        """The error that blames the schema instead of the work that failed; None if the schema fits the code."""
         if self.contracted:
             return SchemaTooNew(self.contracted, error)
         return MigrationsPending(self.needed, error) if self.needed else None

@@ -198,8 +198,8 @@ class Database:
     async def blaming_schema(self, but: tuple[type[Exception], ...] = ()) -> AsyncIterator[None]:
         """Raise MigrationsPending or SchemaTooNew instead of an error that the schema may have caused.
 
-        While the schema does not fit the code, that is any error but a retryable one and those of `but`, which have
-        nothing to do with the schema. So work is blamed for its errors, as by parking it, only while the schema fits.
+        While the schema does not fit the code, that is any error, except retryable ones and those in `but`, which have
+        nothing to do with the schema. So work is blamed for its errors, for example parked, only while the schema fits.
         """
         before = self._fitting.last
         try:
@@ -214,7 +214,7 @@ class Database:
             raise
 
     async def fits(self) -> bool:
-        """Whether the schema fits the code, as far as is known: asked at first, and while it did not when compared."""
+        """Whether the schema fits the code. Compares them at first, and again as long as it did not fit."""
         if self._fitting.is_known:
             return True
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
@@ -225,9 +225,9 @@ class Database:
         """Lock the agencies, yield a unit of work, publish its events and commit.
 
         Any error rolls all of it back. Row-level security refuses a write to an agency not named here. Raises what the
-        gate raises, MigrationsPending or SchemaTooNew where the schema lacks what the work needs, ClockSkewed where the
-        clock is not the database's, and CommitUnconfirmed where there is a gate and Postgres does not confirm commits:
-        the unit of work may take effect even so.
+        gate raises; MigrationsPending or SchemaTooNew if the schema lacks what the work needs; ClockSkewed if the clock
+        and the database's disagree; and CommitUnconfirmed if there is a gate and Postgres does not confirm commits: the
+        unit of work may still take effect.
         """
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
@@ -271,7 +271,8 @@ class Database:
     ) -> AsyncIterator[Connection]:
         """A read-only transaction that sees these agencies' rows, or with EVERY_AGENCY alone all rows.
 
-        With `of_one_state`, all statements see the same. Such a read must name the `partitioned` table in it, if any.
+        With `of_one_state`, all statements see the same snapshot. Such a read must name the `partitioned` table that it
+        reads, if any.
         """
         isolation: Literal["repeatable_read"] | None = "repeatable_read" if of_one_state else None
         async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=True):
@@ -280,7 +281,7 @@ class Database:
 
     @asynccontextmanager
     async def read_on_record(self, agency: str) -> AsyncIterator[Connection]:
-        """As read, in a transaction that also records it. Raises ClockSkewed and CommitUnconfirmed as write does."""
+        """Like read, but its transaction also records it. Raises ClockSkewed and CommitUnconfirmed, as write does."""
         self.commits.admit()
         async with self._transaction() as connection:
             if reason := await locks.ask_for_skew(connection, self.clock):
@@ -292,8 +293,11 @@ class Database:
 async def _begin_read(
     connection: Connection, agencies: Sequence[str], milliseconds: str | None, partitioned: str | None = None
 ) -> None:
-    """Set whose rows a read sees, and limit its statements. It would miss a row of `partitioned` that moves later."""
-    if partitioned is not None:  # before the first query, which fixes the state
+    """Set whose rows a read sees, and limit its statements.
+
+    Locks `partitioned`: otherwise, the read would miss a row of it that then moves to another partition.
+    """
+    if partitioned is not None:  # before the first query, which takes the snapshot
         limit = f"set local statement_timeout = {milliseconds};" if milliseconds else ""
         await connection.execute(f"{limit} lock table only {partitioned} in access share mode")
     await connection.execute(_BEGIN_READ, ",".join(sorted(agencies)), milliseconds)

@@ -59,7 +59,7 @@ def _check_program(identity: Identity, needed: Sequence[str]) -> None:
 def check_access(request: Request, identity: Identity, route: str) -> None:
     """Raise Forbidden or ProgramOnly unless the caller may use a route of the application, such as `GET /v1/notes`.
 
-    One that an earlier release had is the program's operators'.
+    A route that only an earlier release had requires the right to operate the service, for all agencies.
     """
     known = {f"{access.method} {access.path}": access for access in access_to(request.app)}
     operate = f"{request.app.state.runtime.service.name}:operate"

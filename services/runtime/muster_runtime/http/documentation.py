@@ -27,14 +27,14 @@ _POLICY = "; ".join(
 )
 
 
-# The greatest integer that a generated client keeps without being told of a wider type.
+# The greatest integer that a generated client can hold if the document does not name a wider type.
 _GREATEST_INT32 = 2**31 - 1
 
 
 class DocumentedApi(FastAPI):
     """FastAPI, whose OpenAPI document marks every integer that may need 64 bits: `format: int64` (OpenAPI 3.1, 4.4).
 
-    Clients that are generated without it keep 32 bits.
+    Without it, generated clients use 32 bits.
     """
 
     def openapi(self) -> dict[str, Any]:

@@ -18,8 +18,8 @@ log = structlog.get_logger(__name__)
 class Health:
     """The state of a process: `reasons` why it is not ready, and `warnings` about problems that do not stop it.
 
-    `serving`: it answers requests, even if it is not ready because commits wait, or its reading or publishing. Ages are
-    in seconds, the lag in records.
+    `serving`: it answers requests, even if it is not ready because its commits, reading, or publishing must wait. Ages
+    are in seconds, the lag in records.
     """
 
     ready: bool

@@ -22,13 +22,13 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class QuotaExceeded(TooManyRequests):
-    """The caller sent more requests in a time than it may. A second later, it may send more."""
+    """The caller has sent more requests than its quota allows. A moment later, it may send more."""
 
     slug = "quota-exceeded"
     title = "The quota is used up"
 
     def __init__(self, quota: "Quota", limit: str) -> None:
-        """`limit` is a sentence's beginning that says how much the quota allows."""
+        """`limit` is the beginning of a sentence, which says how much the quota allows."""
         super().__init__(
             f"{limit} a process; wait for as many seconds as Retry-After states", **{"violated-policies": [quota.name]}
         )

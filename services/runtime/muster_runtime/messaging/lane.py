@@ -104,7 +104,7 @@ class Lane:
         self._faults = faults
         self._producer: Producer | None = None
         self._flight = Flight(topic_prefix, wakeup.wake)
-        # The server known to have lost no commits, by these topics.
+        # The server that is known to have lost no commits, and the topics that show it.
         self._trusted: tuple[datetime | None, Sequence[str]] | None = None
         self._failure: str | None = None
         self._served: set[StreamKey] = set()  # streams that filled a read since the last read that had room for all

@@ -48,21 +48,22 @@ Place = tuple[str, int]  # topic, without a prefix, and partition
 
 
 class _Tail(NamedTuple):
-    """Some offsets of a partition, from `first` up to `end`, without that."""
+    """Offsets of a partition, from `first` up to but not including `end`."""
 
     first: int
     end: int
     beginning: int  # of the partition
-    settled: int = 0  # how many records after them do not wait in the outbox
+    settled: int = 0  # how many records at later offsets do not wait in the outbox
 
     @property
     def offsets(self) -> int:
         return self.end - self.first
 
     def before(self, records: int, waiting: int) -> "_Tail | None":
-        """The earlier offsets to compare, if these have so many records that wait; None if enough are compared.
+        """The earlier offsets to compare next; None if enough are compared.
 
-        Where compaction has left few records, many offsets are enough.
+        These offsets have so many `records`, of which `waiting` wait in the outbox. Where compaction has left few
+        records, many offsets are enough.
         """
         settled = self.settled + max(records - waiting, (self.offsets - waiting) // OFFSETS_PER_RECORD)
         if settled >= TAIL_RECORDS or self.first == self.beginning:
@@ -79,7 +80,7 @@ class DatabaseRestored(RetryableError):
 
 
 class _Runs:
-    """Runs of the outbox, by ID: those with published events, and those with another event than their topic."""
+    """IDs of the outbox's runs: those with published events, and those whose topic has another event at a position."""
 
     def __init__(self) -> None:
         self.published: set[int] = set()

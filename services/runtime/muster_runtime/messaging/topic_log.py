@@ -64,7 +64,7 @@ class TopicLog:
             yield records
 
     async def between(self, partition: TopicPartition, first: int, end: int) -> AsyncIterator[list[Record]]:
-        """The partition's records from the offset `first` up to `end`, without that. Raises like `batches`."""
+        """The partition's records from the offset `first` up to but not including `end`. Raises like `batches`."""
         self.consumer.seek(partition, first)
         async for records in self._read_to({partition: end}):
             yield [record for record in records if record.offset < end]

@@ -57,14 +57,15 @@ LAG_KEPT_SECONDS = 30.0
 # How long Postgres and Kafka may each take for their answers.
 PATIENCE_SECONDS = 4.0
 
-# How long a new process must be ready before it may serve without: by then, it has tried to read and publish.
+# How long a process must have been ready to be allowed to serve while it is not: by then, it has tried to read and
+# publish.
 PROOF_SECONDS = 10.0
 
-# How long a process that never was serves nobody, though it could: until an operator has noticed that an upgrade fails.
+# After this long, a process that never was may serve, too. By then, an operator has noticed if an upgrade is failing.
 UNPROVEN_SECONDS = 900.0
 
-# What warnings are about: MusterWarning is an alert for each. "service" has what the service itself warns of, and what
-# has an alert of its own.
+# The subjects of warnings: each has its own MusterWarning alert. "service" has the service's own warnings, and those
+# about something that has another alert.
 _SUBJECTS = ("clock", "consumer", "kafka", "postgres", "schema", "secrets", "service")
 
 _log = structlog.get_logger(__name__)
@@ -72,10 +73,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Findings:
-    """What one look finds.
+    """What one health check finds.
 
-    Why the process is unable to answer requests, why no process can commit, why this one waits to read or publish, and
-    what does not keep it from being ready, by subject.
+    Why the process is unable to answer requests, why no process can commit, why this one waits to read or publish, and,
+    by subject, warnings, which do not keep it from being ready.
     """
 
     unable: list[str] = field(default_factory=list)
@@ -126,7 +127,7 @@ class Monitor:
             await asyncio.sleep(max(self._looked_at + pause - time.monotonic(), STANDBY_REFRESH_SECONDS))
 
     async def health(self) -> Health:
-        """Readiness with its reasons. On the way it sets the gauges of what it reads; the others keep their values."""
+        """Readiness with its reasons. Also sets the gauges of what it reads; the others keep their values."""
         found = _Findings()
         self._looked_at = time.monotonic()
         await self._look_at_postgres(found)
@@ -163,7 +164,7 @@ class Monitor:
                 if early := await ask_for_skew(connection, self._runtime.clock, MAX_SKEW / 2):
                     late = await ask_for_skew(connection, self._runtime.clock)
                     (found.unable if late else found.warnings["clock"]).append(late or early)
-                if not await _is_pending(self._schema, connection, found):  # else tables and columns may be missing
+                if not await _is_pending(self._schema, connection, found):  # or tables and columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
                     await self._look_at_tables(connection, found)
                     if await self._disk_is_full(connection):
@@ -248,7 +249,7 @@ class Monitor:
         found.warnings["kafka"] += self._runtime.kafka.warnings
 
     def _is_proven(self) -> bool:
-        """Whether this process was ready for a while, or began long ago: it must not replace one that can do more."""
+        """Whether this process was ready for a while, or started long ago: it must not replace one that can do more."""
         return self._proven or time.monotonic() - self._began_at > UNPROVEN_SECONDS
 
     def _note_change(self, reasons: Sequence[str]) -> None:
@@ -272,9 +273,9 @@ class Monitor:
 
 
 async def _is_pending(schema: Schema, connection: Connection, found: _Findings) -> bool:
-    """Whether the schema lacks what is needed, asked at each look: a restored backup takes it back.
+    """Whether the schema lacks migrations that the code needs. Each check asks: a restored backup may lack them again.
 
-    Also says why it cannot be used. One that is too new is looked at: most of the work continues with it.
+    Also notes what is wrong with the schema. One that is too new is still read: most of the work continues on it.
     """
     try:
         compared = await schema.compare(connection)

@@ -37,8 +37,8 @@ RETRY_SECONDS = 5.0
 # The same for an agency whose deadlines wait for news, or for the turn of its lock.
 HOLD_SECONDS = 0.5
 
-# While one agency's lock is waited for, no other agency is handled: so the wait is short, and only so many locks may be
-# held longer than that. Then the rest is looked at again.
+# While the scheduler waits for one agency's lock, it handles no other agency. So the wait is short, and after so many
+# locks that are held for longer, the round ends.
 _BRIEFLY = replace(LOCK, patience_seconds=0.1)
 LOCKED_AGENCIES = 5
 
@@ -74,7 +74,7 @@ class Scheduler:
         self._parked = parked
         self._news = news
         self._intake_news = intake_news
-        self._now = clock.now()  # of the last look for due deadlines
+        self._now = clock.now()  # when it last looked for due deadlines
         self._reported: Collection[str] = ()  # agencies whose deadlines of an intake's kinds could be handled then
         self._unread: Mapping[str, str] = {}  # agencies all of whose deadlines wait, and for what
         self._held_until: dict[str, float] = {}
@@ -126,7 +126,7 @@ class Scheduler:
                 self._hold(agency_id, HOLD_SECONDS)
                 locked.append(agency_id)
         if locked and not self._has_turn.is_set():
-            # The next one after the last, and after the last of all the first one.
+            # The agencies take turns in the order of their IDs.
             self._turn = min(locked, key=lambda agency_id: (agency_id <= self._turn, agency_id))
             self._has_turn.set()
         self._unread = {agency_id: why for agency_id, why in self._unread.items() if agency_id in held} | unread
@@ -142,9 +142,10 @@ class Scheduler:
         return self._intake_news.kinds if self._intake_news else ()
 
     async def _find_reported(self, now: datetime) -> tuple[Collection[str], dict[str, str]]:
-        """The agencies whose due deadlines of the intake's kinds can be handled; why those of the others wait.
+        """The agencies whose due deadlines of the intake's kinds can be handled, and why those of the others wait.
 
-        By then they may be late, so they also wait for the news that late deadlines wait for, and no other kind does.
+        Once the intake has been read, the deadlines may be late, so they also wait for the news that late deadlines
+        wait for. Deadlines of other kinds do not wait for the intake.
         """
         if self._intake_news is None:
             return (), {}
