@@ -271,8 +271,7 @@ class Database:
     ) -> AsyncIterator[Connection]:
         """A read-only transaction that sees these agencies' rows, or with EVERY_AGENCY alone all rows.
 
-        With `of_one_state`, all statements see the same snapshot. Such a read must name the `partitioned` table that it
-        reads, if any.
+        With `of_one_state`, all statements see the same snapshot. It must name the `partitioned` table in it, if any.
         """
         isolation: Literal["repeatable_read"] | None = "repeatable_read" if of_one_state else None
         async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=True):
@@ -293,10 +292,7 @@ class Database:
 async def _begin_read(
     connection: Connection, agencies: Sequence[str], milliseconds: str | None, partitioned: str | None = None
 ) -> None:
-    """Set whose rows a read sees, and limit its statements.
-
-    Locks `partitioned`: otherwise, the read would miss a row of it that then moves to another partition.
-    """
+    """Set whose rows a read sees, and limit its statements. A lock keeps the rows of `partitioned` in their places."""
     if partitioned is not None:  # before the first query, which takes the snapshot
         limit = f"set local statement_timeout = {milliseconds};" if milliseconds else ""
         await connection.execute(f"{limit} lock table only {partitioned} in access share mode")
