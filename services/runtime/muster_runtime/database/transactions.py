@@ -18,7 +18,7 @@ from muster_runtime.database.array_types import ArrayTypes
 from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.disk import Disk
-from muster_runtime.database.locks import LOCK, Lock, Patience
+from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.schema import Fitting, MigrationsPending, SchemaTooNew
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
@@ -235,7 +235,7 @@ class Database:
             span = turn.enter_context(traced.transaction(self._settings.get("search_path", ""), agencies))
             begin = partial(self._begin, work, agencies, lock)
             if self._gate is None:
-                connection, now, found = await begin(Patience())
+                connection, now, found = await begin(None)
             else:
                 await turn.enter_async_context(self._gate.turn(agencies))
                 connection, now, found = await locks.in_rounds(begin, self._lock_seconds, self._lock_waiters)
@@ -245,13 +245,13 @@ class Database:
             await uow.flush()
 
     async def _begin(
-        self, work: AsyncExitStack, agencies: Sequence[str], lock: Lock, patience: Patience
+        self, work: AsyncExitStack, agencies: Sequence[str], lock: Lock, seconds: float | None
     ) -> tuple[Connection, datetime, Sequence[asyncpg.Record]]:
-        """Begin a transaction, which `work` ends, and take the agencies' locks. `patience` limits the wait for them."""
+        """Begin a transaction, which `work` ends, and take the agencies' locks in one round of so many seconds."""
         self.commits.admit()
         async with AsyncExitStack() as begun:
             connection = await begun.enter_async_context(self._transaction())
-            async with self.commits.interruptible(), patience.limited():
+            async with self.commits.interruptible(), locks.one_round(seconds):
                 now, found = await locks.take(connection, self.clock, agencies, lock)
             work.push_async_exit(begun.pop_all())
         return connection, now, found
