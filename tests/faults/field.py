@@ -224,7 +224,7 @@ class Field(ProbeTables, ProbeTraffic):
 
     async def publish(self, *events: Event) -> None:
         """Publish events as the probe, each in its own transaction."""
-        database = await Database.connect(self.access.api_dsn, "probe", SystemClock())
+        database = await Database(self.access.api_dsn, "probe", SystemClock()).open()
         for event in events:
             async with database.write(event.agency_id, context=Context(actor="test", correlation_id="cor_1")) as uow:
                 uow.publish(event)

@@ -104,7 +104,7 @@ class Outbox:
 @asynccontextmanager
 async def relaying(postgres: Server, bootstrap: str, prefix: str, partitions: int) -> AsyncIterator[Outbox]:
     access = await Databases(postgres.address).make("probe", MIGRATIONS)
-    database = await Database.connect(access.worker_dsn, "probe", SystemClock(), size=5)
+    database = await Database(access.worker_dsn, "probe", SystemClock(), size=5).open()
     admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "probe"})
     outbox = Outbox(database, admin, bootstrap, prefix, partitions)
     task = asyncio.create_task(outbox.relay.run())

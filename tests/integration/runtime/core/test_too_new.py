@@ -53,7 +53,7 @@ def has_waited(paused: CapturingLogger, agency_id: str, excuse: str) -> bool:
 
 @pytest.fixture
 async def applier(idle_probe: RunningService) -> AsyncIterator[Applier]:
-    database = await Database.connect(idle_probe.access.worker_dsn, "probe", idle_probe.clock, migrations=MIGRATIONS)
+    database = await Database(idle_probe.access.worker_dsn, "probe", idle_probe.clock, migrations=MIGRATIONS).open()
     handlers: dict[type[Event], EventHandler] = {SeatAssigned: keep_seats, AgencyWithdrawn: answer_withdrawals}
     yield Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
     await database.close()

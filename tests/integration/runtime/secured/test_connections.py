@@ -162,7 +162,7 @@ async def test_a_rotated_password_of_postgres_is_waited_for(
     databases = Databases(postgres_by_tls.server.address)
     access = await databases.make("probe", MIGRATIONS)
     dsn = FileSecret("MUSTER_POSTGRES_API_DSN_FILE", files.put("dsn", access.api_dsn))
-    database = await Database.connect(dsn, "probe", SystemClock(), size=4)
+    database = await Database(dsn, "probe", SystemClock(), size=4).open()
     password = new_password()
 
     async def asked() -> bool:
