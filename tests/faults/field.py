@@ -29,7 +29,7 @@ from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging.connection import KafkaConnection
 from tests.faults import oracle
-from tests.faults.probe.service import ANSWERS, DIRECTORY, MIGRATIONS, TOPIC
+from tests.faults.probe.service import ANSWERS, DIRECTORY, SCHEMA, TOPIC
 from tests.faults.readiness import health
 from tests.faults.recorder import Recorder
 from tests.faults.servers import Process, free_port
@@ -87,7 +87,7 @@ class Field(ProbeTables, ProbeTraffic):
 
     async def __aenter__(self) -> Self:
         databases = Databases(self.postgres_dsn)
-        self.access = await databases.make("probe", MIGRATIONS)
+        self.access = await databases.make("probe", SCHEMA.migrations)
         self.admin = await self.connect()
         self.recorder = Recorder(self.folder / "commands.jsonl")
         described = [topics()[name] for name in TOPICS]

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import asyncpg
@@ -19,7 +18,7 @@ from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.disk import Disk
 from muster_runtime.database.locks import LOCK, Lock
-from muster_runtime.database.schema import Fitting, MigrationsPending, SchemaTooNew
+from muster_runtime.database.schema import Fitting, MigrationsPending, Schema, SchemaTooNew
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
 from muster_runtime.errors import ClockSkewed, RetryableError
@@ -100,39 +99,39 @@ class Database:
     def __init__(
         self,
         dsn: SecretStr | str,
-        schema: str,
+        name: str,
         clock: Clock,
         *,
         size: int = 10,
         lock_timeout_seconds: int = 30,
         statement_seconds: float | None = None,
         gate: Gate | None = None,
-        migrations: Path | None = None,
+        schema: Schema | None = None,
     ) -> None:
-        """A pool of at most `size` connections, whose search path is the service's schema; `open` opens it.
+        """A pool of at most `size` connections, whose search path is the schema of this name; `open` opens it.
 
         With `statement_seconds`, Postgres ends a read's statement that takes longer, and any other one that takes
         longer than that after the longest wait for a lock.
         With `gate`, its callers are commands: a writer passes the gate before it takes a connection, and gives up
-        waiting for a commit. With `migrations`, the service's, work that the schema refuses asks whether one of them
-        is pending that the code needs.
+        waiting for a commit. With `schema`, as the code knows it, work that the database refuses asks whether a
+        migration is pending that the code needs.
         """
         self.address = Address(dsn, PASSWORD_SECONDS)
         self.clock = clock
         self.commits = Commits(COMMIT_SECONDS if gate else None)
         self.disk = Disk()
         self.server: datetime | None = None
-        self._schema = schema
+        self._name = name
         self._size = size
         self._gate = gate
-        self._fitting = Fitting(migrations)
+        self._fitting = Fitting(schema)
         self._array_types = ArrayTypes()
         self._lock_seconds = lock_timeout_seconds
         self._lock_waiters = asyncio.Semaphore(max(1, size // 3))  # who may wait for long, each with a connection
         self._read_milliseconds = None if statement_seconds is None else f"{statement_seconds * 1000:.0f}"
         self._settings = {
-            "search_path": schema,
-            "application_name": f"muster-{schema}",
+            "search_path": name,
+            "application_name": f"muster-{name}",
             "lock_timeout": str(lock_timeout_seconds * 1000),
             **VANISHED_CLIENTS,
         }
@@ -224,7 +223,7 @@ class Database:
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
         async with AsyncExitStack() as turn, AsyncExitStack() as work:
-            span = turn.enter_context(traced.transaction(self._schema, agencies))
+            span = turn.enter_context(traced.transaction(self._name, agencies))
             begin = partial(self._begin, work, agencies, lock)
             if self._gate is None:
                 connection, now, found = await begin(None)

@@ -102,7 +102,7 @@ class Monitor:
         kafka: KafkaTopics | None,
     ) -> None:
         self._runtime = runtime
-        self._schema = Schema(runtime.service.name, runtime.service.migrations)
+        self._schema = runtime.service.schema
         self._databases = {"worker": runtime.database, "api": api_database}
         self._group = group
         self._backlog = backlog

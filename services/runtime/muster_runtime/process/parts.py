@@ -80,7 +80,7 @@ async def worker_database(service: Service, clock: Clock, stack: AsyncExitStack)
         clock,
         size=settings.postgres_pool_size,
         lock_timeout_seconds=WORKER_LOCK_SECONDS,
-        migrations=service.migrations,
+        schema=service.schema,
     ).open()
     stack.push_async_callback(database.close)
     return database
@@ -96,7 +96,7 @@ async def api_database(service: Service, clock: Clock, backlog: Backlog, stack: 
         size=settings.postgres_pool_size,
         statement_seconds=STATEMENT_SECONDS,
         gate=CommandGate(AgencyQueue(settings.agency_queue), backlog),
-        migrations=service.migrations,
+        schema=service.schema,
     ).open()
     stack.push_async_callback(database.close)
     return database

@@ -80,7 +80,7 @@ def logged() -> Iterator[StringIO]:
 async def sample(databases: Databases, tokens: TokenIssuer, logged: StringIO) -> AsyncIterator[Sample]:
     """The sample service on a database of its own."""
     service = build(Settings(environment="sandbox", oidc_issuer=ISSUER, oidc_jwks=str(tokens.jwks)))
-    access = await databases.make(service.name, service.migrations)
+    access = await databases.make(service.name, service.schema.migrations)
     clock = SandboxClock()
     api = await Database(access.api_dsn, service.name, clock, size=8).open()
     worker = await Database(access.worker_dsn, service.name, clock, size=2).open()
