@@ -36,7 +36,7 @@ STATEMENT_SECONDS = 10
 
 
 @dataclass
-class Parts:
+class WatchedDuties:
     """A process's duties that others look at; None where its roles do not include one."""
 
     relay: Relay | None = None

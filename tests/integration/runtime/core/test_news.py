@@ -161,7 +161,7 @@ async def test_late_deadlines_delay_no_other_while_kafka_is_silent(
 ) -> None:
     """However long it is silent, and however many are late: here, as many as the scheduler reads at once."""
     monkeypatch.setattr(news, "PATIENCE_SECONDS", 600)
-    monkeypatch.setattr(scheduler, "HOLD_SECONDS", 0)
+    monkeypatch.setattr(scheduler, "POSTPONE_SECONDS", 0)
     late = [f"AG{number:03}" for number in range(100)]
     probe = await away(run_service, *late)
     instants = [DAY_30 + timedelta(seconds=seconds) for seconds in (11, 13, 17)]
