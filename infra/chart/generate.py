@@ -15,7 +15,6 @@ from infra.chart import values
 from muster_contracts import topics
 from muster_contracts.topics import SERVICES
 from muster_operator.access.acls import Acl, acls_of_services
-from muster_runtime.database.schema import Schema
 from muster_runtime.process.drain import DRAIN_SECONDS
 from muster_runtime.process.roles import needed_roles
 from muster_runtime.secrets import PREFIX
@@ -66,9 +65,8 @@ def built(name: str) -> Service:
 
 
 def _service(service: Service) -> dict[str, Any]:
-    schema = Schema(service.name, service.migrations)
     return {
-        "schema": {"min": schema.minimum, "head": schema.head},
+        "schema": {"min": service.schema.minimum, "head": service.schema.head},
         "roles": [str(role) for role in needed_roles(service)],
         "reads": sorted({event.topic for event in service.subscriptions}),
         "secrets": [

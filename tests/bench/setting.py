@@ -68,7 +68,7 @@ async def setting(addresses: Addresses | None = None) -> AsyncIterator[Setting]:
     prefix = f"bench-{secrets.token_hex(4)}."
     databases = Databases(addresses.postgres_dsn)
     access = await databases.make("entitlements")
-    database = await Database.connect(access.worker_dsn, "entitlements", SystemClock())
+    database = await Database(access.worker_dsn, "entitlements", SystemClock()).open()
     await create_topics(addresses.kafka, prefix, [topics()[SEAT_TOPIC]])
     try:
         yield Setting(access, database, addresses.kafka, prefix)

@@ -4,7 +4,6 @@ import asyncio
 import sys
 import time
 
-import asyncpg
 import uvloop
 
 from muster_contracts.entitlements import SeatAssigned
@@ -17,21 +16,18 @@ from tests.bench.setting import AGENCIES
 
 async def write(dsn: str, events: int, per_second: float, run: int) -> None:
     """Write the events in transactions of `run` events, the agencies in turn."""
-    settings = {"search_path": "entitlements", "application_name": "writer"}
-    async with asyncpg.create_pool(dsn, min_size=1, max_size=1, server_settings=settings) as pool:
-        database = Database(SystemClock())
-        database.pool = pool
-        start = time.perf_counter()
-        for number in range(0, events, run):
-            await asyncio.sleep(max(0.0, start + number / per_second - time.perf_counter()))
-            agency = AGENCIES[number // run % len(AGENCIES)]
-            payloads = [
-                b'{"agency_id":"%s","seat_id":"seat_%032x","subject_ref":"%s"}'
-                % (agency.encode(), part, SUBJECT.encode())
-                for part in range(number, min(number + run, events))
-            ]
-            async with database.write(agency, context=Context("bench", "cor_0")) as uow:
-                uow.publish_encoded(SeatAssigned, agency, payloads)
+    database = await Database(dsn, "entitlements", SystemClock(), size=1).open()
+    start = time.perf_counter()
+    for number in range(0, events, run):
+        await asyncio.sleep(max(0.0, start + number / per_second - time.perf_counter()))
+        agency = AGENCIES[number // run % len(AGENCIES)]
+        payloads = [
+            b'{"agency_id":"%s","seat_id":"seat_%032x","subject_ref":"%s"}' % (agency.encode(), part, SUBJECT.encode())
+            for part in range(number, min(number + run, events))
+        ]
+        async with database.write(agency, context=Context("bench", "cor_0")) as uow:
+            uow.publish_encoded(SeatAssigned, agency, payloads)
+    await database.close()
 
 
 if __name__ == "__main__":

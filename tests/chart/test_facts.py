@@ -11,7 +11,6 @@ from muster_contracts import SERVICES, topics
 from muster_contracts.topics import MIN_IN_SYNC, min_in_sync
 from muster_operator.access.acls import Acl, Kind, Operation, acls_of_services
 from muster_operator.topic_plan import LiveTopic, differences
-from muster_runtime.database.schema import Schema
 from muster_runtime.settings import Settings
 from tests.chart.rendering import Object, containers, environment, example, leaves, of_kind, pods, render
 
@@ -32,10 +31,10 @@ def test_every_duty_of_a_service_has_a_deployment() -> None:
 
 def test_a_deployment_says_which_schema_its_code_needs() -> None:
     for name, deployment in of_kind(example("small"), "Deployment").items():
-        service = built(name.split("-")[1])
+        schema = built(name.split("-")[1]).schema
         said = deployment["metadata"]["annotations"]
-        assert said["muster/schema-min"] == Schema(service.name, service.migrations).minimum
-        assert said["muster/schema-head"] == Schema(service.name, service.migrations).head
+        assert said["muster/schema-min"] == schema.minimum
+        assert said["muster/schema-head"] == schema.head
 
 
 def test_a_small_site_has_one_deployment_for_each_service() -> None:

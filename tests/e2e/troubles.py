@@ -13,7 +13,7 @@ from muster_contracts.enrollment import AgencyEnrolled, AgencySuspended
 from muster_local.servers import kafka_at
 from muster_operator.topics import connect
 from muster_runtime.clock import SystemClock
-from tests.faults.probe.service import MIGRATIONS
+from tests.faults.probe.service import SCHEMA
 from tests.support.databases import _fingerprint
 from tests.support.operator import Operator
 from tests.support.topics import Producer
@@ -122,7 +122,7 @@ async def names_of_drills(postgres: str, kafka_bootstrap: str) -> set[str]:
     connection = await asyncpg.connect(postgres)
     databases = await connection.fetch(
         "select datname from pg_database where datname like 'test\\_probe\\_%' or datname = $1",
-        f"template_probe_{_fingerprint(MIGRATIONS)}",
+        f"template_probe_{_fingerprint(SCHEMA.migrations)}",
     )
     await connection.close()
     async with connect(kafka_at(kafka_bootstrap)) as admin:

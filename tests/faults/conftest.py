@@ -18,7 +18,7 @@ from muster_operator.databases.provisioning import drop
 from tests.faults import servers
 from tests.faults.field import Field
 from tests.faults.findings import Findings
-from tests.faults.probe.service import MIGRATIONS
+from tests.faults.probe.service import SCHEMA
 from tests.faults.replica import Replicas
 from tests.faults.secured import secured_postgres
 from tests.faults.servers import Borrowed, Server
@@ -115,7 +115,7 @@ def _template(_postgres: Server | Borrowed) -> Iterator[None]:
 
 
 async def _drop_template(dsn: str) -> None:
-    await drop(dsn, await Databases(dsn)._template("probe", MIGRATIONS))
+    await drop(dsn, await Databases(dsn)._template("probe", SCHEMA.migrations))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging.connection import KafkaConnection
 from tests.faults import oracle
-from tests.faults.probe.service import ANSWERS, DIRECTORY, MIGRATIONS, TOPIC
+from tests.faults.probe.service import ANSWERS, DIRECTORY, SCHEMA, TOPIC
 from tests.faults.readiness import health
 from tests.faults.recorder import Recorder
 from tests.faults.servers import Process, free_port
@@ -87,7 +87,7 @@ class Field(ProbeTables, ProbeTraffic):
 
     async def __aenter__(self) -> Self:
         databases = Databases(self.postgres_dsn)
-        self.access = await databases.make("probe", MIGRATIONS)
+        self.access = await databases.make("probe", SCHEMA.migrations)
         self.admin = await self.connect()
         self.recorder = Recorder(self.folder / "commands.jsonl")
         described = [topics()[name] for name in TOPICS]
@@ -224,7 +224,7 @@ class Field(ProbeTables, ProbeTraffic):
 
     async def publish(self, *events: Event) -> None:
         """Publish events as the probe, each in its own transaction."""
-        database = await Database.connect(self.access.api_dsn, "probe", SystemClock())
+        database = await Database(self.access.api_dsn, "probe", SystemClock()).open()
         for event in events:
             async with database.write(event.agency_id, context=Context(actor="test", correlation_id="cor_1")) as uow:
                 uow.publish(event)

@@ -27,7 +27,7 @@ from muster_runtime.messaging.relay import Relay
 from muster_runtime.scheduling import hold
 from tests.faults import servers
 from tests.faults.findings import Findings
-from tests.faults.probe.service import DIRECTORY, MIGRATIONS, TOPIC
+from tests.faults.probe.service import DIRECTORY, SCHEMA, TOPIC
 from tests.faults.servers import Server
 from tests.support.databases import Databases
 from tests.support.eventually import eventually
@@ -103,8 +103,8 @@ class Outbox:
 
 @asynccontextmanager
 async def relaying(postgres: Server, bootstrap: str, prefix: str, partitions: int) -> AsyncIterator[Outbox]:
-    access = await Databases(postgres.address).make("probe", MIGRATIONS)
-    database = await Database.connect(access.worker_dsn, "probe", SystemClock(), size=5)
+    access = await Databases(postgres.address).make("probe", SCHEMA.migrations)
+    database = await Database(access.worker_dsn, "probe", SystemClock(), size=5).open()
     admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": "probe"})
     outbox = Outbox(database, admin, bootstrap, prefix, partitions)
     task = asyncio.create_task(outbox.relay.run())

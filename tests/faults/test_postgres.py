@@ -19,7 +19,7 @@ from tests.faults import servers
 from tests.faults.disk import SmallDisk
 from tests.faults.field import Field, Where
 from tests.faults.findings import Findings
-from tests.faults.probe.service import MIGRATIONS
+from tests.faults.probe.service import SCHEMA
 from tests.faults.proxy import PostgresProxy
 from tests.faults.readiness import readiness_reason
 from tests.faults.servers import Server
@@ -155,7 +155,7 @@ async def test_24_after_a_restore_and_a_raised_epoch_no_new_event_is_mistaken_fo
     databases: Databases, field: Field, findings: Findings
 ) -> None:
     """The consumer has a database of its own, which was not restored: it knows more than the producer."""
-    consumers = await databases.make("probe", MIGRATIONS)
+    consumers = await databases.make("probe", SCHEMA.migrations)
     consumer = field.start("consumer", where=Where(consumers, field.bootstrap))
     producer = await field.serve()
     relay = field.start("relay")

@@ -72,7 +72,7 @@ async def test_02_stopped_past_its_lease_and_woken_beside_a_second_one_order_is_
 
 async def test_03_overlapping_transactions_committed_in_reverse_miss_nothing(field: Field, findings: Findings) -> None:
     await field.serve("relay", "consumer")
-    database = await Database.connect(field.access.api_dsn, "probe", SystemClock())
+    database = await Database(field.access.api_dsn, "probe", SystemClock()).open()
     for turn in range(5):
         async with AsyncExitStack() as last_opened_closes_first:
             for agency_id in AGENCIES:
@@ -145,7 +145,7 @@ async def test_04_a_write_without_the_agencys_lock_is_refused_in_every_table(fie
         await connection.close()
     assert await field.admin.fetchval("select count(*) from deadline") == 1
 
-    database = await Database.connect(field.access.api_dsn, "probe", SystemClock())
+    database = await Database(field.access.api_dsn, "probe", SystemClock()).open()
     with pytest.raises(RuntimeError, match="which is not locked"):
         async with database.write("NASA", context=CONTEXT) as uow:
             uow.publish(SeatAssigned(agency_id="DOE", seat_id="seat", subject_ref="sub_1"))

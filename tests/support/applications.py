@@ -41,7 +41,7 @@ def whole_application(name: str, jwks: Path = Path("no-keys.json")) -> FastAPI:
     settings = settings_class(environment="sandbox", oidc_issuer=ISSUER, oidc_jwks=str(jwks))
     service = build(settings)
     clock = SystemClock()
-    database = Database(clock)
+    database = Database("", name, clock)
     kafka, backlog = KafkaConnection(settings), Backlog(settings.outbox_rows)
     runtime = Runtime(service, settings, clock, database, Wakeup(clock), kafka, backlog)
     subscriptions = Subscriptions(service.subscriptions, service=name, group=name, clock=clock)

@@ -118,7 +118,7 @@ class ServiceRunner:
         With `beside`, it is a second process of the same service, on the same database. `clock` replaces its clock.
         """
         described = build(settings_class(**{"environment": "sandbox", **overrides}))
-        access = beside.access if beside else await self.databases.make(described.name, described.migrations)
+        access = beside.access if beside else await self.databases.make(described.name, described.schema.migrations)
         await self._create_topics(described)
         settings = settings_class(
             **{

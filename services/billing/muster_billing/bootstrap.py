@@ -12,9 +12,8 @@ def build(settings: BillingSettings | None = None) -> Service:
     """The service; None reads its settings from the environment."""
     settings = settings or BillingSettings()
     return Service(
-        name=SCHEMA.name,
+        schema=SCHEMA,
         settings=settings,
-        migrations=SCHEMA.migrations,
         routers=[router],
         produces=[TermStarted.topic, BillingAuditSealed.topic],
         audit_sealed=BillingAuditSealed,

@@ -13,9 +13,8 @@ from muster_runtime.service import Service
 def build(settings: EnrollmentSettings | None = None) -> Service:
     """The service; None reads its settings from the environment."""
     return Service(
-        name=SCHEMA.name,
+        schema=SCHEMA,
         settings=settings or EnrollmentSettings(),
-        migrations=SCHEMA.migrations,
         routers=[api.router, contacts.router],
         produces=[AgencyEnrolled.topic, ContactRecorded.topic, EnrollmentAuditSealed.topic],
         audit_sealed=EnrollmentAuditSealed,

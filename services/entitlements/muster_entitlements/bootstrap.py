@@ -39,9 +39,8 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
     settings = settings or EntitlementsSettings()
     directory = Directory(settings.subject_key.get_secret_value())
     return Service(
-        name=SCHEMA.name,
+        schema=SCHEMA,
         settings=settings,
-        migrations=SCHEMA.migrations,
         routers=ROUTERS,
         state={"directory": directory},
         produces=[

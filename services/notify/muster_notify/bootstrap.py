@@ -43,9 +43,8 @@ def build(settings: NotifySettings | None = None) -> Service:
         return [*map(Alerted, alerted), *resealer.warnings]
 
     return Service(
-        name=SCHEMA.name,
+        schema=SCHEMA,
         settings=settings,
-        migrations=SCHEMA.migrations,
         routers=[router, operators_router],
         produces=[WebhookEndpointDisabled.topic, NotifyAuditSealed.topic],
         audit_sealed=NotifyAuditSealed,

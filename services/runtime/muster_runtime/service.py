@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
 
 from muster_contracts import Event
 from muster_runtime.clock import Clock
+from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import Connection, Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.messaging.backlog import Backlog
@@ -58,9 +58,8 @@ class Alerted(str):
 class Service:
     """Everything that makes up one service: built in its bootstrap, run by the runtime."""
 
-    name: str
+    schema: Schema
     settings: Settings
-    migrations: Path
     routers: Sequence[APIRouter] = ()
     """Its routes, which are built once; `Runtime` gives them what they work with in the running process."""
     state: Mapping[str, object] = field(default_factory=dict)
@@ -90,6 +89,11 @@ class Service:
     """Runs in the transaction that raises the epoch: what callers saw of lost commits must not be assigned again."""
     identity: Callable[[Connection], Awaitable[str | None]] | None = None
     """Called at each start: says which setting has changed since the first start, though it must never change."""
+
+    @property
+    def name(self) -> str:
+        """Its name, which its schema has too."""
+        return self.schema.name
 
     @property
     def deadline_handlers(self) -> Mapping[str, DeadlineHandler]:

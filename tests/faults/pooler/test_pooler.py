@@ -75,9 +75,9 @@ async def test_40_a_command_whose_agency_is_locked_is_answered_503_after_30_seco
 @pytest.fixture
 async def database(field: Field, pooler: PgBouncer) -> AsyncIterator[Database]:
     """The API's pool, with a short lock timeout."""
-    database = await Database.connect(
+    database = await Database(
         pooler.address_of(field.access.api_dsn), "probe", SystemClock(), size=2, lock_timeout_seconds=1
-    )
+    ).open()
     yield database
     await database.close()
 
@@ -102,7 +102,7 @@ async def test_40_no_setting_passes_from_a_client_to_the_next(field: Field, pool
     await other.execute("set search_path = nowhere; set lock_timeout = '1h'; set application_name = other")
     server_connection = await other.fetchval("select pg_backend_pid()")
     await other.close()
-    database = await Database.connect(address, "probe", SystemClock(), lock_timeout_seconds=2)
+    database = await Database(address, "probe", SystemClock(), lock_timeout_seconds=2).open()
     assert await _settings(database) == ["muster-probe", "25s", "2s", "probe"]
     async with database.connection() as connection:
         assert await connection.fetchval("select pg_backend_pid()") == server_connection

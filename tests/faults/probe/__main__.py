@@ -1,7 +1,6 @@
 """The probe as a process."""
 
 from muster_runtime.cli import run
-from muster_runtime.database.schema import Schema
-from tests.faults.probe.service import MIGRATIONS
+from tests.faults.probe.service import SCHEMA
 
-run("tests.faults.probe.service", Schema("probe", MIGRATIONS))
+run("tests.faults.probe.service", SCHEMA)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from muster_contracts import AgencyId
 from muster_contracts.enrollment import AgencyReinstated
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
+from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict
 from muster_runtime.http.application import CommandsDep, requires
@@ -26,7 +27,7 @@ ANSWERS = AgencyReinstated.topic
 # A compacted one, which the tests themselves write to.
 DIRECTORY = PersonRecorded.topic
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+SCHEMA = Schema("probe", Path(__file__).parent / "migrations")
 
 router = APIRouter(prefix="/v1/agencies/{agency_id}", dependencies=[requires("probe:write")])
 
@@ -141,9 +142,8 @@ async def expire(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
 def build(settings: Settings | None = None) -> Service:
     """The probe; None reads the environment."""
     return Service(
-        name="probe",
+        schema=SCHEMA,
         settings=settings or Settings(),
-        migrations=MIGRATIONS,
         routers=[router],
         produces=[TOPIC, ANSWERS, DIRECTORY],
         subscriptions={SeatAssigned: keep_effects},

@@ -11,6 +11,7 @@ import pytest
 from muster_contracts.billing import InvoiceVoided
 from muster_contracts.enrollment import AgencySuspended
 from muster_operator.databases.provisioning import Access
+from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging.events import Received
 from muster_runtime.service import Service
@@ -40,9 +41,8 @@ def echo(folder: Path) -> Callable[[Settings], Service]:
     """A minimal service, which answers each AgencySuspended with an InvoiceVoided."""
     (folder / "20300101000000_nothing.sql").write_text("-- migrate:up\n-- migrate:down\n")
     return lambda settings: Service(
-        name="echo",
+        schema=Schema("echo", folder),
         settings=settings,
-        migrations=folder,
         produces=[InvoiceVoided.topic],
         subscriptions={AgencySuspended: _void},
     )

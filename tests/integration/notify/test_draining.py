@@ -135,14 +135,14 @@ async def test_webhooks_stay_in_order_though_the_lease_is_lost_in_an_attempt(
     await service.publish(reinstated(), reinstated())
     first, second = Duties(), Duties()
     async with PostgresProxy(service.access.worker_dsn) as proxy:
-        database = await Database.connect(
+        database = await Database(
             proxy.address_of(service.access.worker_dsn),
             "notify",
             service.clock,
             size=5,
             lock_timeout_seconds=2,
-            migrations=service.runtime.service.migrations,
-        )
+            schema=service.runtime.service.schema,
+        ).open()
         _start(first, idle_notify, "first", AddressPolicy(allow_private=True, resolve=resolve), database)
         await eventually(asked.is_set)
         await eventually(email_is_recorded)

@@ -22,7 +22,7 @@ from muster_operator.databases.steps import Wanted
 from muster_operator.failures import Refused
 from muster_operator.target import Target
 from muster_runtime.database.dbmate import migrate
-from tests.integration.runtime.core.probe.service import MIGRATIONS
+from tests.integration.runtime.core.probe.service import SCHEMA
 from tests.support.eventually import eventually
 
 PASSWORD = "Mh4xqTzKq9cV2LrB"
@@ -91,7 +91,7 @@ async def test_an_administrator_need_not_be_a_superuser(postgres: str, wanted: W
     assert not any("pg_read_all_stats" in step.sql for step in await apply(dsn, wanted))
     assert await shown(dsn, wanted) == []
     owner_dsn = address(postgres, wanted.database, wanted.owner, PASSWORD)
-    await asyncio.to_thread(migrate, owner_dsn, wanted.service, MIGRATIONS)
+    await asyncio.to_thread(migrate, owner_dsn, wanted.service, SCHEMA.migrations)
 
 
 @pytest.mark.parametrize(

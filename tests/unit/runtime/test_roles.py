@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import KeySet, OKPKey
 
+from muster_runtime.database.schema import Schema
 from muster_runtime.errors import NotFound
 from muster_runtime.http.identity import Identity, ReasonRequired, Unauthenticated
 from muster_runtime.http.roles import Roles, RolesRefused
@@ -234,7 +235,7 @@ def test_a_wrong_file_is_refused_with_its_name_the_key_and_the_rule(
     ],
 )
 async def test_a_process_that_could_admit_nobody_does_not_start(settings: dict[str, Any], says: str) -> None:
-    service = Service("sample", Settings(environment="sandbox", **settings), Path())
+    service = Service(Schema("sample", Path()), Settings(environment="sandbox", **settings))
     with pytest.raises(StartRefused, match=says):
         async with running(service):
             pass

@@ -10,7 +10,7 @@ from muster_contracts.testing import build
 from muster_runtime.context import Context
 from muster_runtime.database import outbox
 from muster_runtime.database.connections import Connection
-from muster_runtime.database.outbox import EVENT_BYTES, RUN_LENGTH, STATEMENT_BYTES, EncodedEntry, RunKey, States
+from muster_runtime.database.outbox import EVENT_BYTES, RUN_LENGTH, STATEMENT_BYTES, Entry, RunKey, States
 from muster_runtime.database.unit_of_work import UnitOfWork
 from muster_runtime.database.writes import Writes
 from muster_runtime.errors import InvalidInput
@@ -18,8 +18,8 @@ from muster_runtime.errors import InvalidInput
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 
 
-def run(records: list[tuple[str, bytes | None]], topic: str = SeatAssigned.topic) -> EncodedEntry:
-    return EncodedEntry(RunKey(topic, "NASA", SeatAssigned.event_type, NOW, "cor_1", None, None), records)
+def run(records: list[tuple[str, bytes | None]], topic: str = SeatAssigned.topic) -> Entry:
+    return Entry(RunKey(topic, "NASA", SeatAssigned.event_type, NOW, "cor_1", None, None), records)
 
 
 def test_the_rows_of_a_statement_become_its_columns() -> None:
@@ -74,7 +74,7 @@ def test_only_the_last_state_of_a_key_is_published_whatever_its_type() -> None:
     assert states.take() == []
 
 
-def test_a_record_that_kafka_would_not_accept_is_refused_on_a_compacted_topic_too() -> None:
+def test_a_record_that_kafka_would_not_accept_is_refused_as_soon_as_it_is_published() -> None:
     """Such a record would wait in the outbox forever, and everything after it would wait too."""
     connection = cast("Connection", None)
     uow = UnitOfWork(connection, frozenset({"NASA"}), NOW, Context(actor="test", correlation_id="cor_1"))
@@ -83,5 +83,8 @@ def test_a_record_that_kafka_would_not_accept_is_refused_on_a_compacted_topic_to
     with pytest.raises(InvalidInput, match=rf"SubjectAccess.v1: .* must be at most {EVENT_BYTES} bytes"):
         uow.publish_states(SubjectAccess, "NASA", {"sub_1": b"{}", "sub_2": at_most + b"x"})
     grants = build(AgencyAccess).grants * 10_000
-    with pytest.raises(InvalidInput, match=r"AgencyAccess.v1"):
-        uow.publish_state(build(AgencyAccess, grants=grants))
+    for publish in (uow.publish, uow.publish_state):
+        with pytest.raises(InvalidInput, match=r"AgencyAccess.v1"):
+            publish(build(AgencyAccess, agency_id="NASA", grants=grants))
+    with pytest.raises(InvalidInput, match=r"SeatAssigned.v1"):
+        uow.publish_encoded(SeatAssigned, "NASA", [b"{}", at_most + b"x"])

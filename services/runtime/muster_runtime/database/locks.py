@@ -62,42 +62,42 @@ async def take(
     return first["latest"], rows
 
 
-@dataclass(slots=True)
-class Patience:
-    """How long one attempt waits for locks, in seconds; None: as the session says. `over`: it ended without them."""
-
-    seconds: float | None = None
-    over: bool = False
-
-    @asynccontextmanager
-    async def limited(self) -> AsyncIterator[None]:
-        """Raise TimeoutError if the block takes longer."""
-        try:
-            async with asyncio.timeout(self.seconds) as timeout:
-                yield
-        finally:
-            self.over = timeout.expired()
+class RoundOver(TimeoutError):
+    """A round of waiting for locks ended without them."""
 
 
-async def in_rounds(begin: Callable[[Patience], Awaitable[T]], seconds: float, waiters: asyncio.Semaphore) -> T:
-    """Begin a transaction that takes locks, with attempts for so many seconds.
+@asynccontextmanager
+async def one_round(seconds: float | None) -> AsyncIterator[None]:
+    """Raise RoundOver if the block takes longer; None: only the session limits it."""
+    try:
+        async with asyncio.timeout(seconds) as timeout:
+            yield
+    except TimeoutError as error:
+        if timeout.expired():
+            raise RoundOver from error
+        raise
+
+
+async def in_rounds(begin: Callable[[float], Awaitable[T]], seconds: float, waiters: asyncio.Semaphore) -> T:
+    """Begin a transaction that takes locks, in rounds for so many seconds. `begin` gets the seconds of its round.
 
     After the first one, only as many callers as there are `waiters` try at once; the others use no connection.
     Otherwise, commands for a few agencies whose locks are held would take all connections of their pool.
+    Raises TimeoutError after the last round.
     """
-    patience = Patience(FIRST_ROUND_SECONDS)
+    limit = FIRST_ROUND_SECONDS
     until = time.monotonic() + seconds
     async with AsyncExitStack() as turn:
         while True:
             try:
-                return await begin(patience)
-            except TimeoutError:
-                if not patience.over or time.monotonic() > until:
-                    raise
+                return await begin(limit)
+            except RoundOver as over:
+                if time.monotonic() > until:
+                    raise TimeoutError from over
             await turn.aclose()
             async with asyncio.timeout(until + ROUND_SECONDS - time.monotonic()):
                 await turn.enter_async_context(waiters)
-            patience = Patience(ROUND_SECONDS)
+            limit = ROUND_SECONDS
 
 
 async def free(connection: Connection, agencies: Iterable[str]) -> set[str]:

@@ -1,12 +1,10 @@
 """The outbox: the events that transactions publish, stored as runs until Kafka acknowledges them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from muster_contracts import Erasure, Event
 from muster_runtime.database.writes import Write
 from muster_runtime.errors import InvalidInput
 
@@ -78,28 +76,8 @@ class RunKey(NamedTuple):
     traceparent: str | None
 
 
-_Run = tuple[RunKey, Sequence[OutboxRecord]]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An event to publish."""
-
-    run: RunKey
-    event: Event
-
-    @property
-    def records(self) -> Sequence[OutboxRecord]:
-        """Key and value of the record."""
-        return [(self.event.record_key, _payload(self.event))]
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedEntry:
-    """Records of one type that are already encoded: a model for each would make bulk work five times as expensive.
-
-    A record is a key and a value; None is a tombstone.
-    """
+class Entry(NamedTuple):
+    """Records of one run to publish, or a part of them."""
 
     run: RunKey
     records: Sequence[OutboxRecord]
@@ -119,38 +97,38 @@ class States:
                     del others[key]
         self._runs.setdefault(run, {}).update(records)
 
-    def take(self) -> list[EncodedEntry]:
+    def take(self) -> list[Entry]:
         """Take all records out."""
         runs, self._runs = self._runs, {}
-        return [EncodedEntry(run, list(records.items())) for run, records in runs.items() if records]
+        return [Entry(run, list(records.items())) for run, records in runs.items() if records]
 
 
-def append(entries: Sequence[Entry | EncodedEntry], now: datetime) -> Iterator[Write]:
+def append(entries: Sequence[Entry], now: datetime) -> Iterator[Write]:
     """The statements that append events in order, each with the next sequence of its stream; usually one statement.
 
     The transaction must hold the lock of every agency concerned.
     """
-    runs: list[_Run] = []
+    runs: list[Entry] = []
     size = 0
-    for shared, records in _runs(entries):
-        run_bytes = sum(len(payload or b"") for _, payload in records)
+    for run in _runs(entries):
+        run_bytes = sum(len(payload or b"") for _, payload in run.records)
         if runs and size + run_bytes > STATEMENT_BYTES:
             yield _APPEND, _arguments(runs, now)
             runs, size = [], 0
-        runs.append((shared, records))
+        runs.append(run)
         size += run_bytes
     if runs:
         yield _APPEND, _arguments(runs, now)
 
 
-def _runs(entries: Sequence[Entry | EncodedEntry]) -> Iterator[_Run]:
+def _runs(entries: Sequence[Entry]) -> Iterator[Entry]:
     for shared, group in groupby(entries, key=lambda entry: entry.run):
         records = [record for entry in group for record in entry.records]
         for start in range(0, len(records), RUN_LENGTH):
-            yield shared, records[start : start + RUN_LENGTH]
+            yield Entry(shared, records[start : start + RUN_LENGTH])
 
 
-def _arguments(runs: Sequence[_Run], now: datetime) -> Sequence[object]:
+def _arguments(runs: Sequence[Entry], now: datetime) -> Sequence[object]:
     has_keys = [records[0][0] != shared.agency_id for shared, records in runs]
     records = [record for _, records in runs for record in records]
     return [
@@ -163,15 +141,8 @@ def _arguments(runs: Sequence[_Run], now: datetime) -> Sequence[object]:
     ]
 
 
-def require_size(event_type: str, payload: bytes | None) -> None:
-    """Refuse a payload too large for Kafka. Raises InvalidInput."""
-    if payload is not None and len(payload) > EVENT_BYTES:
-        raise InvalidInput(event_type, len(payload), f"must be at most {EVENT_BYTES} bytes")
-
-
-def _payload(event: Event) -> bytes | None:
-    if isinstance(event, Erasure):
-        return None
-    payload = event.__pydantic_serializer__.to_json(event)
-    require_size(event.event_type, payload)
-    return payload
+def require_sizes(event_type: str, records: Iterable[OutboxRecord]) -> None:
+    """Refuse records too large for Kafka. Raises InvalidInput."""
+    for _, payload in records:
+        if payload is not None and len(payload) > EVENT_BYTES:
+            raise InvalidInput(event_type, len(payload), f"must be at most {EVENT_BYTES} bytes")

@@ -94,28 +94,37 @@ class Schema:
         return max(version for version, file in files.items() if not _is_optional(file))
 
     async def compare(self, connection: Connection) -> Compared:
-        """The database, as any of the service's roles may see it. Raises MigrationsMissing."""
-        return await compare(connection, self.migrations)
+        """The database beside the code, as any of the service's roles may see it. Raises MigrationsMissing."""
+        files = files_of(self.migrations)
+        there = await _applied(connection)
+        ahead, behind = sorted(there - files.keys()), sorted(files.keys() - there)
+        return Compared(
+            max(there, default=None),
+            ahead=ahead,
+            behind=behind,
+            needed=[version for version in behind if not _is_optional(files[version])],
+            contracted=[version for version in ahead if contracts(version)],
+        )
 
 
 class Fitting:
-    """Whether a database's schema fits the code, as last compared. Without `migrations`, it always does."""
+    """Whether a database fits the code's schema, as last compared. Without a schema, it always does."""
 
-    def __init__(self, migrations: Path | None) -> None:
-        self._migrations = migrations
+    def __init__(self, schema: Schema | None) -> None:
+        self._schema = schema
         self.last: Compared | None = None
 
     @property
     def is_known(self) -> bool:
         """Whether it fit when last compared."""
-        return self._migrations is None or (self.last is not None and self.last.fits)
+        return self._schema is None or (self.last is not None and self.last.fits)
 
     async def ask(self, connection: Connection) -> bool:
         """Compare again, and answer whether it fits. Readiness reports missing migrations."""
-        if self._migrations is None:
+        if self._schema is None:
             return True
         try:
-            self.last = await compare(connection, self._migrations)
+            self.last = await self._schema.compare(connection)
         except MigrationsMissing:
             return False
         return self.last.fits
@@ -153,20 +162,6 @@ def files_of(directory: Path) -> dict[str, Path]:
             raise MigrationsMissing(f"{folder} has no migrations: reinstall the package")
         files |= found
     return files
-
-
-async def compare(connection: Connection, directory: Path) -> Compared:
-    """The database beside a service's migrations, as any of its roles may see it. Raises MigrationsMissing."""
-    files = files_of(directory)
-    there = await _applied(connection)
-    ahead, behind = sorted(there - files.keys()), sorted(files.keys() - there)
-    return Compared(
-        max(there, default=None),
-        ahead=ahead,
-        behind=behind,
-        needed=[version for version in behind if not _is_optional(files[version])],
-        contracted=[version for version in ahead if contracts(version)],
-    )
 
 
 def _is_optional(file: Path) -> bool:

@@ -57,7 +57,7 @@ async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callabl
                 raise
             reason = str(unknown)
         else:
-            if not compared.needed and not compared.contracted:
+            if compared.fits:
                 return f"the schema of {schema.name} is at {compared.database}, and {schema.minimum} is needed"
             reason = _mismatch(schema, compared)
         now = time.monotonic()

@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import asyncpg
 from pydantic import SecretStr
@@ -18,8 +17,8 @@ from muster_runtime.database.array_types import ArrayTypes
 from muster_runtime.database.commits import COMMIT_SECONDS, Commits
 from muster_runtime.database.connections import Connection as Connection
 from muster_runtime.database.disk import Disk
-from muster_runtime.database.locks import LOCK, Lock, Patience
-from muster_runtime.database.schema import Fitting, MigrationsPending, SchemaTooNew
+from muster_runtime.database.locks import LOCK, Lock
+from muster_runtime.database.schema import Fitting, MigrationsPending, Schema, SchemaTooNew
 from muster_runtime.database.sessions import PASSWORD_SECONDS, VANISHED_CLIENTS, Address, configure, keep_alive
 from muster_runtime.database.unit_of_work import UnitOfWork as UnitOfWork
 from muster_runtime.errors import ClockSkewed, RetryableError
@@ -96,63 +95,55 @@ class Database:
     """
 
     pool: "asyncpg.Pool[Any]"
-    address: Address
 
-    def __init__(self, clock: Clock, gate: Gate | None = None, migrations: Path | None = None) -> None:
-        self.disk = Disk()
-        self.server: datetime | None = None
-        self.clock = clock
-        self.commits = Commits(COMMIT_SECONDS if gate else None)
-        self._array_types = ArrayTypes()
-        self._gate = gate
-        self._fitting = Fitting(migrations)
-        self._settings: dict[str, str] = {}
-        self._lock_seconds = 0  # the longest wait for an agency's lock
-        self._lock_waiters = asyncio.Semaphore()  # how many may wait for long at once, each with a connection
-        self._read_milliseconds: str | None = None  # how long a statement of a read may take; None: as its session says
-
-    @classmethod
-    async def connect(
-        cls,
+    def __init__(
+        self,
         dsn: SecretStr | str,
-        schema: str,
+        name: str,
         clock: Clock,
         *,
         size: int = 10,
         lock_timeout_seconds: int = 30,
         statement_seconds: float | None = None,
         gate: Gate | None = None,
-        migrations: Path | None = None,
-    ) -> "Database":
-        """Open a pool of at most `size` connections, whose search path is the service's schema.
+        schema: Schema | None = None,
+    ) -> None:
+        """A pool of at most `size` connections, whose search path is the schema of this name; `open` opens it.
 
         With `statement_seconds`, Postgres ends a read's statement that takes longer, and any other one that takes
         longer than that after the longest wait for a lock.
         With `gate`, its callers are commands: a writer passes the gate before it takes a connection, and gives up
-        waiting for a commit. With `migrations`, the service's, work that the schema refuses asks whether one of them
-        is pending that the code needs.
+        waiting for a commit. With `schema`, as the code knows it, work that the database refuses asks whether a
+        migration is pending that the code needs.
         """
-        database = cls(clock, gate, migrations)
-        database.address = Address(dsn, PASSWORD_SECONDS)
-        database._lock_seconds = lock_timeout_seconds
-        database._lock_waiters = asyncio.Semaphore(max(1, size // 3))
-        database._settings = {
-            "search_path": schema,
-            "application_name": f"muster-{schema}",
+        self.address = Address(dsn, PASSWORD_SECONDS)
+        self.clock = clock
+        self.commits = Commits(COMMIT_SECONDS if gate else None)
+        self.disk = Disk()
+        self.server: datetime | None = None
+        self._name = name
+        self._size = size
+        self._gate = gate
+        self._fitting = Fitting(schema)
+        self._array_types = ArrayTypes()
+        self._lock_seconds = lock_timeout_seconds
+        self._lock_waiters = asyncio.Semaphore(max(1, size // 3))  # who may wait for long, each with a connection
+        self._read_milliseconds = None if statement_seconds is None else f"{statement_seconds * 1000:.0f}"
+        self._settings = {
+            "search_path": name,
+            "application_name": f"muster-{name}",
             "lock_timeout": str(lock_timeout_seconds * 1000),
             **VANISHED_CLIENTS,
         }
         if statement_seconds is not None:
-            database._read_milliseconds = f"{statement_seconds * 1000:.0f}"
-            database._settings["statement_timeout"] = f"{(lock_timeout_seconds + statement_seconds) * 1000:.0f}"
-        database.pool = await asyncpg.create_pool(
-            connect=database.address.connect,
-            init=database._configure,
-            reset=_keep_session,
-            min_size=1,
-            max_size=size,
+            self._settings["statement_timeout"] = f"{(lock_timeout_seconds + statement_seconds) * 1000:.0f}"
+
+    async def open(self) -> Self:
+        """Open the pool, with a first connection."""
+        self.pool = await asyncpg.create_pool(
+            connect=self.address.connect, init=self._configure, reset=_keep_session, min_size=1, max_size=self._size
         )
-        return database
+        return self
 
     async def _configure(self, connection: "asyncpg.Connection[Any]") -> None:
         """Enable keepalives, register the array types, apply the session settings, and note the server's start time."""
@@ -232,10 +223,10 @@ class Database:
         if not agencies:
             raise RuntimeError("a unit of work must name the agencies that it changes")
         async with AsyncExitStack() as turn, AsyncExitStack() as work:
-            span = turn.enter_context(traced.transaction(self._settings.get("search_path", ""), agencies))
+            span = turn.enter_context(traced.transaction(self._name, agencies))
             begin = partial(self._begin, work, agencies, lock)
             if self._gate is None:
-                connection, now, found = await begin(Patience())
+                connection, now, found = await begin(None)
             else:
                 await turn.enter_async_context(self._gate.turn(agencies))
                 connection, now, found = await locks.in_rounds(begin, self._lock_seconds, self._lock_waiters)
@@ -245,13 +236,13 @@ class Database:
             await uow.flush()
 
     async def _begin(
-        self, work: AsyncExitStack, agencies: Sequence[str], lock: Lock, patience: Patience
+        self, work: AsyncExitStack, agencies: Sequence[str], lock: Lock, seconds: float | None
     ) -> tuple[Connection, datetime, Sequence[asyncpg.Record]]:
-        """Begin a transaction, which `work` ends, and take the agencies' locks. `patience` limits the wait for them."""
+        """Begin a transaction, which `work` ends, and take the agencies' locks in one round of so many seconds."""
         self.commits.admit()
         async with AsyncExitStack() as begun:
             connection = await begun.enter_async_context(self._transaction())
-            async with self.commits.interruptible(), patience.limited():
+            async with self.commits.interruptible(), locks.one_round(seconds):
                 now, found = await locks.take(connection, self.clock, agencies, lock)
             work.push_async_exit(begun.pop_all())
         return connection, now, found

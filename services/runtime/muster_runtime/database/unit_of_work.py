@@ -31,7 +31,7 @@ class UnitOfWork:
     found: Sequence[asyncpg.Record] = ()
     causes: Mapping[str, Envelope] = field(default_factory=dict)
     writes: Writes = field(default_factory=Writes)
-    _entries: list[outbox.Entry | outbox.EncodedEntry] = field(default_factory=list)
+    _entries: list[outbox.Entry] = field(default_factory=list)
     _states: outbox.States = field(default_factory=outbox.States)
     _wake: bool = False
 
@@ -46,25 +46,29 @@ class UnitOfWork:
         """Publish an event with this transaction.
 
         `time` is when the fact became true, by default now. `causation_id` is the event that led to it, by default the
-        context's.
+        context's. Raises InvalidInput for an event that is too large for Kafka, because it would stop everything after
+        it.
         """
         run = self._run(type(event), event.agency_id, self._context_of(causation_id), time)
-        self._entries.append(outbox.Entry(run, event))
+        self._publish_records(run, [(event.record_key, encode(event))])
 
     def publish_encoded(
         self, event_class: type[Event], agency_id: str, payloads: Sequence[bytes], *, context: Context | None = None
     ) -> None:
-        """Publish many events of one type, keyed by the agency, whose data is already encoded as JSON.
+        """Publish many events of one type, keyed by the agency, whose data is already encoded as JSON. See publish.
 
-        `context` is their origin, by default this unit of work's context.
+        A model for each would make bulk work five times as expensive. `context` is their origin, by default this unit
+        of work's context.
         """
-        self._publish_records(event_class, agency_id, [(agency_id, payload) for payload in payloads], context)
+        run = self._run(event_class, agency_id, context)
+        self._publish_records(run, [(agency_id, payload) for payload in payloads])
 
     def publish_erased(
         self, event_class: type[Erasure], agency_id: str, subject_refs: Sequence[str], *, context: Context | None = None
     ) -> None:
         """Publish the erasures of many people. See publish_encoded."""
-        self._publish_records(event_class, agency_id, [(subject_ref, None) for subject_ref in subject_refs], context)
+        run = self._run(event_class, agency_id, context)
+        self._publish_records(run, [(subject_ref, None) for subject_ref in subject_refs])
 
     def publish_state(self, event: Event, *, causation_id: str | None = None) -> None:
         """Publish the current state of a key of a compacted topic, after all other events.
@@ -83,13 +87,10 @@ class UnitOfWork:
         context: Context | None = None,
         causation_id: str | None = None,
     ) -> None:
-        """Publish the encoded states of many keys; None is a tombstone. See publish_state and publish_encoded.
-
-        Raises InvalidInput for a record that is too large for Kafka, because it would stop everything after it.
-        """
-        for payload in records.values():
-            outbox.require_size(event_class.event_type, payload)
-        self._states.add(self._run(event_class, agency_id, context or self._context_of(causation_id)), records)
+        """Publish the encoded states of many keys; None is a tombstone. See publish_state and publish_encoded."""
+        run = self._run(event_class, agency_id, context or self._context_of(causation_id))
+        outbox.require_sizes(run.event_type, records.items())
+        self._states.add(run, records)
 
     def _context_of(self, causation_id: str | None) -> Context:
         """The context of an event: that of the applied event that caused it, or this transaction's own."""
@@ -101,14 +102,9 @@ class UnitOfWork:
             self.context, causation_id=causation_id, correlation_id=cause.correlation_id, traceparent=traceparent
         )
 
-    def _publish_records(
-        self,
-        event_class: type[Event],
-        agency_id: str,
-        records: Sequence[tuple[str, bytes | None]],
-        context: Context | None,
-    ) -> None:
-        self._entries.append(outbox.EncodedEntry(self._run(event_class, agency_id, context), records))
+    def _publish_records(self, run: outbox.RunKey, records: Sequence[outbox.OutboxRecord]) -> None:
+        outbox.require_sizes(run.event_type, records)
+        self._entries.append(outbox.Entry(run, records))
 
     def _run(
         self, event_class: type[Event], agency_id: str, context: Context | None, time: datetime | None = None

@@ -62,6 +62,21 @@ async def streams(connection: Connection, group: str) -> list[ParkedStream]:
     return [ParkedStream(**row) for row in rows]
 
 
+async def find(connection: Connection, group: str, topic: str, agency_id: str) -> ParkedStream | None:
+    """A parked stream of a consumer group; None if it is not parked."""
+    row = await connection.fetchrow(
+        """
+        select topic, agency_id, parked_at, reason, records
+        from parked_stream
+        where consumer_group = $1 and topic = $2 and agency_id = $3
+        """,
+        group,
+        topic,
+        agency_id,
+    )
+    return None if row is None else ParkedStream(**row)
+
+
 async def first_records(connection: Connection, group: str, topic: str, agency_id: str, limit: int) -> list[Record]:
     """The first records that wait in a parked stream, by position. They may be of several partitions."""
     rows = await connection.fetch(

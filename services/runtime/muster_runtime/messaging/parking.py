@@ -122,7 +122,7 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits
     if not records:
         return
     topic, agency_id = records[0].record.topic, records[0].record.agency_id
-    places = await _places(uow.connection, group, records)
+    positions = await _positions(uow.connection, group, records)
     await _require_free(uow.connection, group, records)
     await uow.connection.executemany(
         """
@@ -151,9 +151,9 @@ async def append(uow: UnitOfWork, group: str, records: Sequence[Waiting], limits
                 [value for _, value in record.headers],
                 record.value,
                 uow.now,
-                *place,
+                *position,
             )
-            for (record, _), place in zip(records, places, strict=True)
+            for (record, _), position in zip(records, positions, strict=True)
         ],
     )
     if await parked.count(uow.connection, group, topic, agency_id) > limits.records:
@@ -190,7 +190,7 @@ async def _require_free(connection: Connection, group: str, records: Sequence[Wa
         raise PlaceTaken(first.topic, first.agency_id, found)
 
 
-async def _places(connection: Connection, group: str, records: Sequence[Waiting]) -> list[Position]:
+async def _positions(connection: Connection, group: str, records: Sequence[Waiting]) -> list[Position]:
     """Each record's position. An unreadable record gets the position of the record before it in its partition."""
     first = records[0].record
     latest: dict[int, Position] = {}
@@ -207,12 +207,12 @@ async def _places(connection: Connection, group: str, records: Sequence[Waiting]
             first.agency_id,
         )
         latest = {row["kafka_partition"]: Position(row["epoch"], row["sequence"]) for row in rows}
-    places = []
-    for record, position in records:
-        place = position or latest.get(record.partition, Position(0, 0))
-        latest[record.partition] = place
-        places.append(place)
-    return places
+    positions = []
+    for record, own in records:
+        position = own or latest.get(record.partition, Position(0, 0))
+        latest[record.partition] = position
+        positions.append(position)
+    return positions
 
 
 async def remove(uow: UnitOfWork, group: str, records: Sequence[Record]) -> None:

@@ -25,6 +25,7 @@ from muster_runtime.errors import Conflict, RetryableError
 from muster_runtime.messaging import passing
 from muster_runtime.messaging.client_internals import leaderless
 from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.messaging.offsets import Partition
 from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.published_events import PublishedEvent, WaitingEvent, events_of, waiting_at
@@ -43,8 +44,6 @@ OFFSETS_PER_RECORD = 50
 
 # How long reading a partition's end may take.
 PATIENCE_SECONDS = 10.0
-
-Place = tuple[str, int]  # topic, without a prefix, and partition
 
 
 class _Tail(NamedTuple):
@@ -110,8 +109,8 @@ async def refuse_restored(
             waiting = await _refuse_lost(database, events)
             for partition, tail in chosen.items():
                 del tails[partition]
-                place = partition.topic.removeprefix(topic_prefix), partition.partition
-                if earlier := tail.before(records[place], waiting[place]):
+                key = partition.topic.removeprefix(topic_prefix), partition.partition
+                if earlier := tail.before(records[key], waiting[key]):
                     tails[partition] = earlier
     return unled
 
@@ -169,10 +168,10 @@ def _first_of(tails: Mapping[TopicPartition, _Tail]) -> dict[TopicPartition, _Ta
 
 async def _read(
     log: TopicLog, tails: Mapping[TopicPartition, _Tail], topic_prefix: str, passed: Collection[OffsetRange]
-) -> tuple[list[PublishedEvent], Counter[Place]]:
+) -> tuple[list[PublishedEvent], Counter[Partition]]:
     """The events of these offsets, except passed records, and the number of all records by topic and partition."""
     found: list[PublishedEvent] = []
-    number: Counter[Place] = Counter()
+    number: Counter[Partition] = Counter()
     for partition, tail in tails.items():
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -196,7 +195,7 @@ def _own(records: Iterable[Record], topic_prefix: str, passed: Collection[Offset
             yield event
 
 
-async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> Counter[Place]:
+async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> Counter[Partition]:
     """Compare events with the database; return how many of each topic and partition wait in the outbox.
 
     Raises DatabaseRestored if the database has not assigned one's position, or has assigned it to another event.
@@ -210,7 +209,7 @@ async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> 
         if last[stream].position > assigned:
             raise _restored(last[stream])
     # Positions that were assigned a second time meanwhile are still in the outbox, because this check refused them.
-    waiting: Counter[Place] = Counter()
+    waiting: Counter[Partition] = Counter()
     for each in await waiting_at(database, events):
         if not each.is_published:
             raise _restored(each.published)

@@ -25,6 +25,7 @@ from muster_runtime.pagination import Page
 from muster_runtime.scheduling import deadlines, hold, scheduler
 from muster_runtime.scheduling.deadlines import Deadline, ParkedDeadline
 from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED
+from muster_runtime.service import Runtime
 
 _log = structlog.get_logger(__name__)
 
@@ -135,17 +136,7 @@ def deadlines_router(service: str) -> APIRouter:
         async with runtime.database.read(EVERY_AGENCY) as connection:
             held = await hold.are_held(connection)
         if held:
-            try:
-                unled = await refuse_restored(
-                    runtime.database, runtime.kafka, runtime.settings.topic_prefix, runtime.service.produces
-                )
-            except DatabaseRestored as error:
-                raise NotReleased(f"{error}; then release its deadlines") from None
-            except (KafkaError, TimeoutError) as error:
-                raise NotReleased(f"Kafka does not show whether commits are lost: {describe(error)}") from None
-            if unled:
-                names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
-                raise NotReleased(f"no leader serves {names}, so commits may be lost; try again later")
+            await _require_no_lost_commits(runtime)
 
         async def handler(uow: UnitOfWork) -> Hold:
             return Hold(held_since=await hold.release(uow, body.reason))
@@ -174,6 +165,21 @@ class DeadlineRequired(Conflict):
             f"a deadline of the kind {kind!r} cannot be discarded: the work that it continues would never be done; "
             "fix the cause, then retry it"
         )
+
+
+async def _require_no_lost_commits(runtime: Runtime) -> None:
+    """Raise NotReleased unless the topics show that the database has lost no commits."""
+    try:
+        unled = await refuse_restored(
+            runtime.database, runtime.kafka, runtime.settings.topic_prefix, runtime.service.produces
+        )
+    except DatabaseRestored as error:
+        raise NotReleased(f"{error}; then release its deadlines") from None
+    except (KafkaError, TimeoutError) as error:
+        raise NotReleased(f"Kafka does not show whether commits are lost: {describe(error)}") from None
+    if unled:
+        names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
+        raise NotReleased(f"no leader serves {names}, so commits may be lost; try again later")
 
 
 async def _take(uow: UnitOfWork, deadline: Deadline) -> None:

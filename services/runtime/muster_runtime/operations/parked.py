@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant, topics
 from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
-from muster_runtime.errors import Conflict, NotFound
+from muster_runtime.errors import Conflict
 from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.exchange import MEBIBYTE, body_limit
@@ -21,8 +21,9 @@ from muster_runtime.messaging.parked import ParkedStream
 from muster_runtime.messaging.record_reader import Item, Record
 from muster_runtime.messaging.replay import Replayer
 from muster_runtime.observability import personal_reads
+from muster_runtime.operations import recovery
 from muster_runtime.operations.commands import OperatorCommandsDep, SubscriptionsDep
-from muster_runtime.operations.recovery import RecordName, Recovery
+from muster_runtime.operations.recovery import RecordName
 from muster_runtime.pagination import Page
 
 SHOWN_RECORDS = 20
@@ -98,7 +99,8 @@ def parked_router(service: str) -> APIRouter:
     async def list_parked(
         runtime: RuntimeDep, subscriptions: SubscriptionsDep, page: PageDep
     ) -> Page[ParkedStreamReply]:
-        found = await _streams(runtime.database, subscriptions.group)
+        async with runtime.database.read(EVERY_AGENCY) as connection:
+            found = await parked.streams(connection, subscriptions.group)
         streams = [stream for stream in found if page.after is None or _key(stream) > page.after]
         items = [_reply(stream) for stream in sorted(streams, key=_key)[: page.rows]]
         return page.make(items, key=_key)
@@ -146,24 +148,20 @@ def parked_router(service: str) -> APIRouter:
         """
 
         async def handler(uow: UnitOfWork) -> DiscardReply:
-            recovery = Recovery(subscriptions)
-            return DiscardReply(left=await recovery.discard(uow, topic, agency_id, body.records, body.reason))
+            left = await recovery.discard(uow, subscriptions, topic, agency_id, body.records, body.reason)
+            return DiscardReply(left=left)
 
         return await commands.execute(agency_id, handler)
 
     return router
 
 
-async def _streams(database: Database, group: str) -> list[ParkedStream]:
-    async with database.read(EVERY_AGENCY) as connection:
-        return await parked.streams(connection, group)
-
-
 async def _stream(database: Database, group: str, topic: str, agency_id: str) -> ParkedStream:
-    for stream in await _streams(database, group):
-        if (stream.topic, stream.agency_id) == (topic, agency_id):
-            return stream
-    raise NotFound(f"no stream of {agency_id[:40]!r} on topic {topic[:80]!r} is parked")
+    async with database.read(EVERY_AGENCY) as connection:
+        stream = await parked.find(connection, group, topic, agency_id)
+    if stream is None:
+        raise recovery.not_parked(topic, agency_id)
+    return stream
 
 
 def _people(topic: str, records: Sequence[Record]) -> list[str]:

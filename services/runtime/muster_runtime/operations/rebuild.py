@@ -111,7 +111,7 @@ async def opened(service: Service, name: str) -> AsyncIterator[Projection]:
         if not value:
             raise RebuildFailed(f"{setting} is not set", BAD_INPUT)
     clock = SandboxClock()
-    database = await Database.connect(settings.postgres_worker_dsn, service.name, clock, size=2)
+    database = await Database(settings.postgres_worker_dsn, service.name, clock, size=2).open()
     try:
         async with database.connection() as connection:
             latest = await connection.fetchval("select max(latest) from agency_instant")

@@ -15,9 +15,9 @@ from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.messaging import epochs, passing, positions
 from muster_runtime.messaging.positions import StreamState
 from muster_runtime.messaging.restore_guard import published_runs
+from muster_runtime.operations import recovery
 from muster_runtime.operations.commands import OperatorCommandsDep, SubscriptionsDep
 from muster_runtime.operations.parked import Reason, Topic
-from muster_runtime.operations.recovery import Recovery
 from muster_runtime.operations.rewind import Rewound, rewind
 from muster_runtime.pagination import Page
 from muster_runtime.scheduling import hold
@@ -111,7 +111,7 @@ def streams_router(service: str) -> APIRouter:
         """
 
         async def handler(uow: UnitOfWork) -> StreamState:
-            await Recovery(subscriptions).accept_gap(uow, topic, agency_id, body.waiting, body.reason)
+            await recovery.accept_gap(uow, subscriptions, topic, agency_id, body.waiting, body.reason)
             await uow.flush()  # so that the state shows the accepted position
             found = await positions.states(
                 uow.connection, subscriptions.group, topic=topic, agency_id=agency_id, limit=1

@@ -39,7 +39,7 @@ from muster_runtime.observability.telemetry import (
     READY,
     WARNINGS,
 )
-from muster_runtime.process.parts import Parts
+from muster_runtime.process.parts import WatchedDuties
 from muster_runtime.scheduling import hold
 from muster_runtime.scheduling.deadlines import next_due, parked_deadlines
 from muster_runtime.service import Alerted, Runtime
@@ -98,16 +98,16 @@ class Monitor:
         api_database: Database,
         group: str,
         backlog: Backlog,
-        parts: Parts,
+        duties: WatchedDuties,
         keys: KeySource,
         kafka: KafkaTopics | None,
     ) -> None:
         self._runtime = runtime
-        self._schema = Schema(runtime.service.name, runtime.service.migrations)
+        self._schema = runtime.service.schema
         self._databases = {"worker": runtime.database, "api": api_database}
         self._group = group
         self._backlog = backlog
-        self._parts = parts
+        self._duties = duties
         self._keys = keys
         self._kafka = kafka
         self._ready = self._proven = False
@@ -222,7 +222,7 @@ class Monitor:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 found.waits += (await self._kafka.look()).reasons
-                found.lag = await self._parts.lag()
+                found.lag = await self._duties.lag()
             LAG.labels(service).set(found.lag)
             self._lag_known_at = time.monotonic()
         except (KafkaError, OSError, TimeoutError) as error:
@@ -231,18 +231,18 @@ class Monitor:
                 LAG.labels(service).set(0)
 
     def _look_at_duties(self, found: _Findings) -> None:
-        parts = self._parts
-        if parts.consumer is not None:
-            found.waits += parts.consumer.reasons
-            found.warnings["consumer"] += parts.consumer.warnings
-        if parts.relay is not None and parts.relay.held is not None:
-            found.waits.append(f"the relay cannot publish: {parts.relay.held}")
-        if parts.scheduler is not None:
-            held = Counter(parts.scheduler.waiting.values())
-            waiting = [Alerted(f"deadlines wait: {why} (agencies: {count})") for why, count in held.items()]
+        duties = self._duties
+        if duties.consumer is not None:
+            found.waits += duties.consumer.reasons
+            found.warnings["consumer"] += duties.consumer.warnings
+        if duties.relay is not None and duties.relay.held is not None:
+            found.waits.append(f"the relay cannot publish: {duties.relay.held}")
+        if duties.scheduler is not None:
+            counts = Counter(duties.scheduler.waiting.values())
+            waiting = [Alerted(f"deadlines wait: {why} (agencies: {count})") for why, count in counts.items()]
             found.warnings["service"] += waiting
-        if parts.sealer is not None and parts.sealer.failed:
-            agencies = len(parts.sealer.failed)
+        if duties.sealer is not None and duties.sealer.failed:
+            agencies = len(duties.sealer.failed)
             unsealed = f"audit rows cannot be sealed (agencies: {agencies}): see audit-finding.md"
             found.warnings["service"].append(Alerted(unsealed))
         found.warnings["secrets"] += self._runtime.settings.warnings

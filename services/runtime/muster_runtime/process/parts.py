@@ -36,7 +36,7 @@ STATEMENT_SECONDS = 10
 
 
 @dataclass
-class Parts:
+class WatchedDuties:
     """A process's duties that others look at; None where its roles do not include one."""
 
     relay: Relay | None = None
@@ -74,14 +74,14 @@ class Parts:
 async def worker_database(service: Service, clock: Clock, stack: AsyncExitStack) -> Database:
     """The duties' pool; `stack` closes it."""
     settings = service.settings
-    database = await Database.connect(
+    database = await Database(
         settings.postgres_worker_dsn,
         service.name,
         clock,
         size=settings.postgres_pool_size,
         lock_timeout_seconds=WORKER_LOCK_SECONDS,
-        migrations=service.migrations,
-    )
+        schema=service.schema,
+    ).open()
     stack.push_async_callback(database.close)
     return database
 
@@ -89,15 +89,15 @@ async def worker_database(service: Service, clock: Clock, stack: AsyncExitStack)
 async def api_database(service: Service, clock: Clock, backlog: Backlog, stack: AsyncExitStack) -> Database:
     """The routes' pool, with a gate for their commands; `stack` closes it."""
     settings = service.settings
-    database = await Database.connect(
+    database = await Database(
         settings.postgres_api_dsn,
         service.name,
         clock,
         size=settings.postgres_pool_size,
         statement_seconds=STATEMENT_SECONDS,
         gate=CommandGate(AgencyQueue(settings.agency_queue), backlog),
-        migrations=service.migrations,
-    )
+        schema=service.schema,
+    ).open()
     stack.push_async_callback(database.close)
     return database
 

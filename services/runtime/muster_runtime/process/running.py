@@ -87,7 +87,7 @@ async def running(
         subscriptions = Subscriptions(service.subscriptions, service=service.name, group=group, clock=clock)
         topics = KafkaTopics(kafka, settings, service.name, service.topics)
         takes_in = Role.WORKER in roles and bool(service.intakes)
-        own = parts.Parts()
+        own = parts.WatchedDuties()
         if Role.RELAY in roles and service.produces:
             own.relay = parts.make_relay(runtime, listener, backlog, topics)
             duties.start("relay", own.relay.run())

@@ -4,13 +4,13 @@ import asyncio
 
 from muster_runtime.errors import rfc3339
 from muster_runtime.process.monitor import PATIENCE_SECONDS
-from muster_runtime.process.parts import Parts
+from muster_runtime.process.parts import WatchedDuties
 from muster_runtime.scheduling import hold
 from muster_runtime.scheduling.deadlines import next_due
 from muster_runtime.service import Runtime
 
 
-async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object]:
+async def read_sandbox_state(runtime: Runtime, duties: WatchedDuties) -> dict[str, object]:
     """What has happened, what is due next, and what is still on its way. `activity` grows with everything done."""
     async with runtime.database.connection() as connection:
         (written,) = await connection.fetch(
@@ -18,12 +18,12 @@ async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object
         )
         held_since = await hold.held_since(connection)
         due = [
-            parts.sealer.due_since if parts.sealer else None,
+            duties.sealer.due_since if duties.sealer else None,
             await next_due(connection),
             *[await worker.next_due(connection) for worker in runtime.service.workers],
         ]
     async with asyncio.timeout(PATIENCE_SECONDS):
-        lag = await parts.lag() + await parts.intake_lag(runtime)
+        lag = await duties.lag() + await duties.intake_lag(runtime)
     return {
         "service": runtime.service.name,
         "instance": runtime.settings.instance,
@@ -33,5 +33,5 @@ async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object
         "deadlines_held_since": held_since,
         "outbox": written["outbox"],
         "lag": lag,
-        "activity": parts.activity,
+        "activity": duties.activity,
     }

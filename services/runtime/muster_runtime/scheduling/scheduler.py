@@ -35,7 +35,7 @@ from muster_runtime.scheduling.news import LATE, IntakeNews, News
 RETRY_SECONDS = 5.0
 
 # The same for an agency whose deadlines wait for news, or for the turn of its lock.
-HOLD_SECONDS = 0.5
+POSTPONE_SECONDS = 0.5
 
 # While the scheduler waits for one agency's lock, it handles no other agency. So the wait is short, and after so many
 # locks that are held for longer, the round ends.
@@ -77,7 +77,7 @@ class Scheduler:
         self._now = clock.now()  # when it last looked for due deadlines
         self._reported: Collection[str] = ()  # agencies whose deadlines of an intake's kinds could be handled then
         self._unread: Mapping[str, str] = {}  # agencies all of whose deadlines wait, and for what
-        self._held_until: dict[str, float] = {}
+        self._postponed_until: dict[str, float] = {}
         self._turn = ""  # the agency whose lock is waited for, or was last
         self._has_turn = asyncio.Event()
         self.waiting: Mapping[str, str] = {}
@@ -106,13 +106,13 @@ class Scheduler:
 
     async def _handle_due(self) -> bool:
         """Handle each agency's earliest due instant. Returns False if there is nothing to handle."""
-        held = [agency_id for agency_id, until in self._held_until.items() if until > time.monotonic()]
+        postponed = [agency_id for agency_id, until in self._postponed_until.items() if until > time.monotonic()]
         now = self._clock.now()
         reported, unreported = await self._find_reported(now)
         async with self._database.connection() as connection:
             kinds = self._kinds_of_intake
             agencies = await deadlines.due_agencies(
-                connection, now, late_before=now - LATE, without=held, kinds=kinds, of_kinds=list(reported)
+                connection, now, late_before=now - LATE, without=postponed, kinds=kinds, of_kinds=list(reported)
             )
             free = await locks.free(connection, agencies) if agencies else set()
         unread = await self._news.unread(agencies) if self._news else {}
@@ -121,20 +121,20 @@ class Scheduler:
         for agency_id in sorted(agencies, key=lambda agency_id: agency_id not in free):  # held locks last
             lock = LOCK if agency_id in free else _BRIEFLY
             if agency_id in unread:
-                self._hold(agency_id, HOLD_SECONDS)
+                self._postpone(agency_id, POSTPONE_SECONDS)
             elif len(locked) >= LOCKED_AGENCIES or not await self._handle_agency(agency_id, lock):
-                self._hold(agency_id, HOLD_SECONDS)
+                self._postpone(agency_id, POSTPONE_SECONDS)
                 locked.append(agency_id)
         if locked and not self._has_turn.is_set():
             # The agencies take turns in the order of their IDs.
             self._turn = min(locked, key=lambda agency_id: (agency_id <= self._turn, agency_id))
             self._has_turn.set()
-        self._unread = {agency_id: why for agency_id, why in self._unread.items() if agency_id in held} | unread
+        self._unread = {agency_id: why for agency_id, why in self._unread.items() if agency_id in postponed} | unread
         self.waiting = unreported | self._unread
         if not agencies and self._intake_news and unreported:
-            await self._intake_news.wait(HOLD_SECONDS)
-        elif not agencies and held:
-            await asyncio.sleep(HOLD_SECONDS)
+            await self._intake_news.wait(POSTPONE_SECONDS)
+        elif not agencies and postponed:
+            await asyncio.sleep(POSTPONE_SECONDS)
         return bool(agencies)
 
     @property
@@ -170,8 +170,8 @@ class Scheduler:
                 _log.warning("scheduler_retried", error=repr(error))
             self._has_turn.clear()
 
-    def _hold(self, agency_id: str, seconds: float) -> None:
-        self._held_until[agency_id] = time.monotonic() + seconds
+    def _postpone(self, agency_id: str, seconds: float) -> None:
+        self._postponed_until[agency_id] = time.monotonic() + seconds
 
     async def _handle_agency(self, agency_id: str, lock: Lock) -> bool:
         """Handle all deadlines of an agency's earliest due instant together, or one by one if that fails.
@@ -189,11 +189,11 @@ class Scheduler:
                 raise
             except Exception:
                 await self._handle_singly(agency_id, due, lock)
-            self._held_until.pop(agency_id, None)
+            self._postponed_until.pop(agency_id, None)
         except (*ONE_AGENCYS, *MISFITS, BreakerOpen) as error:
             if lock is _BRIEFLY and isinstance(error, asyncpg.LockNotAvailableError):
                 return False
-            self._hold(agency_id, RETRY_SECONDS)
+            self._postpone(agency_id, RETRY_SECONDS)
             _log.error("deadline_failed", agency_id=agency_id, exc_info=error)
         return True
 

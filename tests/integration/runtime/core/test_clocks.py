@@ -39,7 +39,7 @@ async def database(request: pytest.FixtureRequest, idle_probe: RunningService) -
     clock = SandboxClock()
     clock.move(NOON)
     access = idle_probe.access
-    database = await Database.connect(access.api_dsn if request.param == "api" else access.worker_dsn, "probe", clock)
+    database = await Database(access.api_dsn if request.param == "api" else access.worker_dsn, "probe", clock).open()
     yield database
     await database.close()
 
@@ -49,7 +49,7 @@ async def behind(idle_probe: RunningService) -> AsyncIterator[Database]:
     """A replica's database whose clock is a little behind."""
     clock = SandboxClock()
     clock.move(NOON - BIT)
-    database = await Database.connect(idle_probe.access.worker_dsn, "probe", clock)
+    database = await Database(idle_probe.access.worker_dsn, "probe", clock).open()
     yield database
     await database.close()
 
@@ -100,7 +100,7 @@ async def test_a_transaction_is_dated_after_its_wait_for_the_lock(
 ) -> None:
     """What was read before the holder of the lock committed remains the answer for that instant."""
     clock = SystemClock()
-    database = await Database.connect(idle_probe.access.worker_dsn, "probe", clock)
+    database = await Database(idle_probe.access.worker_dsn, "probe", clock).open()
 
     async def dated() -> datetime:
         async with database.write("NASA", context=CONTEXT, lock=lock) as uow:
@@ -183,7 +183,7 @@ async def test_a_replayed_effect_is_not_dated_before_its_cause(
 @pytest.mark.parametrize("offset", [timedelta(seconds=5), timedelta(seconds=-5)], ids=["ahead", "behind"])
 async def test_a_clock_far_from_the_databases_writes_nothing(idle_probe: RunningService, offset: timedelta) -> None:
     clock = ShiftedClock(offset)
-    database = await Database.connect(idle_probe.access.api_dsn, "probe", clock)
+    database = await Database(idle_probe.access.api_dsn, "probe", clock).open()
     try:
         with pytest.raises(ClockSkewed, match=r"this process's clock reads 20.*and Postgres' reads 20"):
             async with database.write("NASA", context=CONTEXT) as uow:

@@ -35,7 +35,7 @@ async def api(idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch) -> As
     )
     monkeypatch.setattr(transactions, "COMMIT_SECONDS", PATIENCE_SECONDS)
     gate = CommandGate(AgencyQueue(250), Backlog(1_000_000))
-    api = await Database.connect(idle_probe.access.api_dsn, "probe", idle_probe.clock, size=3, gate=gate)
+    api = await Database(idle_probe.access.api_dsn, "probe", idle_probe.clock, size=3, gate=gate).open()
     yield api
     await api.close()
 

@@ -26,7 +26,7 @@ CALLERS = 3
 
 
 async def test_busy_agencies_have_their_turn_though_anothers_lock_is_held_for_long(idle_probe: RunningService) -> None:
-    database = await Database.connect(idle_probe.access.worker_dsn, "probe", idle_probe.clock, lock_timeout_seconds=1)
+    database = await Database(idle_probe.access.worker_dsn, "probe", idle_probe.clock, lock_timeout_seconds=1).open()
     applier = Applier(
         database, Subscriptions({SeatAssigned: keep_seats}, service="probe", group="probe", clock=database.clock)
     )

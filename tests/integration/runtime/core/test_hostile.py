@@ -31,7 +31,7 @@ from muster_runtime.messaging.events import Received
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.attacker import DEEP, Attacker, Hostile, envelope_of
-from tests.integration.runtime.core.probe.service import MIGRATIONS
+from tests.integration.runtime.core.probe.service import SCHEMA
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -64,9 +64,7 @@ async def keep(uow: UnitOfWork, events: Sequence[Received[Any]]) -> None:
 
 
 def build(settings: Settings) -> Service:
-    return Service(
-        name="probe", settings=settings, migrations=MIGRATIONS, subscriptions=dict.fromkeys(CLASSES.values(), keep)
-    )
+    return Service(schema=SCHEMA, settings=settings, subscriptions=dict.fromkeys(CLASSES.values(), keep))
 
 
 class Field:

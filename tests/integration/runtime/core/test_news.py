@@ -22,7 +22,7 @@ from muster_runtime.scheduling.news import ENDS_UNKNOWN, Ends, News, ask_for_end
 from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
-from tests.integration.runtime.core.probe.service import MIGRATIONS, revoke_when_due
+from tests.integration.runtime.core.probe.service import SCHEMA, revoke_when_due
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -40,9 +40,8 @@ async def forget_what_is_due(uow: UnitOfWork, events: Sequence[Received[AgencyWi
 def build(settings: Settings) -> Service:
     """The probe as a service whose deadlines an event of another service cancels."""
     return Service(
-        name="probe",
+        schema=SCHEMA,
         settings=settings,
-        migrations=MIGRATIONS,
         produces=[SeatRevoked.topic],
         subscriptions={AgencyWithdrawn: forget_what_is_due},
         deadlines={"revoke": revoke_when_due},
@@ -162,7 +161,7 @@ async def test_late_deadlines_delay_no_other_while_kafka_is_silent(
 ) -> None:
     """However long it is silent, and however many are late: here, as many as the scheduler reads at once."""
     monkeypatch.setattr(news, "PATIENCE_SECONDS", 600)
-    monkeypatch.setattr(scheduler, "HOLD_SECONDS", 0)
+    monkeypatch.setattr(scheduler, "POSTPONE_SECONDS", 0)
     late = [f"AG{number:03}" for number in range(100)]
     probe = await away(run_service, *late)
     instants = [DAY_30 + timedelta(seconds=seconds) for seconds in (11, 13, 17)]

@@ -159,6 +159,27 @@ async def test_parked_streams_come_in_pages(probe: RunningService, eventually: E
     assert rest["next"] is None
 
 
+async def test_a_parked_stream_is_found_by_its_topic_and_agency(probe: RunningService, eventually: Eventually) -> None:
+    await probe.publish(seat("NASA", "poison"), seat("DOE", "poison"))
+    await eventually(lambda: holds(waiting(probe), 2))
+    for stream in (await probe.client.get("/v1/parked")).json()["items"]:
+        shown = (await probe.client.get(f"/v1/parked/{TOPIC}/{stream['agency_id']}")).json()
+        assert stream.items() <= shown.items()
+
+    for topic, agency_id in ((TOPIC, "EPA"), ("muster.enrollment.agency", "NASA")):
+        stream, why = f"{topic}/{agency_id}", {"reason": "entered by mistake"}
+        replies = [
+            await probe.client.get(f"/v1/parked/{stream}"),
+            await probe.client.post(f"/v1/parked/{stream}/replay"),
+            await probe.client.post(
+                f"/v1/parked/{stream}/discard", json={"records": [{"partition": 0, "offset": 0}], **why}
+            ),
+            await probe.client.post(f"/v1/streams/{stream}/gap", json={"waiting": 2, **why}),
+        ]
+        found = {(reply.status_code, reply.json()["detail"]) for reply in replies}
+        assert found == {(404, f"no stream of '{agency_id}' on topic '{topic}' is parked")}
+
+
 async def test_a_discarded_record_of_a_newer_major_does_not_park_when_it_is_read_again(
     probe: RunningService, eventually: Eventually
 ) -> None:

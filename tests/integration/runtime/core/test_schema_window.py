@@ -23,7 +23,7 @@ from muster_runtime.process.roles import Role
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import not_ready, ready
-from tests.integration.runtime.core.probe.service import MIGRATIONS, build
+from tests.integration.runtime.core.probe.service import SCHEMA, build
 from tests.integration.runtime.core.relays import write
 from tests.support.databases import Databases
 from tests.support.services import ServiceRunner
@@ -37,7 +37,7 @@ INSERT = "insert into schema_migrations (version) values ($1)"
 def newer(tmp_path: Path) -> Schema:
     """The probe of the next release: with a migration that it needs, and one that it can do without."""
     folder = tmp_path / "migrations"
-    shutil.copytree(MIGRATIONS, folder)
+    shutil.copytree(SCHEMA.migrations, folder)
     for version, tags in ((NEEDED, "-- muster: expand"), (OPTIONAL, "-- muster: expand\n-- muster: optional")):
         body = f"-- migrate:up\n\n{tags}\ncreate table t{version} ();\n\n-- migrate:down\n\ndrop table t{version};\n"
         (folder / f"{version}_next.sql").write_text(body, "utf-8")
@@ -45,7 +45,7 @@ def newer(tmp_path: Path) -> Schema:
 
 
 async def test_a_database_is_compared_and_waited_for(databases: Databases, newer: Schema) -> None:
-    access = await databases.make("probe", MIGRATIONS)
+    access = await databases.make("probe", SCHEMA.migrations)
     now = max(file.name.partition("_")[0] for file in RUNTIME_MIGRATIONS.glob("*.sql"))
     window = {"service": "probe", "schema_min": NEEDED, "schema_head": OPTIONAL}
     by_api = Settings(environment="sandbox", postgres_api_dsn=SecretStr(access.api_dsn))
@@ -104,7 +104,7 @@ async def test_readiness_tolerates_a_schema_within_the_window(
     run_service: ServiceRunner, newer: Schema, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     def of_next_release(settings: Settings) -> Service:
-        return replace(build(settings), migrations=newer.migrations)
+        return replace(build(settings), schema=newer)
 
     probe = await run_service(of_next_release, Settings, roles=frozenset({Role.API}))
     await eventually(lambda: ready(probe))
@@ -131,7 +131,7 @@ async def test_a_schema_that_has_contracted_is_too_new(
     await probe.admin.execute(INSERT, LATER)
     await eventually(lambda: ready(probe))
     await probe.admin.execute(INSERT, CONTRACTING)
-    head = Schema("probe", MIGRATIONS).head
+    head = SCHEMA.head
     reason = f"the schema is too new: {CONTRACTING} changed what this process uses; it knows up to {head}"
     await eventually(lambda: not_ready(probe, reason))
     # It still reports what waits.
@@ -157,7 +157,7 @@ run("no.bootstrap", Schema("probe", Path(sys.argv.pop())))
 async def test_a_migration_that_gets_sigterm_is_undone_and_ends_with_dbmate(
     databases: Databases, newer: Schema, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    access = await databases.make("probe", MIGRATIONS)
+    access = await databases.make("probe", SCHEMA.migrations)
     slow = newer.migrations / f"{NEEDED}_next.sql"
     created = f"create table t{NEEDED} ();"
     slow.write_text(

@@ -77,7 +77,7 @@ async def test_every_row_is_sealed_once_beside_commands_and_other_sealers_that_a
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    api = await Database.connect(sealing.access.api_dsn, "probe", sealing.clock, size=4)
+    api = await Database(sealing.access.api_dsn, "probe", sealing.clock, size=4).open()
     commands = 0
     enough = asyncio.Event()
 

@@ -25,7 +25,7 @@ from muster_runtime.process import monitor
 from muster_runtime.scheduling import scheduler
 from muster_runtime.scheduling.deadlines import Deadline, schedule
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat, seats
-from tests.integration.runtime.core.probe.service import MIGRATIONS, answer_withdrawals, keep_seats
+from tests.integration.runtime.core.probe.service import SCHEMA, answer_withdrawals, keep_seats
 from tests.integration.runtime.core.streams import at, consumed, effects, holds, parked
 from tests.support.services import RunningService
 
@@ -53,7 +53,7 @@ def has_waited(paused: CapturingLogger, agency_id: str, excuse: str) -> bool:
 
 @pytest.fixture
 async def applier(idle_probe: RunningService) -> AsyncIterator[Applier]:
-    database = await Database.connect(idle_probe.access.worker_dsn, "probe", idle_probe.clock, migrations=MIGRATIONS)
+    database = await Database(idle_probe.access.worker_dsn, "probe", idle_probe.clock, schema=SCHEMA).open()
     handlers: dict[type[Event], EventHandler] = {SeatAssigned: keep_seats, AgencyWithdrawn: answer_withdrawals}
     yield Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
     await database.close()

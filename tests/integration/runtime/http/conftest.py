@@ -80,10 +80,10 @@ def logged() -> Iterator[StringIO]:
 async def sample(databases: Databases, tokens: TokenIssuer, logged: StringIO) -> AsyncIterator[Sample]:
     """The sample service on a database of its own."""
     service = build(Settings(environment="sandbox", oidc_issuer=ISSUER, oidc_jwks=str(tokens.jwks)))
-    access = await databases.make(service.name, service.migrations)
+    access = await databases.make(service.name, service.schema.migrations)
     clock = SandboxClock()
-    api = await Database.connect(access.api_dsn, service.name, clock, size=8)
-    worker = await Database.connect(access.worker_dsn, service.name, clock, size=2)
+    api = await Database(access.api_dsn, service.name, clock, size=8).open()
+    worker = await Database(access.worker_dsn, service.name, clock, size=2).open()
     admin = await asyncpg.connect(access.admin_dsn, server_settings={"search_path": service.name})
     made: Sample
 

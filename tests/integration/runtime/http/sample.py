@@ -7,6 +7,7 @@ import asyncpg
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, RetryableError
 from muster_runtime.http.application import (
@@ -217,8 +218,7 @@ async def fail(agency_id: str, kind: str, commands: CommandsDep) -> Response:
 def build(settings: Settings | None = None) -> Service:
     """The sample service."""
     return Service(
-        name="sample",
+        schema=Schema("sample", Path(__file__).parent / "migrations"),
         settings=settings or Settings(environment="sandbox"),
-        migrations=Path(__file__).parent / "migrations",
         routers=[router],
     )

@@ -23,7 +23,7 @@ from muster_runtime.process.start_checks import StartRefused
 from muster_runtime.secrets import FileSecret
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import ready, seat, seats
-from tests.integration.runtime.core.probe.service import MIGRATIONS, build
+from tests.integration.runtime.core.probe.service import SCHEMA, build
 from tests.integration.runtime.secured.token_endpoint import TokenEndpoint
 from tests.support.databases import Databases
 from tests.support.secret_files import SecretFiles, new_password
@@ -140,7 +140,7 @@ async def test_postgres_takes_tls_and_the_certificates_of_those_who_must_show_on
         await connection.close()
         assert [tuple(rule) for rule in rules] == [("hostssl", "scram-sha-256")]
         certified = postgres_by_tls.certified(access.owner_dsn, "sealed_owner")
-        await asyncio.to_thread(migrate, certified, "sealed", MIGRATIONS)
+        await asyncio.to_thread(migrate, certified, "sealed", SCHEMA.migrations)
         plain = access.api_dsn.replace("sslmode=verify-full", "sslmode=disable")
         with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match="no encryption"):
             await asyncpg.connect(plain)
@@ -160,9 +160,9 @@ async def test_a_rotated_password_of_postgres_is_waited_for(
 ) -> None:
     """The server has it first: a caller that needs a new session meanwhile waits for the file, and is not refused."""
     databases = Databases(postgres_by_tls.server.address)
-    access = await databases.make("probe", MIGRATIONS)
+    access = await databases.make("probe", SCHEMA.migrations)
     dsn = FileSecret("MUSTER_POSTGRES_API_DSN_FILE", files.put("dsn", access.api_dsn))
-    database = await Database.connect(dsn, "probe", SystemClock(), size=4)
+    database = await Database(dsn, "probe", SystemClock(), size=4).open()
     password = new_password()
 
     async def asked() -> bool:

@@ -20,7 +20,7 @@ from muster_runtime.messaging.client_internals import has_broken_down, hold_fetc
 from muster_runtime.messaging.consumer.pausing import PausedPartitions
 from muster_runtime.messaging.consumer.progress import Progress
 from muster_runtime.messaging.consumer.refused import Refused, concerns_group
-from muster_runtime.messaging.consumer.unreadable import Unreadable
+from muster_runtime.messaging.consumer.unreadable import UnreadablePartitions
 from muster_runtime.pacing import Pace
 
 # How long one poll waits for records. Newly assigned partitions wait for the poll to end, so it is short.
@@ -74,7 +74,7 @@ class Poller:
         self._begins = begins
         self._step = step
         self._batch_records = batch_records
-        self._unreadable = Unreadable()
+        self._unreadable = UnreadablePartitions()
         self._refused = Refused()
         self._alone_ms = POLL_MS
         self._found = False  # whether the round has found what cannot be read

@@ -18,7 +18,7 @@ class _Place(NamedTuple):
     why: str
 
 
-class Unreadable:
+class UnreadablePartitions:
     """The partitions that cannot be read further. The other partitions are still read."""
 
     def __init__(self) -> None:

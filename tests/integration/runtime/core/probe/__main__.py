@@ -6,10 +6,9 @@ import sys
 from typing import Any, NoReturn
 
 from muster_runtime import cli
-from muster_runtime.database.schema import Schema
 from muster_runtime.messaging.consumer import Consumer
 from muster_runtime.messaging.lane import Lane
-from tests.integration.runtime.core.probe.service import MIGRATIONS
+from tests.integration.runtime.core.probe.service import SCHEMA
 
 
 async def _die(*_: Any) -> NoReturn:
@@ -27,4 +26,4 @@ match os.environ.get("PROBE_DIES_BEFORE"):
     case other:
         sys.exit(f"no such point: {other}")
 
-cli.run("tests.integration.runtime.core.probe.service", Schema("probe", MIGRATIONS))
+cli.run("tests.integration.runtime.core.probe.service", SCHEMA)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import EntitlementsAuditSealed, SeatAssigned, SeatRevoked
+from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict
 from muster_runtime.messaging.events import Received
@@ -12,7 +13,7 @@ from muster_runtime.scheduling.deadlines import Deadline
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+SCHEMA = Schema("probe", Path(__file__).parent / "migrations")
 
 
 async def keep_seats(uow: UnitOfWork, events: Sequence[Received[SeatAssigned]]) -> None:
@@ -51,9 +52,8 @@ async def revoke_when_due(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> Non
 
 def build(settings: Settings | None = None) -> Service:
     return Service(
-        name="probe",
+        schema=SCHEMA,
         settings=settings or Settings(),
-        migrations=MIGRATIONS,
         produces=["muster.entitlements.seat", "muster.entitlements.directory"],
         subscriptions={SeatAssigned: keep_seats},
         deadlines={"revoke": revoke_when_due, "erase": revoke_when_due},
@@ -64,9 +64,8 @@ def build(settings: Settings | None = None) -> Service:
 def build_answering(settings: Settings) -> Service:
     """The probe as a service that answers another service's event with one of its own."""
     return Service(
-        name="probe",
+        schema=SCHEMA,
         settings=settings,
-        migrations=MIGRATIONS,
         produces=["muster.entitlements.seat"],
         subscriptions={AgencyWithdrawn: answer_withdrawals},
     )
@@ -75,9 +74,8 @@ def build_answering(settings: Settings) -> Service:
 def build_sealing(settings: Settings) -> Service:
     """The probe as a service that seals its audit, and does nothing else."""
     return Service(
-        name="probe",
+        schema=SCHEMA,
         settings=settings,
-        migrations=MIGRATIONS,
         produces=[EntitlementsAuditSealed.topic],
         audit_sealed=EntitlementsAuditSealed,
     )
