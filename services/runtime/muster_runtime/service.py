@@ -35,6 +35,11 @@ class Runtime:
     kafka: KafkaConnection
     backlog: Backlog
 
+    @property
+    def group(self) -> str:
+        """The service's consumer group, under which its positions and offsets are stored."""
+        return self.settings.topic_prefix + self.service.name
+
 
 @dataclass(frozen=True)
 class Worker:

@@ -10,11 +10,11 @@ from muster_notify.bootstrap import build
 from muster_notify.repository import replays
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import replayer
-from muster_runtime.context import Context
 from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.notify.conftest import START, Notify, reinstated
 from tests.integration.notify.disabled import TYPES, disabled, enable, replay, replayed
 from tests.integration.notify.receiver import Receiver, Request
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
@@ -192,7 +192,7 @@ async def test_two_processes_take_each_step_of_a_replay_once(
         waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'advisory'"
         return bool(await notify.service.admin.fetchval(waiting) == 2)
 
-    async with runtime.database.write("NASA", context=Context("test", "cor_1")):
+    async with runtime.database.write("NASA", context=CONTEXT):
         steps = [asyncio.create_task(replayer._step(runtime, running)) for _ in range(2)]
         await eventually(both_wait)
     await asyncio.gather(*steps)

@@ -8,9 +8,8 @@ from prometheus_client import Gauge
 
 from muster_entitlements.handlers.rollouts import WAITED_FOR, roll_out
 from muster_entitlements.repository import catalogs
-from muster_runtime.context import Context
+from muster_runtime.context import new_context
 from muster_runtime.database.transactions import RETRYABLE, Connection
-from muster_runtime.identifiers import new_id
 from muster_runtime.service import Runtime, Worker
 
 # How long an agency waits after a failure, such as a held lock, or for its deadlines. The others continue.
@@ -48,8 +47,7 @@ async def _run(runtime: Runtime) -> None:
 
 
 async def _roll_out(runtime: Runtime, agency_id: str) -> bool:
-    service = runtime.service.name
-    context = Context(actor=service, correlation_id=new_id("cor", runtime.clock.now()))
+    context = new_context(runtime.service.name, runtime.clock.now())
     try:
         async with runtime.database.write(agency_id, context=context) as uow:
             return await roll_out(uow, agency_id)

@@ -151,8 +151,7 @@ class UsageIntake:
             assigned = assignment_of(consumer)
             read = {partition for partition in consumer.assignment() if self._lane.has(partition)}
             consumer.pause(*(consumer.assignment() - read))
-            group = settings.topic_prefix + self._runtime.service.name
-            self._places = await Places.find(self._runtime.database, group, consumer, self._topic, read)
+            self._places = await Places.find(self._runtime.database, self._runtime.group, consumer, self._topic, read)
             await self.deferred.read()
             for partition, offset in self._places.next.items():
                 consumer.seek(partition, offset)

@@ -95,7 +95,6 @@ class Monitor:
         self,
         runtime: Runtime,
         api_database: Database,
-        group: str,
         backlog: Backlog,
         parts: Parts,
         keys: KeySource,
@@ -104,7 +103,6 @@ class Monitor:
         self._runtime = runtime
         self._schema = Schema(runtime.service.name, runtime.service.migrations)
         self._databases = {"worker": runtime.database, "api": api_database}
-        self._group = group
         self._backlog = backlog
         self._parts = parts
         self._keys = keys
@@ -200,7 +198,7 @@ class Monitor:
             order = "if the relay says that it was restored, raise its epoch first"
             held = f"deadlines are held since {since} (muster deadlines release {service}; {order})"
             found.warnings["service"].append(Alerted(held))
-        streams = await parked.streams(connection, self._group)
+        streams = await parked.streams(connection, self._runtime.group)
         found.parked_streams = len(streams)
         PARKED.labels(service).set(found.parked_streams)
         PARKED_RECORDS.labels(service).set(sum(stream.records for stream in streams))

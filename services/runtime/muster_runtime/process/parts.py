@@ -130,10 +130,11 @@ def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, top
     )
 
 
-def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Scheduler:
-    """The scheduler of the service's deadlines, which wait for the group's unread news, or for its intake."""
+def make_scheduler(runtime: Runtime, listener: WakeupListener) -> Scheduler:
+    """The scheduler of the service's deadlines, which wait for its unread news, or for its intake."""
     service, settings = runtime.service, runtime.settings
-    news = News(runtime.database, runtime.clock, group, runtime.kafka, settings.topic_prefix, _topics_read(runtime))
+    topics = _topics_read(runtime)
+    news = News(runtime.database, runtime.clock, runtime.group, runtime.kafka, settings.topic_prefix, topics)
     intake_news = None
     if service.intake is not None:
         partitions = _partitions_of(service.intake.topics, runtime)

@@ -16,13 +16,12 @@ from structlog.contextvars import bound_contextvars
 
 from muster_runtime.canceling import run_together
 from muster_runtime.clock import Clock
-from muster_runtime.context import Context
+from muster_runtime.context import Context, new_context
 from muster_runtime.database import locks
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import MISFITS, ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.errors import describe
-from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.breaker import BreakerOpen
 from muster_runtime.observability import tracing
 from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS
@@ -237,7 +236,7 @@ class Scheduler:
         self.handled += len(taken)
 
     def _context(self) -> Context:
-        return Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
+        return new_context(self._service, self._clock.now())
 
     def _place(self, deadline: Deadline) -> tuple[int, str]:
         """The sort key: kinds due at the same instant are handled in the order of `handlers`."""

@@ -7,7 +7,6 @@ import pytest
 
 from muster_contracts import Position, write_headers
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.context import Context
 from muster_runtime.errors import Conflict
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.parking import DEFAULT_LIMITS, ParkingLimits, StreamFull, Waiting, park
@@ -16,6 +15,7 @@ from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.looks import seat
 from tests.integration.runtime.core.probe.service import keep_seats
 from tests.integration.runtime.core.streams import TOPIC, at, consumed, effects, holds, parked, waiting
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -116,7 +116,7 @@ async def test_a_parked_stream_keeps_its_first_reason(idle_probe: RunningService
     reasons = []
     for sequence, (reason, gap) in enumerate([("a gap", True), ("the first", False), ("a second", False)], start=1):
         record = Waiting(consumed(seat("NASA", "a"), sequence, now), Position(1, sequence))
-        async with idle_probe.runtime.database.write("NASA", context=Context("test", "cor_1")) as uow:
+        async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
             await park(uow, "probe", [record], reason, DEFAULT_LIMITS, gap=gap)
         reasons.append(await parked(idle_probe, "NASA"))
     assert reasons == ["a gap", "the first", "the first"]
