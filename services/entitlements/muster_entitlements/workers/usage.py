@@ -24,7 +24,6 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
 from muster_contracts.entitlements import FeatureUsed
-from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers.usage_batches import BATCH_LOCK, BATCH_RECORDS, Batch, count_or_park, writing
 from muster_entitlements.workers.usage_deferred import Deferred
 from muster_entitlements.workers.usage_places import ALL, Lane, Places
@@ -37,7 +36,7 @@ from muster_runtime.errors import RetryableError, describe
 from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.client_internals import assignment_of, enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
-from muster_runtime.service import Runtime, Worker
+from muster_runtime.service import Runtime
 
 LANES = 2
 
@@ -54,8 +53,6 @@ USAGE_LAG = Gauge(
     ["service", "lane"],
 )
 
-_DUTY = "usage-intake"
-
 _log = structlog.get_logger(__name__)
 
 
@@ -63,13 +60,9 @@ class AgencyAhead(RetryableError):
     """One agency of several is ahead of the clock. It is counted alone, so that the others do not get its time."""
 
 
-def usage_worker() -> Worker:
-    """The worker of a process. Of several processes, one reads each lane."""
-
-    async def run(runtime: Runtime) -> None:
-        await run_together(*(UsageIntake(runtime, Lane(number, LANES)).run() for number in range(LANES)))
-
-    return Worker(_DUTY, run, usage_intake.find_oldest_deferred)
+async def run(runtime: Runtime) -> None:
+    """Read the lanes until canceled. Of several processes, one reads each lane."""
+    await run_together(*(UsageIntake(runtime, Lane(number, LANES)).run() for number in range(LANES)))
 
 
 class UsageIntake:
@@ -79,7 +72,7 @@ class UsageIntake:
         self._runtime = runtime
         self._lane = lane
         self._topic = runtime.settings.topic_prefix + FeatureUsed.topic
-        self._lease = Lease(runtime.database, f"{_DUTY}-{lane.number}", runtime.settings.instance)
+        self._lease = Lease(runtime.database, f"usage-intake-{lane.number}", runtime.settings.instance)
         self._lag = USAGE_LAG.labels(runtime.service.name, str(lane.number))
         self._places = Places()
         self.deferred = Deferred(runtime, lane)

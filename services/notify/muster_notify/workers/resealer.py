@@ -98,7 +98,3 @@ class Resealer:
         if secret is None and previous is None:
             return None
         return secret or endpoint.sealed_secret, previous or endpoint.previous_secret
-
-
-async def nothing_due(_connection: object) -> None:
-    """Never due by the runtime's clock: keys change in real time."""

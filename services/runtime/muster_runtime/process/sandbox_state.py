@@ -20,7 +20,7 @@ async def read_sandbox_state(runtime: Runtime, parts: Parts) -> dict[str, object
         due = [
             parts.sealer.due_since if parts.sealer else None,
             await next_due(connection),
-            *[await worker.next_due(connection) for worker in runtime.service.workers],
+            *[await worker.next_due(connection) for worker in runtime.service.workers if worker.next_due],
         ]
     async with asyncio.timeout(PATIENCE_SECONDS):
         lag = await parts.lag() + await parts.intake_lag(runtime)
