@@ -28,6 +28,7 @@ from tests.integration.entitlements.test_usage_intake import count_all, counts, 
 from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
 from tests.support.clocks import ShiftedClock
 from tests.support.contexts import CONTEXT
+from tests.support.limits import LIMITS
 from tests.support.services import PARTITIONS, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -79,7 +80,7 @@ async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_use(
         )
         made = record(event, sequence=1, time=at)
         enrolled.append(Record(made.topic, agency_id, 0, 1, made.key, made.value, made.headers))
-    assert await Applier(runtime.database, subscriptions).apply(enrolled) == []
+    assert await Applier(runtime.database, subscriptions, LIMITS).apply(enrolled) == []
     await put(front, used(1, at=now), used(2, at=now, agency_id="DOE"))
     intake = UsageIntake(runtime)
     await count_all(intake)

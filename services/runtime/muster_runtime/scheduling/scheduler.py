@@ -54,8 +54,8 @@ class Scheduler:
         clock: Clock,
         handlers: Mapping[str, DeadlineHandler],
         service: str,
-        news: News | None = None,
-        parked: int = 50,
+        news: News,
+        parked: int,
         intake_news: IntakeNews | None = None,
     ) -> None:
         """`parked` is how many deadlines may be parked within the breaker's window.
@@ -84,8 +84,8 @@ class Scheduler:
 
     async def run(self) -> None:
         """Handle due deadlines until canceled."""
-        news = [each.run() for each in (self._news, self._intake_news) if each is not None]
-        await run_together(self._handle_all(), self._take_turns(), *news)
+        intake_news = [self._intake_news.run()] if self._intake_news else []
+        await run_together(self._handle_all(), self._take_turns(), self._news.run(), *intake_news)
 
     async def _handle_all(self) -> None:
         while True:
@@ -114,7 +114,7 @@ class Scheduler:
                 connection, now, late_before=now - LATE, without=held, kinds=kinds, of_kinds=list(reported)
             )
             free = await locks.free(connection, agencies) if agencies else set()
-        unread = await self._news.unread(agencies) if self._news else {}
+        unread = await self._news.unread(agencies)
         self._now, self._reported = now, reported
         locked: list[str] = []
         for agency_id in sorted(agencies, key=lambda agency_id: agency_id not in free):  # held locks last
@@ -150,9 +150,8 @@ class Scheduler:
         async with self._database.connection() as connection:
             due = await deadlines.due_of_kinds(connection, self._kinds_of_intake, now)
         waiting = await self._intake_news.unread({agency_id: last for agency_id, (_, last) in due.items()})
-        if self._news:
-            rest = {agency_id: first for agency_id, (first, _) in due.items() if agency_id not in waiting}
-            waiting |= await self._news.unread(rest)
+        rest = {agency_id: first for agency_id, (first, _) in due.items() if agency_id not in waiting}
+        waiting |= await self._news.unread(rest)
         return due.keys() - waiting.keys(), waiting
 
     async def _take_turns(self) -> None:

@@ -24,6 +24,7 @@ from tests.integration.runtime.core.probe.service import build, build_answering
 from tests.integration.runtime.core.streams import consumed, effects, parked
 from tests.support.clocks import ShiftedClock
 from tests.support.contexts import CONTEXT
+from tests.support.limits import LIMITS
 from tests.support.services import RunningService, ServiceRunner
 
 EFFECT = "insert into effect (agency_id, event_id, sequence, seat_id) values ($1, 'e', 1, 's')"
@@ -149,7 +150,8 @@ async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_effects(run_s
     clock = ShiftedClock(timedelta())
     probe = await run_service(build_answering, Settings, roles=frozenset(), clock=clock)
     database, handlers = probe.runtime.database, probe.runtime.service.subscriptions
-    applier = Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
+    subscriptions = Subscriptions(handlers, service="probe", group="probe", clock=database.clock)
+    applier = Applier(database, subscriptions, LIMITS)
     ahead = clock.now() + timedelta(seconds=50)
     assert (
         await applier.apply([consumed(withdrawn("NASA"), 1, ahead), consumed(withdrawn("DOE"), 1, clock.now())]) == []

@@ -27,6 +27,7 @@ from tests.integration.runtime.core.looks import not_ready, parked_streams, read
 from tests.integration.runtime.core.probe.service import MIGRATIONS, answer_withdrawals, keep_seats
 from tests.integration.runtime.core.streams import at, consumed, effects, holds, parked
 from tests.support.contexts import CONTEXT
+from tests.support.limits import LIMITS
 from tests.support.services import RunningService
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -55,7 +56,7 @@ def has_waited(paused: CapturingLogger, agency_id: str, excuse: str) -> bool:
 async def applier(idle_probe: RunningService) -> AsyncIterator[Applier]:
     database = await Database.connect(idle_probe.access.worker_dsn, "probe", idle_probe.clock, migrations=MIGRATIONS)
     handlers: dict[type[Event], EventHandler] = {SeatAssigned: keep_seats, AgencyWithdrawn: answer_withdrawals}
-    yield Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
+    yield Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock), LIMITS)
     await database.close()
 
 
