@@ -24,6 +24,7 @@ from tests.bench.processes import Span, span
 from tests.bench.relay import drain, fill
 from tests.bench.report import Measurement
 from tests.bench.setting import SEAT_TOPIC, Setting, setting
+from tests.support.limits import LIMITS
 
 BATCH_RECORDS = 1_000
 
@@ -92,13 +93,14 @@ async def consume(own: Setting, events: int) -> Span:
     group = own.topic_prefix + "bench"
     subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
     consumer = Consumer(
-        Applier(own.database, subscriptions),
+        Applier(own.database, subscriptions, LIMITS),
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",
         kafka=own.kafka,
         topic_prefix=own.topic_prefix,
         batch_records=BATCH_RECORDS,
+        stuck_seconds=60,
     )
     await consumer.start()
     await consumer.assigned.wait()

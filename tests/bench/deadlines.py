@@ -13,10 +13,12 @@ from muster_runtime.clock import SystemClock
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.scheduling.deadlines import Deadline, DeadlineHandler
+from muster_runtime.scheduling.news import Ends, News
 from muster_runtime.scheduling.scheduler import Scheduler
 from tests.bench.processes import span
 from tests.bench.report import Measurement
 from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
+from tests.support.limits import LIMITS
 
 KIND = "bench"
 
@@ -88,7 +90,8 @@ async def publications(
     """Seconds from the instant until Kafka has the first event, and the last."""
     clock = SystemClock()
     listener = WakeupListener(own.access.worker_dsn, "entitlements", clock)
-    scheduler = Scheduler(own.database, listener.wakeup(), clock, handlers, "entitlements")
+    news = News(own.database, clock, "entitlements", Ends(clock, own.kafka, own.topic_prefix, {}))
+    scheduler = Scheduler(own.database, listener.wakeup(), clock, handlers, "entitlements", news, LIMITS.streams)
     relay = own.relay(listener.wakeup, topic)
     duties = [asyncio.create_task(duty) for duty in (listener.run(), scheduler.run(), relay.run())]
     first = 0.0

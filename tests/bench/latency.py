@@ -19,6 +19,7 @@ from muster_runtime.messaging.subscriptions import Subscriptions
 from tests.bench.processes import span
 from tests.bench.report import Measurement
 from tests.bench.setting import SEAT_TOPIC, Setting, setting
+from tests.support.limits import LIMITS
 
 
 async def measure(events: int, per_second: float) -> list[Measurement]:
@@ -53,12 +54,14 @@ async def _delays(own: Setting, events: int, per_second: float) -> list[float]:
     group = own.topic_prefix + "bench"
     subscriptions = Subscriptions({SeatAssigned: take}, service="bench", group=group, clock=own.database.clock)
     consumer = Consumer(
-        Applier(own.database, subscriptions),
+        Applier(own.database, subscriptions, LIMITS),
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",
         kafka=own.kafka,
         topic_prefix=own.topic_prefix,
+        batch_records=1_000,
+        stuck_seconds=60,
     )
     tasks = [asyncio.create_task(listener.run()), asyncio.create_task(relay.run())]
     await consumer.start()

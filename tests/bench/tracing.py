@@ -22,6 +22,7 @@ from tests.bench.processes import span
 from tests.bench.relay import SUBJECT
 from tests.bench.report import Measurement
 from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
+from tests.support.limits import LIMITS
 
 # The shares of traces that are sampled; None: tracing is off.
 SHARES = (None, 0.0, 0.05, 1.0)
@@ -61,13 +62,14 @@ async def _consumer(own: Setting) -> AsyncIterator[Counter]:
     group = own.topic_prefix + "bench"
     subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
     consumer = Consumer(
-        Applier(own.database, subscriptions),
+        Applier(own.database, subscriptions, LIMITS),
         own.database,
         {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
         client_id="bench",
         kafka=own.kafka,
         topic_prefix=own.topic_prefix,
         batch_records=1_000,
+        stuck_seconds=60,
     )
     await consumer.start()
     await consumer.assigned.wait()

@@ -14,7 +14,7 @@ from muster_contracts import ClockMoved, topics
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
-from muster_entitlements.workers.usage import usage_worker
+from muster_entitlements.workers import usage
 from muster_entitlements.workers.usage_batches import BATCH_RECORDS
 from muster_entitlements.workers.usage_polling import FETCH_MIN_BYTES, POLL_MS
 from muster_operator.topics import create_topics, delete_topics
@@ -217,7 +217,7 @@ async def _count(own: Setting, through: int) -> Span:
     backlog = Backlog(settings.outbox_rows)
     runtime = Runtime(build(settings), settings, clock, own.database, Wakeup(clock), own.kafka, backlog)
     with span() as measured:
-        task = asyncio.create_task(usage_worker().run(runtime))
+        task = asyncio.create_task(usage.run(runtime))
         async with own.database.connection() as connection:
             while await connection.fetchval("select coalesce(sum(next_offset), 0) from usage_offset") < through:
                 await asyncio.sleep(0.02)

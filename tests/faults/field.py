@@ -25,7 +25,6 @@ from muster_local.servers import external_kafka_settings
 from muster_operator.databases.provisioning import Access
 from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
-from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging.connection import KafkaConnection
 from tests.faults import oracle
@@ -35,6 +34,7 @@ from tests.faults.recorder import Recorder
 from tests.faults.servers import Process, free_port
 from tests.faults.tables import ProbeTables
 from tests.faults.traffic import ProbeTraffic
+from tests.support.contexts import CONTEXT
 from tests.support.databases import Databases
 from tests.support.eventually import eventually
 from tests.support.services import ISSUER, TokenIssuer
@@ -226,7 +226,7 @@ class Field(ProbeTables, ProbeTraffic):
         """Publish events as the probe, each in its own transaction."""
         database = await Database(self.access.api_dsn, "probe", SystemClock()).open()
         for event in events:
-            async with database.write(event.agency_id, context=Context(actor="test", correlation_id="cor_1")) as uow:
+            async with database.write(event.agency_id, context=CONTEXT) as uow:
                 uow.publish(event)
         await database.close()
 

@@ -17,7 +17,6 @@ from muster_contracts import read_headers
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_local.servers import kafka_at
 from muster_runtime.clock import SystemClock
-from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
 from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.messaging import flight
@@ -29,11 +28,10 @@ from tests.faults import servers
 from tests.faults.findings import Findings
 from tests.faults.probe.service import DIRECTORY, SCHEMA, TOPIC
 from tests.faults.servers import Server
+from tests.support.contexts import CONTEXT
 from tests.support.databases import Databases
 from tests.support.eventually import eventually
 from tests.support.topics import Reader
-
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 
 # Pauses of the broker: enough for a leak of one task or socket in each of them to show.
 PAUSES = 4

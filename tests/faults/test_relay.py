@@ -10,18 +10,16 @@ import pytest
 
 from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
 from muster_runtime.clock import SystemClock
-from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
 from tests.faults.field import Field
 from tests.faults.findings import Findings
 from tests.faults.probe.service import assign_seats
 from tests.faults.recorder import Command, Ending
 from tests.faults.traffic import AGENCIES
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.drill
-
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 
 
 async def test_01_a_relay_killed_between_acknowledgment_and_delete_causes_no_second_effect(

@@ -15,7 +15,6 @@ from muster_entitlements.bootstrap import build as build_entitlements
 from muster_entitlements.settings import EntitlementsSettings
 from muster_notify.bootstrap import build as build_notify
 from muster_notify.settings import NotifySettings
-from muster_runtime.context import Context
 from muster_runtime.scheduling.deadlines import Deadline, schedule
 from muster_runtime.settings import Settings
 from tests.integration.billing.conftest import START as BILLING_START
@@ -24,6 +23,7 @@ from tests.integration.billing.test_api import DOLLAR
 from tests.integration.enrollment.program import REGISTER, Program, acceptance, authorization, enrollment
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.runtime.core.probe.service import build as build_probe
+from tests.support.contexts import CONTEXT
 from tests.support.databases import Databases
 from tests.support.eventually import eventually
 from tests.support.round_trips import RoundTrips
@@ -163,7 +163,7 @@ async def test_a_deadline_is_handled_in_five_round_trips(run_service: ServiceRun
         )
 
     for number in range(3):
-        async with database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+        async with database.write("NASA", context=CONTEXT) as uow:
             schedule(uow, [Deadline("revoke", "NASA", f"seat_{number}", now)])
         await eventually(lambda: handled(number + 1))  # noqa: B023 - awaited within the turn
     # One more limits the wait for a lock that was held when the scheduler looked, as by a transaction that just ends.

@@ -18,20 +18,28 @@ from muster_entitlements.domain import quotas
 from muster_entitlements.domain.people import Directory
 from muster_entitlements.domain.usage import PARKED_FOR
 from muster_entitlements.handlers import parked_usage
-from muster_entitlements.repository import adoption, facts, pools, purge, subject_key, usage_intake
+from muster_entitlements.handlers.rollouts import WAITED_FOR
+from muster_entitlements.repository import (
+    adoption,
+    catalogs,
+    facts,
+    operations,
+    pools,
+    purge,
+    subject_key,
+    usage_intake,
+)
 from muster_entitlements.schema import SCHEMA
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.subscriptions import DEADLINES, DEADLINES_OF_USE, REQUIRED_DEADLINES, SUBSCRIPTIONS
-from muster_entitlements.workers.catalog_rollout import CATALOG_ROLLOUT, count_waiting_agencies
+from muster_entitlements.workers import catalog_rollout, usage, usage_partitions
 from muster_entitlements.workers.rebuild import SeatsInUse
-from muster_entitlements.workers.seat_files import seat_file_worker
+from muster_entitlements.workers.seat_files import SeatFiles
 from muster_entitlements.workers.snapshots import Snapshot
-from muster_entitlements.workers.usage import usage_worker
-from muster_entitlements.workers.usage_partitions import usage_partitions_worker
 from muster_runtime.database.transactions import Connection
 from muster_runtime.scheduling.news import Intake
 from muster_runtime.scheduling.retention import Retention, rows_since
-from muster_runtime.service import Service
+from muster_runtime.service import Service, Worker
 
 
 def build(settings: EntitlementsSettings | None = None) -> Service:
@@ -62,7 +70,12 @@ def build(settings: EntitlementsSettings | None = None) -> Service:
             rows_since("quota_event", "ends_at", quotas.KEPT_FOR),
             Retention("adoption_day", adoption_rules.KEPT_FOR, adoption.find_oldest_day, adoption.delete_old_days),
         ],
-        workers=[seat_file_worker(directory), CATALOG_ROLLOUT, usage_worker(), usage_partitions_worker()],
+        workers=[
+            Worker("seat-files", SeatFiles(directory).run, operations.find_oldest_wait),
+            Worker("catalog-rollout", catalog_rollout.run, partial(catalogs.find_oldest_wait, kinds=WAITED_FOR)),
+            Worker("usage-intake", usage.run, usage_intake.find_oldest_deferred),
+            Worker("usage-partitions", usage_partitions.run),  # never due: the default partition takes what has none
+        ],
         intake=Intake(
             topics=[FeatureUsed.topic],
             offsets=usage_intake.list_offsets,
@@ -92,7 +105,7 @@ def make_retentions(settings: EntitlementsSettings) -> list[Retention]:
 
 
 async def _warnings(connection: Connection, _now: datetime) -> list[str]:
-    await count_waiting_agencies(connection)
+    await catalog_rollout.count_waiting_agencies(connection)
     return await parked_usage.warnings(connection)
 
 

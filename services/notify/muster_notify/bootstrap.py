@@ -19,7 +19,7 @@ from muster_notify.workers import replayer
 from muster_notify.workers.dispatcher import Dispatcher
 from muster_notify.workers.overdue import measure_overdue
 from muster_notify.workers.rebuild import Directory
-from muster_notify.workers.resealer import Resealer, nothing_due
+from muster_notify.workers.resealer import Resealer
 from muster_runtime.database.connections import Connection
 from muster_runtime.scheduling.retention import Retention
 from muster_runtime.service import Alerted, Service, Worker
@@ -53,7 +53,7 @@ def build(settings: NotifySettings | None = None) -> Service:
         workers=[
             Worker("dispatcher", dispatcher.run, deliveries.find_next_due),
             Worker("replayer", replayer.run, replays.find_next_due),
-            Worker("resealer", resealer.run, nothing_due),
+            Worker("resealer", resealer.run),  # never due: keys change in real time
         ],
         projections={"directory": Directory.open},
         warnings=warnings,

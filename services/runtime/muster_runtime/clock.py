@@ -60,6 +60,14 @@ class SandboxClock:
         self._on_move.append(callback)
 
 
+def is_ahead(instant: datetime, clock: Clock) -> bool:
+    """Whether an agency's instant is ahead of the clock, so that no other agency may get it.
+
+    Each transaction gives its agencies the latest of their instants, so such an agency must be applied alone.
+    """
+    return not clock.virtual and instant > clock.now() + MAX_SKEW
+
+
 def skew(
     sent: datetime, entered: datetime, left: datetime, received: datetime, limit: timedelta = MAX_SKEW
 ) -> str | None:

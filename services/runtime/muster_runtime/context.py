@@ -1,6 +1,9 @@
 """The origin of a change, carried through HTTP, the outbox, Kafka, and back."""
 
 from dataclasses import dataclass
+from datetime import datetime
+
+from muster_runtime.identifiers import new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +31,8 @@ class Context:
         if cause is None or self.traceparent is None or self.traceparent[3:35] != cause[3:35]:
             return cause
         return self.traceparent
+
+
+def new_context(actor: str, now: datetime) -> Context:
+    """The origin of changes that no request and no event led to, such as a duty's: they share a new correlation ID."""
+    return Context(actor=actor, correlation_id=new_id("cor", now))

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from muster_runtime.context import Context
+from muster_runtime.context import Context, new_context
 from muster_runtime.database.transactions import Database
-from muster_runtime.identifiers import new_id
 from muster_runtime.settings import Settings
 
 
@@ -49,7 +48,7 @@ class Projection(Protocol):
 
 def correction(now: datetime) -> Context:
     """The origin of a rebuild's corrections; its actor appears in the audit trail."""
-    return Context(actor="muster rebuild", correlation_id=new_id("cor", now))
+    return new_context("muster rebuild", now)
 
 
 # Opens a projection with the worker role's database. It may keep one connection while another writes.

@@ -35,17 +35,23 @@ class Runtime:
     kafka: KafkaConnection
     backlog: Backlog
 
+    @property
+    def group(self) -> str:
+        """The service's consumer group, under which its positions and offsets are stored."""
+        return self.settings.topic_prefix + self.service.name
+
 
 @dataclass(frozen=True)
 class Worker:
     """A duty of a service's own, besides the scheduler.
 
-    `run` continues until it is canceled. `next_due` returns the earliest instant at which it has work to do.
+    `run` continues until it is canceled. `next_due` returns the earliest instant at which it has work to do; without
+    it, a sandbox's clock never waits for the worker.
     """
 
     name: str
     run: Callable[[Runtime], Coroutine[Any, Any, None]]
-    next_due: Callable[[Connection], Awaitable[datetime | None]]
+    next_due: Callable[[Connection], Awaitable[datetime | None]] | None = None
 
 
 class Alerted(str):

@@ -8,14 +8,12 @@ import asyncpg
 import pytest
 
 from muster_runtime.clock import SystemClock
-from muster_runtime.context import Context
 from muster_runtime.database.transactions import Database
 from tests.faults.field import Field
 from tests.faults.findings import Findings
 from tests.faults.pooler.pgbouncer import PgBouncer, StartPooler
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
-
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 
 SETTINGS = ("application_name", "idle_in_transaction_session_timeout", "lock_timeout", "search_path")
 

@@ -21,16 +21,15 @@ from muster_contracts import Envelope, Event
 from muster_contracts.billing import RenewalDecision
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_runtime.clock import SandboxClock
-from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.errors import PermanentError
 from muster_runtime.messaging.events import Received
 from muster_runtime.scheduling.deadlines import Deadline
 from tests.integration.billing.conftest import START, enrolled, withdrawn
+from tests.support.contexts import CONTEXT
 
 TARIFF = Tariff(first_term=Money(100, "USD"), renewal=Money(250, "USD"))
 WASHINGTON = ZoneInfo("America/New_York")
-TEST = Context(actor="test", correlation_id="cor_test")
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Books:
     async def apply(self, event: Event, at: datetime | None = None) -> None:
         time = at or self.clock.now()
         envelope = Envelope("e1", "/test", event.event_type, time, event.agency_id, 1, 1, "cor_test")
-        async with self.worker.write(event.agency_id, context=TEST) as uow:
+        async with self.worker.write(event.agency_id, context=CONTEXT) as uow:
             handle = subscriptions(TARIFF, WASHINGTON)[type(event)]
             await handle(uow, [Received(envelope, partial(lambda fact: fact, event))])
 
@@ -75,7 +74,7 @@ class Books:
             self.clock.now(),
             list(deadlines(TARIFF, WASHINGTON)),
         ):
-            async with self.worker.write(self.agency_id, context=TEST) as uow:
+            async with self.worker.write(self.agency_id, context=CONTEXT) as uow:
                 await deadlines(TARIFF, WASHINGTON)[due["kind"]](uow, [Deadline(**due)])
 
     async def enroll(self) -> None:
@@ -111,7 +110,7 @@ class Books:
 
     async def command(self, handler: Callable[[Any], Awaitable[object]]) -> None:
         try:
-            async with self.api.write(self.agency_id, context=TEST) as uow:
+            async with self.api.write(self.agency_id, context=CONTEXT) as uow:
                 await handler(uow)
         except PermanentError:
             pass  # a refusal is fine; the books must agree either way

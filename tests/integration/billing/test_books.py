@@ -22,8 +22,9 @@ from muster_runtime.clock import SandboxClock
 from muster_runtime.database.transactions import Database
 from muster_runtime.errors import PermanentError
 from muster_runtime.scheduling.deadlines import Deadline
-from tests.integration.billing.books import TARIFF, TEST, WASHINGTON, Books
+from tests.integration.billing.books import TARIFF, WASHINGTON, Books
 from tests.integration.billing.conftest import START, enrolled, withdrawn
+from tests.support.contexts import CONTEXT
 
 END = one_year_after(START)
 
@@ -160,7 +161,7 @@ async def test_a_deadline_whose_effect_another_one_had_changes_nothing(books: Bo
     await until_the_end(books, None)
     term_id = await books.admin.fetchval("select id from term where agency_id = $1", books.agency_id)
     before = await books.state()
-    async with books.worker.write(books.agency_id, context=TEST) as uow:
+    async with books.worker.write(books.agency_id, context=CONTEXT) as uow:
         await deadlines(TARIFF, WASHINGTON)[kind](uow, [Deadline(kind, books.agency_id, term_id, START)])
     assert await books.state() == before
 
@@ -243,7 +244,7 @@ async def test_two_transactions_of_one_agency_cannot_both_take_the_payment(books
 
     async def attempt() -> bool:
         try:
-            async with books.api.write(books.agency_id, context=TEST) as uow:
+            async with books.api.write(books.agency_id, context=CONTEXT) as uow:
                 await record_payment(uow, command)
         except PermanentError:
             return False
@@ -258,7 +259,7 @@ async def test_the_database_refuses_entries_that_do_not_sum_to_zero(books: Books
     await books.enroll()
     transaction_id = await books.admin.fetchval("select id from ledger_transaction")
     with pytest.raises(asyncpg.CheckViolationError, match="does not sum to zero"):
-        async with books.worker.write(books.agency_id, context=TEST) as uow:
+        async with books.worker.write(books.agency_id, context=CONTEXT) as uow:
             await uow.connection.execute(
                 """
                 insert into ledger_entry (transaction_id, agency_id, account, amount_minor, currency)
@@ -273,7 +274,7 @@ async def test_the_database_refuses_entries_that_do_not_sum_to_zero(books: Books
 async def test_neither_role_can_change_the_ledger(books: Books, statement: str) -> None:
     for database in (books.api, books.worker):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            async with database.write("A01", context=TEST) as uow:
+            async with database.write("A01", context=CONTEXT) as uow:
                 await uow.connection.execute(statement)
 
 

@@ -18,10 +18,10 @@ from muster_contracts.entitlements import (
 from muster_entitlements.bootstrap import build
 from muster_entitlements.handlers import rollouts
 from muster_entitlements.settings import EntitlementsSettings
-from muster_runtime.context import Context
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.test_usage import report, used
+from tests.support.contexts import CONTEXT
 from tests.support.services import ServiceRunner
 
 DAY = timedelta(days=1)
@@ -40,7 +40,7 @@ RESEARCH: dict[str, Any] = {
     "mode_after": "quota",
     "monthly_quota_after": 50,
 }
-CONTEXT: dict[str, Any] = {
+CONTEXT_SIZE: dict[str, Any] = {
     "key": "context-size",
     "name": "Context size",
     "mode": "unlimited",
@@ -49,7 +49,7 @@ CONTEXT: dict[str, Any] = {
 }
 
 # Deep Research is open for longer, with a higher quota afterward; Advanced Voice Mode is removed; context size is new.
-SECOND = [FRONTIER, RESEARCH, CONTEXT]
+SECOND = [FRONTIER, RESEARCH, CONTEXT_SIZE]
 
 
 class Killed(Exception):
@@ -270,11 +270,10 @@ async def test_a_rollout_resumes_where_it_was_killed(front: Entitlements, run_se
         await agency.enroll(1, f"enr_{agency.agency}")
     assert (await publish(front, SECOND))["agencies_left"] == 3
     database = front.service.runtime.database
-    context = Context(actor="test", correlation_id="cor_test")
-    async with database.write("DOE", context=context) as uow:
+    async with database.write("DOE", context=CONTEXT) as uow:
         await rollouts.roll_out(uow, "DOE")
     with suppress(Killed):
-        async with database.write("GSA", context=context) as uow:
+        async with database.write("GSA", context=CONTEXT) as uow:
             await rollouts.roll_out(uow, "GSA")
             raise Killed
     assert not await rolled_out(front, 2)

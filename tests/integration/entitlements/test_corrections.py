@@ -2,12 +2,12 @@
 
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_entitlements.handlers.closings import SEATS_CLOSED, on_seats_closed_due
-from muster_runtime.context import Context
 from muster_runtime.scheduling.deadlines import Deadline
 from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.random_life import HOUR, address, get, text
 from tests.integration.entitlements.test_windows import decision, send, windows
+from tests.support.contexts import CONTEXT
 
 # What can be asked about a past instant.
 PATHS = ("checks?subject=person.1@nasa.gov", "pool?", "windows?", "seats?", "seat-counts?", f"seats/seat_{'0' * 32}?")
@@ -117,8 +117,7 @@ async def test_a_withdrawal_is_kept_if_its_seats_are_revoked_at_the_instant_of_t
 
     await front.eventually(withdrawn)
     clock.move(back)
-    context = Context(actor="test", correlation_id="cor_test")
-    async with front.service.runtime.database.write("NASA", context=context) as uow:
+    async with front.service.runtime.database.write("NASA", context=CONTEXT) as uow:
         await on_seats_closed_due(uow, [Deadline(SEATS_CLOSED, "NASA", "NASA", left)])
     assert (await front.pool())["revoking"] == 0
     await front.service.publish(front.enrolled(2, "enr_2").model_copy(update={"starts_at": back}))

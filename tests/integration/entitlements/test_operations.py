@@ -11,10 +11,10 @@ from muster_entitlements.domain.people import Directory
 from muster_entitlements.handlers import operations
 from muster_entitlements.handlers.operations import process_next_chunk
 from muster_entitlements.settings import EntitlementsSettings
-from muster_runtime.context import Context
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.files import file_of, sums
+from tests.support.contexts import CONTEXT
 from tests.support.services import ServiceRunner
 
 
@@ -29,7 +29,7 @@ async def test_a_dry_run_of_a_pool_that_became_smaller_meanwhile_gives_no_seat(
     directory = Directory("a key of the test's own")
 
     async def process_chunk() -> None:
-        async with service.runtime.database.write("NASA", context=Context("test", "cor_0")) as uow:
+        async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
             await process_next_chunk(uow, "NASA", directory)
 
     await process_chunk()
@@ -53,7 +53,7 @@ async def test_a_file_of_an_earlier_enrollment_gives_out_no_seat_in_a_later_one(
     directory = Directory("a key of the test's own")
 
     async def process_chunk() -> None:
-        async with service.runtime.database.write("NASA", context=Context("test", "cor_0")) as uow:
+        async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
             await process_next_chunk(uow, "NASA", directory)
 
     if begun:

@@ -17,7 +17,6 @@ from muster_entitlements.handlers import rollouts, seat_trials
 from muster_entitlements.repository import catalogs
 from muster_entitlements.repository.catalogs import Adoption
 from muster_entitlements.subscriptions import DEADLINES
-from muster_runtime.context import Context
 from muster_runtime.scheduling import deadlines, scheduler
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import published
@@ -25,6 +24,7 @@ from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publ
 from tests.integration.entitlements.test_next_terms import publish_next, renew, waits_for
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate_rest, text
 from tests.integration.entitlements.test_trials import pass_time
+from tests.support.contexts import CONTEXT
 
 DAY = timedelta(days=1)
 
@@ -91,7 +91,7 @@ async def test_a_version_waits_until_due_notices_of_trials_are_sent(
     await front.assign_seats(20)
     await activate_rest(front)
     service.clock.move(START + 31 * DAY)
-    write = partial(service.runtime.database.write, "NASA", context=Context(actor="test", correlation_id="cor_test"))
+    write = partial(service.runtime.database.write, "NASA", context=CONTEXT)
 
     async def step() -> set[str]:
         async with write() as uow:
@@ -121,7 +121,7 @@ async def test_the_end_of_a_trial_is_told_although_a_version_opens_its_feature(f
     service.clock.move(START + 60 * DAY)
     features = ["deep-research", "advanced-voice-mode"]
     await publish(front, [FRONTIER, *(FRONTIER | {"key": key} for key in features)])
-    write = partial(service.runtime.database.write, "NASA", context=Context(actor="test", correlation_id="cor_test"))
+    write = partial(service.runtime.database.write, "NASA", context=CONTEXT)
     async with write() as uow:
         assert not await rollouts.roll_out(uow, "NASA")
     while due := await deadlines.due_first(service.admin, "NASA", service.clock.now()):
@@ -153,7 +153,7 @@ async def test_a_version_waits_for_the_parked_end_of_a_trial(entitlements: Entit
         await entitlements.eventually(waits)
     else:
         await publish(entitlements, [FRONTIER | {"key": "deep-research"}])
-        async with service.runtime.database.write("NASA", context=Context("test", "cor_test")) as uow:
+        async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
             assert not await rollouts.roll_out(uow, "NASA")
         assert await catalogs.list_waiting(service.admin) == ["NASA"]
         # It waits for an operator: a sandbox's clock does not.
@@ -213,7 +213,7 @@ async def test_a_version_waits_for_an_earlier_one_that_is_due_with_the_term(enti
     await park(entitlements, "catalog-next-term", END - DAY)
     service.clock.move(END)
     await publish(entitlements, [FRONTIER, RESEARCH])
-    async with service.runtime.database.write("NASA", context=Context("test", "cor_test")) as uow:
+    async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
         assert not await rollouts.roll_out(uow, "NASA")
     await retry_parked(entitlements, "catalog-next-term")
     await entitlements.eventually(lambda: rolled_out(entitlements, 3))
@@ -234,7 +234,7 @@ async def test_a_version_for_the_next_term_hides_none_that_waits_for_a_trial_tha
     service.clock.move(END)
     await publish(entitlements, [FRONTIER, RESEARCH])
     await publish(entitlements, [FRONTIER], "next-term")
-    async with service.runtime.database.write("NASA", context=Context("test", "cor_test")) as uow:
+    async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
         assert not await rollouts.roll_out(uow, "NASA")
     await retry_parked(entitlements, "catalog-next-term")
     await entitlements.eventually(lambda: rolled_out(entitlements, 3))
@@ -244,7 +244,7 @@ async def test_a_version_for_the_next_term_hides_none_that_waits_for_a_trial_tha
 async def test_a_version_for_the_next_term_waits_for_the_one_of_the_term_that_has_begun(front: Entitlements) -> None:
     service = front.service
     await front.enroll(cap=2)
-    write = partial(service.runtime.database.write, "NASA", context=Context(actor="test", correlation_id="cor_test"))
+    write = partial(service.runtime.database.write, "NASA", context=CONTEXT)
 
     async def roll_out() -> bool:
         async with write() as uow:

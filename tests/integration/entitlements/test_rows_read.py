@@ -14,9 +14,9 @@ from muster_entitlements.handlers.usage import Nearest, count_uses
 from muster_entitlements.queries import catalog as queries
 from muster_entitlements.queries.checks import find_checks
 from muster_entitlements.queries.pairs import Pair
-from muster_runtime.context import Context
 from muster_runtime.database.transactions import EVERY_AGENCY, Connection
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.support.contexts import CONTEXT
 
 AGENCIES = ("DOE", "NASA")
 
@@ -62,7 +62,7 @@ async def test_a_batch_of_use_reads_the_windows_that_it_counts(entitlements: Ent
         for place, agency in enumerate(AGENCIES * 3)
     }
     database = entitlements.service.runtime.database
-    async with database.write(*AGENCIES, context=Context(actor="test", correlation_id="cor_1")) as uow:
+    async with database.write(*AGENCIES, context=CONTEXT) as uow:
         counting = Counting(uow.connection)
         uow.connection = cast("Connection", counting)
         tally = await count_uses(uow, uses, Nearest())

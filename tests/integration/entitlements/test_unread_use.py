@@ -14,13 +14,13 @@ from muster_contracts.entitlements import AdoptionSummarized, FeatureUsed, SeatR
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers.usage import UsageIntake
-from muster_runtime.context import Context
 from muster_runtime.process.roles import Role
 from muster_runtime.scheduling import news
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import report, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, put
 from tests.integration.entitlements.test_usage_killed import move
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -132,7 +132,7 @@ async def test_use_that_waits_for_its_agencys_lock_is_applied_before_the_seat_is
     people = await before_midnight(front)
     runtime = front.service.runtime
     await put(front, her_use(people))
-    async with runtime.database.write("NASA", context=Context(actor="test", correlation_id="test")):
+    async with runtime.database.write("NASA", context=CONTEXT):
         await count_all(UsageIntake(runtime))
     await move(front, PUNCTUAL)
     scheduler = await beside(run_service, front, Role.SCHEDULER)

@@ -11,10 +11,10 @@ from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_places import Lane
-from muster_runtime.context import Context
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, sums, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, put
+from tests.support.contexts import CONTEXT
 
 
 async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_once_afterward(
@@ -25,7 +25,6 @@ async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_
         await agency.enroll(cap=5)
     front.service.clock.move(LATER)
     runtime, admin = front.service.runtime, front.service.admin
-    context = Context(actor="test", correlation_id="test")
 
     async def counted() -> dict[str, int]:
         rows = await admin.fetch("select agency_id, used from usage_sum where subject_ref = ''")
@@ -34,7 +33,7 @@ async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_
     first = [used(1), used(2, agency_id="NSF"), used(3, feature="telepathy"), used(1)]
     second = [used(4), used(5, amount=2, agency_id="NSF"), b"{"]
     intake = UsageIntake(runtime)
-    async with runtime.database.write("NASA", context=context):
+    async with runtime.database.write("NASA", context=CONTEXT):
         for events in (first, second):
             await put(front, *events)
             await count_all(intake)
@@ -73,7 +72,7 @@ async def test_use_that_arrived_before_its_period_closed_counts_unless_it_waited
     service, closes, hour = front.service, datetime(2025, 10, 6, tzinfo=UTC), timedelta(hours=1)
     service.clock.move(closes - hour)
     intake = UsageIntake(service.runtime)
-    async with service.runtime.database.write("NASA", context=Context(actor="test", correlation_id="test")):
+    async with service.runtime.database.write("NASA", context=CONTEXT):
         await put(front, used(1, at=closes - timedelta(days=6)))
         await count_all(intake)
     service.clock.move(closes + hour + timedelta(days=days))
@@ -97,7 +96,7 @@ async def test_lanes_share_the_partitions_and_what_each_has_deferred(front: Enti
                 FeatureUsed.topic, key=None, value=value, headers=STRUCTURED, partition=partition
             )
 
-    async with runtime.database.write("NASA", context=Context(actor="test", correlation_id="test")):
+    async with runtime.database.write("NASA", context=CONTEXT):
         for partition in range(2):
             await put_on(partition, 1, partition + 2)  # the first is the same use
             await count_all(lanes[partition])

@@ -14,12 +14,12 @@ from muster_entitlements.workers import usage_deferred, usage_strangers
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_batches import ParkedFull
 from muster_entitlements.workers.usage_deferred import DeferredFull
-from muster_runtime.context import Context
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import count_all, counts, put
+from tests.support.contexts import CONTEXT
 from tests.support.services import PARTITIONS, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -75,7 +75,7 @@ async def test_use_after_an_enrollment_is_not_parked_with_use_before_it(alone: E
     await count_all(intake)
     await service.admin.execute(
         "insert into consumed_partition (consumer_group, topic, kafka_partition, next_offset) values ($1, $2, $3, 1)",
-        service.runtime.settings.topic_prefix + "entitlements",
+        service.runtime.group,
         AgencyEnrolled.topic,
         number,
     )
@@ -127,7 +127,7 @@ async def test_an_agency_whose_use_cannot_be_parked_defers_no_more(
     await put(front, b"{")
     await count_all(intake)
     assert await rows(front, "usage_parked") == 1
-    async with runtime.database.write("NASA", context=Context(actor="test", correlation_id="test")):
+    async with runtime.database.write("NASA", context=CONTEXT):
         await put(front, used(1, feature="telepathy"))
         await count_all(intake)
     await intake.deferred.count()

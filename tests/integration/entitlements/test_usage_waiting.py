@@ -17,7 +17,6 @@ from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers import usage_polling
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_polling import ALONE_SECONDS, PartitionsChanged, Poller
-from muster_runtime.context import Context
 from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.record_reader import Record
@@ -28,6 +27,8 @@ from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import count_all, counts, put
 from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
 from tests.support.clocks import ShiftedClock
+from tests.support.contexts import CONTEXT
+from tests.support.limits import LIMITS
 from tests.support.services import PARTITIONS, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -79,7 +80,7 @@ async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_use(
         )
         made = record(event, sequence=1, time=at)
         enrolled.append(Record(made.topic, agency_id, 0, 1, made.key, made.value, made.headers))
-    assert await Applier(runtime.database, subscriptions).apply(enrolled) == []
+    assert await Applier(runtime.database, subscriptions, LIMITS).apply(enrolled) == []
     await put(front, used(1, at=now), used(2, at=now, agency_id="DOE"))
     intake = UsageIntake(runtime)
     await count_all(intake)
@@ -102,7 +103,7 @@ async def test_agencies_that_were_deferred_together_are_counted_together(
     await eventually(all_are_enrolled)
     front.service.clock.move(LATER)
     intake = UsageIntake(runtime)
-    async with runtime.database.write(*agencies, context=Context(actor="test", correlation_id="test")):
+    async with runtime.database.write(*agencies, context=CONTEXT):
         await put(front, *(used(each, agency_id=each) for each in agencies))
         await count_all(intake)
         assert await intake.deferred.count() is False

@@ -1,16 +1,16 @@
 """The directory: the last that was said of each person of each agency, and whose e-mails go out because of it."""
 
 from muster_notify.repository import directory
-from muster_runtime.context import Context
 from tests.integration.notify.conftest import Notify, contact, contact_erased, enrolled, reinstated
 from tests.integration.notify.mail import MailServer
 from tests.integration.notify.receiver import Receiver
+from tests.support.contexts import CONTEXT
 
 
 async def test_of_several_events_about_a_person_the_last_one_counts(notify: Notify, mail: MailServer) -> None:
     """They may be in one batch."""
     recorded = [contact(email="old@nasa.example"), contact()]
-    async with notify.service.runtime.database.write("NASA", context=Context("test", "cor_1")) as uow:
+    async with notify.service.runtime.database.write("NASA", context=CONTEXT) as uow:
         await directory.save_people(uow.connection, recorded, [each.role for each in recorded])
     await notify.service.publish(enrolled())
     await notify.until(state="delivered")

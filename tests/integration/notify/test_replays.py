@@ -10,11 +10,13 @@ from muster_notify.bootstrap import build
 from muster_notify.repository import replays
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import replayer
-from muster_runtime.context import Context
+from muster_runtime.database import locks
 from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.notify.conftest import START, Notify, reinstated
 from tests.integration.notify.disabled import TYPES, disabled, enable, replay, replayed
 from tests.integration.notify.receiver import Receiver, Request
+from tests.support.clocks import ShiftedClock
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
@@ -192,11 +194,38 @@ async def test_two_processes_take_each_step_of_a_replay_once(
         waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'advisory'"
         return bool(await notify.service.admin.fetchval(waiting) == 2)
 
-    async with runtime.database.write("NASA", context=Context("test", "cor_1")):
+    async with runtime.database.write("NASA", context=CONTEXT):
         steps = [asyncio.create_task(replayer._step(runtime, running)) for _ in range(2)]
         await eventually(both_wait)
     await asyncio.gather(*steps)
     assert (await notify.get(location)).json()["replayed"] == 3
+
+
+async def test_a_replay_gives_no_agency_the_time_of_one_ahead_of_the_clock(
+    run_service: ServiceRunner, receiver: Receiver
+) -> None:
+    """Otherwise, the other agencies' deliveries would wait until the clock has caught up."""
+    clock, agencies = ShiftedClock(timedelta()), ("NASA", "DOE")
+    roles = ALL_ROLES - {Role.WORKER}
+    service = await run_service(build, NotifySettings, roles=roles, clock=clock, webhook_allow_private=True)
+    notify, admin, database = Notify(service), service.admin, service.runtime.database
+    webhook = await notify.add_webhook(receiver.url, "*", event_types=TYPES)
+    await admin.execute("update webhook set state = 'disabled'")
+    await service.publish(*map(reinstated, agencies), time=clock.now())
+    for agency_id in agencies:
+        await notify.until(1, agency_id, channel="webhook", state="failed")
+    await enable(notify, webhook)
+    assert (await replay(notify, webhook)).status_code == 202
+    ahead = clock.now() + timedelta(seconds=50)
+    await admin.execute("update agency_instant set latest = $1 where agency_id = 'NASA'", ahead)
+    async with database.connection() as connection:
+        (running,) = await replays.list_running(connection)
+        await replayer._step(service.runtime, running)
+        latest = await locks.latest(connection, ["*", *agencies])
+    soon = clock.now() + timedelta(seconds=1)
+    assert {agency_id for agency_id, instant in latest.items() if instant > soon} == {"NASA"}
+    due = await admin.fetch("select next_attempt_at from delivery where channel = 'webhook'")
+    assert [row["next_attempt_at"] < soon for row in due] == [True, True]
 
 
 @pytest.mark.parametrize("since", ["2099-01-01T00:00:00Z", "2025-08-06", "yesterday"])

@@ -14,10 +14,10 @@ from muster_notify.bootstrap import build
 from muster_notify.repository import endpoints
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import resealer
-from muster_runtime.context import Context
 from tests.integration.notify.conftest import START, Notify, contact, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.integration.notify.receiver import Receiver
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
 from tests.support.secret_files import SecretFiles, new_password
 from tests.support.services import ServiceRunner
@@ -153,8 +153,7 @@ async def test_a_secret_that_is_rotated_while_the_keys_are_is_kept(
             )
         )
 
-    context = Context("test", "cor_1")
-    async with notify.service.runtime.database.write("NASA", context=context) as uow:
+    async with notify.service.runtime.database.write("NASA", context=CONTEXT) as uow:
         files.put("MUSTER_SECRET_KEY", f"{new},{old}")
         await eventually(resealer_waits)
         await endpoints.save_secret(uow.connection, webhook["webhook_id"], vault.seal("whsec_rotated"), None)

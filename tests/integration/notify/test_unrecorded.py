@@ -14,13 +14,13 @@ from muster_notify.repository import deliveries
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import dispatcher, trusted_clock
 from muster_notify.workers.trusted_clock import TrustedClock
-from muster_runtime.context import Context
 from muster_runtime.database.locks import ask_for_skew
 from muster_runtime.messaging.lease import LEASE_SECONDS
 from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.notify.conftest import Notify, reinstated
 from tests.integration.notify.receiver import Receiver, Request
 from tests.support.clocks import ShiftedClock
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
@@ -196,7 +196,7 @@ async def test_a_result_changes_nothing_if_another_process_has_recorded_its_own_
     waits = Progress(DeliveryState.PENDING, now + timedelta(seconds=5))
     recorded = []
     for _ in range(2):
-        async with database.write("NASA", context=Context("test", "cor_1")) as uow:
+        async with database.write("NASA", context=CONTEXT) as uow:
             outcome = Outcome(Verdict.RETRY, "answered 503")
             recorded.append(
                 await deliveries.add_attempt(uow.connection, due, outcome, waits, attempted_at=now, milliseconds=1)

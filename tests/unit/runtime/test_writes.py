@@ -7,13 +7,13 @@ import pytest
 
 from muster_contracts.entitlements import AgencyAccess, PersonErased, PersonRecorded, SeatAssigned, SubjectAccess
 from muster_contracts.testing import build
-from muster_runtime.context import Context
 from muster_runtime.database import outbox
 from muster_runtime.database.connections import Connection
 from muster_runtime.database.outbox import EVENT_BYTES, RUN_LENGTH, STATEMENT_BYTES, Entry, RunKey, States
 from muster_runtime.database.unit_of_work import UnitOfWork
 from muster_runtime.database.writes import Writes
 from muster_runtime.errors import InvalidInput
+from tests.support.contexts import CONTEXT
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 
@@ -77,7 +77,7 @@ def test_only_the_last_state_of_a_key_is_published_whatever_its_type() -> None:
 def test_a_record_that_kafka_would_not_accept_is_refused_as_soon_as_it_is_published() -> None:
     """Such a record would wait in the outbox forever, and everything after it would wait too."""
     connection = cast("Connection", None)
-    uow = UnitOfWork(connection, frozenset({"NASA"}), NOW, Context(actor="test", correlation_id="cor_1"))
+    uow = UnitOfWork(connection, frozenset({"NASA"}), NOW, CONTEXT)
     at_most = b"x" * EVENT_BYTES
     uow.publish_states(SubjectAccess, "NASA", {"sub_1": at_most, "sub_2": None})
     with pytest.raises(InvalidInput, match=rf"SubjectAccess.v1: .* must be at most {EVENT_BYTES} bytes"):

@@ -170,7 +170,7 @@ def _through_window(answer: Answer, window: Window, began_at: datetime | None, n
 
 def _next_change(question: Question, pool: Pool, now: datetime) -> datetime | None:
     """The next instant at which the answer may change even if the entitlements do not."""
-    if pool.withdrawn_at is not None or pool.ended:
+    if pool.is_over:
         return None
     instants = [pool.starts_at, pool.ends_at]
     if (window := question.window) is not None:

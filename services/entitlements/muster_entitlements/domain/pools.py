@@ -61,6 +61,11 @@ class Pool:
         """The seats that nobody holds."""
         return self.cap - self.in_use
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the enrollment is withdrawn or ended."""
+        return self.withdrawn_at is not None or self.ended
+
     def state(self, now: datetime) -> PoolState:
         """The state at an instant. A withdrawal takes precedence over the term's end, and that over a suspension."""
         if self.withdrawn_at is not None:

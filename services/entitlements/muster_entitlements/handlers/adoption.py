@@ -102,8 +102,7 @@ async def on_adoption_summarized_due(uow: UnitOfWork, due: Sequence[Deadline]) -
         found = await adoption.find_adoption(uow.connection, pool, day, features)
         uow.publish(adoption_summarized(pool, day, list(found.values())), time=deadline.due_at)
         tomorrow = await adoption.find_adoption(uow.connection, pool, day + DAY, ())
-        over = pool.ended or pool.withdrawn_at is not None
-        if not over and any(each.active_28_days for each in tomorrow.values()):
+        if not pool.is_over and any(each.active_28_days for each in tomorrow.values()):
             _schedule(uow, pool.agency_id, day + DAY, pool.zone)
 
 

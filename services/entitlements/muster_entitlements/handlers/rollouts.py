@@ -61,23 +61,24 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     Returns False and adopts nothing if a due event of a trial is unpublished, or an earlier version is due.
     """
     pool = await pools.find_pool(uow.connection, agency_id)
-    if pool is None or pool.withdrawn_at is not None or pool.ended:
+    if pool is None or pool.is_over:
         return True
     adoption = await catalogs.find_adoption(uow.connection, agency_id)
     versions = await catalogs.list_published(uow.connection, adoption.number)
     later = [version.number for version in versions if version.rule is CatalogRule.NEXT_TERM]
     next_after = adoption.next_after or pool.ends_at
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
-        if await deadlines.is_any_due(uow.connection, agency_id, WAITED_FOR, uow.now, or_parked=True):
-            replaces = later and adoption.comes_by(uow.now)  # a retry may succeed with a corrected one
-            if replaces and await _is_next_term_parked(uow, agency_id):
+        due = await deadlines.find_due(uow.connection, agency_id, WAITED_FOR, uow.now)
+        if due.waiting or due.parked:
+            next_term = await deadlines.find_due(uow.connection, agency_id, [CATALOG_NEXT_TERM], uow.now)
+            if next_term.parked and later and adoption.comes_by(uow.now):  # a retry may succeed with a corrected one
                 replaced = Adoption(adoption.number, later[-1], next_after)
                 await catalogs.save_adoption(uow.connection, agency_id, replaced)
             return False
         await _adopt(uow, pool, at_once[-1].catalog, uow.now)
         adoption, next_after = Adoption(at_once[-1].number, None), pool.ends_at
         later = [number for number in later if number > adoption.number]
-    elif await deadlines.is_any_due(uow.connection, agency_id, [CATALOG_NEXT_TERM], uow.now, or_parked=False):
+    elif (await deadlines.find_due(uow.connection, agency_id, [CATALOG_NEXT_TERM], uow.now)).waiting:
         return False  # the term that an earlier version waited for has begun
     if later:
         adoption = Adoption(adoption.number, later[-1], next_after)
@@ -88,12 +89,6 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
             await tell_uses(uow, agency_id)  # a period may have ended with the term
     await catalogs.save_adoption(uow.connection, agency_id, adoption)
     return True
-
-
-async def _is_next_term_parked(uow: UnitOfWork, agency_id: str) -> bool:
-    kind = [CATALOG_NEXT_TERM]
-    due = await deadlines.is_any_due(uow.connection, agency_id, kind, uow.now, or_parked=True)
-    return due and not await deadlines.is_any_due(uow.connection, agency_id, kind, uow.now, or_parked=False)
 
 
 def schedule_next_term(uow: UnitOfWork, pool: Pool) -> None:
@@ -120,7 +115,7 @@ async def on_catalog_next_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> 
     """
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
-    if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
+    if pool is None or pool.is_over or pool.ends_at <= at:
         return
     if await _waits_for(uow, OF_TRIALS, due):
         return
@@ -144,7 +139,7 @@ async def on_catalog_after_grace_due(uow: UnitOfWork, due: Sequence[Deadline]) -
     """Open for the term the features that waited for the end of a grace, by adopting the current version again."""
     agency_id, at = due[0].agency_id, due[0].due_at
     pool = await pools.find_pool(uow.connection, agency_id)
-    if pool is None or pool.withdrawn_at is not None or pool.ended or pool.ends_at <= at:
+    if pool is None or pool.is_over or pool.ends_at <= at:
         return
     if await _waits_for(uow, (*OF_TRIALS, CATALOG_NEXT_TERM), due):
         return
@@ -166,10 +161,11 @@ async def _waits_for(uow: UnitOfWork, kinds: Sequence[str], due: Sequence[Deadli
     """Whether a deadline of these kinds must be handled first; if so, reschedule what is due. Raises WaitsForParked."""
     await uow.flush()
     agency_id, at = due[0].agency_id, due[0].due_at
-    if await deadlines.is_any_due(uow.connection, agency_id, kinds, at, or_parked=False):
+    earlier = await deadlines.find_due(uow.connection, agency_id, kinds, at)
+    if earlier.waiting:
         deadlines.schedule(uow, due)  # after a further step of seats' trials
         return True
-    if await deadlines.is_any_due(uow.connection, agency_id, kinds, at, or_parked=True):
+    if earlier.parked:
         raise WaitsForParked
     return False
 

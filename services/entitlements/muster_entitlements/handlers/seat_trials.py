@@ -84,7 +84,7 @@ async def on_seat_trial_ends_due(uow: UnitOfWork, due: Sequence[Deadline]) -> No
 
     Ends after the next scheduled adoption of a version wait for it: it may make the trials longer.
     """
-    adopts_at = await deadlines.find_due(uow.connection, due[0].agency_id, ADOPTIONS)
+    adopts_at = await deadlines.find_next_due(uow.connection, due[0].agency_id, ADOPTIONS)
     until = uow.now if adopts_at is None else min(uow.now, adopts_at)
     windows = await find_windows(uow.connection, due[0].agency_id, [deadline.subject for deadline in due])
     for deadline in due:

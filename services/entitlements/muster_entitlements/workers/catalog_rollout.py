@@ -1,17 +1,15 @@
 """The worker that rolls out published versions of the feature catalog to the agencies, one after the other."""
 
 import asyncio
-from functools import partial
 
 import structlog
 from prometheus_client import Gauge
 
-from muster_entitlements.handlers.rollouts import WAITED_FOR, roll_out
+from muster_entitlements.handlers.rollouts import roll_out
 from muster_entitlements.repository import catalogs
-from muster_runtime.context import Context
+from muster_runtime.context import new_context
 from muster_runtime.database.transactions import RETRYABLE, Connection
-from muster_runtime.identifiers import new_id
-from muster_runtime.service import Runtime, Worker
+from muster_runtime.service import Runtime
 
 # How long an agency waits after a failure, such as a held lock, or for its deadlines. The others continue.
 RETRY_SECONDS = 2.0
@@ -31,7 +29,11 @@ async def count_waiting_agencies(connection: Connection) -> None:
     WAITING_AGENCIES.labels("entitlements").set(len(await catalogs.list_waiting(connection)))
 
 
-async def _run(runtime: Runtime) -> None:
+async def run(runtime: Runtime) -> None:
+    """Roll out versions until canceled.
+
+    Several processes may run it at once: under the agency's lock, a step that is already done changes nothing.
+    """
     while True:
         try:
             async with runtime.database.connection() as connection:
@@ -48,8 +50,7 @@ async def _run(runtime: Runtime) -> None:
 
 
 async def _roll_out(runtime: Runtime, agency_id: str) -> bool:
-    service = runtime.service.name
-    context = Context(actor=service, correlation_id=new_id("cor", runtime.clock.now()))
+    context = new_context(runtime.service.name, runtime.clock.now())
     try:
         async with runtime.database.write(agency_id, context=context) as uow:
             return await roll_out(uow, agency_id)
@@ -59,7 +60,3 @@ async def _roll_out(runtime: Runtime, agency_id: str) -> bool:
         else:
             _log.exception("catalog_rollout_failed", agency_id=agency_id)
         return False
-
-
-# Several processes may run it at once: under the agency's lock, a step that is already done changes nothing.
-CATALOG_ROLLOUT = Worker("catalog-rollout", _run, partial(catalogs.find_oldest_wait, kinds=WAITED_FOR))

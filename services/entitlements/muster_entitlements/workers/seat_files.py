@@ -9,7 +9,7 @@ from muster_entitlements.handlers.operations import process_next_chunk
 from muster_entitlements.repository import operations
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE
-from muster_runtime.service import Runtime, Worker
+from muster_runtime.service import Runtime
 
 # How long an agency's file waits after a failure, such as a full disk; other agencies' files continue.
 RETRY_SECONDS = 2.0
@@ -17,49 +17,42 @@ RETRY_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
 
 
-def seat_file_worker(directory: Directory) -> Worker:
-    """The worker of a process. Several may run at once: a chunk is processed under the agency's lock."""
+class SeatFiles:
+    """The worker. Several processes may run it at once: a chunk is processed under the agency's lock."""
 
-    async def run(runtime: Runtime) -> None:
-        await _SeatFileWorker(runtime, directory).run()
-
-    return Worker("seat-files", run, operations.find_oldest_wait)
-
-
-class _SeatFileWorker:
-    def __init__(self, runtime: Runtime, directory: Directory) -> None:
-        self._runtime = runtime
+    def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._held_until: dict[str, float] = {}
 
-    async def run(self) -> None:
+    async def run(self, runtime: Runtime) -> None:
+        """Process files until canceled."""
         while True:
-            if not await self._process_round():
-                await self._runtime.wakeup.wait()
+            if not await self._process_round(runtime):
+                await runtime.wakeup.wait()
 
-    async def _process_round(self) -> bool:
+    async def _process_round(self, runtime: Runtime) -> bool:
         """Process a chunk of each agency that has a file; False if there was nothing to do."""
         try:
-            async with self._runtime.database.connection() as connection:
+            async with runtime.database.connection() as connection:
                 agencies = await operations.list_agencies(connection)
         except RETRYABLE as error:
             _log.warning("seat_files_retried", error=repr(error))
             await asyncio.sleep(RETRY_SECONDS)
             return True
-        if agencies and self._runtime.backlog.is_full:
+        if agencies and runtime.backlog.is_full:
             _log.warning("seat_files_wait", reason="too many events are waiting to be published")
             await asyncio.sleep(RETRY_SECONDS)
             return True
         time = asyncio.get_running_loop().time()
         ready = [agency_id for agency_id in agencies if self._held_until.get(agency_id, 0.0) <= time]
         for agency_id in ready:
-            await self._process(agency_id)
+            await self._process(runtime, agency_id)
         if agencies and not ready:
             await asyncio.sleep(RETRY_SECONDS)
         return bool(agencies)
 
-    async def _process(self, agency_id: str) -> None:
-        database = self._runtime.database
+    async def _process(self, runtime: Runtime, agency_id: str) -> None:
+        database = runtime.database
         try:
             async with database.connection() as connection:
                 operation = await operations.find_next(connection, agency_id)

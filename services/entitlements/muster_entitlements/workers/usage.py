@@ -15,7 +15,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 
 import asyncpg
 import structlog
@@ -24,20 +23,19 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
 from muster_contracts.entitlements import FeatureUsed
-from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers.usage_batches import BATCH_LOCK, BATCH_RECORDS, Batch, count_or_park, writing
 from muster_entitlements.workers.usage_deferred import Deferred
 from muster_entitlements.workers.usage_places import ALL, Lane, Places
 from muster_entitlements.workers.usage_polling import IDLE_POLL_MS, POLL_MS, PartitionsChanged, Poller
 from muster_runtime.canceling import is_canceled, run_together
-from muster_runtime.clock import MAX_SKEW
+from muster_runtime.clock import is_ahead
 from muster_runtime.database import locks
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE
 from muster_runtime.errors import RetryableError, describe
 from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.client_internals import assignment_of, enable_rebootstrap
 from muster_runtime.messaging.lease import Lease
-from muster_runtime.service import Runtime, Worker
+from muster_runtime.service import Runtime
 
 LANES = 2
 
@@ -54,22 +52,16 @@ USAGE_LAG = Gauge(
     ["service", "lane"],
 )
 
-_DUTY = "usage-intake"
-
 _log = structlog.get_logger(__name__)
 
 
-class AgencyAhead(RetryableError):
+class BatchAhead(RetryableError):
     """One agency of several is ahead of the clock. It is counted alone, so that the others do not get its time."""
 
 
-def usage_worker() -> Worker:
-    """The worker of a process. Of several processes, one reads each lane."""
-
-    async def run(runtime: Runtime) -> None:
-        await run_together(*(UsageIntake(runtime, Lane(number, LANES)).run() for number in range(LANES)))
-
-    return Worker(_DUTY, run, usage_intake.find_oldest_deferred)
+async def run(runtime: Runtime) -> None:
+    """Read the lanes until canceled. Of several processes, one reads each lane."""
+    await run_together(*(UsageIntake(runtime, Lane(number, LANES)).run() for number in range(LANES)))
 
 
 class UsageIntake:
@@ -79,7 +71,7 @@ class UsageIntake:
         self._runtime = runtime
         self._lane = lane
         self._topic = runtime.settings.topic_prefix + FeatureUsed.topic
-        self._lease = Lease(runtime.database, f"{_DUTY}-{lane.number}", runtime.settings.instance)
+        self._lease = Lease(runtime.database, f"usage-intake-{lane.number}", runtime.settings.instance)
         self._lag = USAGE_LAG.labels(runtime.service.name, str(lane.number))
         self._places = Places()
         self.deferred = Deferred(runtime, lane)
@@ -151,8 +143,7 @@ class UsageIntake:
             assigned = assignment_of(consumer)
             read = {partition for partition in consumer.assignment() if self._lane.has(partition)}
             consumer.pause(*(consumer.assignment() - read))
-            group = settings.topic_prefix + self._runtime.service.name
-            self._places = await Places.find(self._runtime.database, group, consumer, self._topic, read)
+            self._places = await Places.find(self._runtime.database, self._runtime.group, consumer, self._topic, read)
             await self.deferred.read()
             for partition, offset in self._places.next.items():
                 consumer.seek(partition, offset)
@@ -168,27 +159,24 @@ class UsageIntake:
         deferred.wait_for(await deferred.unknown(batch.agencies))
         try:
             await self._count(batch)
-        except (asyncpg.LockNotAvailableError, AgencyAhead):
+        except (asyncpg.LockNotAvailableError, BatchAhead):
             agencies = batch.agencies - deferred.agencies.keys()
             async with self._runtime.database.connection() as connection:
                 held = agencies - await locks.free(connection, agencies)
                 latest = await locks.latest(connection, agencies)
-            ahead = {agency_id for agency_id, instant in latest.items() if self._is_ahead(instant)}
+            clock = self._runtime.clock
+            ahead = {agency_id for agency_id, instant in latest.items() if is_ahead(instant, clock)}
             deferred.wait_for(held | ahead)
             await self._count(batch)
 
-    def _is_ahead(self, instant: datetime) -> bool:
-        clock = self._runtime.clock
-        return not clock.virtual and instant > clock.now() + MAX_SKEW
-
     async def _count(self, batch: Batch) -> None:
-        """Count what can be counted, and defer the records of agencies that wait. Raises AgencyAhead."""
+        """Count what can be counted, and defer the records of agencies that wait. Raises BatchAhead."""
         waiting = {p: use.agency_id for p, use in batch.uses.items() if use.agency_id in self.deferred.agencies}
         counted = {place: use for place, use in batch.uses.items() if place not in waiting}
         agencies = {use.agency_id for use in counted.values()} or {EVERY_AGENCY}
         async with writing(self._runtime, agencies, BATCH_LOCK) as uow:
-            if len(agencies) > 1 and self._is_ahead(uow.now):
-                raise AgencyAhead
+            if len(agencies) > 1 and is_ahead(uow.now, self._runtime.clock):
+                raise BatchAhead
             await self._places.move(uow, batch.after)
             await count_or_park(uow, batch, counted)
             if waiting:

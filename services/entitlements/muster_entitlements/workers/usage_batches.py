@@ -15,11 +15,10 @@ from muster_entitlements.handlers import parked_usage
 from muster_entitlements.handlers.usage import Nearest, count_uses
 from muster_entitlements.repository import usage_intake
 from muster_entitlements.repository.usage_intake import StoredRecord
-from muster_runtime.context import Context
+from muster_runtime.context import new_context
 from muster_runtime.database.locks import Lock
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import InvalidInput, RetryableError
-from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.parking import printable
 from muster_runtime.messaging.topic_log import Record
 from muster_runtime.pacing import Pace
@@ -95,7 +94,7 @@ class Batch:
 @asynccontextmanager
 async def writing(runtime: Runtime, agencies: set[str], lock: Lock) -> AsyncIterator[UnitOfWork]:
     """A transaction of the intake, under these agencies' locks."""
-    context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
+    context = new_context(runtime.service.name, runtime.clock.now())
     async with runtime.database.write(*sorted(agencies), context=context, lock=lock) as uow:
         yield uow
 

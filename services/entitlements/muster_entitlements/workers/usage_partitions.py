@@ -6,9 +6,9 @@ from datetime import UTC, date, datetime, time, timedelta
 import structlog
 
 from muster_entitlements.repository import usage
-from muster_runtime.database.transactions import RETRYABLE, Connection
+from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.errors import describe
-from muster_runtime.service import Runtime, Worker
+from muster_runtime.service import Runtime
 
 # Days between two runs: fewer than the number of days for which partitions are created ahead.
 DAYS = 2
@@ -19,17 +19,8 @@ RETRY_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
 
 
-async def _nothing_due(_connection: Connection) -> datetime | None:
-    """Nothing is ever overdue: until a partition exists, the default one takes its rows."""
-    return None
-
-
-def usage_partitions_worker() -> Worker:
-    """The worker of a process. Several may run at once."""
-    return Worker("usage-partitions", _keep, _nothing_due)
-
-
-async def _keep(runtime: Runtime) -> None:
+async def run(runtime: Runtime) -> None:
+    """Keep the partitions until canceled. Several processes may run at once."""
     kept = date.min
     while True:
         today = runtime.clock.now().date()

@@ -179,12 +179,12 @@ class Poller:
         return records
 
     async def _wait_or_pass(self, partition: TopicPartition, error: Exception) -> None:
-        settings, service = self._runtime.settings, self._runtime.service.name
         offset = await self._consumer.position(partition)
         place = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
         async with self._runtime.database.connection() as connection:
-            group = settings.topic_prefix + service
-            onward = await passing.onward(connection, group, FeatureUsed.topic, partition.partition, offset)
+            onward = await passing.onward(
+                connection, self._runtime.group, FeatureUsed.topic, partition.partition, offset
+            )
         if onward is None:
             _log.error("usage_partition_unreadable", **place, error=describe(error))
             self._waiting[partition] = time.monotonic() + WAIT_SECONDS

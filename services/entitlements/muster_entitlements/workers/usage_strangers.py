@@ -40,7 +40,6 @@ class Strangers:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._group = runtime.settings.topic_prefix + runtime.service.name
         self._ends: dict[str, End] = {}
         self._ask_at = 0.0
 
@@ -55,9 +54,10 @@ class Strangers:
         if (new := agencies - self._ends.keys()) and time.monotonic() >= self._ask_at:
             self._ends |= await self._ask(topic, new)
             self._ask_at = time.monotonic() + ASK_SECONDS
-        async with self._runtime.database.connection() as connection:
-            begins = await offsets.begins(connection, self._group)
-            streams = {(each.topic, each.agency_id) for each in await parked.streams(connection, self._group)}
+        runtime = self._runtime
+        async with runtime.database.connection() as connection:
+            begins = await offsets.begins(connection, runtime.group)
+            streams = {(each.topic, each.agency_id) for each in await parked.streams(connection, runtime.group)}
         return {
             agency_id: end.deferred_id
             for agency_id, end in self._ends.items()

@@ -79,7 +79,7 @@ async def save_progress(
             replayed = replayed + $5,
             place_agency_id = coalesce($6, place_agency_id),
             place_position = coalesce($7, place_position),
-            finished_at = case when $4 = 'running' then null else $8::timestamptz end
+            finished_at = case when $4 = 'running' then null else greatest(requested_at, $8) end
         where id = $1 and state = 'running' and (place_agency_id, place_position) = ($2, $3)
         returning true
         """,

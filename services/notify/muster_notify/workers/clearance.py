@@ -25,7 +25,7 @@ class Clearance:
     def __init__(self, runtime: Runtime) -> None:
         settings = runtime.settings
         partitions = {cls.topic: partitions_of(cls.topic, settings) for cls in (ContactErased, PersonErased)}
-        self._group = settings.topic_prefix + runtime.service.name
+        self._group = runtime.group
         self._ends = Ends(runtime.clock, runtime.kafka, settings.topic_prefix, partitions)
         self._leads = False
         self._unread: str | None = None

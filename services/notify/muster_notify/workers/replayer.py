@@ -11,6 +11,7 @@ import structlog
 from muster_notify.domain.endpoints import Replay, ReplayState, WebhookState
 from muster_notify.repository import deliveries, endpoints, replays
 from muster_runtime.context import Context
+from muster_runtime.database.locks import UNDATED_LOCK
 from muster_runtime.database.transactions import RETRYABLE
 from muster_runtime.service import Runtime
 
@@ -41,7 +42,7 @@ async def _step(runtime: Runtime, replay: Replay) -> None:
         missed = await replays.list_missed(connection, replay, STEP)
     agencies = {row["agency_id"] for row in missed}
     context = Context(actor=runtime.service.name, correlation_id=replay.id)
-    async with runtime.database.write(replay.agency_id, *agencies, context=context) as uow:
+    async with runtime.database.write(replay.agency_id, *agencies, context=context, lock=UNDATED_LOCK) as uow:
         endpoint = await endpoints.find_endpoint(uow.connection, replay.webhook_id)
         state = ReplayState.RUNNING if len(missed) == STEP else ReplayState.DONE
         if endpoint.state is not WebhookState.ENABLED:

@@ -13,9 +13,8 @@ from cryptography.fernet import InvalidToken
 from muster_notify.adapters.vault import Vault
 from muster_notify.domain.endpoints import Endpoint
 from muster_notify.repository import endpoints
-from muster_runtime.context import Context
+from muster_runtime.context import new_context
 from muster_runtime.database.transactions import RETRYABLE
-from muster_runtime.identifiers import new_id
 from muster_runtime.service import Runtime
 
 # How often to check the keys. Endpoints are checked when the keys have changed, and once per round: a process whose
@@ -78,7 +77,7 @@ class Resealer:
 
     async def _seal(self, runtime: Runtime, endpoint: Endpoint) -> bool:
         """Reseal an endpoint's secrets, as they are under its agency's lock. Raises InvalidToken."""
-        context = Context(actor=runtime.service.name, correlation_id=new_id("cor", runtime.clock.now()))
+        context = new_context(runtime.service.name, runtime.clock.now())
         async with runtime.database.write(endpoint.agency_id, context=context) as uow:
             locked = await endpoints.find_endpoint(uow.connection, endpoint.id)
             secrets = self._resealed(locked)
@@ -99,7 +98,3 @@ class Resealer:
         if secret is None and previous is None:
             return None
         return secret or endpoint.sealed_secret, previous or endpoint.previous_secret
-
-
-async def nothing_due(_connection: object) -> None:
-    """Never due by the runtime's clock: keys change in real time."""

@@ -38,6 +38,16 @@ class Lock:
 
 LOCK = Lock()
 
+# For a transaction that dates no fact: it has the process's time, and its agencies keep their instants. With LOCK, they
+# all get the latest one, even that of an agency ahead of the clock.
+UNDATED_LOCK = Lock(
+    """
+    select
+        $2::timestamptz as latest, clock_timestamp() as entered,
+        lock_agencies($1::text[]), clock_timestamp() as locked, $3::boolean as moving
+    """
+)
+
 
 async def ask_for_skew(connection: Connection, clock: Clock, limit: timedelta = MAX_SKEW) -> str | None:
     """How a process's clock and its database's disagree; None where they may agree, or the clock is virtual."""

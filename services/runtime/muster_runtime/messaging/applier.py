@@ -18,7 +18,7 @@ from muster_runtime.messaging import parked, parking, positions
 from muster_runtime.messaging.events import Unreadable
 from muster_runtime.messaging.held_locks import WAIT_SECONDS, WAITS_SECONDS, HeldLocks, Streams
 from muster_runtime.messaging.offsets import Partition
-from muster_runtime.messaging.parking import DEFAULT_LIMITS, AgencyBlocked, ParkingLimits, StreamBlocked, StreamFull
+from muster_runtime.messaging.parking import AgencyBlocked, ParkingLimits, StreamBlocked, StreamFull
 from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.record_reader import Item, Record
 from muster_runtime.messaging.streams_transaction import StreamsTransaction, waiting
@@ -33,9 +33,7 @@ _log = structlog.get_logger(__name__)
 class Applier:
     """Applies the records that a service subscribes to."""
 
-    def __init__(
-        self, database: Database, subscriptions: Subscriptions, limits: ParkingLimits = DEFAULT_LIMITS
-    ) -> None:
+    def __init__(self, database: Database, subscriptions: Subscriptions, limits: ParkingLimits) -> None:
         self._database = database
         self._limits = limits
         self._locks = HeldLocks(database)

@@ -27,11 +27,8 @@ class Waiting(NamedTuple):
 class ParkingLimits:
     """How many records may be parked of one stream, and how many streams handlers may refuse within breaker.WINDOW."""
 
-    records: int = 100_000
-    streams: int = 50
-
-
-DEFAULT_LIMITS = ParkingLimits()
+    records: int
+    streams: int
 
 
 class StreamBlocked(RetryableError):

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from structlog.contextvars import bound_contextvars
 
 from muster_contracts import Envelope, Event
-from muster_runtime.clock import MAX_SKEW, Clock
+from muster_runtime.clock import Clock, is_ahead
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging import positions
@@ -63,7 +63,7 @@ class Subscriptions:
         """
         fresh = (item.envelope for plan in plans.values() for item in plan.fresh)
         await uow.take_in({envelope.id: envelope for envelope in fresh if envelope})
-        if len(uow.agencies) > 1 and not self._clock.virtual and uow.now > self._clock.now() + MAX_SKEW:
+        if len(uow.agencies) > 1 and is_ahead(uow.now, self._clock):
             raise AgencyAhead
         for run in runs([plan.fresh for plan in plans.values()]):
             event_type = run[0].envelope.type

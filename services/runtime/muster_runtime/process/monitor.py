@@ -96,7 +96,6 @@ class Monitor:
         self,
         runtime: Runtime,
         api_database: Database,
-        group: str,
         backlog: Backlog,
         duties: WatchedDuties,
         keys: KeySource,
@@ -105,7 +104,6 @@ class Monitor:
         self._runtime = runtime
         self._schema = runtime.service.schema
         self._databases = {"worker": runtime.database, "api": api_database}
-        self._group = group
         self._backlog = backlog
         self._duties = duties
         self._keys = keys
@@ -201,7 +199,7 @@ class Monitor:
             order = "if the relay says that it was restored, raise its epoch first"
             held = f"deadlines are held since {since} (muster deadlines release {service}; {order})"
             found.warnings["service"].append(Alerted(held))
-        streams = await parked.streams(connection, self._group)
+        streams = await parked.streams(connection, self._runtime.group)
         found.parked_streams = len(streams)
         PARKED.labels(service).set(found.parked_streams)
         PARKED_RECORDS.labels(service).set(sum(stream.records for stream in streams))

@@ -1,6 +1,6 @@
 """Builds the parts of a process from its service and settings; `running` starts them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -130,14 +130,13 @@ def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, top
     )
 
 
-def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Scheduler:
-    """The scheduler of the service's deadlines, which wait for the group's unread news, or for its intake."""
-    service, settings = runtime.service, runtime.settings
-    news = News(runtime.database, runtime.clock, group, runtime.kafka, settings.topic_prefix, _topics_read(runtime))
+def make_scheduler(runtime: Runtime, listener: WakeupListener) -> Scheduler:
+    """The scheduler of the service's deadlines, which wait for its unread news, or for its intake."""
+    service = runtime.service
+    news = News(runtime.database, runtime.clock, runtime.group, _ends_of(_topics_read(runtime), runtime))
     intake_news = None
     if service.intake is not None:
-        partitions = _partitions_of(service.intake.topics, runtime)
-        ends = Ends(runtime.clock, runtime.kafka, settings.topic_prefix, partitions)
+        ends = _ends_of(_partitions_of(service.intake.topics, runtime), runtime)
         intake_news = IntakeNews(runtime.database, service.intake, ends)
     return Scheduler(
         runtime.database,
@@ -146,7 +145,7 @@ def make_scheduler(runtime: Runtime, listener: WakeupListener, group: str) -> Sc
         service.deadline_handlers,
         service.name,
         news,
-        settings.parked_streams,
+        runtime.settings.parked_streams,
         intake_news,
     )
 
@@ -188,6 +187,10 @@ def make_consumer(runtime: Runtime, subscriptions: Subscriptions) -> Consumer:
         batch_records=settings.consumer_batch_records,
         stuck_seconds=settings.consumer_stuck_seconds,
     )
+
+
+def _ends_of(partitions: Mapping[str, int], runtime: Runtime) -> Ends:
+    return Ends(runtime.clock, runtime.kafka, runtime.settings.topic_prefix, partitions)
 
 
 def _topics_read(runtime: Runtime) -> dict[str, int]:

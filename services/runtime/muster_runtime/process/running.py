@@ -83,8 +83,7 @@ async def running(
         duties.start("wakeup", listener.run())
 
         runtime = Runtime(service, settings, clock, database, listener.wakeup(), kafka, backlog)
-        group = settings.topic_prefix + service.name
-        subscriptions = Subscriptions(service.subscriptions, service=service.name, group=group, clock=clock)
+        subscriptions = Subscriptions(service.subscriptions, service=service.name, group=runtime.group, clock=clock)
         topics = KafkaTopics(kafka, settings, service.name, service.topics)
         takes_in = Role.WORKER in roles and bool(service.intakes)
         own = parts.WatchedDuties()
@@ -92,7 +91,7 @@ async def running(
             own.relay = parts.make_relay(runtime, listener, backlog, topics)
             duties.start("relay", own.relay.run())
         if Role.SCHEDULER in roles:
-            own.scheduler = parts.make_scheduler(runtime, listener, group)
+            own.scheduler = parts.make_scheduler(runtime, listener)
             duties.start("scheduler", own.scheduler.run())
             duties.start("purger", parts.make_purger(runtime, listener).run())
             own.sealer = parts.make_sealer(runtime, listener)
@@ -106,7 +105,7 @@ async def running(
             own.consumer = parts.make_consumer(runtime, subscriptions)
 
         watched = topics if own.relay is not None or own.consumer is not None or takes_in else None
-        monitor = Monitor(runtime, api_database, group, backlog, own, keys, watched)
+        monitor = Monitor(runtime, api_database, backlog, own, keys, watched)
         if watched is not None:
             stack.push_async_callback(topics.stop)
             try:

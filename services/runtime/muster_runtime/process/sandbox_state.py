@@ -20,7 +20,7 @@ async def read_sandbox_state(runtime: Runtime, duties: WatchedDuties) -> dict[st
         due = [
             duties.sealer.due_since if duties.sealer else None,
             await next_due(connection),
-            *[await worker.next_due(connection) for worker in runtime.service.workers],
+            *[await worker.next_due(connection) for worker in runtime.service.workers if worker.next_due],
         ]
     async with asyncio.timeout(PATIENCE_SECONDS):
         lag = await duties.lag() + await duties.intake_lag(runtime)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.messaging import breaker
@@ -32,7 +33,6 @@ scheduled as (
 )
 """
 
-
 _SET_EARLIER = """
 scheduled_earlier as (
     merge into deadline as d
@@ -47,7 +47,6 @@ scheduled_earlier as (
         insert (kind, agency_id, subject, due_at) values (n.kind, n.agency_id, n.subject, n.due_at)
 )
 """
-
 
 # Handles an agency's due deadlines of one kind, in the order of their instants. Their rows are already deleted: a
 # handler that wants to run again schedules a new deadline. `uow.now` is never before a due instant; publish with
@@ -65,6 +64,13 @@ class ParkedDeadline:
     due_at: datetime
     parked_at: datetime
     reason: str
+
+
+class Due(NamedTuple):
+    """Whether deadlines are due that wait for the scheduler, and whether any are parked."""
+
+    waiting: bool
+    parked: bool
 
 
 def schedule(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> None:
@@ -198,30 +204,24 @@ async def due_first(
     return [Deadline(**row) for row in rows]
 
 
-async def is_any_due(
-    connection: Connection, agency_id: str, kinds: Sequence[str], at: datetime, *, or_parked: bool
-) -> bool:
-    """Whether an agency has an unhandled deadline of these kinds that is due by an instant.
-
-    `or_parked` also counts parked deadlines.
-    """
-    due: bool = await connection.fetchval(
+async def find_due(connection: Connection, agency_id: str, kinds: Sequence[str], at: datetime) -> Due:
+    """Which deadlines of these kinds an agency has that are due by an instant and not handled."""
+    (row,) = await connection.fetch(
         """
-        select exists (
-            select
-            from deadline
-            where agency_id = $1 and kind = any($2::text[]) and due_at <= $3 and ($4 or parked_at is null)
-        )
+        select
+            coalesce(bool_or(parked_at is null), false) as waiting,
+            coalesce(bool_or(parked_at is not null), false) as parked
+        from deadline
+        where agency_id = $1 and kind = any($2::text[]) and due_at <= $3
         """,
         agency_id,
         kinds,
         at,
-        or_parked,
     )
-    return due
+    return Due(**row)
 
 
-async def find_due(connection: Connection, agency_id: str, kinds: Sequence[str]) -> datetime | None:
+async def find_next_due(connection: Connection, agency_id: str, kinds: Sequence[str]) -> datetime | None:
     """The earliest instant at which a deadline of these kinds in an agency is due, not counting parked ones."""
     instant: datetime | None = await connection.fetchval(
         "select min(due_at) from deadline where agency_id = $1 and kind = any($2::text[]) and parked_at is null",

@@ -9,10 +9,9 @@ from datetime import datetime
 import structlog
 
 from muster_runtime.clock import Clock
-from muster_runtime.context import Context
+from muster_runtime.context import new_context
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Connection, Database, UnitOfWork
 from muster_runtime.errors import describe
-from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
 
 # How long the relay waits for the hold that it begins.
@@ -45,7 +44,7 @@ async def begin_for_lost_commits(database: Database, clock: Clock, service: str)
 
     If that fails, or takes long, it is only logged: the relay must say what it found, and soon looks again.
     """
-    context = Context(actor=service, correlation_id=new_id("cor", clock.now()))
+    context = new_context(service, clock.now())
     try:
         async with asyncio.timeout(BEGIN_SECONDS), database.write(EVERY_AGENCY, context=context) as uow:
             if await begin(uow):

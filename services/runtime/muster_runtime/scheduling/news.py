@@ -123,23 +123,15 @@ class Ends:
 class News:
     """Checks whether an agency's streams have been read up to an instant, or to their ends at a later time.
 
-    `partitions` is the number of partitions of each topic that the service reads.
+    `ends` are those of the topics that the service reads.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        clock: Clock,
-        group: str,
-        kafka: KafkaConnection,
-        topic_prefix: str,
-        partitions: Mapping[str, int],
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, group: str, ends: Ends) -> None:
         self._database = database
         self._clock = clock
         self._group = group
-        self._partitions = partitions
-        self._ends = Ends(clock, kafka, topic_prefix, partitions)
+        self._partitions = ends.partitions
+        self._ends = ends
 
     async def run(self) -> None:
         """Ask Kafka for the ends of the topics when a check needs them, until canceled."""

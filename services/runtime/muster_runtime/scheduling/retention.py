@@ -12,10 +12,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from muster_runtime.clock import Clock
-from muster_runtime.context import Context
+from muster_runtime.context import new_context
 from muster_runtime.database.transactions import RETRYABLE, Connection, Database
 from muster_runtime.database.wakeup import Wakeup
-from muster_runtime.identifiers import new_id
 from muster_runtime.observability.telemetry import PURGE_OVERDUE_SECONDS, PURGED
 
 # Rows per transaction, and the pause after it: at most about 20,000 rows per second.
@@ -119,7 +118,7 @@ class Purger:
 
     async def _purge_batch(self, retention: Retention) -> int:
         now = self._clock.now()
-        context = Context(actor=self._service, correlation_id=new_id("cor", now))
+        context = new_context(self._service, now)
         async with self._database.write(_LOCK, context=context) as uow:
             # Uses the clock, not uow.now: after the clock is set back, uow.now stays ahead and would purge early.
             batch = await retention.purge(uow.connection, now - retention.keep, BATCH_ROWS)

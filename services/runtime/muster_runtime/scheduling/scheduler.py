@@ -16,13 +16,12 @@ from structlog.contextvars import bound_contextvars
 
 from muster_runtime.canceling import run_together
 from muster_runtime.clock import Clock
-from muster_runtime.context import Context
+from muster_runtime.context import Context, new_context
 from muster_runtime.database import locks
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import MISFITS, ONE_AGENCYS, RETRYABLE, Database, UnitOfWork
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.errors import describe
-from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.breaker import BreakerOpen
 from muster_runtime.observability import tracing
 from muster_runtime.observability.telemetry import DEADLINE_LATENESS_SECONDS, HANDLER_SECONDS
@@ -55,8 +54,8 @@ class Scheduler:
         clock: Clock,
         handlers: Mapping[str, DeadlineHandler],
         service: str,
-        news: News | None = None,
-        parked: int = 50,
+        news: News,
+        parked: int,
         intake_news: IntakeNews | None = None,
     ) -> None:
         """`parked` is how many deadlines may be parked within the breaker's window.
@@ -85,8 +84,8 @@ class Scheduler:
 
     async def run(self) -> None:
         """Handle due deadlines until canceled."""
-        news = [each.run() for each in (self._news, self._intake_news) if each is not None]
-        await run_together(self._handle_all(), self._take_turns(), *news)
+        intake_news = [self._intake_news.run()] if self._intake_news else []
+        await run_together(self._handle_all(), self._take_turns(), self._news.run(), *intake_news)
 
     async def _handle_all(self) -> None:
         while True:
@@ -115,7 +114,7 @@ class Scheduler:
                 connection, now, late_before=now - LATE, without=postponed, kinds=kinds, of_kinds=list(reported)
             )
             free = await locks.free(connection, agencies) if agencies else set()
-        unread = await self._news.unread(agencies) if self._news else {}
+        unread = await self._news.unread(agencies)
         self._now, self._reported = now, reported
         locked: list[str] = []
         for agency_id in sorted(agencies, key=lambda agency_id: agency_id not in free):  # held locks last
@@ -152,9 +151,8 @@ class Scheduler:
         async with self._database.connection() as connection:
             due = await deadlines.due_of_kinds(connection, self._kinds_of_intake, now)
         waiting = await self._intake_news.unread({agency_id: last for agency_id, (_, last) in due.items()})
-        if self._news:
-            rest = {agency_id: first for agency_id, (first, _) in due.items() if agency_id not in waiting}
-            waiting |= await self._news.unread(rest)
+        rest = {agency_id: first for agency_id, (first, _) in due.items() if agency_id not in waiting}
+        waiting |= await self._news.unread(rest)
         return due.keys() - waiting.keys(), waiting
 
     async def _take_turns(self) -> None:
@@ -238,7 +236,7 @@ class Scheduler:
         self.handled += len(taken)
 
     def _context(self) -> Context:
-        return Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
+        return new_context(self._service, self._clock.now())
 
     def _place(self, deadline: Deadline) -> tuple[int, str]:
         """The sort key: kinds due at the same instant are handled in the order of `handlers`."""

@@ -11,11 +11,10 @@ import structlog
 
 from muster_contracts import Event
 from muster_runtime.clock import Clock
-from muster_runtime.context import Context
+from muster_runtime.context import new_context
 from muster_runtime.database.locks import LOCK
 from muster_runtime.database.transactions import ONE_AGENCYS, RETRYABLE, Database, concerns_all
 from muster_runtime.database.wakeup import Wakeup
-from muster_runtime.identifiers import new_id
 from muster_runtime.observability import seals
 
 # How long to wait for an agency's lock, less than commands do. If it is held longer, the agency is skipped until the
@@ -106,7 +105,7 @@ class Sealer:
 
     async def _seal_rows(self, agency_id: str) -> None:
         """Seal an agency's rows, with a transaction for each seal."""
-        context = Context(actor=self._service, correlation_id=new_id("cor", self._clock.now()))
+        context = new_context(self._service, self._clock.now())
         count = seals.SEAL_ROWS
         while count == seals.SEAL_ROWS:
             async with self._database.write(agency_id, context=context, lock=self._lock) as uow:

@@ -7,17 +7,15 @@ from contextlib import asynccontextmanager
 
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.servers import kafka_at
-from muster_runtime.context import Context
 from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.scheduling import hold
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS, RunningService
-
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 
 
 def seat(agency_id: str, seat_id: str) -> SeatAssigned:

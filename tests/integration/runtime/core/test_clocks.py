@@ -11,7 +11,6 @@ from muster_contracts import ClockMoved, Envelope
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
 from muster_runtime.clock import MAX_SKEW, SandboxClock, SystemClock
-from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import EVERY_AGENCY, Database
 from muster_runtime.errors import ClockSkewed
@@ -24,9 +23,10 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build, build_answering
 from tests.integration.runtime.core.streams import consumed, effects, parked
 from tests.support.clocks import ShiftedClock
+from tests.support.contexts import CONTEXT
+from tests.support.limits import LIMITS
 from tests.support.services import RunningService, ServiceRunner
 
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 EFFECT = "insert into effect (agency_id, event_id, sequence, seat_id) values ($1, 'e', 1, 's')"
 Eventually = Callable[..., Awaitable[Any]]
 NOON = datetime(2025, 8, 6, 12, tzinfo=UTC)
@@ -150,7 +150,8 @@ async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_effects(run_s
     clock = ShiftedClock(timedelta())
     probe = await run_service(build_answering, Settings, roles=frozenset(), clock=clock)
     database, handlers = probe.runtime.database, probe.runtime.service.subscriptions
-    applier = Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
+    subscriptions = Subscriptions(handlers, service="probe", group="probe", clock=database.clock)
+    applier = Applier(database, subscriptions, LIMITS)
     ahead = clock.now() + timedelta(seconds=50)
     assert (
         await applier.apply([consumed(withdrawn("NASA"), 1, ahead), consumed(withdrawn("DOE"), 1, clock.now())]) == []
@@ -206,7 +207,7 @@ async def test_a_process_whose_clock_is_wrong_is_not_ready_and_waits_until_it_is
 ) -> None:
     clock = ShiftedClock(timedelta())
     probe = await run_service(build, Settings, clock=clock)
-    async with probe.runtime.database.write("GSA", context=Context("test", "cor_1")) as uow:
+    async with probe.runtime.database.write("GSA", context=CONTEXT) as uow:
         uow.publish(SeatRevoked(agency_id="GSA", seat_id="s", subject_ref="sub_1", reason="requested"))
     await eventually(lambda: answers(probe, 1))  # from here on the relay does not take another's event for its own
     clock.offset = offset

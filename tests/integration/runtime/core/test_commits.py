@@ -5,17 +5,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from muster_runtime.context import Context
 from muster_runtime.database import transactions
 from muster_runtime.database.commits import CommitUnconfirmed
 from muster_runtime.database.transactions import Database
 from muster_runtime.http.agency_queue import AgencyQueue
 from muster_runtime.http.command_gate import CommandGate
 from muster_runtime.messaging.backlog import Backlog
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
 from tests.support.services import RunningService
 
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 PATIENCE_SECONDS = 1.5
 
 

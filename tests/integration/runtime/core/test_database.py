@@ -17,9 +17,9 @@ from muster_runtime.http.command_gate import CommandGate
 from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.process.parts import api_database, worker_database
 from tests.integration.runtime.core.test_held_locks import busy
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService
 
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 EFFECT = "insert into effect (agency_id, event_id, sequence, seat_id) values ($1, 'e', 1, 's')"
 
 

@@ -29,6 +29,7 @@ from muster_runtime.messaging.subscriptions import Subscriptions
 from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
 from tests.integration.runtime.core.probe.service import keep_seats
 from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relaying, seat, write
+from tests.support.limits import LIMITS
 from tests.support.services import PARTITIONS, RunningService
 from tests.support.turns import counted_turns
 
@@ -168,7 +169,7 @@ async def test_a_large_batch_lets_the_event_loop_run(
 
     database = idle_probe.runtime.database
     subscriptions = Subscriptions({SeatAssigned: keep_seats}, service="probe", group="probe", clock=database.clock)
-    applier = Applier(database, subscriptions)
+    applier = Applier(database, subscriptions, LIMITS)
     during: list[int] = []
     read = RecordReader.read
 
@@ -220,7 +221,7 @@ async def polling(
     progress = Progress(lambda: kafka, kafka, stuck_seconds=60)
     progress.begin(dict.fromkeys(kafka.assignment(), 0))
     database = probe.runtime.database
-    applier = Applier(database, Subscriptions({}, service="probe", group="probe", clock=database.clock))
+    applier = Applier(database, Subscriptions({}, service="probe", group="probe", clock=database.clock), LIMITS)
     paused = PausedPartitions(lambda: kafka, applier, Records({}), {})
 
     async def begins() -> dict[TopicPartition, int]:

@@ -15,6 +15,7 @@ from muster_runtime.messaging.applier import Applier
 from muster_runtime.messaging.record_reader import Record
 from muster_runtime.messaging.subscriptions import Subscriptions
 from tests.integration.runtime.core.probe.service import keep_seats
+from tests.support.limits import LIMITS
 from tests.support.services import RunningService
 
 NOON = datetime(2025, 8, 6, 12, tzinfo=UTC)
@@ -27,9 +28,8 @@ CALLERS = 3
 
 async def test_busy_agencies_have_their_turn_though_anothers_lock_is_held_for_long(idle_probe: RunningService) -> None:
     database = await Database(idle_probe.access.worker_dsn, "probe", idle_probe.clock, lock_timeout_seconds=1).open()
-    applier = Applier(
-        database, Subscriptions({SeatAssigned: keep_seats}, service="probe", group="probe", clock=database.clock)
-    )
+    subscriptions = Subscriptions({SeatAssigned: keep_seats}, service="probe", group="probe", clock=database.clock)
+    applier = Applier(database, subscriptions, LIMITS)
     waiting = {"EPA", "NASA", "DOE"}
     async with busy(idle_probe, "NASA"), busy(idle_probe, "DOE"), idle_probe.admin.transaction():
         await idle_probe.admin.execute("select lock_agencies('{EPA}')")

@@ -13,7 +13,8 @@ from muster_runtime.scheduling.deadlines import Deadline
 from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
-from tests.integration.runtime.core.test_scheduler import CONTEXT, START, revoked, set_deadlines
+from tests.integration.runtime.core.test_scheduler import START, revoked, set_deadlines
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]

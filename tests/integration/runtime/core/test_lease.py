@@ -17,7 +17,8 @@ from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.probe.service import build
-from tests.integration.runtime.core.relays import CONTEXT, outbox_is_empty, relaying, seat
+from tests.integration.runtime.core.relays import outbox_is_empty, relaying, seat
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]

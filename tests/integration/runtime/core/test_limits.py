@@ -10,7 +10,6 @@ import pytest
 
 from muster_contracts import write_headers
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.context import Context
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging import replay
 from muster_runtime.messaging.consumer import ConsumerStuck, progress
@@ -24,6 +23,7 @@ from tests.integration.runtime.core.looks import has_parked, not_ready, parked_s
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.streams import at
 from tests.integration.runtime.http import sample
+from tests.support.contexts import CONTEXT
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -169,7 +169,7 @@ async def test_a_full_outbox_refuses_commands_until_events_are_published(
     """As during a long outage of Kafka. Events from consumers and deadlines are still accepted."""
     api = await run_service(sample.build, Settings, roles=frozenset({Role.API}), outbox_rows=2)
     for _ in range(2):
-        async with api.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+        async with api.runtime.database.write("NASA", context=CONTEXT) as uow:
             uow.publish(seat("NASA", "a"))
     await api.client.get("/health/ready")
     refused = await api.client.post("/v1/agencies/NASA/notes", json={"text": "too many"})

@@ -23,6 +23,7 @@ from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import SCHEMA, revoke_when_due
+from tests.support.limits import LIMITS
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -148,8 +149,9 @@ async def silent_kafka() -> AsyncIterator[KafkaConnection]:
 async def scheduling(probe: RunningService, kafka: KafkaConnection) -> AsyncIterator[Scheduler]:
     """Run a scheduler of the probe until the block ends."""
     database, wakeup = probe.runtime.database, WakeupListener("", "probe", probe.clock).wakeup()
-    read = News(database, probe.clock, "probe", kafka, probe.topic_prefix, {TOPIC: PARTITIONS})
-    running = Scheduler(database, wakeup, probe.clock, {"revoke": revoke_when_due}, "probe", read)
+    read = News(database, probe.clock, "probe", Ends(probe.clock, kafka, probe.topic_prefix, {TOPIC: PARTITIONS}))
+    handlers = {"revoke": revoke_when_due}
+    running = Scheduler(database, wakeup, probe.clock, handlers, "probe", read, LIMITS.streams)
     task = asyncio.create_task(running.run())
     yield running
     task.cancel()

@@ -7,11 +7,11 @@ import pytest
 
 from muster_contracts import Envelope, topics
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.context import Context
 from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.probe.service import build
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -25,7 +25,7 @@ def seat(agency_id: str, seat_id: str) -> SeatAssigned:
 
 
 async def publish_from_the_service(probe: RunningService, *agencies: str) -> None:
-    async with probe.runtime.database.write(*agencies, context=Context("test", "cor_1")) as uow:
+    async with probe.runtime.database.write(*agencies, context=CONTEXT) as uow:
         for agency_id in agencies:
             uow.publish(seat(agency_id, "made here"))
 

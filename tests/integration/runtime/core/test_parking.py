@@ -7,15 +7,16 @@ import pytest
 
 from muster_contracts import Position, write_headers
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.context import Context
 from muster_runtime.errors import Conflict
 from muster_runtime.messaging.applier import Applier
-from muster_runtime.messaging.parking import DEFAULT_LIMITS, ParkingLimits, StreamFull, Waiting, park
+from muster_runtime.messaging.parking import ParkingLimits, StreamFull, Waiting, park
 from muster_runtime.messaging.subscriptions import Subscriptions
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.looks import seat
 from tests.integration.runtime.core.probe.service import keep_seats
 from tests.integration.runtime.core.streams import TOPIC, at, consumed, effects, holds, parked, waiting
+from tests.support.contexts import CONTEXT
+from tests.support.limits import LIMITS
 from tests.support.services import RunningService
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -116,8 +117,8 @@ async def test_a_parked_stream_keeps_its_first_reason(idle_probe: RunningService
     reasons = []
     for sequence, (reason, gap) in enumerate([("a gap", True), ("the first", False), ("a second", False)], start=1):
         record = Waiting(consumed(seat("NASA", "a"), sequence, now), Position(1, sequence))
-        async with idle_probe.runtime.database.write("NASA", context=Context("test", "cor_1")) as uow:
-            await park(uow, "probe", [record], reason, DEFAULT_LIMITS, gap=gap)
+        async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
+            await park(uow, "probe", [record], reason, LIMITS, gap=gap)
         reasons.append(await parked(idle_probe, "NASA"))
     assert reasons == ["a gap", "the first", "the first"]
 
@@ -125,7 +126,7 @@ async def test_a_parked_stream_keeps_its_first_reason(idle_probe: RunningService
 async def test_what_another_process_has_applied_meanwhile_does_not_park(idle_probe: RunningService) -> None:
     runtime = idle_probe.runtime
     subscriptions = Subscriptions({SeatAssigned: keep_seats}, service="probe", group="probe", clock=runtime.clock)
-    applier = Applier(runtime.database, subscriptions)
+    applier = Applier(runtime.database, subscriptions, LIMITS)
     records = [consumed(seat("NASA", name), number, runtime.clock.now()) for number, name in enumerate("ab", start=1)]
     await applier.apply(records[:1])
     await applier._park((TOPIC, "NASA"), await subscriptions.read(records), Conflict("refused"))
@@ -135,7 +136,7 @@ async def test_what_another_process_has_applied_meanwhile_does_not_park(idle_pro
 async def test_a_full_stream_continues_once_a_tenth_of_its_room_is_free(idle_probe: RunningService) -> None:
     runtime, full = idle_probe.runtime, StreamFull(TOPIC, "NASA", "it is full")
     subscriptions = Subscriptions({}, service="probe", group="probe", clock=runtime.clock)
-    applier = Applier(runtime.database, subscriptions, ParkingLimits(records=20))
+    applier = Applier(runtime.database, subscriptions, ParkingLimits(records=20, streams=50))
     await idle_probe.admin.execute(
         """
         insert into parked_stream (consumer_group, topic, agency_id, parked_at, reason)

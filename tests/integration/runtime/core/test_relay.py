@@ -14,17 +14,16 @@ from muster_contracts import topics
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
-from muster_runtime.context import Context
 from muster_runtime.messaging import lane
 from muster_runtime.messaging import relay as relay_
 from muster_runtime.messaging.lease import LEASE_SECONDS, RENEW_SECONDS
 from muster_runtime.messaging.restore_guard import refuse_restored
 from tests.integration.runtime.core.conftest import ProbeStarter, put_unreadable
 from tests.integration.runtime.core.relays import outbox_is_empty, relaying, seat, write
+from tests.support.contexts import CONTEXT
 from tests.support.services import PARTITIONS, RunningService
 from tests.support.topics import Reader
 
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 Eventually = Callable[..., Awaitable[Any]]
 
 

@@ -19,7 +19,8 @@ from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.operations import streams
 from tests.integration.runtime.core.conftest import ProbeStarter
-from tests.integration.runtime.core.relays import CONTEXT, outbox_is_empty, relay_all, relaying, seat, write
+from tests.integration.runtime.core.relays import outbox_is_empty, relay_all, relaying, seat, write
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService
 
 TOPIC = "muster.entitlements.seat"

@@ -7,15 +7,14 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from muster_contracts.entitlements import SeatRevoked
-from muster_runtime.context import Context
 from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule, take
 from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.test_held_locks import busy
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService, ServiceRunner
 
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 START = datetime(2025, 8, 6, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
 Eventually = Callable[..., Awaitable[Any]]

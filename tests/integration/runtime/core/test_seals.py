@@ -14,7 +14,6 @@ from prometheus_client import REGISTRY
 
 from muster_contracts.audit import NO_SEAL, sealed_sha256
 from muster_contracts.entitlements import EntitlementsAuditSealed
-from muster_runtime.context import Context
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.observability import audit
 from muster_runtime.observability.seals import SEAL_ROWS
@@ -22,9 +21,9 @@ from muster_runtime.process.roles import Role
 from muster_runtime.scheduling.sealer import PATIENCE_SECONDS, Sealer
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build_sealing
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService, ServiceRunner
 
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 START = datetime(2025, 8, 6, tzinfo=UTC)
 AGENCIES = ("NASA", "DOE", "EPA", "*")
 Eventually = Callable[..., Awaitable[Any]]

@@ -11,7 +11,6 @@ from structlog.testing import CapturingLogger
 from muster_contracts import Event, write_headers
 from muster_contracts.enrollment import AgencyWithdrawn
 from muster_contracts.entitlements import SeatAssigned, SeatRevoked
-from muster_runtime.context import Context
 from muster_runtime.database.schema import SchemaTooNew
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging.applier import Applier
@@ -27,6 +26,8 @@ from muster_runtime.scheduling.deadlines import Deadline, schedule
 from tests.integration.runtime.core.looks import not_ready, parked_streams, ready, seat, seats
 from tests.integration.runtime.core.probe.service import SCHEMA, answer_withdrawals, keep_seats
 from tests.integration.runtime.core.streams import at, consumed, effects, holds, parked
+from tests.support.contexts import CONTEXT
+from tests.support.limits import LIMITS
 from tests.support.services import RunningService
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -55,7 +56,7 @@ def has_waited(paused: CapturingLogger, agency_id: str, excuse: str) -> bool:
 async def applier(idle_probe: RunningService) -> AsyncIterator[Applier]:
     database = await Database(idle_probe.access.worker_dsn, "probe", idle_probe.clock, schema=SCHEMA).open()
     handlers: dict[type[Event], EventHandler] = {SeatAssigned: keep_seats, AgencyWithdrawn: answer_withdrawals}
-    yield Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock))
+    yield Applier(database, Subscriptions(handlers, service="probe", group="probe", clock=database.clock), LIMITS)
     await database.close()
 
 
@@ -218,7 +219,7 @@ async def test_a_deadline_that_breaks_a_rule_of_a_newer_schema_waits_for_newer_c
     probe.clock.move(start)
     await probe.admin.execute(REMEMBER, CONTRACTING)
     await probe.admin.execute("alter table outbox add column host text not null")
-    async with probe.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+    async with probe.runtime.database.write("NASA", context=CONTEXT) as uow:
         schedule(uow, [Deadline("revoke", "NASA", "seat_1", start)])
 
     def has_waited() -> bool:

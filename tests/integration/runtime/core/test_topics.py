@@ -16,7 +16,6 @@ from muster_contracts.entitlements import EntitlementsAuditSealed, PersonRecorde
 from muster_contracts.testing import build as example
 from muster_local.servers import kafka_at
 from muster_operator.topics import connect, create_topics, delete_topics
-from muster_runtime.context import Context
 from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.process.roles import Role
 from muster_runtime.process.running import running
@@ -28,6 +27,7 @@ from tests.integration.runtime.core.looks import not_ready, parked_streams, read
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.relays import outbox_is_empty, relaying, write
 from tests.integration.runtime.core.test_offsets import have, kept
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually as poll
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 from tests.support.topics import Reader
@@ -118,7 +118,7 @@ def build_with_audit(settings: Settings) -> Service:
 
 async def publish_to_both(service: RunningService) -> None:
     """Publish an event to each of the two topics of facts."""
-    async with service.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+    async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
         uow.publish(example(EntitlementsAuditSealed, agency_id="NASA"))
         uow.publish(seat("NASA", "a"))
         uow.wake()
@@ -187,7 +187,7 @@ async def test_nothing_is_published_to_a_topic_that_would_lose_it_until_it_is_se
     await set_otherwise(service, TOPIC, "unclean.leader.election.enable", "true")
     name = f"{service.topic_prefix}{TOPIC}"
     await eventually(lambda: not_ready(service, f"the relay cannot publish: {name} would lose events"))
-    async with service.runtime.database.write("NASA", context=Context(actor="test", correlation_id="cor_1")) as uow:
+    async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
         uow.publish(seat("NASA", "a"))
         uow.publish(example(PersonRecorded, agency_id="NASA"))
         uow.wake()

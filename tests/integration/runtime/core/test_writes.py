@@ -6,13 +6,11 @@ from typing import Any
 import pytest
 
 from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned
-from muster_runtime.context import Context
 from muster_runtime.database import outbox
 from muster_runtime.database.array_literals import array, instants
 from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule, schedule_earlier
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService
-
-CONTEXT = Context(actor="test", correlation_id="cor_1")
 
 
 def seat(agency_id: str, number: int) -> SeatAssigned:

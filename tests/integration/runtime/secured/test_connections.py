@@ -14,7 +14,6 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_local.certificates import Authority
 from muster_operator.databases.provisioning import drop, password_of, provision
 from muster_runtime.clock import SystemClock
-from muster_runtime.context import Context
 from muster_runtime.database.dbmate import migrate
 from muster_runtime.database.transactions import Database
 from muster_runtime.process.roles import Role
@@ -25,6 +24,7 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import ready, seat, seats
 from tests.integration.runtime.core.probe.service import SCHEMA, build
 from tests.integration.runtime.secured.token_endpoint import TokenEndpoint
+from tests.support.contexts import CONTEXT
 from tests.support.databases import Databases
 from tests.support.secret_files import SecretFiles, new_password
 from tests.support.secured_kafka import KafkaTokens, SecuredKafka
@@ -49,7 +49,7 @@ async def works(probe: RunningService, eventually: Eventually) -> None:
     await eventually(lambda: ready(probe))
     await probe.publish(seat("NASA", "a"))
     await eventually(lambda: seats(probe, "NASA", 1))
-    async with probe.runtime.database.write("DOE", context=Context(actor="test", correlation_id="cor_1")) as uow:
+    async with probe.runtime.database.write("DOE", context=CONTEXT) as uow:
         uow.publish(seat("DOE", "b"))
 
     async def published() -> bool:

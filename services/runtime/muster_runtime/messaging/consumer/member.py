@@ -62,9 +62,9 @@ class Consumer:
         *,
         client_id: str,
         kafka: KafkaConnection,
-        topic_prefix: str = "",
-        batch_records: int = 1_000,
-        stuck_seconds: float = 60,
+        topic_prefix: str,
+        batch_records: int,
+        stuck_seconds: float,
     ) -> None:
         self._applier = applier
         self._database = database
