@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from muster_entitlements.domain.days import day_until, end_of_day, resolve, to_end_of_day
+from muster_entitlements.domain.days import day_until, end_of_day, end_of_day_later, resolve, to_end_of_day
 
 zones = st.sampled_from(sorted(available_timezones() - {"localtime", "Factory"})).map(ZoneInfo)
 seconds = st.datetimes(datetime(1990, 1, 1), datetime(2037, 12, 31)).map(lambda t: t.replace(microsecond=0))  # noqa: DTZ001
@@ -63,6 +63,15 @@ def test_an_instant_is_moved_to_the_end_of_its_day_and_no_further(zone: ZoneInfo
     moved = to_end_of_day(instant, zone)
     assert instant <= moved <= instant + timedelta(hours=49)  # a day may be skipped, and the next one have 25 hours
     assert to_end_of_day(moved, zone) == moved
+
+
+def test_a_day_whose_first_minutes_are_skipped_counts_as_a_whole_day() -> None:
+    """In Havana, the clocks went from 0:00 to 1:00 on March 8."""
+    midnight = datetime(2026, 3, 1, 5, tzinfo=UTC)
+    for minutes, end in ((0, "2026-03-08T05:00Z"), (1, "2026-03-09T04:00Z"), (90, "2026-03-09T04:00Z")):
+        began = midnight + timedelta(minutes=minutes)
+        later = end_of_day_later(began, timedelta(days=7), ZoneInfo("America/Havana"))
+        assert later == datetime.fromisoformat(end)
 
 
 @few

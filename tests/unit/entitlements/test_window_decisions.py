@@ -163,6 +163,7 @@ def test_a_corrected_start_leaves_the_end_in_the_future() -> None:
 
 @given(zones, st.integers(1, 400), starts, starts)
 @example(ZoneInfo("Africa/Cairo"), 60, START, datetime(2026, 4, 23, 22, tzinfo=UTC))
+@example(ZoneInfo("Cuba"), 173, datetime(2025, 9, 16, 4, 1, tzinfo=UTC), START)
 def test_a_corrected_start_gives_the_end_of_a_trial_that_opens_then_and_can_be_undone(
     zone: ZoneInfo, days: int, first: datetime, second: datetime
 ) -> None:

@@ -62,6 +62,15 @@ def later(instant: datetime, by: timedelta, zone: ZoneInfo) -> datetime:
     return resolve(_clock(instant, zone) + by, zone)
 
 
+def end_of_day_later(instant: datetime, by: timedelta, zone: ZoneInfo) -> datetime:
+    """The end of the local day in which the local clocks have advanced by `by`, even if a clock change skips that time.
+
+    If they have advanced to midnight, that is the end.
+    """
+    local = _clock(instant, zone) + by
+    return end_of_day((local - timedelta.resolution).date(), zone)
+
+
 def open_for(starts_at: datetime, ends_at: datetime, zone: ZoneInfo) -> timedelta:
     """How long something was open by the local clocks; zero if it ends before it starts."""
     return max(_clock(ends_at, zone) - _clock(starts_at, zone), timedelta())

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from muster_contracts.entitlements import AccessMode, Anchor
 from muster_entitlements.domain.catalog import Catalog, Feature
-from muster_entitlements.domain.days import DAY, end_of_day, later, open_for, to_end_of_day
+from muster_entitlements.domain.days import DAY, end_of_day, end_of_day_later, later, open_for, to_end_of_day
 from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.errors import WindowExtendedAlready, WindowOver, WindowWithoutTrial
 from muster_runtime.errors import InvalidInput, rfc3339
@@ -228,7 +228,7 @@ def correct_start(window: Window, pool: Pool, now: datetime, start: Start) -> Wi
     ends_at = window.ends_at + (starts_at - window.starts_at)
     if window.lasts and pool.time_zone and to_end_of_day(window.ends_at, pool.zone) == window.ends_at:
         length = open_for(window.starts_at, window.ends_at, pool.zone)  # includes the rounding up to the end of a day
-        ends_at = to_end_of_day(later(starts_at, length // DAY * DAY or length, pool.zone), pool.zone)
+        ends_at = end_of_day_later(starts_at, length // DAY * DAY or length, pool.zone)
     if ends_at <= now:
         raise InvalidInput(
             "starts_at" if start.on is None else "starts_on",
@@ -268,4 +268,4 @@ def _end(feature: Feature, pool: Pool, starts_at: datetime, used: timedelta) -> 
     if feature.anchor_at is not None:
         for_all = feature.anchor_at + feature.trial
         return min(for_all, ends_at) if used else for_all
-    return to_end_of_day(ends_at, pool.zone) if left and pool.time_zone else ends_at
+    return end_of_day_later(starts_at, left, pool.zone) if left and pool.time_zone else ends_at
