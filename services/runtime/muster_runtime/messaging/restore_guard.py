@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 
 from muster_contracts import Position
 from muster_runtime.database.transactions import Database
@@ -97,11 +96,12 @@ async def refuse_restored(
     """Compare the ends of the topics with the positions that the database has assigned, and with its outbox.
 
     Returns the partitions without a leader: their ends are unknown, and nothing may be sent to them. Raises
-    DatabaseRestored, or KafkaError or TimeoutError if the ends cannot be read.
+    DatabaseRestored, or KafkaError or TimeoutError if the ends cannot be read. A record that the client cannot decode
+    does not hide the others.
     """
     async with database.connection() as connection:
         passed = await passing.passed(connection, topics)
-    async with TopicLog.open(kafka, topic_prefix, topics) as log:
+    async with TopicLog.open(kafka, topic_prefix, topics, passed) as log:
         unled = leaderless(log.consumer)
         tails = await _tails(log, [partition for partition in log.partitions if partition not in unled])
         while tails:
@@ -113,6 +113,8 @@ async def refuse_restored(
                 place = partition.topic.removeprefix(topic_prefix), partition.partition
                 if earlier := tail.before(records[place], waiting[place]):
                     tails[partition] = earlier
+        if log.unreadable:
+            _log.warning("topic_end_unreadable", records=", ".join(map(str, log.unreadable)))
     return unled
 
 
@@ -174,19 +176,24 @@ async def _read(
     found: list[PublishedEvent] = []
     number: Counter[Place] = Counter()
     for partition, tail in tails.items():
+        place = partition.topic.removeprefix(topic_prefix), partition.partition
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 async for records in log.between(partition, tail.first, tail.end):
-                    number[partition.topic.removeprefix(topic_prefix), partition.partition] += len(records)
+                    number[place] += len(records)
                     found += _own(records, topic_prefix, passed)
         except TimeoutError:
-            end = f"{partition.topic}[{partition.partition}]"
-            raise TimeoutError(f"the end of {end} has not arrived within {PATIENCE_SECONDS:g} s") from None
-        except KafkaError:
-            raise
-        except Exception as error:  # bytes that the client cannot read are not our event
-            _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
+            raise TimeoutError(_late(log, place)) from None
     return found, number
+
+
+def _late(log: TopicLog, place: Place) -> str:
+    """Why a partition's end has not been read in time."""
+    late = f"the end of {place[0]}[{place[1]}] has not arrived within {PATIENCE_SECONDS:g} s"
+    unreadable = [str(each) for each in log.unreadable if each[:2] == place]
+    if not unreadable:
+        return late
+    return f"{late}, because {unreadable[-1]} cannot be read: let the service pass these records (muster streams pass)"
 
 
 def _own(records: Iterable[Record], topic_prefix: str, passed: Collection[OffsetRange]) -> Iterator[PublishedEvent]:

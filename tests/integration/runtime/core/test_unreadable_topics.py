@@ -1,0 +1,68 @@
+"""A record that Kafka's client cannot decode hides no lost commit, and stops no operator."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.messaging import restore_guard
+from muster_runtime.scheduling import hold
+from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
+from tests.integration.runtime.core.relays import outbox_is_empty, partition, relay_all, relaying, write
+from tests.integration.runtime.core.test_restore_guard import held, lose_commits
+from tests.support.services import RunningService
+
+TOPIC = SeatAssigned.topic
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_a_lost_commit_is_found_beside_an_unreadable_record(
+    idle_probe: RunningService, eventually: Eventually, after: int
+) -> None:
+    """Before it, and after it: the client discards what it has decoded in the same poll."""
+    await write(idle_probe, "NASA", "one")
+    await relay_all(idle_probe)
+    if after:
+        await put_unreadable(idle_probe, "NASA")
+    await write(idle_probe, "NASA", "two")
+    await relay_all(idle_probe)
+    if not after:
+        await put_unreadable(idle_probe, "NASA")
+    await lose_commits(idle_probe)
+    await write(idle_probe, "NASA", "another two")
+
+    async with relaying(idle_probe) as relay:
+        assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: held(relay))
+        await eventually(lambda: hold.held_since(idle_probe.admin))
+    refused = await _release(idle_probe)
+    assert (refused.status_code, "raise its epoch" in refused.json()["detail"]) == (409, True), refused.text
+
+
+async def test_an_end_with_too_much_that_is_unreadable_is_compared_once_an_operator_has_passed_it(
+    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(idle_probe, "NASA", "one")
+    await relay_all(idle_probe)
+    for _ in range(20):
+        await put_unreadable(idle_probe, "NASA")
+    await write(idle_probe, "DOE", "waits")
+    await idle_probe.admin.execute("update epoch set deadlines_held_since = now()")
+    delay_fetches(monkeypatch, 0.2)  # for each unreadable record
+    monkeypatch.setattr(restore_guard, "PATIENCE_SECONDS", 2.0)
+    place = f"{TOPIC}[{partition('NASA')}]@1"
+
+    async with relaying(idle_probe) as relay:
+        assert place in await eventually(lambda: held(relay))
+        refused = await _release(idle_probe)
+        assert (refused.status_code, place in refused.json()["detail"]) == (409, True), refused.text
+        order = {"offset": 1, "last_offset": 20, "reason": "written by a tool, see ticket 4714"}
+        path = f"/v1/partitions/{TOPIC}/{partition('NASA')}/pass"
+        (await idle_probe.client.post(path, json=order)).raise_for_status()
+        await eventually(lambda: outbox_is_empty(idle_probe), timeout=30)
+    assert (await _release(idle_probe)).status_code == 200
+
+
+async def _release(probe: RunningService) -> Any:
+    return await probe.client.post("/v1/deadlines/release", json={"reason": "all was repeated"})
