@@ -113,8 +113,7 @@ async def refuse_restored(
                 place = partition.topic.removeprefix(topic_prefix), partition.partition
                 if earlier := tail.before(records[place], waiting[place]):
                     tails[partition] = earlier
-        if log.unreadable:
-            _log.warning("topic_end_unreadable", records=", ".join(map(str, log.unreadable)))
+        _warn_unreadable(log)
     return unled
 
 
@@ -122,8 +121,8 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
     """The IDs of the outbox's runs with events that are already on the topics. Reads the topics in full.
 
     If the topics have another event at one of a run's positions, none of the run counts as published: it must get new
-    positions, and can only get them as a whole. The outbox may contain more events than fit in memory. Raises Conflict
-    while a partition has no leader.
+    positions, and can only get them as a whole. The outbox may contain more events than fit in memory. Skips
+    records that the client cannot decode. Raises Conflict while a partition has no leader.
     """
     waiting = await _spans(database)
     if not waiting:
@@ -131,7 +130,7 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
     runs = _Runs()
     async with database.connection() as connection:
         passed = await passing.passed(connection, sorted({topic for topic, _ in waiting}))
-    async with TopicLog.open(kafka, topic_prefix, {topic for topic, _ in waiting}) as log:
+    async with TopicLog.open(kafka, topic_prefix, {topic for topic, _ in waiting}, passed) as log:
         if unled := leaderless(log.consumer):
             names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
             raise Conflict(f"no leader serves {names}, so what is published cannot be read; try again later")
@@ -145,6 +144,7 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
                 runs.note(await waiting_at(database, compared))
                 compared.clear()
         runs.note(await waiting_at(database, compared))
+        _warn_unreadable(log)
     return sorted(runs.published - runs.others)
 
 
@@ -185,6 +185,11 @@ async def _read(
         except TimeoutError:
             raise TimeoutError(_late(log, place)) from None
     return found, number
+
+
+def _warn_unreadable(log: TopicLog) -> None:
+    if log.unreadable:
+        _log.warning("records_unreadable", records=", ".join(map(str, log.unreadable)))
 
 
 def _late(log: TopicLog, place: Place) -> str:

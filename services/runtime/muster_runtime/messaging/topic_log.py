@@ -73,6 +73,11 @@ class TopicLog:
         ends = await self.consumer.end_offsets(self.partitions)
         return sum([ends[partition] - await self.consumer.position(partition) for partition in self.partitions])
 
+    @property
+    def skipped(self) -> int:
+        """How many offsets are in `unreadable`."""
+        return sum(each.last_offset - each.first_offset + 1 for each in self.unreadable)
+
     async def batches(self, *partitions: TopicPartition) -> AsyncIterator[list[Record]]:
         """The records from the current position up to the current end, each partition in order.
 

@@ -10,7 +10,7 @@ from muster_runtime.messaging import restore_guard
 from muster_runtime.scheduling import hold
 from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
 from tests.integration.runtime.core.relays import outbox_is_empty, partition, relay_all, relaying, write
-from tests.integration.runtime.core.test_restore_guard import held, lose_commits
+from tests.integration.runtime.core.test_restore_guard import held, lose_commits, raise_epoch
 from tests.support.services import RunningService
 
 TOPIC = SeatAssigned.topic
@@ -62,6 +62,22 @@ async def test_an_end_with_too_much_that_is_unreadable_is_compared_once_an_opera
         (await idle_probe.client.post(path, json=order)).raise_for_status()
         await eventually(lambda: outbox_is_empty(idle_probe), timeout=30)
     assert (await _release(idle_probe)).status_code == 200
+
+
+async def test_an_unreadable_record_does_not_stop_an_epoch_from_being_raised(idle_probe: RunningService) -> None:
+    """What is beside it is still found: a published event does not move to the new epoch."""
+    await write(idle_probe, "NASA", "one")
+    await relay_all(idle_probe)
+    await put_unreadable(idle_probe, "NASA")
+    await write(idle_probe, "NASA", "two")
+    await idle_probe.admin.execute("create table kept as select * from outbox")
+    await relay_all(idle_probe)
+    await idle_probe.admin.execute("insert into outbox overriding system value select * from kept")
+    await write(idle_probe, "NASA", "three")
+
+    await raise_epoch(idle_probe)
+    waiting = await idle_probe.admin.fetch("select epoch, first_sequence from outbox order by id")
+    assert [tuple(each) for each in waiting] == [(1, 2), (2, 3)]
 
 
 async def _release(probe: RunningService) -> Any:
