@@ -203,7 +203,7 @@ async def test_a_restore_is_a_finding_until_its_epoch_is_accepted(trail: Trails)
     async with trail.service.runtime.database.write(
         *agencies, context=Context(actor="operator", correlation_id="cor_1")
     ) as uow:
-        await raise_epoch(uow, [], "restored")
+        await raise_epoch(uow, {}, "restored")
     await trail.seal()
     assert await trail.found() == lost
     assert await trail.found(accepted_epochs=[2]) == []

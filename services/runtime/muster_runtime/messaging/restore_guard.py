@@ -79,15 +79,24 @@ class DatabaseRestored(RetryableError):
 
 
 class _Runs:
-    """IDs of the outbox's runs: those with published events, and those whose topic has another event at a position."""
+    """The outbox's runs that have events on their topic, and in which epochs."""
 
     def __init__(self) -> None:
-        self.published: set[int] = set()
-        self.others: set[int] = set()
+        self._published: dict[int, int] = {}  # the highest epoch, by ID
+        self._others: set[tuple[int, int]] = set()  # ID and epoch, where a run's topic has another event
 
     def note(self, events: Iterable[WaitingEvent]) -> None:
         for event in events:
-            (self.published if event.is_published else self.others).add(event.run_id)
+            epoch = event.published.position.epoch
+            if event.is_published:
+                self._published[event.run_id] = max(epoch, self._published.get(event.run_id, epoch))
+            else:
+                self._others.add((event.run_id, epoch))
+
+    @property
+    def published(self) -> Mapping[int, int]:
+        """Each published run's ID, and its last epoch on the topic."""
+        return {run_id: epoch for run_id, epoch in self._published.items() if (run_id, epoch) not in self._others}
 
 
 async def refuse_restored(
@@ -117,16 +126,18 @@ async def refuse_restored(
     return unled
 
 
-async def published_runs(database: Database, kafka: KafkaConnection, topic_prefix: str) -> list[int]:
-    """The IDs of the outbox's runs with events that are already on the topics. Reads the topics in full.
+async def published_runs(database: Database, kafka: KafkaConnection, topic_prefix: str) -> Mapping[int, int]:
+    """The IDs of the outbox's runs with events that are already on the topics, and the last epoch of those.
 
-    If the topics have another event at one of a run's positions, none of the run counts as published: it must get new
-    positions, and can only get them as a whole. The outbox may contain more events than fit in memory. Skips
-    records that the client cannot decode. Raises Conflict while a partition has no leader.
+    That epoch is higher than the run's if the database has lost a raised epoch. Reads the topics in full.
+
+    If the topics have another event at one of a run's positions in that epoch, none of the run counts as published: it
+    must get new positions, and can only get them as a whole. The outbox may contain more events than fit in memory.
+    Skips records that the client cannot decode. Raises Conflict while a partition has no leader.
     """
     waiting = await _spans(database)
     if not waiting:
-        return []
+        return {}
     runs = _Runs()
     async with database.connection() as connection:
         passed = await passing.passed(connection, sorted({topic for topic, _ in waiting}))
@@ -138,14 +149,14 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
         async for records in log.batches():
             for record in _own(records, topic_prefix, passed):
                 span = waiting.get(record.stream)
-                if span and span[0] <= record.position <= span[1]:
+                if span and span[0] <= record.position and record.position.sequence <= span[1].sequence:
                     compared.append(record)
             if len(compared) >= COMPARED_RECORDS:
                 runs.note(await waiting_at(database, compared))
                 compared.clear()
         runs.note(await waiting_at(database, compared))
         _warn_unreadable(log)
-    return sorted(runs.published - runs.others)
+    return runs.published
 
 
 async def _tails(log: TopicLog, partitions: Collection[TopicPartition]) -> dict[TopicPartition, _Tail]:
@@ -224,6 +235,8 @@ async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> 
     # Positions that were assigned a second time meanwhile are still in the outbox, because this check refused them.
     waiting: Counter[Place] = Counter()
     for each in await waiting_at(database, events):
+        if each.epoch != each.published.position.epoch:
+            continue
         if not each.is_published:
             raise _restored(each.published)
         waiting[each.published.topic, each.published.partition] += 1
