@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 
+from muster_runtime.messaging.bounded_decoding import decompressing_at_most
 from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.passing import OffsetRange
@@ -17,9 +18,13 @@ Record = ConsumerRecord[bytes, bytes]
 
 _BATCH_RECORDS = 2_000
 
+# The most that one poll decompresses, and about the size of the records that are read one by one. The relay's batches
+# are far smaller; another program's need not be.
+MOST_BYTES = 16 * 1024 * 1024
+
 
 class _Undecodable(Exception):
-    """The client cannot decode a record. It has discarded what it took with that record."""
+    """The client cannot decode a record, or its batch is too large. It has discarded what it took with that record."""
 
 
 class TopicLog:
@@ -109,16 +114,25 @@ class TopicLog:
     async def _read_one_by_one(self, partition: TopicPartition, end: int) -> list[Record]:
         """The partition's next records, without those that the client cannot decode."""
         records: list[Record] = []
-        while len(records) < _BATCH_RECORDS and (at := await self.consumer.position(partition)) < end:
+        size = 0
+        while (
+            len(records) < _BATCH_RECORDS
+            and size < MOST_BYTES
+            and (at := await self.consumer.position(partition)) < end
+        ):
             try:
-                records += (await self._poll([partition], 1)).get(partition, ())
+                one = (await self._poll([partition], 1)).get(partition, [])
             except _Undecodable:
                 self._skip(partition, at)
+            else:
+                records += one
+                size += sum(map(_size, one))
         return records
 
     async def _poll(self, partitions: Collection[TopicPartition], most: int) -> Mapping[TopicPartition, list[Record]]:
         try:
-            return await self.consumer.getmany(*partitions, timeout_ms=500, max_records=most)
+            with decompressing_at_most(MOST_BYTES):
+                return await self.consumer.getmany(*partitions, timeout_ms=500, max_records=most)
         except CorruptRecordException as error:
             raise _Undecodable from error
         except (KafkaError, ConsumerStoppedError):
@@ -140,3 +154,8 @@ class TopicLog:
             self.unreadable[-1] = before._replace(last_offset=skipped.last_offset)
         else:
             self.unreadable.append(skipped)
+
+
+def _size(record: Record) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
