@@ -1,5 +1,6 @@
 """Writes events to real topics like a correct producer, and reads them back from the beginning."""
 
+import struct
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -9,11 +10,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from aiokafka.record.util import calc_crc32c
 
 from muster_contracts import Envelope, Erasure, Event, event_id, read_headers, source_of, write_headers
 from muster_runtime.identifiers import new_id
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.events import Received
+from muster_runtime.messaging.producers import partition_of
 
 E = TypeVar("E", bound=Event)
 
@@ -140,3 +143,22 @@ def _decoded(cls: type[E], record: ConsumerRecord[Any, Any]) -> E:
         agency_id = read_headers(record.headers).agency_id
         return cls.model_validate({"agency_id": agency_id, "subject_ref": (record.key or b"").decode()})
     return cls.model_validate_json(record.value)
+
+
+async def put_unreadable(kafka: KafkaConnection, topic: str, agency_id: str, partitions: int) -> None:
+    """Put on an agency's partition a record whose header name was damaged on its way to Kafka."""
+    producer = AIOKafkaProducer(**kafka.options())
+    await producer.start()
+    try:
+        builder = producer.create_batch()
+        builder.append(key=agency_id.encode(), value=b"{}", timestamp=None, headers=[("name", b"")])
+        builder.close()
+        batch = bytearray(builder._build())
+        place = batch.index(b"name")
+        batch[place : place + 4] = b"\xff\xff\xff\xff"
+        batch[17:21] = struct.pack(">I", calc_crc32c(bytes(batch[21:])))
+        builder._buffer = bytes(batch)
+        partition = partition_of(agency_id.encode(), partitions)
+        await (await producer.send_batch(builder, topic, partition=partition))
+    finally:
+        await producer.stop()

@@ -28,6 +28,7 @@ from muster_operator.reconcile.streams import (
     read_streams,
 )
 from muster_operator.target import Target, on_target
+from muster_operator.unreadable import warn_unreadable
 from muster_runtime.console import console
 from muster_runtime.messaging.topic_log import TopicLog
 from muster_runtime.text import count
@@ -65,6 +66,7 @@ async def check(
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         async with clients_of_servers(target.kafka), TopicLog.open(target.kafka, target.topic_prefix, TOPICS) as log:
             checked = await _compare(target, services or SERVICES, log, wait, progress)
+    warn_unreadable(log)
     readers = f"every consumer of {', '.join(services)}" if services else "every consumer"
     complete = f"complete: {count(checked.streams, 'stream')} of {len(TOPICS)} topics, {readers} is at the end"
     shown = _table(checked.missing) if checked.missing else complete

@@ -31,7 +31,10 @@ class Projection(Protocol):
     """A projection that is rebuilt next to the live one."""
 
     records: int
-    unread: int  # how many of the records could not be read
+
+    @property
+    def unread(self) -> int:
+        """How many of the records could not be read."""
 
     async def replay(self) -> None:
         """Apply the topics' records in order, from where the last call stopped to their current ends."""

@@ -19,6 +19,7 @@ from muster_runtime.operations.rebuild import opened
 from muster_runtime.process.roles import Role
 from muster_runtime.projection import Difference, NotPublished, Projection
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.runtime.core.conftest import put_unreadable
 from tests.support.services import ServiceRunner
 
 WITHOUT_RELAY = frozenset({Role.API, Role.CONSUMER})
@@ -196,6 +197,7 @@ async def test_a_record_that_cannot_be_read_corrects_nothing(entitlements: Entit
     await seat_of(entitlements, "first")
     assert await compare(entitlements) == []
     [received] = await entitlements.service.published(SeatAssigned)
+    await put_unreadable(entitlements.service, "NASA")
     unheard_of = received.envelope._replace(sequence=2, type="muster.entitlements.SeatMerged.v1")
     await entitlements.service.producer.put_raw(
         SeatAssigned.topic, key=b"NASA", value=b"{}", headers=write_headers(unheard_of)
@@ -204,7 +206,7 @@ async def test_a_record_that_cannot_be_read_corrects_nothing(entitlements: Entit
     async with rebuilding(entitlements) as projection:
         await projection.replay()
         [difference] = await projection.compare()
-        assert (projection.records, projection.unread) == (2, 1)
+        assert (projection.records, projection.unread) == (2, 2)
     assert "cannot be read" in difference.obstacle
 
 

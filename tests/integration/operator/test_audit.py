@@ -23,6 +23,7 @@ from muster_runtime.observability.seals import make_seal
 from muster_runtime.process.roles import Role
 from muster_runtime.scheduling import trails
 from tests.integration.operator.trails import TOPIC, Found, Trails, output
+from tests.integration.runtime.core.conftest import put_unreadable
 from tests.support.services import ServiceRunner
 
 START = SystemClock().now() - timedelta(days=10)
@@ -178,6 +179,7 @@ async def test_seals_are_compared_with_the_topic_both_ways(trail: Trails) -> Non
     await trail.put(3, sha256="1" * 64)
     await trail.put(4, number=4, sha256="2" * 64, previous_sha256="3" * 64)
     await trail.service.producer.put_raw(TOPIC, key=b"NASA", value=b"{}", headers=[])
+    await put_unreadable(trail.service, "NASA", TOPIC, partitions=1)
     ends = trail.ids["NASA"][6], trail.ids["NASA"][7]
     assert sorted(await trail.found()) == sorted(
         [
@@ -185,6 +187,7 @@ async def test_seals_are_compared_with_the_topic_both_ways(trail: Trails) -> Non
             (What.CHAIN_BROKEN, "NASA", (4, 4), ends),
             (What.SEALS_MISSING, "NASA", (4, 4), ends),
             (What.REMOVED, "NASA", (4, 4), ends),
+            (What.UNREADABLE, "?", None, None),
             (What.UNREADABLE, "?", None, None),
         ]
     )
@@ -200,7 +203,7 @@ async def test_a_restore_is_a_finding_until_its_epoch_is_accepted(trail: Trails)
     async with trail.service.runtime.database.write(
         *agencies, context=Context(actor="operator", correlation_id="cor_1")
     ) as uow:
-        await raise_epoch(uow, [], "restored")
+        await raise_epoch(uow, {}, "restored")
     await trail.seal()
     assert await trail.found() == lost
     assert await trail.found(accepted_epochs=[2]) == []

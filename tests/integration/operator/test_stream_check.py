@@ -22,7 +22,7 @@ from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.clock import SystemClock
 from muster_runtime.database.dbmate import migrate
 from tests.integration.operator.trails import output
-from tests.support.topics import Producer
+from tests.support.topics import Producer, put_unreadable
 
 TOPIC = AgencySuspended.topic
 READERS = sorted(topics()[TOPIC].readers)
@@ -155,6 +155,14 @@ async def test_complete_and_what_is_missing(program: Program) -> None:
     read = len(topics()) - 2  # all but the topics of the sandbox's clock and of reported use
     said = f"complete: 1 stream of {read} topics, every consumer is at the end\n"
     assert await program.check() == (0, said)
+
+    # A record that Kafka's client cannot decode is named, and hides nothing.
+    kafka = kafka_at(program.environment["MUSTER_KAFKA_BOOTSTRAP"])
+    await put_unreadable(kafka, program.environment["MUSTER_TOPIC_PREFIX"] + TOPIC, "NASA", partitions=1)
+    process = await program.start()
+    stdout, stderr = await process.communicate()
+    assert (process.returncode, stdout.decode()) == (0, said)
+    assert f"{TOPIC}[0]@{EVENTS} cannot be decoded" in stderr.decode()
 
     # Databases that have lost commits: a reader's with its offsets, a reader's without, and the producer's.
     await program.applied("billing", 2)

@@ -59,6 +59,7 @@ async def verify(
             await on_topic.compare(records)
             progress.advance(task, len(records))
         findings = on_topic.findings(agencies)
+        findings += [Finding(service, "?", What.UNREADABLE, f"{each} cannot be decoded") for each in log.unreadable]
         task = progress.add_task(f"{service}: rows", total=None)
         compared = 0
         for agency in agencies:

@@ -23,6 +23,7 @@ from muster_operator.reconcile.difference import Difference
 from muster_operator.reconcile.lost_changes import CHANGES, LostChanges, SeatChange
 from muster_operator.reconcile.streams import TOPICS, Ends, read_streams
 from muster_operator.target import Target, on_target
+from muster_operator.unreadable import warn_unreadable
 from muster_runtime.messaging.topic_log import TopicLog
 from muster_runtime.text import count
 
@@ -91,4 +92,5 @@ async def read_topics(target: Target) -> TopicEnds:
                         changes.append(change.model_validate_json(record.value or b""))
             if changes:
                 await lost.note(entitlements, changes)
+        warn_unreadable(log)
     return TopicEnds(ends, frozenset(people), frozenset(paid), lost.named())

@@ -34,6 +34,11 @@ class Records:
         self.cut: set[str] = set()
         log.consumer.pause(*log.partitions)  # otherwise the client would fetch them all from the beginning
 
+    @property
+    def unreadable(self) -> list[str]:
+        """The records that were skipped because the client cannot decode them."""
+        return sorted(map(str, self._log.unreadable))
+
     def partitions(self, agencies: Collection[str], names: Collection[str] = KEYED) -> list[TopicPartition]:
         """The partitions of these agencies' records; all partitions if there are no agencies."""
         found = []

@@ -40,6 +40,7 @@ async def search(target: Target, id_: str, quiet: timedelta, limit: int) -> Fact
                 for correlation_id in wanted:
                     await _read_records(records, correlation_id, thing.agencies, quiet, facts)
             facts.unseen += [f"the rest of {partition}" for partition in sorted(records.cut)]
+            facts.unseen += [f"{record}, which cannot be decoded" for record in records.unreadable]
     return facts
 
 

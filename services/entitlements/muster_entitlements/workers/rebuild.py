@@ -115,7 +115,7 @@ class SeatsInUse:
 
     def __init__(self, database: Database, log: TopicLog) -> None:
         self.records = 0
-        self.unread = 0
+        self._malformed = 0
         self._database = database
         self._log = log
         self._streams: defaultdict[str, Changes] = defaultdict(Changes)
@@ -127,6 +127,11 @@ class SeatsInUse:
         """Open the topic."""
         async with TopicLog.open(KafkaConnection(settings), settings.topic_prefix, [_TOPIC]) as log:
             yield cls(database, log)
+
+    @property
+    def unread(self) -> int:
+        """How many records are not an event of ours, or could not be decoded."""
+        return self._malformed + self._log.skipped
 
     async def replay(self) -> None:
         """Count the events of the topic."""
@@ -157,7 +162,7 @@ class SeatsInUse:
             envelope = read_headers(record.headers)
             change = self._change(envelope.type, record.value or b"")
         except (MalformedRecord, ValidationError, LookupError):
-            self.unread += 1  # the hole that it leaves in its stream is noticed
+            self._malformed += 1  # the hole that it leaves in its stream is noticed
             return
         self._streams[envelope.agency_id].add(envelope.epoch, envelope.sequence, change)
 

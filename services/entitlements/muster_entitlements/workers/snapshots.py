@@ -131,7 +131,7 @@ class Snapshot:
 
     def __init__(self, database: Database, log: TopicLog) -> None:
         self.records = 0
-        self.unread = 0
+        self._malformed = 0
         self._database = database
         self._log = log
         self._folded = Folded()
@@ -143,6 +143,11 @@ class Snapshot:
         async with TopicLog.open(KafkaConnection(settings), settings.topic_prefix, [_TOPIC]) as log:
             yield cls(database, log)
 
+    @property
+    def unread(self) -> int:
+        """How many records are not an event of ours, or could not be decoded."""
+        return self._malformed + self._log.skipped
+
     async def replay(self) -> None:
         """Fold the records of the topic."""
         async for records in self._log.batches():
@@ -151,7 +156,7 @@ class Snapshot:
                 try:
                     self._folded.take(record)
                 except (MalformedRecord, ValidationError, LookupError):
-                    self.unread += 1
+                    self._malformed += 1
 
     async def compare(self) -> Sequence[Difference]:
         """The agencies whose records differ from the tables."""

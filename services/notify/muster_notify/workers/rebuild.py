@@ -45,7 +45,7 @@ class Directory:
 
     def __init__(self, connection: Connection, database: Database, log: TopicLog) -> None:
         self.records = 0
-        self.unread = 0
+        self._malformed = 0
         self._connection = connection
         self._database = database
         self._log = log
@@ -81,6 +81,11 @@ class Directory:
                 if not connection.is_closed():
                     await connection.execute("drop table pg_temp.directory, pg_temp.position")
 
+    @property
+    def unread(self) -> int:
+        """How many records are not an event of ours, or could not be decoded."""
+        return self._malformed + self._log.skipped
+
     async def replay(self) -> None:
         """Apply the topics' records."""
         async for records in self._log.batches():
@@ -89,7 +94,7 @@ class Directory:
             for record in records:
                 envelope, event = _read(record)
                 if envelope is None or event is None:
-                    self.unread += 1
+                    self._malformed += 1
                     continue
                 key = (record.topic, envelope.agency_id, record.key or b"")
                 position = Position(envelope.epoch, envelope.sequence)

@@ -1,6 +1,6 @@
 """The epoch of a service's streams: raised after its database is restored, so that no position is assigned twice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 
 from pydantic import BaseModel
@@ -62,36 +62,44 @@ async def require_no_other_relay(uow: UnitOfWork, service: str, instance: str, s
         )
 
 
-async def raise_epoch(uow: UnitOfWork, published: Sequence[int], reason: str, *, above: int = 0) -> RaisedEpoch:
+async def raise_epoch(uow: UnitOfWork, published: Mapping[int, int], reason: str, *, above: int = 0) -> RaisedEpoch:
     """Raise the epoch of all streams above every epoch so far and above `above`. Their sequences continue.
 
-    Events that wait in the outbox move to the new epoch, except the `published` rows: those are already on their topic
-    and would become new events. In each stream, a published row that follows one that moves also moves: readers need
-    the stream's order. Nothing else of the service may run meanwhile (`require_no_other_relay`): readers would
-    skip what it publishes in the old epoch as already known.
+    Events that wait in the outbox move to the new epoch, except the `published` rows: those are already on their topic,
+    in this epoch, and would become new events. They wait in that epoch, so that readers skip them. In each stream, a
+    published row that follows one that moves, or one in a higher epoch, also moves: readers need the stream's order.
+    Nothing else of the service may run meanwhile (`require_no_other_relay`): readers would skip what it publishes in
+    the old epoch as already known.
     """
     before = await uow.connection.fetchval(
         "select greatest((select number from epoch), (select max(epoch) from stream))"
     )
-    epoch = max(before, above) + 1
+    epoch = max(before, above, *published.values()) + 1
     await uow.connection.execute("update epoch set number = $1", epoch)
     streams = await uow.connection.fetch("update stream set epoch = $1 returning true", epoch)
     await uow.connection.execute(
         """
-        with moved as (
-            select topic, agency_id, min(array[epoch, first_sequence]) as first
-            from outbox
-            where id <> all($2::bigint[])
+        with run as (
+            select o.id, o.topic, o.agency_id, o.first_sequence, p.epoch, max(p.epoch) over stream as latest
+            from outbox as o
+            left join unnest($2::bigint[], $3::integer[]) as p (id, epoch) using (id)
+            window stream as (partition by o.topic, o.agency_id order by o.first_sequence)
+        ),
+        moved as (
+            select topic, agency_id, min(first_sequence) as first
+            from run
+            where epoch is null or epoch < latest
             group by topic, agency_id
         )
         update outbox as o
-        set epoch = $1
-        from moved as m
-        where
-            (o.topic, o.agency_id) = (m.topic, m.agency_id) and array[o.epoch, o.first_sequence] >= m.first
+        set epoch = case when run.first_sequence >= moved.first then $1 else run.epoch end
+        from run
+        left join moved using (topic, agency_id)
+        where o.id = run.id and (o.epoch < run.epoch or run.first_sequence >= moved.first)
         """,
         epoch,
-        published,
+        list(published),
+        list(published.values()),
     )
     audit.record(
         uow,

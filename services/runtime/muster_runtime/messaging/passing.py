@@ -26,6 +26,11 @@ class OffsetRange(NamedTuple):
         """Whether the range contains a record."""
         return (topic, partition) == self[:2] and self.first_offset <= offset <= self.last_offset
 
+    def __str__(self) -> str:
+        """Such as `muster.entitlements.seat[3]@17`, or `…@17 to 20`."""
+        through = f" to {self.last_offset}" if self.last_offset > self.first_offset else ""
+        return f"{self.topic}[{self.partition}]@{self.first_offset}{through}"
+
 
 async def let_pass(uow: UnitOfWork, group: str, records: OffsetRange, reason: str) -> None:
     """Let a service, named by its group, pass these records. Repeating it is harmless."""

@@ -34,10 +34,11 @@ class PublishedEvent(NamedTuple):
 
 
 class WaitingEvent(NamedTuple):
-    """The event that the outbox has at a published event's position, and its run's ID."""
+    """The event that the outbox has at a published event's sequence, in the same or another epoch, and its run's ID."""
 
     published: PublishedEvent
     run_id: int
+    epoch: int
     identity: Identity
 
     @property
@@ -50,6 +51,7 @@ class _Run(NamedTuple):
     """A run of the outbox."""
 
     id: int
+    epoch: int
     first_sequence: int
     events: int
     time: datetime
@@ -71,11 +73,14 @@ def events_of(records: Iterable[ConsumerRecord[bytes, bytes]], topic_prefix: str
 
 
 async def waiting_at(database: Database, events: Sequence[PublishedEvent]) -> list[WaitingEvent]:
-    """What the outbox has at the positions of these events."""
+    """What the outbox has at the sequences of these events.
+
+    In the outbox, a sequence is unique in its stream: it continues when the epoch is raised.
+    """
     runs = await _runs_among(database, events)
     found: list[tuple[PublishedEvent, _Run]] = []
     for event in events:
-        of_stream = runs[event.stream, event.position.epoch]
+        of_stream = runs[event.stream]
         place = bisect(of_stream, event.position.sequence, key=lambda run: run.first_sequence) - 1
         if place >= 0 and event.position.sequence < of_stream[place].first_sequence + of_stream[place].events:
             found.append((event, of_stream[place]))
@@ -84,6 +89,7 @@ async def waiting_at(database: Database, events: Sequence[PublishedEvent]) -> li
         WaitingEvent(
             event,
             run.id,
+            run.epoch,
             (run.time, run.correlation_id, digests[run.id][event.position.sequence - run.first_sequence]),
         )
         for event, run in found
@@ -91,32 +97,29 @@ async def waiting_at(database: Database, events: Sequence[PublishedEvent]) -> li
     ]
 
 
-async def _runs_among(
-    database: Database, events: Sequence[PublishedEvent]
-) -> defaultdict[tuple[StreamKey, int], list[_Run]]:
-    """The runs between the first and the last of these events, by stream and epoch, in order."""
-    sequences: dict[tuple[StreamKey, int], list[int]] = {}
+async def _runs_among(database: Database, events: Sequence[PublishedEvent]) -> defaultdict[StreamKey, list[_Run]]:
+    """The runs between the lowest and the highest sequence of these events, by stream, in order."""
+    sequences: dict[StreamKey, list[int]] = {}
     for event in events:
-        sequences.setdefault((event.stream, event.position.epoch), []).append(event.position.sequence)
+        sequences.setdefault(event.stream, []).append(event.position.sequence)
     async with database.connection() as connection:
         rows = await connection.fetch(
             """
-            select topic, agency_id, epoch, id, first_sequence, events, time, correlation_id
+            select topic, agency_id, id, epoch, first_sequence, events, time, correlation_id
             from outbox
-            join unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::bigint[])
-                as published (topic, agency_id, epoch, first, last) using (topic, agency_id, epoch)
+            join unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+                as published (topic, agency_id, first, last) using (topic, agency_id)
             where first_sequence <= last and first_sequence + events > first
             order by first_sequence
             """,
-            [topic for (topic, _), _ in sequences],
-            [agency_id for (_, agency_id), _ in sequences],
-            [epoch for _, epoch in sequences],
+            [topic for topic, _ in sequences],
+            [agency_id for _, agency_id in sequences],
             [min(each) for each in sequences.values()],
             [max(each) for each in sequences.values()],
         )
     runs = defaultdict(list)
-    for topic, agency_id, epoch, *run in rows:
-        runs[(topic, agency_id), epoch].append(_Run(*run))
+    for topic, agency_id, *run in rows:
+        runs[topic, agency_id].append(_Run(*run))
     return runs
 
 

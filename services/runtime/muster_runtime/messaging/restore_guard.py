@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 
 from muster_contracts import Position
 from muster_runtime.database.transactions import Database
@@ -79,15 +78,24 @@ class DatabaseRestored(RetryableError):
 
 
 class _Runs:
-    """IDs of the outbox's runs: those with published events, and those whose topic has another event at a position."""
+    """The outbox's runs that have events on their topic, and in which epochs."""
 
     def __init__(self) -> None:
-        self.published: set[int] = set()
-        self.others: set[int] = set()
+        self._published: dict[int, int] = {}  # the highest epoch, by ID
+        self._others: set[tuple[int, int]] = set()  # ID and epoch, where a run's topic has another event
 
     def note(self, events: Iterable[WaitingEvent]) -> None:
         for event in events:
-            (self.published if event.is_published else self.others).add(event.run_id)
+            epoch = event.published.position.epoch
+            if event.is_published:
+                self._published[event.run_id] = max(epoch, self._published.get(event.run_id, epoch))
+            else:
+                self._others.add((event.run_id, epoch))
+
+    @property
+    def published(self) -> Mapping[int, int]:
+        """Each published run's ID, and its last epoch on the topic."""
+        return {run_id: epoch for run_id, epoch in self._published.items() if (run_id, epoch) not in self._others}
 
 
 async def refuse_restored(
@@ -96,11 +104,12 @@ async def refuse_restored(
     """Compare the ends of the topics with the positions that the database has assigned, and with its outbox.
 
     Returns the partitions without a leader: their ends are unknown, and nothing may be sent to them. Raises
-    DatabaseRestored, or KafkaError or TimeoutError if the ends cannot be read.
+    DatabaseRestored, or KafkaError or TimeoutError if the ends cannot be read. A record that the client cannot decode
+    does not hide the others.
     """
     async with database.connection() as connection:
         passed = await passing.passed(connection, topics)
-    async with TopicLog.open(kafka, topic_prefix, topics) as log:
+    async with TopicLog.open(kafka, topic_prefix, topics, passed) as log:
         unled = leaderless(log.consumer)
         tails = await _tails(log, [partition for partition in log.partitions if partition not in unled])
         while tails:
@@ -112,23 +121,26 @@ async def refuse_restored(
                 key = partition.topic.removeprefix(topic_prefix), partition.partition
                 if earlier := tail.before(records[key], waiting[key]):
                     tails[partition] = earlier
+        _warn_unreadable(log)
     return unled
 
 
-async def published_runs(database: Database, kafka: KafkaConnection, topic_prefix: str) -> list[int]:
-    """The IDs of the outbox's runs with events that are already on the topics. Reads the topics in full.
+async def published_runs(database: Database, kafka: KafkaConnection, topic_prefix: str) -> Mapping[int, int]:
+    """The IDs of the outbox's runs with events that are already on the topics, and the last epoch of those.
 
-    If the topics have another event at one of a run's positions, none of the run counts as published: it must get new
-    positions, and can only get them as a whole. The outbox may contain more events than fit in memory. Raises Conflict
-    while a partition has no leader.
+    That epoch is higher than the run's if the database has lost a raised epoch. Reads the topics in full.
+
+    If the topics have another event at one of a run's positions in that epoch, none of the run counts as published: it
+    must get new positions, and can only get them as a whole. The outbox may contain more events than fit in memory.
+    Skips records that the client cannot decode. Raises Conflict while a partition has no leader.
     """
     waiting = await _spans(database)
     if not waiting:
-        return []
+        return {}
     runs = _Runs()
     async with database.connection() as connection:
         passed = await passing.passed(connection, sorted({topic for topic, _ in waiting}))
-    async with TopicLog.open(kafka, topic_prefix, {topic for topic, _ in waiting}) as log:
+    async with TopicLog.open(kafka, topic_prefix, {topic for topic, _ in waiting}, passed) as log:
         if unled := leaderless(log.consumer):
             names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
             raise Conflict(f"no leader serves {names}, so what is published cannot be read; try again later")
@@ -136,13 +148,14 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
         async for records in log.batches():
             for record in _own(records, topic_prefix, passed):
                 span = waiting.get(record.stream)
-                if span and span[0] <= record.position <= span[1]:
+                if span and span[0] <= record.position and record.position.sequence <= span[1].sequence:
                     compared.append(record)
             if len(compared) >= COMPARED_RECORDS:
                 runs.note(await waiting_at(database, compared))
                 compared.clear()
         runs.note(await waiting_at(database, compared))
-    return sorted(runs.published - runs.others)
+        _warn_unreadable(log)
+    return runs.published
 
 
 async def _tails(log: TopicLog, partitions: Collection[TopicPartition]) -> dict[TopicPartition, _Tail]:
@@ -173,19 +186,29 @@ async def _read(
     found: list[PublishedEvent] = []
     number: Counter[Partition] = Counter()
     for partition, tail in tails.items():
+        place = partition.topic.removeprefix(topic_prefix), partition.partition
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 async for records in log.between(partition, tail.first, tail.end):
-                    number[partition.topic.removeprefix(topic_prefix), partition.partition] += len(records)
+                    number[place] += len(records)
                     found += _own(records, topic_prefix, passed)
         except TimeoutError:
-            end = f"{partition.topic}[{partition.partition}]"
-            raise TimeoutError(f"the end of {end} has not arrived within {PATIENCE_SECONDS:g} s") from None
-        except KafkaError:
-            raise
-        except Exception as error:  # bytes that the client cannot read are not our event
-            _log.warning("topic_end_unread", topic=partition.topic, partition=partition.partition, exc_info=error)
+            raise TimeoutError(_late(log, place)) from None
     return found, number
+
+
+def _warn_unreadable(log: TopicLog) -> None:
+    if log.unreadable:
+        _log.warning("records_unreadable", records=", ".join(map(str, log.unreadable)))
+
+
+def _late(log: TopicLog, place: Place) -> str:
+    """Why a partition's end has not been read in time."""
+    late = f"the end of {place[0]}[{place[1]}] has not arrived within {PATIENCE_SECONDS:g} s"
+    unreadable = [str(each) for each in log.unreadable if each[:2] == place]
+    if not unreadable:
+        return late
+    return f"{late}, because {unreadable[-1]} cannot be read: let the service pass these records (muster streams pass)"
 
 
 def _own(records: Iterable[Record], topic_prefix: str, passed: Collection[OffsetRange]) -> Iterator[PublishedEvent]:
@@ -211,6 +234,8 @@ async def _refuse_lost(database: Database, events: Sequence[PublishedEvent]) -> 
     # Positions that were assigned a second time meanwhile are still in the outbox, because this check refused them.
     waiting: Counter[Partition] = Counter()
     for each in await waiting_at(database, events):
+        if each.epoch != each.published.position.epoch:
+            continue
         if not each.is_published:
             raise _restored(each.published)
         waiting[each.published.topic, each.published.partition] += 1

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -10,15 +9,14 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from aiokafka import AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.record.util import calc_crc32c
 
 from muster_contracts.entitlements import SeatAssigned
-from muster_runtime.messaging.producers import partition_of
+from muster_local.servers import kafka_at
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
+from tests.support import topics
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 # So that a failed assertion there shows its values, as it does in a test.
@@ -106,18 +104,5 @@ async def put_unreadable(
     probe: RunningService, agency_id: str, topic: str = SeatAssigned.topic, partitions: int = PARTITIONS
 ) -> None:
     """Put on an agency's partition a record whose header name was damaged on its way to Kafka."""
-    kafka = AIOKafkaProducer(bootstrap_servers=probe.runtime.settings.kafka_bootstrap)
-    await kafka.start()
-    try:
-        builder = kafka.create_batch()
-        builder.append(key=agency_id.encode(), value=b"{}", timestamp=None, headers=[("name", b"")])
-        builder.close()
-        batch = bytearray(builder._build())
-        place = batch.index(b"name")
-        batch[place : place + 4] = b"\xff\xff\xff\xff"
-        batch[17:21] = struct.pack(">I", calc_crc32c(bytes(batch[21:])))
-        builder._buffer = bytes(batch)
-        partition = partition_of(agency_id.encode(), partitions)
-        await (await kafka.send_batch(builder, probe.topic_prefix + topic, partition=partition))
-    finally:
-        await kafka.stop()
+    kafka = kafka_at(probe.runtime.settings.kafka_bootstrap)
+    await topics.put_unreadable(kafka, probe.topic_prefix + topic, agency_id, partitions)

@@ -4,10 +4,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
+from muster_contracts import event_id
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.messaging.lane import READ_EVENTS
 from muster_runtime.scheduling import hold
-from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relay_all, relaying, write
+from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relay_all, relaying, seat, write
 from tests.integration.runtime.core.test_restore_guard import held, lose_commits, published_positions, raise_epoch
 from tests.support.services import RunningService
 
@@ -106,6 +109,41 @@ async def test_a_published_run_moves_with_an_earlier_one_of_its_stream(
     await raise_epoch(idle_probe)
     waiting = await idle_probe.admin.fetch("select agency_id, epoch, first_sequence from outbox order by id")
     assert [tuple(each) for each in waiting] == [("DOE", 1, 1), ("NASA", 2, 1), ("NASA", 2, 2)]
+
+
+@pytest.mark.parametrize("above", [0, 2])
+async def test_an_event_of_a_raised_epoch_that_is_lost_is_published_once(
+    idle_probe: RunningService, eventually: Eventually, above: int
+) -> None:
+    """The next replica has the event and lacks the raised epoch. What it never published gets a new position."""
+    await write(idle_probe, "NASA", "one")
+    await idle_probe.admin.execute("create table kept as select * from outbox")
+    await raise_epoch(idle_probe)
+    await relay_all(idle_probe)
+    await idle_probe.admin.execute("update epoch set number = 1; update stream set epoch = 1")
+    await idle_probe.admin.execute("insert into outbox overriding system value select * from kept")
+    await write(idle_probe, "NASA", "two")
+
+    async with relaying(idle_probe) as relay:
+        assert "NASA has an event at epoch 2, sequence 1" in await eventually(lambda: held(relay))
+    await raise_epoch(idle_probe, above)
+    await relay_all(idle_probe)
+    assert await published_positions(idle_probe) == [("NASA", 2, 1), ("NASA", 2, 1), ("NASA", 3, 2)]
+
+
+async def test_an_event_that_follows_one_of_a_higher_epoch_moves(idle_probe: RunningService) -> None:
+    """In the old epoch, readers would skip it, although they wait for its sequence in the higher one."""
+    await write(idle_probe, "NASA", "one")
+    await write(idle_probe, "NASA", "two")
+    await idle_probe.admin.execute("create table kept as select * from outbox")
+    await relay_all(idle_probe)
+    first = (await idle_probe.published(SeatAssigned))[0].envelope
+    again = first._replace(epoch=2, id=event_id(SeatAssigned.topic, "NASA", 2, 1))
+    await idle_probe.producer.put(again, seat("NASA", "one"))
+    await idle_probe.admin.execute("insert into outbox overriding system value select * from kept")
+    await raise_epoch(idle_probe)
+    waiting = await idle_probe.admin.fetch("select epoch, first_sequence from outbox order by id")
+    assert [tuple(each) for each in waiting] == [(2, 1), (3, 2)]
 
 
 async def test_deadlines_are_not_released_while_the_topics_show_a_loss(
