@@ -247,7 +247,7 @@ def not_applied(ends: Mapping[Stream, End], after: Mapping[str, Streams]) -> Ite
                     again = f"let {service} read them again: follow the runbook failover.md"
                     yield Missing(*stream, service, NOT_APPLIED, applied, last, again)
                 else:
-                    wait = "follow the runbook consumer-behind.md: muster streams --behind"
+                    wait = f"follow the runbook consumer-behind.md: muster streams --topic {topic} --agency {agency_id}"
                     yield Missing(*stream, service, BEHIND, applied, last, wait)
 
 
