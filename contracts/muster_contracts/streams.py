@@ -41,6 +41,7 @@ class NewEpoch:
     """The producer was restored from a backup: apply the event, and reconcile what came after `before`.
 
     Sequences continue across epochs: its first event repeats or continues what was known; one that skips is a Gap.
+    Events of the new epoch with lower numbers than this one may be missing: nothing says with which number it begins.
     """
 
     before: Position

@@ -28,6 +28,8 @@ SNAPSHOTS = "muster.entitlements.snapshot"
         ((1, 5), (2, 1), NewEpoch(Position(1, 5))),
         ((1, 5), (2, 5), NewEpoch(Position(1, 5))),
         ((1, 5), (2, 6), NewEpoch(Position(1, 5))),
+        # If the new epoch began with 8, that is missing, and cannot be noticed.
+        ((1, 10), (2, 9), NewEpoch(Position(1, 10))),
         ((1, 10), (2, 14), Gap(11, 13)),
         ((1, 5), (3, 40), Gap(6, 39)),
         ((2, 1), (1, 9), Duplicate()),

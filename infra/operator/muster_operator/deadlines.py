@@ -46,7 +46,10 @@ async def list_(target: Target, service: ServiceOption = None) -> Answer:
 @app.command()
 @on_target()
 async def retry(target: Target, kind: Kind, agency: Agency, subject: Subject, service: ServiceOption = None) -> Answer:
-    """Handle a parked deadline now, as of its due time. The exit status is 1 if it stays parked."""
+    """Handle a parked deadline now, as of its due time. The exit status is 1 if it stays parked.
+
+    While the service's deadlines are held after a restore, this is refused: release them first.
+    """
     async with target.services(service) as services:
         each, name = await _one(services, kind, agency, subject)
         reply = await each.post(f"{PATH}/retry", name)

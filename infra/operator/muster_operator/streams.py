@@ -1,6 +1,6 @@
 """`muster streams`: every stream's position in every service; gaps, the epoch, and rereading after a restore."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +40,10 @@ def show(
     topic: Annotated[str | None, typer.Option(help="Show only this topic.")] = None,
     agency: Annotated[str | None, typer.Option(help="Show only this agency.")] = None,
     behind: Annotated[
-        bool, typer.Option("--behind", help="Show only streams that a service has not fully applied.")
+        bool,
+        typer.Option(
+            "--behind", help="Show only streams that a service is known to lack events of; `check` finds all."
+        ),
     ] = False,
     home: HomeOption = DEFAULT_HOME,
     token: TokenOption = None,
@@ -63,10 +66,10 @@ async def _show(target: Target, topic: str | None, agency: str | None, *, behind
         description = all_topics()[name]
         produced = position_of(by_service.get(description.owner, {}).get("produced"))
         applied = {s: position_of(by_service.get(s, {}).get("applied")) for s in description.readers}
-        late = [service for service, position in applied.items() if not _caught_up(position, produced)]
+        late = _behind(applied, produced)
         if behind and not late:
             continue
-        rows.append((name, agency_id, _text(produced), _applied(by_service, applied, produced)))
+        rows.append((name, agency_id, _text(produced), _applied(by_service, applied, late)))
         items.append(
             {
                 "topic": name,
@@ -203,9 +206,19 @@ def _as_json(position: Position) -> dict[str, int] | None:
     return position._asdict() if position.epoch else None
 
 
-def _caught_up(applied: Position, produced: Position) -> bool:
-    """Whether nothing is left to apply. A reader learns about a raised epoch only from its first event."""
-    return applied == produced or (applied.epoch < produced.epoch and applied.sequence >= produced.sequence)
+def _behind(applied: Mapping[str, Position], produced: Position) -> list[str]:
+    """The readers that have something left to apply.
+
+    A reader learns about a raised epoch only from its first event, and it is not known here whether there is one yet,
+    unless another reader has applied it.
+    """
+    newest = max((position.epoch for position in applied.values()), default=produced.epoch)
+
+    def is_behind(position: Position) -> bool:
+        awaits_the_epoch = newest <= position.epoch < produced.epoch and position.sequence >= produced.sequence
+        return position != produced and not awaits_the_epoch
+
+    return [service for service, position in applied.items() if is_behind(position)]
 
 
 def _text(position: Position) -> str:
@@ -213,11 +226,13 @@ def _text(position: Position) -> str:
     return "-" if not epoch else f"{sequence:,}" if epoch == 1 else f"{sequence:,} (epoch {epoch})"
 
 
-def _applied(by_service: Mapping[str, Mapping[str, Any]], applied: Mapping[str, Position], produced: Position) -> str:
+def _applied(
+    by_service: Mapping[str, Mapping[str, Any]], applied: Mapping[str, Position], late: Collection[str]
+) -> str:
     def one_of(service: str, position: Position) -> str:
         text = f"{service} {_text(position)}"
         if by_service.get(service, {}).get("parked"):
             return f"[red]{text} parked[/red]"
-        return text if _caught_up(position, produced) else f"[yellow]{text}[/yellow]"
+        return f"[yellow]{text}[/yellow]" if service in late else text
 
     return ", ".join(one_of(service, position) for service, position in applied.items())

@@ -146,6 +146,29 @@ async def test_while_deadlines_are_held_a_revocation_suspends_and_a_lapse_waits_
     assert (await program.facts("NASA"))[-1] == ("AgencySuspended", END)
 
 
+async def test_a_parked_end_of_an_authorization_still_suspends_after_the_release(program: Program) -> None:
+    """A retry while deadlines are held is refused: it would suspend nobody, and use up the deadline."""
+    await program.activate("NASA", authorization(end=END))
+    service = program.service
+    (parked,) = await service.admin.fetch(
+        """
+        update deadline set parked_at = due_at, reason = 'broken' where subject like '%/ends'
+        returning kind, agency_id, subject
+        """
+    )
+    named = {**parked, "due_at": END.isoformat()}
+    await service.admin.execute("update epoch set deadlines_held_since = $1", END - DAY)
+    service.clock.move(END + DAY)
+    refused = await service.client.post("/v1/parked-deadlines/retry", json=named)
+    assert (refused.status_code, await program.state("NASA")) == (409, "active"), refused.text
+
+    for path, body in (("deadlines/release", {"reason": "nothing was lost"}), ("parked-deadlines/retry", named)):
+        reply = await service.client.post(f"/v1/{path}", json=body)
+        assert reply.status_code == 200, reply.text
+    assert await program.state("NASA") == "suspended"
+    assert (await program.facts("NASA"))[-2:] == [("AtuLapsed", END), ("AgencySuspended", END)]
+
+
 async def test_a_completed_term_without_a_renewal_ends_the_enrollment(program: Program) -> None:
     year_end = START + 365 * DAY
     agencies = ("NASA", "DOE", "NSF", "SBA")

@@ -198,7 +198,8 @@ def not_on_topic(
                 if produced > end or after[service].waiting.get(stream) == first:
                     look = "follow the runbook outbox-stuck.md: muster status"
                     yield Missing(*stream, service, NOT_PUBLISHED, _before(first), produced, look)
-            # Sequences continue across a raised epoch: without a new event in it, the topic's end is as high.
+            # Sequences continue across a raised epoch: without a new event in it, the topic's end is as high. Nothing
+            # says with which number the epoch begins, so Kafka's loss of all its events is noticed only above that end.
             elif produced > end and produced[1] > end[1]:
                 yield from _lacking(stream, service, end, produced)
         for stream, applied in streams.applied.items():
@@ -247,7 +248,7 @@ def not_applied(ends: Mapping[Stream, End], after: Mapping[str, Streams]) -> Ite
                     again = f"let {service} read them again: follow the runbook failover.md"
                     yield Missing(*stream, service, NOT_APPLIED, applied, last, again)
                 else:
-                    wait = "follow the runbook consumer-behind.md: muster streams --behind"
+                    wait = f"follow the runbook consumer-behind.md: muster streams --topic {topic} --agency {agency_id}"
                     yield Missing(*stream, service, BEHIND, applied, last, wait)
 
 

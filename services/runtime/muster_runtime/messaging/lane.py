@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from datetime import datetime
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -13,13 +12,14 @@ from muster_runtime.database import repeatable
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.errors import describe
-from muster_runtime.messaging.connection import KafkaConnection, forbidden
+from muster_runtime.messaging.connection import forbidden
 from muster_runtime.messaging.flight import Flight, Parts, Run
 from muster_runtime.messaging.kafka_topics import TopicFaults, TopicRepartitioned
 from muster_runtime.messaging.lease import RENEW_SECONDS, Lease
 from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.producers import Producer
-from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
+from muster_runtime.messaging.restore_guard import DatabaseRestored
+from muster_runtime.messaging.trust import Trust
 from muster_runtime.observability import tracing
 
 # The limits of one read: runs, and events in them.
@@ -85,7 +85,7 @@ class Lane:
         lease: Lease,
         topics: Sequence[str],
         *,
-        kafka: KafkaConnection,
+        trust: Trust,
         topic_prefix: str,
         make_producer: Callable[[], Producer],
         on_deleted: Callable[[Sequence[Run]], None],
@@ -96,7 +96,7 @@ class Lane:
         self._wakeup = wakeup
         self._lease = lease
         self._topics = topics
-        self._kafka = kafka
+        self._trust = trust
         self._topic_prefix = topic_prefix
         self._make_producer = make_producer
         self._on_deleted = on_deleted
@@ -104,8 +104,6 @@ class Lane:
         self._faults = faults
         self._producer: Producer | None = None
         self._flight = Flight(topic_prefix, wakeup.wake)
-        # The server that is known to have lost no commits, and the topics that show it.
-        self._trusted: tuple[datetime | None, Sequence[str]] | None = None
         self._failure: str | None = None
         self._served: set[StreamKey] = set()  # streams that filled a read since the last read that had room for all
 
@@ -243,21 +241,23 @@ class Lane:
     async def _trust_server(self) -> None:
         """Check for lost commits before sending anything read from a different or restarted server.
 
-        A partition without a leader is checked once it has one, and a missing topic once it is back.
+        A partition without a leader is checked once it has one.
         """
-        missing = self._faults().missing
-        there = [topic for topic in self._topics if self._topic_prefix + topic not in missing]
-        trusted = self._database.server, there
-        if trusted != self._trusted or self._flight.regained:
+        if self._flight.regained:
             self._flight.regained = False
-            try:
-                unled = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
-            except DatabaseRestored as error:
-                self._failure = describe(error)
-                await self._on_restored()
-                raise
-            self._flight.hold_up(unled)
-            self._trusted = trusted
+            self._trust.forget()
+        try:
+            unled = await self._trust.check()
+        except DatabaseRestored as error:
+            self._failure = describe(error)
+            await self._on_restored()
+            raise
+        own = {self._topic_prefix + topic for topic in self._topics}
+        self._flight.hold_up([partition for partition in unled if partition.topic in own])
+
+    def distrust(self) -> None:
+        """Check for lost commits before sending anything more: another lane has found some."""
+        self._trust.forget()
 
     async def _open_producer(self) -> Producer:
         self._producer = producer = self._make_producer()  # assigned first, so that it is closed if its start fails
@@ -267,7 +267,7 @@ class Lane:
     async def _close_producer(self) -> None:
         """Close the producer. It cannot recover from an out-of-order error."""
         await self._flight.cancel()
-        self._trusted = None  # the flight also forgets which partitions are not compared yet
+        self._trust.forget()  # as the flight forgets which partitions are not compared yet
         if self._producer is not None:
             await self._producer.close()
             self._producer = None  # only now, so that a canceled close is repeated

@@ -2,7 +2,8 @@
 
 If it dies between the acknowledgment and the delete, or if two relays run, events repeat on the topic with the same IDs
 and sequences. None is lost, and none overtakes another of its stream. One lane publishes to the topics of facts,
-another to the compacted topics; neither waits for the other. Only the lane of the compacted topics is fenced.
+another to the compacted topics; neither waits for the other, but if one finds that the database has lost commits, both
+stop. Only the lane of the compacted topics is fenced.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.lane import Lane
 from muster_runtime.messaging.lease import RELAY, RELAY_COMPACTED, Lease
 from muster_runtime.messaging.producers import Producer
+from muster_runtime.messaging.trust import Trust
 from muster_runtime.observability.telemetry import RELAYED
 
 # Deleted payloads pile up in the table's TOAST until a vacuum, so the relay runs one after this many events.
@@ -59,6 +61,7 @@ class Relay:
         self._database = database
         self._service = service
         self._backlog = backlog
+        self._on_restored = on_restored
         self._to_vacuum = 0
         self._vacuum_due = asyncio.Event()
         self.relayed = 0
@@ -72,11 +75,11 @@ class Relay:
                 wakeups(),
                 Lease(database, duty, holder),
                 names,
-                kafka=kafka,
+                trust=Trust(database, kafka, topic_prefix, list(topics), faults),
                 topic_prefix=topic_prefix,
                 make_producer=lambda: Producer(kafka, f"{service}-relay", partitions, fence),
                 on_deleted=self._on_deleted,
-                on_restored=on_restored,
+                on_restored=self._distrust,
                 faults=faults,
             )
 
@@ -87,11 +90,17 @@ class Relay:
     @property
     def held(self) -> str | None:
         """Why something cannot be published; None if everything can."""
-        return "; ".join(reason for lane in self._lanes for reason in lane.held) or None
+        return "; ".join(dict.fromkeys(reason for lane in self._lanes for reason in lane.held)) or None
 
     async def run(self) -> None:
         """Relay until canceled."""
         await run_together(*(lane.run() for lane in self._lanes), self._vacuum())
+
+    async def _distrust(self) -> None:
+        """Stop all lanes until they have compared their topics again: one has found that commits are lost."""
+        for lane in self._lanes:
+            lane.distrust()
+        await self._on_restored()
 
     def _on_deleted(self, runs: Sequence[Run]) -> None:
         for run in runs:

@@ -1,6 +1,7 @@
 """Deadlines: those that are parked, and the hold on all of them after a restore."""
 
 from dataclasses import asdict
+from datetime import datetime
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
-from muster_runtime.errors import Conflict, NotFound, describe
+from muster_runtime.errors import Conflict, NotFound, describe, rfc3339
 from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.idempotency import IdempotencyMismatch
@@ -78,15 +79,18 @@ def deadlines_router(service: str) -> APIRouter:
         rest = [deadline for deadline in parked if page.after is None or _key(deadline) > page.after]
         return page.make([ParkedDeadlineReply(**asdict(deadline)) for deadline in rest], key=_key)
 
-    @router.post("/parked-deadlines/retry", response_model=ReplayReply)
+    @router.post("/parked-deadlines/retry", response_model=ReplayReply, responses=problem_responses(DeadlinesHeld))
     async def retry_parked_deadline(commands: OperatorCommandsDep, runtime: RuntimeDep, body: DeadlineName) -> Response:
         """Handle the deadline now, as of its due time. If that fails again, the deadline stays parked.
 
+        While the service's deadlines are held after a restore, it gets 409: release them first.
         With an Idempotency-Key, only the reply to a success is stored, so a failed retry can be repeated.
         """
         deadline = body.deadline
 
         async def handler(uow: UnitOfWork) -> ReplayReply:
+            if (since := await hold.held_since(uow.connection)) is not None:
+                raise DeadlinesHeld(service, since)
             await _take(uow, deadline)
             await scheduler.handle(uow, runtime.service.deadline_handlers, [deadline], service)
             _note(uow, "RetryParkedDeadline", deadline)
@@ -94,7 +98,7 @@ def deadlines_router(service: str) -> APIRouter:
 
         try:
             return await commands.execute(deadline.agency_id, handler)
-        except (*RETRYABLE, NotParked, IdempotencyMismatch):
+        except (*RETRYABLE, DeadlinesHeld, NotParked, IdempotencyMismatch):
             raise
         except Exception as error:
             _log.warning("retry_refused", kind=deadline.kind, agency_id=deadline.agency_id, exc_info=error)
@@ -148,6 +152,19 @@ def deadlines_router(service: str) -> APIRouter:
 
 class NotParked(NotFound):
     """The deadline was already handled, moved, or discarded."""
+
+
+class DeadlinesHeld(Conflict):
+    """The facts are out of date, so a handler could do the wrong thing, or nothing, and would use up the deadline."""
+
+    slug = "deadlines-held"
+    title = "The service's deadlines are held"
+
+    def __init__(self, service: str, since: datetime) -> None:
+        super().__init__(
+            f"deadlines are held since {rfc3339(since)}, because the database lost commits: once they are repeated, "
+            f"release the deadlines (muster deadlines release {service}), then retry this one"
+        )
 
 
 class NotReleased(Conflict):

@@ -21,6 +21,7 @@ Eventually = Callable[..., Awaitable[Any]]
 
 WHY = {"reason": "restored from the backup of Monday"}
 RELEASE = "/v1/deadlines/release"
+RETRY = "/v1/parked-deadlines/retry"
 
 
 @pytest.fixture
@@ -82,12 +83,23 @@ async def test_a_transaction_that_began_before_the_hold_takes_no_deadline(idle_p
         assert await deadlines.take(uow, [due]) == [due]
 
 
-async def test_an_operator_can_still_handle_a_parked_deadline(held: RunningService) -> None:
-    await set_deadlines(held, Deadline("revoke", "NASA", "seat_1", START))
+async def test_a_parked_deadline_is_retried_only_after_the_release(held: RunningService) -> None:
+    """Its handler would act on the same facts as the others' handlers, and use it up."""
+    await set_deadlines(held, *(Deadline("revoke", "NASA", subject, START) for subject in ("seat_1", "seat_2")))
     await held.admin.execute("update deadline set parked_at = due_at, reason = 'broken'")
     named = {"kind": "revoke", "agency_id": "NASA", "subject": "seat_1", "due_at": START.isoformat()}
-    retried = await held.client.post("/v1/parked-deadlines/retry", json=named)
-    assert retried.json() == {"parked": False, "reason": None}
+    refused = await held.client.post(RETRY, json=named)
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:deadlines-held"), refused.text
+    assert refused.json()["detail"] == (
+        "deadlines are held since 2025-08-06T00:00:00Z, because the database lost commits: once they are repeated, "
+        "release the deadlines (muster deadlines release probe), then retry this one"
+    )
+    assert await held.admin.fetchval("select count(*) from deadline") == 2
+
+    discarded = await held.client.post("/v1/parked-deadlines/discard", json=named | {"subject": "seat_2"} | WHY)
+    assert discarded.status_code == 204, discarded.text
+    (await held.client.post(RELEASE, json=WHY)).raise_for_status()
+    assert (await held.client.post(RETRY, json=named)).json() == {"parked": False, "reason": None}
     assert await held.admin.fetchval("select count(*) from deadline") == 0
 
 

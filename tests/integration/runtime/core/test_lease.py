@@ -10,7 +10,7 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from muster_contracts.entitlements import PersonRecorded
-from muster_runtime.messaging import lane
+from muster_runtime.messaging import trust
 from muster_runtime.messaging.lease import LEASE_SECONDS, Lease
 from muster_runtime.messaging.producers import Producer
 from muster_runtime.process.roles import Role
@@ -133,7 +133,7 @@ async def test_a_relay_that_is_canceled_while_a_producer_closes_closes_it(
         raise KafkaError("lost")
 
     monkeypatch.setattr(Producer, "close", close_slowly)
-    monkeypatch.setattr(lane, "refuse_restored", fail)
+    monkeypatch.setattr(trust, "refuse_restored", fail)
     async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
         uow.publish(seat("NASA", "one"))
     async with relaying(idle_probe):

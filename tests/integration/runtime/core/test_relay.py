@@ -14,8 +14,9 @@ from muster_contracts import topics
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
-from muster_runtime.messaging import lane
+from muster_runtime.messaging import lane, trust
 from muster_runtime.messaging import relay as relay_
+from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.lease import LEASE_SECONDS, RENEW_SECONDS
 from muster_runtime.messaging.restore_guard import refuse_restored
 from tests.integration.runtime.core.conftest import ProbeStarter, put_unreadable
@@ -141,7 +142,7 @@ async def test_relays_that_take_longer_to_begin_than_a_lease_lasts_do_not_fence_
         await eventually(lambda: time.monotonic() > until, prompt=True)
         return leaderless
 
-    monkeypatch.setattr(lane, "refuse_restored", compare_slowly)
+    monkeypatch.setattr(trust, "refuse_restored", compare_slowly)
     async with idle_probe.runtime.database.write("NASA", context=CONTEXT) as uow:
         uow.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_1", name="Ada", email="ada@nasa.gov"))
     async with relaying(idle_probe, "first"), relaying(idle_probe, "second"):
@@ -220,10 +221,12 @@ async def test_facts_wait_for_no_compacted_topic(idle_probe: RunningService, eve
     async def facts_are_published() -> bool:
         return await topics_waiting() == {PersonRecorded.topic}
 
-    async with relaying(idle_probe):
+    faults = TopicFaults(missing=[directory])
+    async with relaying(idle_probe, faults=lambda: faults):
         await eventually(facts_are_published)
         described = [topics()[PersonRecorded.topic]]
         await create_topics(kafka_at(settings.kafka_bootstrap), settings.topic_prefix, described, partitions=PARTITIONS)
+        faults = TopicFaults()
         await eventually(lambda: outbox_is_empty(idle_probe), timeout=90)
     async with Reader(kafka_at(settings.kafka_bootstrap), settings.topic_prefix, [PersonRecorded.topic]) as reader:
         assert len(await reader.events(PersonRecorded)) == 1

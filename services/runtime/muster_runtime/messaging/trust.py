@@ -1,0 +1,53 @@
+"""Whether a lane of the relay may send what it reads from the database: only if no commits are lost there."""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+
+from aiokafka import TopicPartition
+
+from muster_runtime.database.transactions import Database
+from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.messaging.kafka_topics import TopicFaults
+from muster_runtime.messaging.restore_guard import refuse_restored
+
+
+class Trust:
+    """Whether the database is known to have lost no commits. It compares all of the relay's `topics`.
+
+    Any of them may be the only one that shows a loss, so a lane compares the other lanes' topics, too.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        kafka: KafkaConnection,
+        topic_prefix: str,
+        topics: Sequence[str],
+        faults: Callable[[], TopicFaults],
+    ) -> None:
+        self._database = database
+        self._kafka = kafka
+        self._topic_prefix = topic_prefix
+        self._topics = topics
+        self._faults = faults
+        # The server that has lost none, and the topics that show it.
+        self._trusted: tuple[datetime | None, Sequence[str]] | None = None
+
+    def forget(self) -> None:
+        """Compare again at the next check."""
+        self._trusted = None
+
+    async def check(self) -> Collection[TopicPartition]:
+        """Compare the topics with a server that is not trusted yet. Raises like `refuse_restored`.
+
+        Returns the partitions that have no leader, and so are not compared. A missing topic is compared once it is
+        back.
+        """
+        missing = self._faults().missing
+        there = [topic for topic in self._topics if self._topic_prefix + topic not in missing]
+        server = self._database.server, there
+        if server == self._trusted:
+            return ()
+        unled = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
+        self._trusted = server
+        return unled
