@@ -21,6 +21,7 @@ from tests.integration.enrollment.program import (
     enrollment,
 )
 from tests.support.eventually import eventually
+from tests.support.failover import fail_over, finish_comparison
 from tests.support.services import ServiceRunner
 
 END = START + 30 * DAY
@@ -142,6 +143,17 @@ async def test_while_deadlines_are_held_a_revocation_suspends_and_a_lapse_waits_
 
     reply = await program.service.client.post("/v1/deadlines/release", json={"reason": "nothing was lost"})
     assert reply.status_code == 200, reply.text
+    await program.move(END + 2 * DAY)
+    assert (await program.facts("NASA"))[-1] == ("AgencySuspended", END)
+
+
+async def test_after_a_failover_no_command_announces_a_lapse_before_the_relay_has_compared(program: Program) -> None:
+    await program.activate("NASA", authorization(end=END))
+    await fail_over(program.service.admin)
+    program.service.clock.move(END + DAY)
+    reply = await program.post("NASA", "authorizations", authorization(END + 30 * DAY, END + 60 * DAY))
+    assert (reply.status_code, await program.state("NASA")) == (201, "active"), reply.text
+    await finish_comparison(program.service.admin)
     await program.move(END + 2 * DAY)
     assert (await program.facts("NASA"))[-1] == ("AgencySuspended", END)
 

@@ -13,6 +13,7 @@ from muster_runtime.database import repeatable
 from muster_runtime.database.transactions import RETRYABLE, Database
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.errors import describe
+from muster_runtime.messaging import comparison
 from muster_runtime.messaging.connection import KafkaConnection, forbidden
 from muster_runtime.messaging.flight import Flight, Parts, Run
 from muster_runtime.messaging.kafka_topics import TopicFaults, TopicRepartitioned
@@ -112,11 +113,8 @@ class Lane:
     @property
     def held(self) -> Sequence[str]:
         """Human-readable reasons why something cannot be published."""
-        return [
-            *([] if self._failure is None else [self._failure]),
-            *self._held_topics.values(),
-            *self._flight.reasons,
-        ]
+        failures = [] if self._failure is None else [self._failure]
+        return [*failures, *self._held_topics.values(), *self._flight.reasons]
 
     @property
     def _held_topics(self) -> dict[str, str]:
@@ -243,12 +241,12 @@ class Lane:
     async def _trust_server(self) -> None:
         """Check for lost commits before sending anything read from a different or restarted server.
 
-        A partition without a leader is checked once it has one, and a missing topic once it is back.
+        A partition without a leader is checked once it has one, and a missing topic once it is back. Deadlines wait
+        until all are checked.
         """
-        missing = self._faults().missing
+        server, missing = self._database.server, self._faults().missing
         there = [topic for topic in self._topics if self._topic_prefix + topic not in missing]
-        trusted = self._database.server, there
-        if trusted != self._trusted or self._flight.regained:
+        if (server, there) != self._trusted or self._flight.regained:
             self._flight.regained = False
             try:
                 unled = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
@@ -257,7 +255,9 @@ class Lane:
                 await self._on_restored()
                 raise
             self._flight.hold_up(unled)
-            self._trusted = trusted
+            self._trusted = server, there
+            if server is not None and not unled and len(there) == len(self._topics):
+                await comparison.note(self._database, self._lease.duty, server)
 
     async def _open_producer(self) -> Producer:
         self._producer = producer = self._make_producer()  # assigned first, so that it is closed if its start fails
