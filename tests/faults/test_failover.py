@@ -129,6 +129,7 @@ async def test_39_after_a_synchronous_failover_the_runbook_finds_everything_comp
     findings.fault_is_over()
     for service in SERVICES:
         await eventually(lambda: is_ready(stack, service), timeout=60)  # noqa: B023 - awaited in turn
+        await eventually(lambda: handles_deadlines(stack, service), timeout=30)  # noqa: B023 - awaited in turn
     said = await stack.follow("Check")
     findings.recovered("the services had followed without a restart; nothing was missing")
     assert is_complete(said)
@@ -147,6 +148,12 @@ async def refuses_to_publish(stack: Stack, service: str) -> bool:
 async def is_ready(stack: Stack, service: str) -> bool:
     assert await stack.reasons(service) == ""
     return True
+
+
+async def handles_deadlines(stack: Stack, service: str) -> bool:
+    """Whether the relay has compared the topics with the new server's database."""
+    compared = "select count(*) > 0 and not facts_in_doubt() from topic_comparison"
+    return bool(await stack.operator.sql(service, compared))
 
 
 def elsewhere(dsn: str, server: Server) -> str:

@@ -16,6 +16,7 @@ WITHOUT_AGENCY = {
     "schema_migrations",
     "lease",
     "epoch",
+    "topic_comparison",
     "consumed_partition",
     "consumed_topic",
     "passed_record",

@@ -22,6 +22,7 @@ from muster_contracts.calendar import one_year_after
 from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.billing.conftest import START, Billing, enrolled, withdrawn
 from tests.support.eventually import eventually
+from tests.support.failover import fail_over, finish_comparison
 from tests.support.services import ServiceRunner
 
 END = one_year_after(START)
@@ -122,6 +123,21 @@ async def test_a_withdrawal_that_is_read_again_leaves_time_to_repeat_the_accepta
     (voided,) = await billing.published(InvoiceVoided)
     invoices = (await billing.get("/v1/agencies/NASA/invoices"))["items"]
     assert [(each["invoice_id"], each["state"]) for each in invoices][1:] == [(voided.invoice_id, "void")]
+    await billing.assert_books_balance()
+
+
+async def test_after_a_failover_a_withdrawal_takes_effect_only_once_the_relay_has_compared(billing: Billing) -> None:
+    """It may be read again, and the payment before it may be lost."""
+    withdrawn_at = START + timedelta(days=1)
+    await billing.enroll()
+    await billing.published(TermStarted)
+    await fail_over(billing.service.admin)
+    billing.move(START + timedelta(days=2))
+    await withdraw(billing, withdrawn_at)
+    await finish_comparison(billing.service.admin)
+    (ended,) = await billing.published(TermEnded)
+    assert (ended.reason, ended.ended_at) == (TermEndReason.WITHDRAWN, withdrawn_at)
+    await billing.published(InvoiceVoided)
     await billing.assert_books_balance()
 
 

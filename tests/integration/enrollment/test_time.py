@@ -21,6 +21,7 @@ from tests.integration.enrollment.program import (
     enrollment,
 )
 from tests.support.eventually import eventually
+from tests.support.failover import fail_over, finish_comparison
 from tests.support.services import ServiceRunner
 
 END = START + 30 * DAY
@@ -167,6 +168,17 @@ async def test_a_parked_end_of_an_authorization_still_suspends_after_the_release
         assert reply.status_code == 200, reply.text
     assert await program.state("NASA") == "suspended"
     assert (await program.facts("NASA"))[-2:] == [("AtuLapsed", END), ("AgencySuspended", END)]
+
+
+async def test_after_a_failover_no_command_announces_a_lapse_before_the_relay_has_compared(program: Program) -> None:
+    await program.activate("NASA", authorization(end=END))
+    await fail_over(program.service.admin)
+    program.service.clock.move(END + DAY)
+    reply = await program.post("NASA", "authorizations", authorization(END + 30 * DAY, END + 60 * DAY))
+    assert (reply.status_code, await program.state("NASA")) == (201, "active"), reply.text
+    await finish_comparison(program.service.admin)
+    await program.move(END + 2 * DAY)
+    assert (await program.facts("NASA"))[-1] == ("AgencySuspended", END)
 
 
 async def test_a_completed_term_without_a_renewal_ends_the_enrollment(program: Program) -> None:

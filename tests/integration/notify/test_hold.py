@@ -15,6 +15,7 @@ from tests.integration.notify.conftest import START, Notify, contact, enrolled
 from tests.integration.notify.mail import MailServer
 from tests.integration.notify.receiver import Receiver
 from tests.support.eventually import eventually
+from tests.support.failover import fail_over, finish_comparison
 from tests.support.services import ServiceRunner
 
 WHY = {"reason": "restored from the backup of Monday"}
@@ -56,3 +57,20 @@ async def test_nothing_is_sent_until_the_deadlines_are_released_and_then_not_to_
     await notify.until(channel="email", state="delivered")
     (failed,) = await notify.until(channel="webhook", state="failed")
     assert (failed["last_error"], receiver.requests) == ("the endpoint is deleted", [])
+
+
+async def test_after_a_failover_nothing_is_sent_until_the_relay_has_compared_but_the_alert_can_fire(
+    run_service: ServiceRunner, mail: MailServer
+) -> None:
+    settings: dict[str, Any] = {"smtp_port": mail.port, "smtp_starttls": False}
+    notify = Notify(await run_service(build, NotifySettings, roles=ALL_ROLES - {Role.RELAY}, **settings))
+    notify.service.clock.move(START)
+    await fail_over(notify.service.admin)
+    await notify.service.publish(contact(), enrolled())
+    await notify.until(state="pending")
+    notify.move(hours=1)
+    await notify.get("/health/ready")
+    assert REGISTRY.get_sample_value("muster_delivery_overdue_seconds", {"service": "notify"}) == 3600
+    assert mail.messages == []
+    await finish_comparison(notify.service.admin)
+    await notify.until(state="delivered")

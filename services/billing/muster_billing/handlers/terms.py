@@ -72,17 +72,17 @@ async def on_agency_enrolled(
 async def on_agency_withdrawn(zone: ZoneInfo, uow: UnitOfWork, received: Sequence[Received[AgencyWithdrawn]]) -> None:
     """End the enrollment's term, void its invoice if unpaid, and close its renewal.
 
-    While deadlines are held, this waits for their release: a decision or a payment may be among the lost commands.
+    While the facts are in doubt, this waits with the deadlines: a decision or a payment may be among the lost commands.
     """
-    held = await hold.are_held(uow.connection)
+    in_doubt = await hold.are_facts_in_doubt(uow.connection)
     for event in received:
         withdrawn, cause = event.data, event.envelope.id
         ending = _Ending(withdrawn.agency_id, withdrawn.enrollment_id, withdrawn.withdrawn_at, cause)
-        if held:
+        if in_doubt:
             _put_off(uow, ending)
         else:
             await _end_enrollment(uow, zone, ending)
-    if held:
+    if in_doubt:
         await uow.flush()  # a new enrollment in the same transaction looks for what was put off
 
 
@@ -108,7 +108,7 @@ async def on_end_term_due(tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, due: 
 
 
 async def on_end_enrollment_due(zone: ZoneInfo, uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """End enrollments whose agencies withdrew while deadlines were held."""
+    """End enrollments whose agencies withdrew while the facts were in doubt."""
     for deadline in due:
         await _end_enrollment(uow, zone, _Ending(deadline.agency_id, deadline.subject, deadline.due_at))
 
@@ -141,11 +141,11 @@ async def _end_enrollment(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> N
 async def _end_earlier(uow: UnitOfWork, zone: ZoneInfo, ending: _Ending) -> None:
     """End an earlier enrollment: when its agency withdrew, if that was put off.
 
-    An agency has only one live term, so the term ends even while deadlines are held. Only the invoices wait then.
+    An agency has only one live term, so the term ends even while the facts are in doubt. Only the invoices wait then.
     """
     put_off_to = await find_instant(uow.connection, END_ENROLLMENT, ending.agency_id, ending.enrollment_id)
     ending = replace(ending, at=put_off_to or ending.at)
-    if await hold.are_held(uow.connection):
+    if await hold.are_facts_in_doubt(uow.connection):
         await _end_live_term(uow, zone, ending)
         _put_off(uow, ending)
     else:

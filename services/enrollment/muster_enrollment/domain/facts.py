@@ -139,14 +139,14 @@ class Enrollment:
 class Standing:
     """Everything that decides an agency's state: its latest enrollment, its authorizations, its acceptances.
 
-    `held` is whether deadlines are held because commits were lost: an authorization may be missing.
+    `in_doubt` is whether commits may be lost, so that an authorization may be missing.
     """
 
     agency: Agency
     enrollment: Enrollment | None
     authorizations: tuple[Authorization, ...]
     acceptances: tuple[Acceptance, ...]
-    held: bool = False
+    in_doubt: bool = False
 
     @property
     def state(self) -> State:

@@ -40,7 +40,7 @@ LONGEST_LEAD = timedelta(days=366)
 def settle(standing: Standing, at: datetime) -> Standing:
     """The standing after its conditions take effect at an instant; the only way to or from active.
 
-    While deadlines are held, a lapsed authorization suspends nobody: the next one may be among the lost commands.
+    While facts are in doubt, a lapsed authorization suspends nobody: the next one may be among the lost commands.
     """
     enrollment = standing.live
     if enrollment is None:
@@ -51,7 +51,7 @@ def settle(standing: Standing, at: datetime) -> Standing:
         settled = replace(enrollment, state=State.ACTIVE, term=term)
     elif enrollment.state is State.ACTIVE and not met:
         reason = _loss(standing.authorizations, at)
-        if standing.held and reason is SuspensionReason.ATU_LAPSED:
+        if standing.in_doubt and reason is SuspensionReason.ATU_LAPSED:
             return standing
         settled = replace(enrollment, state=State.SUSPENDED, suspension_reason=reason)
     elif enrollment.state is State.SUSPENDED and met:

@@ -22,7 +22,7 @@ ATU = "atu"
 async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationReply:
     """Record an authorization. It activates or reinstates the enrollment now, or when it comes into force.
 
-    While deadlines are held, it may have been recorded before and lost, so an end while it was in force is no lapse.
+    While facts are in doubt, it may have been recorded before and lost, so an end while it was in force is no lapse.
     """
     rules.check_authorization(command.issuer, command.product, command.valid_from, command.valid_until, uow.now)
     before = await current_standing(uow, command.agency_id)
@@ -43,7 +43,7 @@ async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationReply:
             if instant > uow.now
         ],
     )
-    if before.held:
+    if before.in_doubt:
         ended = [each for each in before.authorizations if each.valid_until <= uow.now]
         followed = [_end(each) for each in ended if authorization.in_force(each.valid_until)]
         deadlines.cancel(uow, command.agency_id, ATU, followed)

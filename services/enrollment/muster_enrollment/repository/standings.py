@@ -16,7 +16,7 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
     """
     found = await connection.fetch(
         f"""
-        select fact.*, {rows.AGENCY}, e.*, (select deadlines_held_since is not null from epoch) as held
+        select fact.*, {rows.AGENCY}, e.*, (select facts_in_doubt()) as in_doubt
         from agency as a
         left join lateral (
             select *
@@ -49,7 +49,7 @@ async def find_standing(connection: Connection, agency_id: str) -> Standing:
         enrollment=rows.enrollment(first) if first["enrollment_id"] else None,
         authorizations=tuple(Authorization(*row[:6]) for row in found if row["authorization_id"]),
         acceptances=tuple(Acceptance(*row[6:9]) for row in found if row["acceptance_id"]),
-        held=first["held"],
+        in_doubt=first["in_doubt"],
     )
 
 

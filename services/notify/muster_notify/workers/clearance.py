@@ -1,6 +1,6 @@
 """Decides which channels deliveries may be sent on, and to whom.
 
-After a restore, nothing is sent while the deadlines are held: the database has endpoints that were deleted, and secrets
+After a restore, nothing is sent while the facts are in doubt: the database has endpoints that were deleted, and secrets
 that were replaced. After an outage, no e-mail is sent before notify has read who was erased meanwhile. An agency whose
 erasures may be parked gets no e-mail.
 """
@@ -57,7 +57,7 @@ class Clearance:
         # After the offsets: a record is parked by the transaction before its offset is stored.
         streams = await parked.streams(connection, self._group)
         self._parked = {each.agency_id: each.topic for each in streams if each.topic in self._ends.partitions}
-        if await hold.are_held(connection):
+        if await hold.are_facts_in_doubt(connection):
             return {}
         webhooks: dict[Channel, Collection[str]] = {Channel.WEBHOOK: ()}
         return webhooks if self._unread else {Channel.EMAIL: self._parked.keys(), **webhooks}

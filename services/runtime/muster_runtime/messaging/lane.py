@@ -110,11 +110,8 @@ class Lane:
     @property
     def held(self) -> Sequence[str]:
         """Human-readable reasons why something cannot be published."""
-        return [
-            *([] if self._failure is None else [self._failure]),
-            *self._held_topics.values(),
-            *self._flight.reasons,
-        ]
+        failures = [] if self._failure is None else [self._failure]
+        return [*failures, *self._held_topics.values(), *self._flight.reasons]
 
     @property
     def _held_topics(self) -> dict[str, str]:
@@ -247,13 +244,11 @@ class Lane:
             self._flight.regained = False
             self._trust.forget()
         try:
-            unled = await self._trust.check()
+            self._flight.hold_up(await self._trust.check())
         except DatabaseRestored as error:
             self._failure = describe(error)
             await self._on_restored()
             raise
-        own = {self._topic_prefix + topic for topic in self._topics}
-        self._flight.hold_up([partition for partition in unled if partition.topic in own])
 
     def distrust(self) -> None:
         """Check for lost commits before sending anything more: another lane has found some."""

@@ -75,7 +75,7 @@ class Relay:
                 wakeups(),
                 Lease(database, duty, holder),
                 names,
-                trust=Trust(database, kafka, topic_prefix, list(topics), faults),
+                trust=Trust(database, kafka, topic_prefix, list(topics), faults, lane=duty, own=names),
                 topic_prefix=topic_prefix,
                 make_producer=lambda: Producer(kafka, f"{service}-relay", partitions, fence),
                 on_deleted=self._on_deleted,

@@ -202,7 +202,7 @@ def _warn_unreadable(log: TopicLog) -> None:
         _log.warning("records_unreadable", records=", ".join(map(str, log.unreadable)))
 
 
-def _late(log: TopicLog, place: Place) -> str:
+def _late(log: TopicLog, place: Partition) -> str:
     """Why a partition's end has not been read in time."""
     late = f"the end of {place[0]}[{place[1]}] has not arrived within {PATIENCE_SECONDS:g} s"
     unreadable = [str(each) for each in log.unreadable if each[:2] == place]

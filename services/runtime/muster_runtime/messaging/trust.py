@@ -6,6 +6,7 @@ from datetime import datetime
 from aiokafka import TopicPartition
 
 from muster_runtime.database.transactions import Database
+from muster_runtime.messaging import comparison
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.restore_guard import refuse_restored
@@ -14,7 +15,8 @@ from muster_runtime.messaging.restore_guard import refuse_restored
 class Trust:
     """Whether the database is known to have lost no commits. It compares all of the relay's `topics`.
 
-    Any of them may be the only one that shows a loss, so a lane compares the other lanes' topics, too.
+    Any of them may be the only one that shows a loss, so a lane compares the other lanes' topics, too. It notes that it
+    has compared its `own`.
     """
 
     def __init__(
@@ -24,12 +26,17 @@ class Trust:
         topic_prefix: str,
         topics: Sequence[str],
         faults: Callable[[], TopicFaults],
+        *,
+        lane: str,
+        own: Collection[str],
     ) -> None:
         self._database = database
         self._kafka = kafka
         self._topic_prefix = topic_prefix
         self._topics = topics
         self._faults = faults
+        self._lane = lane
+        self._own = {topic_prefix + topic for topic in own}
         # The server that has lost none, and the topics that show it.
         self._trusted: tuple[datetime | None, Sequence[str]] | None = None
 
@@ -40,14 +47,17 @@ class Trust:
     async def check(self) -> Collection[TopicPartition]:
         """Compare the topics with a server that is not trusted yet. Raises like `refuse_restored`.
 
-        Returns the partitions that have no leader, and so are not compared. A missing topic is compared once it is
-        back.
+        Returns the partitions of its own topics that have no leader, and so are not compared. A missing topic is
+        compared once it is back. Deadlines wait until all are compared.
         """
         missing = self._faults().missing
         there = [topic for topic in self._topics if self._topic_prefix + topic not in missing]
-        server = self._database.server, there
-        if server == self._trusted:
+        server = self._database.server
+        if (server, there) == self._trusted:
             return ()
-        unled = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
-        self._trusted = server
+        found = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
+        unled = [partition for partition in found if partition.topic in self._own]
+        if server is not None and not unled and self._own.isdisjoint(missing):
+            await comparison.note(self._database, self._lane, server)
+        self._trusted = server, there
         return unled

@@ -192,13 +192,9 @@ class Monitor:
         OUTBOX_OLDEST_SECONDS.labels(service).set(found.oldest)
         OLDEST_SNAPSHOT_SECONDS.labels(service).set(await connection.fetchval("select oldest_snapshot_seconds()"))
         DEADLINE_OVERDUE_SECONDS.labels(service).set(self._seconds_since(await next_due(connection)))
-        held_since = await hold.held_since(connection)
-        DEADLINES_HELD_SECONDS.labels(service).set(self._seconds_since(held_since))
-        if held_since is not None:
-            since = f"{held_since:%Y-%m-%dT%H:%M:%SZ}"
-            order = "if the relay says that it was restored, raise its epoch first"
-            held = f"deadlines are held since {since} (muster deadlines release {service}; {order})"
-            found.warnings["service"].append(Alerted(held))
+        DEADLINES_HELD_SECONDS.labels(service).set(self._seconds_since(await hold.held_since(connection)))
+        if why := await hold.why_deadlines_wait(connection, service):
+            found.warnings["service"].append(Alerted(why))
         streams = await parked.streams(connection, self._runtime.group)
         found.parked_streams = len(streams)
         PARKED.labels(service).set(found.parked_streams)

@@ -240,7 +240,7 @@ async def find_instant(connection: Connection, kind: str, agency_id: str, subjec
 
 
 async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]:
-    """Remove deadlines in order to handle them. Returns those that still existed; none while deadlines are held.
+    """Remove deadlines in order to handle them. Returns those that still existed; none while the facts are in doubt.
 
     One that was found before the clock was set back, and is not due anymore, stays.
     """
@@ -252,7 +252,7 @@ async def take(uow: UnitOfWork, deadlines: Sequence[Deadline]) -> list[Deadline]
                 select * from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
             )
             and due_at <= $5
-            and (select deadlines_held_since from epoch) is null
+            and not (select facts_in_doubt())
         returning kind, agency_id, subject, due_at
         """,
         [d.kind for d in deadlines],

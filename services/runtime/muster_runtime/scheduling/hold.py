@@ -1,6 +1,8 @@
 """The hold on a service's deadlines, after its database has lost commits, until an operator releases them.
 
-The facts are out of date, and a deadline that acts on them would, for example, end a term that was renewed.
+The facts are out of date, and a deadline that acts on them would, for example, end a term that was renewed. Whether
+commits are lost shows only when the relay compares the topics with the database. So the facts are in doubt from a
+restart of Postgres, or a failover, until it has, and during a hold.
 """
 
 import asyncio
@@ -29,6 +31,22 @@ async def held_since(connection: Connection) -> datetime | None:
 async def are_held(connection: Connection) -> bool:
     """Whether the service's deadlines are held."""
     return await held_since(connection) is not None
+
+
+async def are_facts_in_doubt(connection: Connection) -> bool:
+    """Whether commits may be lost: deadlines are held, or the relay has not compared since the server started."""
+    in_doubt: bool = await connection.fetchval("select facts_in_doubt()")
+    return in_doubt
+
+
+async def why_deadlines_wait(connection: Connection, service: str) -> str | None:
+    """Why none of the service's deadlines is handled, in plain words; None if they are."""
+    if (since := await held_since(connection)) is not None:
+        order = "if the relay says that it was restored, raise its epoch first"
+        return f"deadlines are held since {since:%Y-%m-%dT%H:%M:%SZ} (muster deadlines release {service}; {order})"
+    if await are_facts_in_doubt(connection):
+        return "deadlines wait: Postgres restarted or failed over, and the relay has not looked for lost commits yet"
+    return None
 
 
 async def begin(uow: UnitOfWork) -> bool:

@@ -90,7 +90,7 @@ class Scheduler:
     async def _handle_all(self) -> None:
         while True:
             try:
-                if await self._are_held():
+                if await self._are_facts_in_doubt():
                     self.waiting = {}
                     await self._wakeup.wait()
                 elif not await self._handle_due():
@@ -99,9 +99,9 @@ class Scheduler:
                 _log.warning("scheduler_retried", error=repr(error))
                 await asyncio.sleep(0.5)
 
-    async def _are_held(self) -> bool:
+    async def _are_facts_in_doubt(self) -> bool:
         async with self._database.connection() as connection:
-            return await hold.are_held(connection)
+            return await hold.are_facts_in_doubt(connection)
 
     async def _handle_due(self) -> bool:
         """Handle each agency's earliest due instant. Returns False if there is nothing to handle."""

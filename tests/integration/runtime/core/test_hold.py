@@ -37,12 +37,12 @@ async def test_no_deadline_is_handled_until_they_are_released_and_then_each_once
 ) -> None:
     looks = []
 
-    async def are_held(scheduler: Scheduler) -> bool:
+    async def are_facts_in_doubt(scheduler: Scheduler) -> bool:
         looks.append(await decided(scheduler))
         return looks[-1]
 
-    decided = Scheduler._are_held
-    monkeypatch.setattr(Scheduler, "_are_held", are_held)
+    decided = Scheduler._are_facts_in_doubt
+    monkeypatch.setattr(Scheduler, "_are_facts_in_doubt", are_facts_in_doubt)
     days = (3, 1, 2)
     await set_deadlines(held, *(Deadline("revoke", "NASA", f"day {day}", START + timedelta(days=day)) for day in days))
     service = await run_service(build, Settings, beside=held)  # a restart does not end the hold

@@ -1,0 +1,168 @@
+"""After a failover, no deadline acts before the relay has compared the topics with the new server's database."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from muster_contracts.entitlements import SeatAssigned
+from muster_runtime.messaging.kafka_topics import TopicFaults
+from muster_runtime.messaging.lease import RELAY, RELAY_COMPACTED
+from muster_runtime.messaging.restore_guard import refuse_restored
+from muster_runtime.process.roles import ALL_ROLES, Role
+from muster_runtime.scheduling import deadlines, hold
+from muster_runtime.scheduling.deadlines import Deadline
+from muster_runtime.scheduling.scheduler import Scheduler
+from muster_runtime.settings import Settings
+from tests.integration.runtime.core.probe.service import build
+from tests.integration.runtime.core.relays import CONTEXT, relay_all, relaying, write
+from tests.integration.runtime.core.test_restore_guard import lose_commits
+from tests.integration.runtime.core.test_scheduler import START, revoked, set_deadlines
+from tests.support.failover import fail_over
+from tests.support.services import RunningService, ServiceRunner
+
+Eventually = Callable[..., Awaitable[Any]]
+
+DUE = Deadline("revoke", "NASA", "seat_1", START)
+WARNING = "deadlines wait: Postgres restarted or failed over, and the relay has not looked for lost commits yet"
+
+
+async def in_doubt(probe: RunningService) -> bool:
+    return await hold.are_facts_in_doubt(probe.admin)
+
+
+async def is_certain(probe: RunningService) -> bool:
+    return not await in_doubt(probe)
+
+
+@pytest.fixture
+async def failed_over(idle_probe: RunningService) -> RunningService:
+    """A probe without duties, on a server on which no relay has compared; DUE is due."""
+    idle_probe.clock.move(START)
+    await write(idle_probe, "NASA", "one", "two")
+    await relay_all(idle_probe)
+    await set_deadlines(idle_probe, DUE)
+    await fail_over(idle_probe.admin)
+    return idle_probe
+
+
+async def test_a_deadline_waits_until_the_relay_has_compared_and_is_then_handled_at_once(
+    failed_over: RunningService, run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    async def are_facts_in_doubt(scheduler: Scheduler) -> bool:
+        looks.append(await decided(scheduler))
+        return looks[-1]
+
+    decided = Scheduler._are_facts_in_doubt
+    monkeypatch.setattr(Scheduler, "_are_facts_in_doubt", are_facts_in_doubt)
+    roles = frozenset({Role.SCHEDULER})
+    service = await run_service(build, Settings, beside=failed_over, clock=failed_over.clock, roles=roles)
+    await eventually(lambda: _is(looks[:2], [True, True]), timeout=20)
+    assert all(looks)
+    assert WARNING in (await service.client.get("/health/ready")).json()["warnings"]
+    assert await failed_over.admin.fetchval("select count(*) from deadline") == 1
+
+    async with relaying(failed_over):
+        await eventually(lambda: _is_revoked(failed_over))
+    assert WARNING not in (await service.client.get("/health/ready")).json()["warnings"]
+
+
+async def test_a_deadline_that_was_found_before_the_failover_is_not_taken_after_it(
+    failed_over: RunningService, eventually: Eventually
+) -> None:
+    async with failed_over.runtime.database.write("NASA", context=CONTEXT) as uow:
+        assert await deadlines.take(uow, [DUE]) == []
+    async with relaying(failed_over):
+        await eventually(lambda: is_certain(failed_over))
+    async with failed_over.runtime.database.write("NASA", context=CONTEXT) as uow:
+        assert await deadlines.take(uow, [DUE]) == [DUE]
+
+
+async def test_if_commits_are_lost_no_deadline_is_handled_before_they_are_held(
+    failed_over: RunningService, run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    await lose_commits(failed_over)
+    await run_service(build, Settings, beside=failed_over, clock=failed_over.clock, roles=ALL_ROLES)
+    await eventually(lambda: hold.held_since(failed_over.admin))
+    assert await failed_over.admin.fetchval("select count(*) from deadline") == 1
+    assert await in_doubt(failed_over)
+
+
+async def test_every_lane_must_have_compared(failed_over: RunningService, eventually: Eventually) -> None:
+    async with relaying(failed_over):
+        for each in (RELAY, RELAY_COMPACTED):
+            await eventually(lambda: _has_compared(failed_over, each))  # noqa: B023 - awaited in turn
+    for each in (RELAY, RELAY_COMPACTED):
+        await failed_over.admin.execute(
+            "update topic_comparison set server_started_at = server_started_at - interval '1 day' where lane = $1", each
+        )
+        assert await in_doubt(failed_over)
+        async with relaying(failed_over):
+            await eventually(lambda: is_certain(failed_over))
+
+
+async def test_a_missing_topic_keeps_the_facts_in_doubt(failed_over: RunningService, eventually: Eventually) -> None:
+    missing = [failed_over.topic_prefix + SeatAssigned.topic]
+    async with relaying(failed_over, faults=lambda: TopicFaults(missing=missing)):
+        await eventually(lambda: _has_compared(failed_over, RELAY_COMPACTED))
+        await eventually(lambda: _is_led(failed_over, RELAY))
+        assert await in_doubt(failed_over)
+        missing.clear()
+        await eventually(lambda: is_certain(failed_over))
+
+
+async def test_a_partition_without_a_leader_keeps_the_facts_in_doubt(
+    failed_over: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is unknown. Once it has a leader, the lane compares it, though nothing waits to be sent to it."""
+    unled = [TopicPartition(failed_over.topic_prefix + SeatAssigned.topic, 0)]
+    compared: list[Sequence[str]] = []
+
+    async def refuse(*arguments: Any) -> Any:
+        found = await refuse_restored(*arguments)
+        compared.append(arguments[-1])
+        return [*found, *unled] if SeatAssigned.topic in arguments[-1] else found
+
+    monkeypatch.setattr("muster_runtime.messaging.lane.refuse_restored", refuse)
+    async with relaying(failed_over):
+        await eventually(lambda: _has_compared(failed_over, RELAY_COMPACTED))
+        await eventually(lambda: _is(any(SeatAssigned.topic in each for each in compared), True))
+        assert await in_doubt(failed_over)
+        unled.clear()
+        await eventually(lambda: is_certain(failed_over))
+
+
+async def test_only_the_worker_role_may_note_a_comparison(idle_probe: RunningService) -> None:
+    rights = await idle_probe.admin.fetch(
+        """
+        select role, right_name
+        from unnest(array['api', 'worker']) as role
+        cross join unnest(array['select', 'insert', 'update', 'delete']) as right_name
+        where has_table_privilege('probe_' || role, 'topic_comparison', right_name)
+        order by role, right_name
+        """
+    )
+    expected = [("api", "select"), ("worker", "insert"), ("worker", "select"), ("worker", "update")]
+    assert [tuple(row) for row in rights] == expected
+
+
+async def _has_compared(probe: RunningService, lane: str) -> bool:
+    compared: bool = await probe.admin.fetchval(
+        "select server_started_at = pg_postmaster_start_time() from topic_comparison where lane = $1", lane
+    )
+    return compared
+
+
+async def _is_led(probe: RunningService, duty: str) -> bool:
+    return bool(await probe.admin.fetchval("select true from lease where duty = $1", duty))
+
+
+async def _is(found: object, expected: object) -> bool:
+    return found == expected
+
+
+async def _is_revoked(probe: RunningService) -> bool:
+    return await revoked(probe) == [("NASA", "seat_1", START)]
