@@ -1,7 +1,6 @@
 """Deadlines: those that are parked, and the hold on all of them after a restore."""
 
 from dataclasses import asdict
-from datetime import datetime
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muster_contracts import Instant
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
-from muster_runtime.errors import Conflict, NotFound, describe, rfc3339
+from muster_runtime.errors import Conflict, NotFound, describe
 from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.idempotency import IdempotencyMismatch
@@ -83,14 +82,14 @@ def deadlines_router(service: str) -> APIRouter:
     async def retry_parked_deadline(commands: OperatorCommandsDep, runtime: RuntimeDep, body: DeadlineName) -> Response:
         """Handle the deadline now, as of its due time. If that fails again, the deadline stays parked.
 
-        While the service's deadlines are held after a restore, it gets 409: release them first.
+        While no deadline is handled, after a restore or a failover, it gets 409, which says what to do first.
         With an Idempotency-Key, only the reply to a success is stored, so a failed retry can be repeated.
         """
         deadline = body.deadline
 
         async def handler(uow: UnitOfWork) -> ReplayReply:
-            if (since := await hold.held_since(uow.connection)) is not None:
-                raise DeadlinesHeld(service, since)
+            if why := await hold.why_deadlines_wait(uow.connection, service):
+                raise DeadlinesHeld(f"{why}: retry this one afterward")
             await _take(uow, deadline)
             await scheduler.handle(uow, runtime.service.deadline_handlers, [deadline], service)
             _note(uow, "RetryParkedDeadline", deadline)
@@ -155,16 +154,10 @@ class NotParked(NotFound):
 
 
 class DeadlinesHeld(Conflict):
-    """The facts are out of date, so a handler could do the wrong thing, or nothing, and would use up the deadline."""
+    """The facts are in doubt, so a handler could do the wrong thing, or nothing, and would use up the deadline."""
 
     slug = "deadlines-held"
-    title = "The service's deadlines are held"
-
-    def __init__(self, service: str, since: datetime) -> None:
-        super().__init__(
-            f"deadlines are held since {rfc3339(since)}, because the database lost commits: once they are repeated, "
-            f"release the deadlines (muster deadlines release {service}), then retry this one"
-        )
+    title = "The service handles no deadlines now"
 
 
 class NotReleased(Conflict):

@@ -16,9 +16,10 @@ from muster_runtime.scheduling.deadlines import Deadline
 from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
-from tests.integration.runtime.core.relays import CONTEXT, relay_all, relaying, write
+from tests.integration.runtime.core.relays import relay_all, relaying, write
 from tests.integration.runtime.core.test_restore_guard import lose_commits
 from tests.integration.runtime.core.test_scheduler import START, revoked, set_deadlines
+from tests.support.contexts import CONTEXT
 from tests.support.failover import fail_over
 from tests.support.services import RunningService, ServiceRunner
 
@@ -126,7 +127,7 @@ async def test_a_partition_without_a_leader_keeps_the_facts_in_doubt(
         compared.append(arguments[-1])
         return [*found, *unled] if SeatAssigned.topic in arguments[-1] else found
 
-    monkeypatch.setattr("muster_runtime.messaging.lane.refuse_restored", refuse)
+    monkeypatch.setattr("muster_runtime.messaging.trust.refuse_restored", refuse)
     async with relaying(failed_over):
         await eventually(lambda: _has_compared(failed_over, RELAY_COMPACTED))
         await eventually(lambda: _is(any(SeatAssigned.topic in each for each in compared), True))

@@ -15,6 +15,7 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.test_scheduler import START, revoked, set_deadlines
 from tests.support.contexts import CONTEXT
+from tests.support.failover import fail_over, finish_comparison
 from tests.support.services import RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -91,14 +92,17 @@ async def test_a_parked_deadline_is_retried_only_after_the_release(held: Running
     refused = await held.client.post(RETRY, json=named)
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:deadlines-held"), refused.text
     assert refused.json()["detail"] == (
-        "deadlines are held since 2025-08-06T00:00:00Z, because the database lost commits: once they are repeated, "
-        "release the deadlines (muster deadlines release probe), then retry this one"
+        "deadlines are held since 2025-08-06T00:00:00Z (muster deadlines release probe; if the relay says that it was "
+        "restored, raise its epoch first): retry this one afterward"
     )
     assert await held.admin.fetchval("select count(*) from deadline") == 2
 
     discarded = await held.client.post("/v1/parked-deadlines/discard", json=named | {"subject": "seat_2"} | WHY)
     assert discarded.status_code == 204, discarded.text
     (await held.client.post(RELEASE, json=WHY)).raise_for_status()
+    await fail_over(held.admin)
+    assert (await held.client.post(RETRY, json=named)).status_code == 409
+    await finish_comparison(held.admin)
     assert (await held.client.post(RETRY, json=named)).json() == {"parked": False, "reason": None}
     assert await held.admin.fetchval("select count(*) from deadline") == 0
 

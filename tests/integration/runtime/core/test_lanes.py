@@ -5,8 +5,9 @@ from typing import Any
 
 from muster_contracts.entitlements import PersonRecorded
 from muster_runtime.messaging.relay import Relay
-from tests.integration.runtime.core.relays import CONTEXT, outbox_is_empty, relay_all, relaying, write
+from tests.integration.runtime.core.relays import outbox_is_empty, relay_all, relaying, write
 from tests.integration.runtime.core.test_restore_guard import lose_commits, raise_epoch
+from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService
 
 Eventually = Callable[..., Awaitable[Any]]
