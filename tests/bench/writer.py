@@ -17,6 +17,8 @@ from tests.bench.setting import AGENCIES
 async def write(dsn: str, events: int, per_second: float, run: int) -> None:
     """Write the events in transactions of `run` events, the agencies in turn."""
     database = await Database(dsn, "entitlements", SystemClock(), size=1).open()
+    async with database.connection() as connection:  # its backend's CPU is not the relay's
+        await connection.execute("set application_name = 'writer'")
     start = time.perf_counter()
     for number in range(0, events, run):
         await asyncio.sleep(max(0.0, start + number / per_second - time.perf_counter()))

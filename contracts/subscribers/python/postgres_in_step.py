@@ -1,4 +1,4 @@
-"""Keep a table of seats exactly in step with Muster: each fact has its effect once, whatever fails, and whenever.
+"""Keep a table of seats exactly in step with Muster: each fact has its effect once, whatever fails, at any time.
 
 The position in each stream is a row in the same database, and changes in the same transaction as the effects. Postgres
 commits first, then Kafka. If the commit to Kafka is lost, records arrive again, and the row shows that they are

@@ -48,7 +48,8 @@ async def list_(target: Target, service: ServiceOption = None) -> Answer:
 async def retry(target: Target, kind: Kind, agency: Agency, subject: Subject, service: ServiceOption = None) -> Answer:
     """Handle a parked deadline now, as of its due time. The exit status is 1 if it stays parked.
 
-    While the service's deadlines are held after a restore, this is refused: release them first.
+    While the service handles no deadline, this is refused: during a hold, release them first; after a restart of
+    Postgres, wait until the relay has looked for lost commits.
     """
     async with target.services(service) as services:
         each, name = await _one(services, kind, agency, subject)

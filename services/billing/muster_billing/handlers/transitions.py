@@ -125,7 +125,7 @@ async def complete_term(uow: UnitOfWork, zone: ZoneInfo, term: Term, cause: str 
 
 
 async def is_leaving(uow: UnitOfWork, term: Term) -> bool:
-    """Whether a term's agency has withdrawn, and the end of its enrollment is due. Until that, nothing is announced."""
+    """Whether a term's agency has withdrawn, and the end of its enrollment is due. Until then, nothing is announced."""
     return await find_instant(uow.connection, END_ENROLLMENT, term.agency_id, term.enrollment_id) is not None
 
 

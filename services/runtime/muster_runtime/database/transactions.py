@@ -205,7 +205,7 @@ class Database:
             raise
 
     async def fits(self) -> bool:
-        """Whether the schema fits the code. Compares them at first, and again as long as it did not fit."""
+        """Whether the schema fits the code, as last compared: at first, and again as long as it did not fit."""
         if self._fitting.is_known:
             return True
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
@@ -262,7 +262,7 @@ class Database:
     ) -> AsyncIterator[Connection]:
         """A read-only transaction that sees these agencies' rows, or with EVERY_AGENCY alone all rows.
 
-        With `of_one_state`, all statements see the same snapshot. It must name the `partitioned` table in it, if any.
+        With `of_one_state`, all statements see the same snapshot. The read must name its `partitioned` table, if any.
         """
         isolation: Literal["repeatable_read"] | None = "repeatable_read" if of_one_state else None
         async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=True):

@@ -125,7 +125,10 @@ def deadlines_router(service: str) -> APIRouter:
 
     @router.get("/deadlines/hold")
     async def retrieve_hold(runtime: RuntimeDep) -> Hold:
-        """Since when no deadline is handled, because the database lost commits; null if they are handled."""
+        """Since when deadlines are held, because the database lost commits; null if they are not held.
+
+        After a restart of Postgres, they also wait until the relay has looked for lost commits: readiness warns.
+        """
         async with runtime.database.read(EVERY_AGENCY) as connection:
             return Hold(held_since=await hold.held_since(connection))
 

@@ -162,7 +162,7 @@ class Monitor:
                 if early := await ask_for_skew(connection, self._runtime.clock, MAX_SKEW / 2):
                     late = await ask_for_skew(connection, self._runtime.clock)
                     (found.unable if late else found.warnings["clock"]).append(late or early)
-                if not await _is_pending(self._schema, connection, found):  # or tables and columns may be missing
+                if not await _is_pending(self._schema, connection, found):  # else, tables or columns may be missing
                     standby_gone = await connection.fetchval("select commit_wait_seconds()") > COMMIT_SECONDS
                     await self._look_at_tables(connection, found)
                     if await self._disk_is_full(connection):
