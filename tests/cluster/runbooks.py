@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import yaml
 
 from infra.chart.generate import README
 from tests.chart.helm_versions import VERSIONS, program_of
-from tests.cluster.kube import HOME, KUBECONFIG, ROOT, command
+from tests.cluster.kube import HOME, KUBECONFIG, ROOT, CommandFailed, command
 from tests.cluster.servers import Servers
+from tests.support.eventually import eventually
 
 RUNBOOKS = ROOT / "infra" / "runbooks"
 HELM = program_of(ROOT / "build", VERSIONS[-1])
@@ -46,9 +48,20 @@ async def find_nothing(servers: Servers, home: Path) -> None:
 async def release_deadlines(servers: Servers, home: Path, *services: str) -> None:
     """Release the deadlines of services whose epoch was raised, as the pages end. Raises CommandFailed."""
     muster, environment = str(ROOT / ".venv" / "bin" / "muster"), servers.operator(home)
-    for service in services:
-        said = await command(muster, "deadlines", "release", service, "--reason", "restored", environment=environment)
+
+    async def release(service: str) -> bool:
+        """Whether the service lets them go: it refuses until its relay has compared the topics with the database."""
+        try:
+            said = await command(
+                muster, "deadlines", "release", service, "--reason", "restored", environment=environment
+            )
+        except CommandFailed:
+            return False
         assert "its deadlines are released" in said, said
+        return True
+
+    for service in services:
+        await eventually(partial(release, service), timeout=60)
 
 
 class Desk:

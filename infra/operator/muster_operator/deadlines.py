@@ -78,7 +78,10 @@ async def release(
     ],
     reason: Reason,
 ) -> Answer:
-    """Let a restored service handle its deadlines again. Do this once its lost commands have been repeated."""
+    """Let a restored service handle its deadlines again. Do this once its lost commands have been repeated.
+
+    It is refused until the service's relay has compared the topics with the database, and finds nothing missing.
+    """
     async with target.services(service) as services:
         released = await services[service].post("/v1/deadlines/release", {"reason": reason})
     since = released["held_since"]

@@ -1,13 +1,13 @@
-"""Notes on which server each lane of the relay has compared its topics with the database.
+"""Notes on which server each lane of the relay has compared its topics with the database, and found nothing missing.
 
-Until every lane has, on the server that answers now, commits may be lost that nobody has missed yet. So deadlines wait
-(`scheduling.hold`).
+Until every lane has, on the server that answers now, commits may be lost. So deadlines wait, and a hold cannot be
+released (`scheduling.hold`).
 """
 
 from datetime import datetime
 
 from muster_runtime.database import repeatable
-from muster_runtime.database.transactions import Database
+from muster_runtime.database.transactions import Database, UnitOfWork
 
 # Wakes the duties that wait for it.
 _NOTE = """
@@ -21,7 +21,23 @@ with noted as (
 select pg_notify('muster_wake', current_schema()) from noted
 """
 
+_FORGET = """
+update topic_comparison
+set server_started_at = 'epoch'
+where lane = $1 and server_started_at <> 'epoch'
+"""
+
 
 async def note(database: Database, lane: str, server_started_at: datetime) -> None:
     """Note that a lane has compared all its topics, and that they show no lost commits."""
     await repeatable.fetch(database, _NOTE, lane, server_started_at)
+
+
+async def forget(database: Database, lane: str) -> None:
+    """Note that a lane must compare its topics again: it has found that commits are lost."""
+    await repeatable.fetch(database, _FORGET, lane)
+
+
+async def forget_all(uow: UnitOfWork) -> None:
+    """Note that every lane must compare its topics again: the database was restored."""
+    await uow.connection.execute("update topic_comparison set server_started_at = 'epoch'")

@@ -9,7 +9,7 @@ from muster_runtime.database.transactions import Database
 from muster_runtime.messaging import comparison
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import TopicFaults
-from muster_runtime.messaging.restore_guard import refuse_restored
+from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
 
 
 class Trust:
@@ -55,7 +55,11 @@ class Trust:
         server = self._database.server
         if (server, there) == self._trusted:
             return ()
-        found = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
+        try:
+            found = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
+        except DatabaseRestored:
+            await comparison.forget(self._database, self._lane)
+            raise
         unled = [partition for partition in found if partition.topic in self._own]
         if server is not None and not unled and self._own.isdisjoint(missing):
             await comparison.note(self._database, self._lane, server)

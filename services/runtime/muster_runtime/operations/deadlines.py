@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 import structlog
-from aiokafka.errors import KafkaError
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +16,6 @@ from muster_runtime.http.idempotency import IdempotencyMismatch
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.request_rules import WrittenInstant
-from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
 from muster_runtime.observability import audit
 from muster_runtime.operations.commands import OperatorCommandsDep
 from muster_runtime.operations.parked import Reason, ReplayReply
@@ -25,7 +23,6 @@ from muster_runtime.pagination import Page
 from muster_runtime.scheduling import deadlines, hold, scheduler
 from muster_runtime.scheduling.deadlines import Deadline, ParkedDeadline
 from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED
-from muster_runtime.service import Runtime
 
 _log = structlog.get_logger(__name__)
 
@@ -132,17 +129,13 @@ def deadlines_router(service: str) -> APIRouter:
         async with runtime.database.read(EVERY_AGENCY) as connection:
             return Hold(held_since=await hold.held_since(connection))
 
-    @router.post("/deadlines/release", response_model=Hold, responses=problem_responses(NotReleased))
-    async def release_deadlines(commands: OperatorCommandsDep, runtime: RuntimeDep, body: Reason) -> Response:
+    @router.post("/deadlines/release", response_model=Hold, responses=problem_responses(hold.NotReleased))
+    async def release_deadlines(commands: OperatorCommandsDep, body: Reason) -> Response:
         """Let the service handle its deadlines again, once its facts are right after a restore. Safe to repeat.
 
-        While the topics show that commits are lost, it is refused with 409: raise the epoch first. The reply says since
-        when the deadlines were held; null if they were not.
+        While commits may be lost, it is refused with 409, which says what to do first. The reply says since when the
+        deadlines were held; null if they were not.
         """
-        async with runtime.database.read(EVERY_AGENCY) as connection:
-            held = await hold.are_held(connection)
-        if held:
-            await _require_no_lost_commits(runtime)
 
         async def handler(uow: UnitOfWork) -> Hold:
             return Hold(held_since=await hold.release(uow, body.reason))
@@ -163,10 +156,6 @@ class DeadlinesHeld(Conflict):
     title = "The service handles no deadlines now"
 
 
-class NotReleased(Conflict):
-    """The database lacks commits that are on the topics, and its epoch is not raised; or Kafka does not show it."""
-
-
 class DeadlineRequired(Conflict):
     """Without the deadline, recurring work would stop, or data would never be deleted."""
 
@@ -178,21 +167,6 @@ class DeadlineRequired(Conflict):
             f"a deadline of the kind {kind!r} cannot be discarded: the work that it continues would never be done; "
             "fix the cause, then retry it"
         )
-
-
-async def _require_no_lost_commits(runtime: Runtime) -> None:
-    """Raise NotReleased unless the topics show that the database has lost no commits."""
-    try:
-        unled = await refuse_restored(
-            runtime.database, runtime.kafka, runtime.settings.topic_prefix, runtime.service.produces
-        )
-    except DatabaseRestored as error:
-        raise NotReleased(f"{error}; then release its deadlines") from None
-    except (KafkaError, TimeoutError) as error:
-        raise NotReleased(f"Kafka does not show whether commits are lost: {describe(error)}") from None
-    if unled:
-        names = ", ".join(sorted(f"{each.topic}[{each.partition}]" for each in unled))
-        raise NotReleased(f"no leader serves {names}, so commits may be lost; try again later")
 
 
 async def _take(uow: UnitOfWork, deadline: Deadline) -> None:

@@ -12,7 +12,7 @@ from muster_runtime.http.application import RuntimeDep
 from muster_runtime.http.auth import requires_program
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
-from muster_runtime.messaging import epochs, passing, positions
+from muster_runtime.messaging import comparison, epochs, passing, positions
 from muster_runtime.messaging.positions import StreamState
 from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.operations import recovery
@@ -136,6 +136,7 @@ def streams_router(service: str) -> APIRouter:
             await epochs.require_no_other_relay(uow, service, settings.instance, since)
             raised = await epochs.raise_epoch(uow, published, body.reason, above=body.above)
             await hold.begin(uow)
+            await comparison.forget_all(uow)
             if runtime.service.epoch_raised is not None:
                 await runtime.service.epoch_raised(uow.connection, raised.epoch)
             return EpochReply(epoch=raised.epoch, streams=raised.streams)

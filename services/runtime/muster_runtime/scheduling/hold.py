@@ -13,7 +13,7 @@ import structlog
 from muster_runtime.clock import Clock
 from muster_runtime.context import new_context
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, Connection, Database, UnitOfWork
-from muster_runtime.errors import describe
+from muster_runtime.errors import Conflict, describe
 from muster_runtime.observability import audit
 
 # How long the relay waits for the hold that it begins.
@@ -49,6 +49,10 @@ async def why_deadlines_wait(connection: Connection, service: str) -> str | None
     return None
 
 
+class NotReleased(Conflict):
+    """The database may still lack commits that are on the topics."""
+
+
 async def begin(uow: UnitOfWork) -> bool:
     """Hold all deadlines of the service, also those that come due later. Returns False if they are held already."""
     begun: bool | None = await uow.connection.fetchval(
@@ -72,11 +76,19 @@ async def begin_for_lost_commits(database: Database, clock: Clock, service: str)
 
 
 async def release(uow: UnitOfWork, reason: str) -> datetime | None:
-    """Let the scheduler handle the deadlines again. Returns since when they were held; None if they were not."""
+    """Let the scheduler handle the deadlines again. Returns since when they were held; None if they were not.
+
+    Raises NotReleased until the relay has compared the topics with the database, and finds nothing missing.
+    """
     since = await held_since(uow.connection)
     if since is None:
         return None
     await uow.connection.execute("update epoch set deadlines_held_since = null")
+    if await are_facts_in_doubt(uow.connection):
+        raise NotReleased(
+            "commits may still be lost: the relay has not compared the topics with the database yet. If it says that "
+            "the database was restored, raise the epoch first; otherwise, try again once it runs and reaches Kafka"
+        )
     audit.record(uow, command="ReleaseDeadlines", agency_id=EVERY_AGENCY, before={"held_since": since}, reason=reason)
     uow.wake()
     return since
