@@ -1,7 +1,7 @@
 """Notes on which server each lane of the relay has compared its topics with the database, and found nothing missing.
 
 Until every lane has, on the server that answers now, commits may be lost. So deadlines wait, and a hold cannot be
-released (`scheduling.hold`).
+released (`scheduling.hold`). A release that drops a lane deletes its row in a migration.
 """
 
 from datetime import datetime
@@ -9,11 +9,12 @@ from datetime import datetime
 from muster_runtime.database import repeatable
 from muster_runtime.database.transactions import Database, UnitOfWork
 
-# Wakes the duties that wait for it.
+# Only on the server that was compared. Wakes the duties that wait for it.
 _NOTE = """
 with noted as (
     insert into topic_comparison as known (lane, server_started_at)
-    values ($1, $2)
+    select $1, $2
+    where pg_postmaster_start_time() = $2
     on conflict (lane) do update set server_started_at = excluded.server_started_at
     where known.server_started_at <> excluded.server_started_at
     returning lane

@@ -36,13 +36,15 @@ class Trust:
         self._topics = topics
         self._faults = faults
         self._lane = lane
+        self._forgotten = 0
         self._own = {topic_prefix + topic for topic in own}
         # The server that has lost none, and the topics that show it.
         self._trusted: tuple[datetime | None, Sequence[str]] | None = None
 
     def forget(self) -> None:
-        """Compare again at the next check."""
+        """Compare again at the next check. A check that runs now does not count."""
         self._trusted = None
+        self._forgotten += 1
 
     async def check(self) -> Collection[TopicPartition]:
         """Compare the topics with a server that is not trusted yet. Raises like `refuse_restored`.
@@ -55,6 +57,7 @@ class Trust:
         server = self._database.server
         if (server, there) == self._trusted:
             return ()
+        forgotten = self._forgotten
         try:
             found = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
         except DatabaseRestored:
@@ -63,5 +66,6 @@ class Trust:
         unled = [partition for partition in found if partition.topic in self._own]
         if server is not None and not unled and self._own.isdisjoint(missing):
             await comparison.note(self._database, self._lane, server)
-        self._trusted = server, there
+        if forgotten == self._forgotten:
+            self._trusted = server, there
         return unled
