@@ -107,6 +107,7 @@ failSwapOn: false
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 nodeStatusUpdateFrequency: 5s
+syncFrequency: 20s
 E
   cat >"$dir/kube-proxy.yaml" <<E
 apiVersion: kubeproxy.config.k8s.io/v1alpha1

@@ -19,8 +19,8 @@ RUNNING = "app.kubernetes.io/component=billing,muster/role!=migrate"
 # Its commands: replace the Secret, and look for what the pods say then.
 REPLACE, LOOK = PAGES["runbooks/rotate-secrets.md"][0].splitlines()
 
-# The kubelet checks once a minute, and then updates the file.
-REPLACED_SECONDS = 150
+# The test cluster's kubelets check every 20 seconds, and then update the file.
+REPLACED_SECONDS = 90
 
 
 async def test_a_password_of_postgres_is_replaced_without_a_restart(
