@@ -219,5 +219,10 @@ def forbidden(error: BaseException) -> str | None:
     kind = _FORBIDDEN.get(type(error))
     if kind is None:
         return None
-    names = [each for argument in error.args for each in (argument if isinstance(argument, set) else [argument])]
-    return " ".join(["Kafka denies access to the", kind, *sorted(map(str, names))])
+    return " ".join(["Kafka denies access to the", kind, *sorted(denied_names(error))])
+
+
+def denied_names(error: BaseException) -> set[str]:
+    """The names of what Kafka denies this process access to, from such an error."""
+    arguments = (argument if isinstance(argument, set) else {argument} for argument in error.args)
+    return {str(name) for names in arguments for name in names}

@@ -81,17 +81,22 @@ class Producer:
 
         Raises KafkaError if the topic does not exist, and TopicRepartitioned if its number of partitions is wrong.
         """
+        self._kafka.client.add_topic(topic)  # `partitions_for` does not if the topic is known
         partitions = len(await self._kafka.partitions_for(topic))
         if partitions != self._partitions[topic]:
             raise TopicRepartitioned(topic, partitions, self._partitions[topic])
         return TopicPartition(topic, partition_of(key, partitions))
 
     def has_leader(self, partition: TopicPartition) -> bool:
-        """Whether the partition has a leader to send to. If not, the client refreshes its metadata."""
+        """Whether the partition has a leader to send to. If not, the client refreshes its metadata.
+
+        It refreshes only the topics that it tracks, so it also tracks this one from then on.
+        """
         if self._kafka.client.cluster.leader_for_partition(partition) not in (None, -1):
             return True
         if time.monotonic() > self._asked_at + REFRESH_SECONDS:
             self._asked_at = time.monotonic()
+            self._kafka.client.add_topic(partition.topic)
             self._kafka.client.force_metadata_update()
         return False
 

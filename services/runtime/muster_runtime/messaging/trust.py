@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from aiokafka import TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from muster_runtime.database.transactions import Database
 from muster_runtime.messaging import comparison
-from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.messaging.connection import KafkaConnection, denied_names
 from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
 
@@ -59,7 +60,7 @@ class Trust:
             return ()
         forgotten = self._forgotten
         try:
-            found = await refuse_restored(self._database, self._kafka, self._topic_prefix, there)
+            found = await self._compare(there)
         except DatabaseRestored:
             await comparison.forget(self._database, self._lane)
             raise
@@ -69,3 +70,18 @@ class Trust:
         if forgotten == self._forgotten:
             self._trusted = server, there
         return unled
+
+    async def _compare(self, topics: Sequence[str]) -> Collection[TopicPartition]:
+        """Compare these topics, except those of other lanes that Kafka denies access to. Raises like `check`.
+
+        Those keep only their own lane from publishing.
+        """
+        while True:
+            try:
+                return await refuse_restored(self._database, self._kafka, self._topic_prefix, topics)
+            except TopicAuthorizationFailedError as error:
+                denied = denied_names(error)
+                allowed = [topic for topic in topics if self._topic_prefix + topic not in denied]
+                if denied & self._own or len(allowed) == len(topics):
+                    raise
+                topics = allowed

@@ -9,6 +9,7 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_local.servers import kafka_at
 from muster_runtime.database.wakeup import WakeupListener
 from muster_runtime.messaging.backlog import Backlog
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.messaging.relay import Relay
@@ -57,16 +58,19 @@ async def relay_all(probe: RunningService, timeout: float = 15.0) -> None:
 
 @asynccontextmanager
 async def relaying(
-    probe: RunningService, holder: str = "the same name", faults: Callable[[], TopicFaults] = TopicFaults
+    probe: RunningService,
+    holder: str = "the same name",
+    faults: Callable[[], TopicFaults] = TopicFaults,
+    kafka: KafkaConnection | None = None,
 ) -> AsyncIterator[Relay]:
-    """Run a relay of the probe until the block ends."""
+    """Run a relay of the probe until the block ends; `kafka` replaces the probe's."""
     settings = probe.runtime.settings
     relay = Relay(
         probe.runtime.database,
         WakeupListener("", "probe", probe.clock).wakeup,
         service="probe",
         holder=holder,
-        kafka=kafka_at(settings.kafka_bootstrap),
+        kafka=kafka or kafka_at(settings.kafka_bootstrap),
         topics=dict.fromkeys(probe.runtime.service.produces, PARTITIONS),
         topic_prefix=settings.topic_prefix,
         backlog=Backlog(1_000_000),

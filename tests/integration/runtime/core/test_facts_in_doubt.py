@@ -14,9 +14,10 @@ from muster_runtime.process.roles import ALL_ROLES, Role
 from muster_runtime.scheduling import deadlines, hold
 from muster_runtime.scheduling.deadlines import Deadline
 from muster_runtime.scheduling.scheduler import Scheduler
+from muster_runtime.service import Service
 from muster_runtime.settings import Settings
-from tests.integration.runtime.core.probe.service import build
-from tests.integration.runtime.core.relays import relay_all, relaying, write
+from tests.integration.runtime.core.probe.service import SCHEMA, build
+from tests.integration.runtime.core.relays import outbox_is_empty, relay_all, relaying, write
 from tests.integration.runtime.core.test_restore_guard import lose_commits
 from tests.integration.runtime.core.test_scheduler import START, revoked, set_deadlines
 from tests.support.contexts import CONTEXT
@@ -26,7 +27,13 @@ from tests.support.services import RunningService, ServiceRunner
 Eventually = Callable[..., Awaitable[Any]]
 
 DUE = Deadline("revoke", "NASA", "seat_1", START)
+QUIET = "muster.entitlements.feature"
 WARNING = "deadlines wait: Postgres restarted or failed over, and the relay has not looked for lost commits yet"
+
+
+def build_with_a_quiet_topic(settings: Settings) -> Service:
+    """The probe as a service with two topics of facts, of which it writes one."""
+    return Service(schema=SCHEMA, settings=settings, produces=[SeatAssigned.topic, QUIET])
 
 
 async def in_doubt(probe: RunningService) -> bool:
@@ -134,6 +141,28 @@ async def test_a_partition_without_a_leader_keeps_the_facts_in_doubt(
         assert await in_doubt(failed_over)
         unled.clear()
         await eventually(lambda: is_certain(failed_over))
+
+
+async def test_a_partition_without_a_leader_is_compared_though_its_lane_sends_only_to_other_topics(
+    run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that sends to some topics refreshes only those."""
+    probe = await run_service(build_with_a_quiet_topic, Settings, roles=frozenset())
+    await write(probe, "NASA", "one")
+    await relay_all(probe)
+    await fail_over(probe.admin)
+    unled = [TopicPartition(probe.topic_prefix + QUIET, 0)]
+
+    async def refuse(*arguments: Any) -> Any:
+        return [*await refuse_restored(*arguments), *unled]
+
+    monkeypatch.setattr("muster_runtime.messaging.trust.refuse_restored", refuse)
+    await write(probe, "NASA", "two")
+    async with relaying(probe):
+        await eventually(lambda: outbox_is_empty(probe))
+        assert await in_doubt(probe)
+        unled.clear()
+        await eventually(lambda: is_certain(probe))
 
 
 async def test_only_the_worker_role_may_note_a_comparison(idle_probe: RunningService) -> None:

@@ -1,14 +1,25 @@
 """The relay's lanes share what they find: if one finds that commits are lost, none of them publishes."""
 
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
-from muster_contracts.entitlements import PersonRecorded
+import pytest
+from confluent_kafka.admin import NewTopic
+from pydantic import SecretStr
+
+from muster_contracts.entitlements import PersonRecorded, SeatAssigned
+from muster_operator.access.acls import Acl, Kind, Operation
+from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.relay import Relay
+from muster_runtime.scheduling import hold
+from muster_runtime.settings import Settings
 from tests.integration.runtime.core.relays import outbox_is_empty, relay_all, relaying, write
 from tests.integration.runtime.core.test_restore_guard import lose_commits, raise_epoch
 from tests.support.contexts import CONTEXT
-from tests.support.services import RunningService
+from tests.support.failover import fail_over
+from tests.support.secured_kafka import SecuredKafka
+from tests.support.services import PARTITIONS, RunningService
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -48,6 +59,71 @@ async def test_a_lane_that_publishes_stops_once_another_finds_lost_commits(
         await write_person(idle_probe)
         assert relay.held is not None
     assert len(await idle_probe.published(PersonRecorded)) == 1
+
+
+@pytest.mark.parametrize("denied", [{Operation.READ, Operation.WRITE}, {Operation.READ}], ids=["all", "read"])
+async def test_a_lane_publishes_though_kafka_denies_the_topics_of_another(
+    idle_probe: RunningService, secured: SecuredKafka, eventually: Eventually, denied: Collection[Operation]
+) -> None:
+    """The other lane waits, and notes no comparison."""
+    prefix = idle_probe.topic_prefix
+    seats, people = prefix + SeatAssigned.topic, prefix + PersonRecorded.topic
+    administrator = secured.administrator()
+    created = administrator.client.create_topics([NewTopic(name, PARTITIONS, 1) for name in (seats, people)])
+    for future in created.values():
+        await administrator.ask(future)
+    principal = f"User:{prefix}probe"
+    fence = Acl(principal, Kind.TRANSACTIONAL_ID, prefix, Operation.WRITE, prefixed=True)
+    read_and_write = (Operation.READ, Operation.WRITE)
+    await administrator.add(
+        [fence, *(Acl(principal, Kind.TOPIC, name, each) for name in (seats, people) for each in read_and_write)]
+    )
+    kafka = await login(secured, f"{prefix}probe")
+    await write_to_both_lanes(idle_probe)
+    async with relaying(idle_probe, kafka=kafka):
+        await eventually(lambda: outbox_is_empty(idle_probe))
+
+    taken = [Acl(principal, Kind.TOPIC, people, each) for each in denied]
+    await administrator.remove(taken)
+    await write_to_both_lanes(idle_probe)
+    await fail_over(idle_probe.admin)
+    async with relaying(idle_probe, kafka=kafka) as relay:
+        await eventually(lambda: only_waits(idle_probe, PersonRecorded.topic))
+        await eventually(lambda: says(relay, f"Kafka denies access to the topic {people}"))
+        assert await hold.are_facts_in_doubt(idle_probe.admin)
+
+        await administrator.add(taken)
+        await eventually(lambda: outbox_is_empty(idle_probe))
+        assert not await hold.are_facts_in_doubt(idle_probe.admin)
+
+
+async def login(secured: SecuredKafka, username: str) -> KafkaConnection:
+    """The connection of a new user to the secured Kafka."""
+    password = secrets.token_hex(16)
+    await secured.administrator().set_password(username, password)
+    settings = Settings(
+        kafka_bootstrap=secured.bootstrap,
+        kafka_security_protocol="SASL_SSL",
+        kafka_ca_file=str(secured.authority.certificate),
+        kafka_username=SecretStr(username),
+        kafka_password=SecretStr(password),
+    )
+    return KafkaConnection(settings)
+
+
+async def write_to_both_lanes(probe: RunningService) -> None:
+    await write(probe, "NASA", "one")
+    await write_person(probe)
+
+
+async def only_waits(probe: RunningService, topic: str) -> bool:
+    """Whether events of this topic wait in the outbox, and no others."""
+    rows = await probe.admin.fetch("select distinct topic from outbox")
+    return [row["topic"] for row in rows] == [topic]
+
+
+async def says(relay: Relay, reason: str) -> bool:
+    return reason in (relay.held or "")
 
 
 async def write_person(probe: RunningService) -> None:
