@@ -128,6 +128,42 @@ async def test_while_deadlines_are_held_the_authorization_that_follows_a_lapsed_
     assert (await program.facts("NASA"))[4:] == [("AtuRecorded", END + DAY), ("AtuRecorded", END + DAY)]
 
 
+@pytest.mark.parametrize("doubt", ["held", "not compared"])
+async def test_an_authorization_after_a_gap_reinstates_at_its_start_once_the_facts_are_certain(
+    program: Program, doubt: str
+) -> None:
+    """It is recorded while the facts are in doubt, after its start, so it has no deadline then."""
+    admin = program.service.admin
+    await program.activate("NASA", authorization(end=END))
+    await program.activate("DOE", authorization(end=END))
+    if doubt == "held":
+        await admin.execute("update epoch set deadlines_held_since = $1", END - DAY)
+    else:
+        await fail_over(admin)
+    program.service.clock.move(END + 3 * DAY)
+    for agency in ("NASA", "DOE"):
+        reply = await program.post(agency, "authorizations", authorization(END + DAY, END + 60 * DAY))
+        assert (reply.status_code, await program.state(agency)) == (201, "active"), reply.text
+    revoked = f"authorizations/{reply.json()['authorization_id']}/revocation"
+    await program.post("DOE", "authorizations", authorization(END + 2 * DAY, END + 60 * DAY))
+    assert (await program.post("DOE", revoked, {"reason": "misused"})).status_code == 200
+    assert await program.state("DOE") == "active"
+
+    if doubt == "held":
+        reply = await program.service.client.post("/v1/deadlines/release", json={"reason": "all was repeated"})
+        assert reply.status_code == 200, reply.text
+    else:
+        await finish_comparison(admin)
+    await program.move(END + 4 * DAY)
+    for agency in ("NASA", "DOE"):
+        assert await program.state(agency) == "active"
+        assert (await program.facts(agency))[-3:] == [
+            ("AtuLapsed", END),
+            ("AgencySuspended", END),
+            ("AgencyReinstated", END + DAY),
+        ]
+
+
 async def test_while_deadlines_are_held_a_revocation_suspends_and_a_lapse_waits_for_the_release(
     program: Program,
 ) -> None:

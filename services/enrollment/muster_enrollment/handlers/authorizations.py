@@ -76,7 +76,11 @@ async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationReply:
 
 
 async def on_atu_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Publish the authorizations that lapsed, and settle the enrollment, after authorizations started or ended."""
+    """Publish the authorizations that lapsed, and settle the enrollment, after authorizations started or ended.
+
+    It is settled as of now: an authorization that was recorded after its start, while the deadlines waited, has no
+    deadline of its own at its start.
+    """
     standing = await find_standing(uow.connection, due[0].agency_id)
     ends = {_end(a): a for a in standing.authorizations}
     for deadline in due:
@@ -84,7 +88,7 @@ async def on_atu_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         if ended and standing.lapsed(deadline.due_at):
             lapse = publishing.atu_lapsed(deadline.agency_id, ended, deadline.due_at)
             uow.publish(lapse, time=deadline.due_at)
-    await save_now(uow, catch_up(uow, standing, due[-1].due_at))
+    await save_now(uow, catch_up(uow, standing, uow.now))
 
 
 def _bounds(authorization: Authorization) -> Mapping[str, datetime]:
