@@ -39,6 +39,20 @@ async def forget(database: Database, lane: str) -> None:
     await repeatable.fetch(database, _FORGET, lane)
 
 
-async def forget_all(uow: UnitOfWork) -> None:
-    """Note that every lane must compare its topics again: the database was restored."""
-    await uow.connection.execute("update topic_comparison set server_started_at = 'epoch'")
+async def forget_others(uow: UnitOfWork, instance: str) -> None:
+    """Note that lanes must compare their topics again, because the database was restored.
+
+    The lanes that this instance leads know what they have found.
+    """
+    await uow.connection.execute(
+        """
+        update topic_comparison as known
+        set server_started_at = 'epoch'
+        where not exists (
+            select
+            from lease
+            where duty = known.lane and holder = $1 and expires_at > clock_timestamp()
+        )
+        """,
+        instance,
+    )

@@ -18,7 +18,7 @@ from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import SCHEMA, build
 from tests.integration.runtime.core.relays import outbox_is_empty, relay_all, relaying, write
-from tests.integration.runtime.core.test_restore_guard import lose_commits
+from tests.integration.runtime.core.test_restore_guard import lose_commits, raise_epoch
 from tests.integration.runtime.core.test_scheduler import START, revoked, set_deadlines
 from tests.support.contexts import CONTEXT
 from tests.support.failover import fail_over
@@ -163,6 +163,18 @@ async def test_a_partition_without_a_leader_is_compared_though_its_lane_sends_on
         assert await in_doubt(probe)
         unled.clear()
         await eventually(lambda: is_certain(probe))
+
+
+async def test_a_process_that_relays_and_raises_the_epoch_can_release_the_deadlines(
+    run_service: ServiceRunner, eventually: Eventually
+) -> None:
+    """Its lanes have compared on this server, and do not compare again."""
+    service = await run_service(build, Settings, roles=ALL_ROLES)
+    for lane in (RELAY, RELAY_COMPACTED):
+        await eventually(lambda: _has_compared(service, lane))  # noqa: B023 - awaited in turn
+    await raise_epoch(service)
+    released = await service.client.post("/v1/deadlines/release", json={"reason": "nothing was lost"})
+    assert released.status_code == 200, released.text
 
 
 async def test_only_the_worker_role_may_note_a_comparison(idle_probe: RunningService) -> None:
