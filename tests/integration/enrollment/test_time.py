@@ -44,6 +44,24 @@ async def test_a_lapse_suspends_at_its_instant_and_a_new_authorization_reinstate
     ]
 
 
+async def test_late_ends_of_several_authorizations_are_published_in_the_order_of_their_instants(
+    program: Program,
+) -> None:
+    await program.activate("NASA", authorization(end=END))
+    for start, end in ((END + DAY, END + 2 * DAY), (END + 3 * DAY, END + 60 * DAY)):
+        await program.post("NASA", "authorizations", authorization(start, end))
+    before = len(await program.facts("NASA"))
+    await program.move(END + 4 * DAY)
+    assert (await program.facts("NASA"))[before:] == [
+        ("AtuLapsed", END),
+        ("AgencySuspended", END),
+        ("AgencyReinstated", END + DAY),
+        ("AtuLapsed", END + 2 * DAY),
+        ("AgencySuspended", END + 2 * DAY),
+        ("AgencyReinstated", END + 3 * DAY),
+    ]
+
+
 async def test_an_authorization_counts_from_its_start(program: Program) -> None:
     start = START + 10 * DAY
     await program.post("NASA", "enrollments", enrollment())

@@ -78,8 +78,8 @@ async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationReply:
 async def on_atu_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
     """Publish the authorizations that lapsed, and settle the enrollment, after authorizations started or ended.
 
-    It is settled as of now: an authorization that was recorded after its start, while the deadlines waited, has no
-    deadline of its own at its start.
+    After the last of several late deadlines, it is settled as of now: an authorization that was recorded after its
+    start, while the deadlines waited, has no deadline of its own at its start.
     """
     standing = await find_standing(uow.connection, due[0].agency_id)
     ends = {_end(a): a for a in standing.authorizations}
@@ -88,7 +88,9 @@ async def on_atu_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         if ended and standing.lapsed(deadline.due_at):
             lapse = publishing.atu_lapsed(deadline.agency_id, ended, deadline.due_at)
             uow.publish(lapse, time=deadline.due_at)
-    await save_now(uow, catch_up(uow, standing, uow.now))
+    next_due = await deadlines.find_next_due(uow.connection, due[0].agency_id, [ATU])
+    is_last = next_due is None or next_due > uow.now
+    await save_now(uow, catch_up(uow, standing, uow.now if is_last else due[-1].due_at))
 
 
 def _bounds(authorization: Authorization) -> Mapping[str, datetime]:

@@ -23,9 +23,19 @@ select pg_notify('muster_wake', current_schema()) from noted
 """
 
 _FORGET = """
-update topic_comparison
-set server_started_at = 'epoch'
-where lane = $1 and server_started_at <> 'epoch'
+insert into topic_comparison as known (lane, server_started_at)
+values ($1, 'epoch')
+on conflict (lane) do update set server_started_at = excluded.server_started_at
+where known.server_started_at <> excluded.server_started_at
+"""
+
+_IS_NOTED = """
+select
+from topic_comparison
+where
+    lane = $1
+    and server_started_at = $2
+    and not exists (select from topic_comparison where server_started_at = 'epoch')
 """
 
 
@@ -39,20 +49,11 @@ async def forget(database: Database, lane: str) -> None:
     await repeatable.fetch(database, _FORGET, lane)
 
 
-async def forget_others(uow: UnitOfWork, instance: str) -> None:
-    """Note that lanes must compare their topics again, because the database was restored.
+async def forget_all(uow: UnitOfWork) -> None:
+    """Note that every lane must compare its topics again: the database was restored."""
+    await uow.connection.execute("update topic_comparison set server_started_at = 'epoch'")
 
-    The lanes that this instance leads know what they have found.
-    """
-    await uow.connection.execute(
-        """
-        update topic_comparison as known
-        set server_started_at = 'epoch'
-        where not exists (
-            select
-            from lease
-            where duty = known.lane and holder = $1 and expires_at > clock_timestamp()
-        )
-        """,
-        instance,
-    )
+
+async def is_noted(database: Database, lane: str, server_started_at: datetime) -> bool:
+    """Whether a lane is noted as compared on this server, and no lane must compare again."""
+    return bool(await repeatable.fetch(database, _IS_NOTED, lane, server_started_at))

@@ -1,5 +1,6 @@
 """Whether a lane of the relay may send what it reads from the database: only if no commits are lost there."""
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
@@ -12,12 +13,15 @@ from muster_runtime.messaging.connection import KafkaConnection, denied_names
 from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
 
+# How often to look whether the lane is still noted as compared.
+LOOK_SECONDS = 5.0
+
 
 class Trust:
     """Whether the database is known to have lost no commits. It compares all of the relay's `topics`.
 
-    Any of them may be the only one that shows a loss, so a lane compares the other lanes' topics, too. It notes that it
-    has compared its `own`.
+    Any of them may be the only one that shows a loss, so a lane compares the other lanes' topics, too, as far as it can
+    read them. It notes that it has compared its `own`.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Trust:
         self._faults = faults
         self._lane = lane
         self._forgotten = 0
+        self._look_at = 0.0
         self._own = {topic_prefix + topic for topic in own}
         # The server that has lost none, and the topics that show it.
         self._trusted: tuple[datetime | None, Sequence[str]] | None = None
@@ -56,7 +61,7 @@ class Trust:
         missing = self._faults().missing
         there = [topic for topic in self._topics if self._topic_prefix + topic not in missing]
         server = self._database.server
-        if (server, there) == self._trusted:
+        if (server, there) == self._trusted and not await self._must_look_again(server):
             return ()
         forgotten = self._forgotten
         try:
@@ -70,6 +75,13 @@ class Trust:
         if forgotten == self._forgotten:
             self._trusted = server, there
         return unled
+
+    async def _must_look_again(self, server: datetime | None) -> bool:
+        """Whether the lane is not noted as compared, or another lane has found a loss, maybe in another process."""
+        if server is None or time.monotonic() < self._look_at:
+            return False
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        return not await comparison.is_noted(self._database, self._lane, server)
 
     async def _compare(self, topics: Sequence[str]) -> Collection[TopicPartition]:
         """Compare these topics, except those of other lanes that Kafka denies access to. Raises like `check`.

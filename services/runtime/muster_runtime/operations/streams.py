@@ -136,7 +136,7 @@ def streams_router(service: str) -> APIRouter:
             await epochs.require_no_other_relay(uow, service, settings.instance, since)
             raised = await epochs.raise_epoch(uow, published, body.reason, above=body.above)
             await hold.begin(uow)
-            await comparison.forget_others(uow, settings.instance)
+            await comparison.forget_all(uow)
             if runtime.service.epoch_raised is not None:
                 await runtime.service.epoch_raised(uow.connection, raised.epoch)
             return EpochReply(epoch=raised.epoch, streams=raised.streams)

@@ -86,8 +86,9 @@ async def release(uow: UnitOfWork, reason: str) -> datetime | None:
     await uow.connection.execute("update epoch set deadlines_held_since = null")
     if await are_facts_in_doubt(uow.connection):
         raise NotReleased(
-            "commits may still be lost: the relay has not compared the topics with the database yet. If it says that "
-            "the database was restored, raise the epoch first; otherwise, try again once it runs and reaches Kafka"
+            "commits may still be lost: the relay has not found all topics and the database in agreement yet. If its "
+            "readiness names a record, raise the epoch or pass the record first, as it says; otherwise, try again in a "
+            "moment, once the relay runs and reaches Kafka"
         )
     audit.record(uow, command="ReleaseDeadlines", agency_id=EVERY_AGENCY, before={"held_since": since}, reason=reason)
     uow.wake()
