@@ -150,7 +150,7 @@ async def test_while_deadlines_are_held_the_authorization_that_follows_a_lapsed_
 async def test_an_authorization_after_a_gap_reinstates_at_its_start_once_the_facts_are_certain(
     program: Program, doubt: str
 ) -> None:
-    """It is recorded while the facts are in doubt, after its start, so it has no deadline then."""
+    """It is recorded while the facts are in doubt, after its start."""
     admin = program.service.admin
     await program.activate("NASA", authorization(end=END))
     await program.activate("DOE", authorization(end=END))

@@ -22,7 +22,8 @@ ATU = "atu"
 async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationReply:
     """Record an authorization. It activates or reinstates the enrollment now, or when it comes into force.
 
-    While facts are in doubt, it may have been recorded before and lost, so an end while it was in force is no lapse.
+    While facts are in doubt, it may have been recorded before and lost, so an end while it was in force is no lapse. An
+    earlier end suspends once deadlines are handled again, so the start has a deadline even if it has passed.
     """
     rules.check_authorization(command.issuer, command.product, command.valid_from, command.valid_until, uow.now)
     before = await current_standing(uow, command.agency_id)
@@ -40,7 +41,7 @@ async def record_atu(uow: UnitOfWork, command: RecordAtu) -> AuthorizationReply:
         [
             Deadline(ATU, command.agency_id, subject, instant)
             for subject, instant in _bounds(authorization).items()
-            if instant > uow.now
+            if before.in_doubt or instant > uow.now
         ],
     )
     if before.in_doubt:
@@ -76,11 +77,7 @@ async def revoke_atu(uow: UnitOfWork, command: RevokeAtu) -> AuthorizationReply:
 
 
 async def on_atu_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Publish the authorizations that lapsed, and settle the enrollment, after authorizations started or ended.
-
-    After the last of several late deadlines, it is settled as of now: an authorization that was recorded after its
-    start, while the deadlines waited, has no deadline of its own at its start.
-    """
+    """Publish the authorizations that lapsed, and settle the enrollment, after authorizations started or ended."""
     standing = await find_standing(uow.connection, due[0].agency_id)
     ends = {_end(a): a for a in standing.authorizations}
     for deadline in due:
@@ -88,9 +85,7 @@ async def on_atu_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
         if ended and standing.lapsed(deadline.due_at):
             lapse = publishing.atu_lapsed(deadline.agency_id, ended, deadline.due_at)
             uow.publish(lapse, time=deadline.due_at)
-    next_due = await deadlines.find_next_due(uow.connection, due[0].agency_id, [ATU])
-    is_last = next_due is None or next_due > uow.now
-    await save_now(uow, catch_up(uow, standing, uow.now if is_last else due[-1].due_at))
+    await save_now(uow, catch_up(uow, standing, due[-1].due_at))
 
 
 def _bounds(authorization: Authorization) -> Mapping[str, datetime]:
