@@ -85,7 +85,8 @@ def deadlines_router(service: str) -> APIRouter:
         deadline = body.deadline
 
         async def handler(uow: UnitOfWork) -> ReplayReply:
-            if why := await hold.why_deadlines_wait(uow.connection, service):
+            doubt = await hold.find_doubt(uow.connection)
+            if why := doubt.why_deadlines_wait(service):
                 raise DeadlinesHeld(f"{why}: retry this one afterward")
             await _take(uow, deadline)
             await scheduler.handle(uow, runtime.service.deadline_handlers, [deadline], service)

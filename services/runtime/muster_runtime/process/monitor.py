@@ -192,8 +192,9 @@ class Monitor:
         OUTBOX_OLDEST_SECONDS.labels(service).set(found.oldest)
         OLDEST_SNAPSHOT_SECONDS.labels(service).set(await connection.fetchval("select oldest_snapshot_seconds()"))
         DEADLINE_OVERDUE_SECONDS.labels(service).set(self._seconds_since(await next_due(connection)))
-        DEADLINES_HELD_SECONDS.labels(service).set(self._seconds_since(await hold.held_since(connection)))
-        if why := await hold.why_deadlines_wait(connection, service):
+        doubt = await hold.find_doubt(connection)
+        DEADLINES_HELD_SECONDS.labels(service).set(self._seconds_since(doubt.held_since))
+        if why := doubt.why_deadlines_wait(service):
             found.warnings["service"].append(Alerted(why))
         streams = await parked.streams(connection, self._runtime.group)
         found.parked_streams = len(streams)

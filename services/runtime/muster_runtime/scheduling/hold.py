@@ -7,6 +7,7 @@ restart of Postgres, or a failover, until it has, and during a hold.
 
 import asyncio
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 
@@ -39,14 +40,27 @@ async def are_facts_in_doubt(connection: Connection) -> bool:
     return in_doubt
 
 
-async def why_deadlines_wait(connection: Connection, service: str) -> str | None:
-    """Why none of the service's deadlines is handled, in plain words; None if they are."""
-    if (since := await held_since(connection)) is not None:
-        order = "if the relay says that it was restored, raise its epoch first"
-        return f"deadlines are held since {since:%Y-%m-%dT%H:%M:%SZ} (muster deadlines release {service}; {order})"
-    if await are_facts_in_doubt(connection):
+class Doubt(NamedTuple):
+    """Since when the deadlines are held, if they are, and whether commits may be lost."""
+
+    held_since: datetime | None
+    in_doubt: bool
+
+    def why_deadlines_wait(self, service: str) -> str | None:
+        """Why none of the service's deadlines is handled, in plain words; None if they are."""
+        if self.held_since is not None:
+            since = f"deadlines are held since {self.held_since:%Y-%m-%dT%H:%M:%SZ}"
+            order = "if the relay says that it was restored, raise its epoch first"
+            return f"{since} (muster deadlines release {service}; {order})"
+        if not self.in_doubt:
+            return None
         return "deadlines wait: Postgres restarted or failed over, and the relay has not looked for lost commits yet"
-    return None
+
+
+async def find_doubt(connection: Connection) -> Doubt:
+    """Whether and why no deadline is handled, in one query."""
+    (row,) = await connection.fetch("select deadlines_held_since, facts_in_doubt() from epoch")
+    return Doubt(*row)
 
 
 class NotReleased(Conflict):
@@ -84,7 +98,7 @@ async def release(uow: UnitOfWork, reason: str) -> datetime | None:
     if since is None:
         return None
     await uow.connection.execute("update epoch set deadlines_held_since = null")
-    if await are_facts_in_doubt(uow.connection):
+    if await are_facts_in_doubt(uow.connection):  # without the hold, they are only as long as a lane has to compare
         raise NotReleased(
             "commits may still be lost: the relay has not found all topics and the database in agreement yet. If its "
             "readiness names a record, raise the epoch or pass the record first, as it says; otherwise, try again in a "
