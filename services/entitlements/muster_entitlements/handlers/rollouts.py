@@ -70,8 +70,8 @@ async def roll_out(uow: UnitOfWork, agency_id: str) -> bool:
     if at_once := [version for version in versions if version.rule is CatalogRule.NOW]:
         due = await deadlines.find_due(uow.connection, agency_id, WAITED_FOR, uow.now)
         if due.waiting or due.parked:
-            next_term = await deadlines.find_due(uow.connection, agency_id, [CATALOG_NEXT_TERM], uow.now)
-            if next_term.parked and later and adoption.comes_by(uow.now):  # a retry may succeed with a corrected one
+            replaces = later and adoption.comes_by(uow.now)  # a retry may succeed with a corrected one
+            if replaces and (await deadlines.find_due(uow.connection, agency_id, [CATALOG_NEXT_TERM], uow.now)).parked:
                 replaced = Adoption(adoption.number, later[-1], next_after)
                 await catalogs.save_adoption(uow.connection, agency_id, replaced)
             return False
