@@ -22,6 +22,7 @@ with noted as (
 select pg_notify('muster_wake', current_schema()) from noted
 """
 
+# The timestamp 'epoch', which is 1970, names no server.
 _FORGET = """
 insert into topic_comparison as known (lane, server_started_at)
 values ($1, 'epoch')

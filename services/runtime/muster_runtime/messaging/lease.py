@@ -49,7 +49,7 @@ class Lease:
 
     def __init__(self, database: Database, duty: str, holder: str) -> None:
         self._database = database
-        self.duty = duty
+        self._duty = duty
         self._holder = holder
         self._held_until = 0.0
         self._may_hold = False  # the table may say so, if an answer was lost
@@ -93,7 +93,7 @@ class Lease:
 
     async def _ask(self, now: float) -> bool:
         self._may_hold = True  # until the answer arrives: a cancellation can lose it
-        taken = bool(await repeatable.fetch(self._database, _TAKE, self.duty, self._holder, LEASE_SECONDS))
+        taken = bool(await repeatable.fetch(self._database, _TAKE, self._duty, self._holder, LEASE_SECONDS))
         self._may_hold = taken
         self._held_until = now + LEASE_SECONDS if taken else 0.0
         return taken
@@ -109,5 +109,5 @@ class Lease:
                 # After the timeout, the pool waits that long again to take the connection back.
                 acquired = self._database.pool.acquire(timeout=RELEASE_SECONDS)
                 async with asyncio.timeout(RELEASE_SECONDS), acquired as connection:
-                    await connection.execute(_RELEASE, self.duty, self._holder)
+                    await connection.execute(_RELEASE, self._duty, self._holder)
                 self._may_hold = False

@@ -130,7 +130,6 @@ class News:
         self._database = database
         self._clock = clock
         self._group = group
-        self._partitions = ends.partitions
         self._ends = ends
 
     async def run(self) -> None:
@@ -141,7 +140,7 @@ class News:
         """The agencies whose deadlines wait for news, and what they wait for. `due` has each agency's due instant."""
         now = self._clock.now()
         late = {agency_id: instant for agency_id, instant in due.items() if now - instant > LATE}
-        if not late or not self._partitions:
+        if not late or not self._ends.partitions:
             return {}
         async with self._database.connection() as connection:
             begins = await offsets.begins(connection, self._group)
@@ -149,7 +148,7 @@ class News:
         behind = self._ends.behind(begins)
         reasons = {}
         for agency_id, instant in late.items():
-            if topics_parked := [topic for topic in self._partitions if (topic, agency_id) in parked_keys]:
+            if topics_parked := [topic for topic in self._ends.partitions if (topic, agency_id) in parked_keys]:
                 reasons[agency_id] = f"its stream of {topics_parked[0]} is parked"
             elif not self._ends.are_known(instant):
                 reasons[agency_id] = self._ends.why_unknown
@@ -159,7 +158,7 @@ class News:
 
     def _of(self, agency_id: str) -> Iterable[Partition]:
         """The partitions that contain an agency's events: on a compacted topic, all of them."""
-        for topic, count in self._partitions.items():
+        for topic, count in self._ends.partitions.items():
             if topics()[topic].compacted:
                 yield from ((topic, number) for number in range(count))
             else:

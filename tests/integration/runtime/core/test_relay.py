@@ -162,7 +162,7 @@ async def test_a_lane_that_loses_a_cancellation_ends_with_the_next(
         task = asyncio.current_task()
         assert task is not None
         task.uncancel()
-        lost.append(self._lease.duty)
+        lost.append(self._lease._duty)
         await run(self)
 
     monkeypatch.setattr(lane.Lane, "run", run_on_once)
