@@ -1,4 +1,4 @@
-"""Quotas: what a client and an agency may send and read, what they are told, and what is stored."""
+"""Quotas: what a client and an agency may send and read, what the replies say, and what is stored."""
 
 import time
 

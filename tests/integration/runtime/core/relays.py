@@ -5,6 +5,8 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import httpx
+
 from muster_contracts.entitlements import SeatAssigned
 from muster_local.servers import kafka_at
 from muster_runtime.database.wakeup import WakeupListener
@@ -54,6 +56,29 @@ async def relay_all(probe: RunningService, timeout: float = 15.0) -> None:
     """Run a relay of the probe until its outbox is empty."""
     async with relaying(probe):
         await eventually(lambda: outbox_is_empty(probe), timeout=timeout)
+
+
+async def lose_commits(probe: RunningService) -> None:
+    """As if the last transactions of NASA and DOE had never happened."""
+    await probe.admin.execute("update stream set last_sequence = 1 where agency_id = 'NASA'")
+    await probe.admin.execute("delete from stream where agency_id = 'DOE'")
+
+
+async def publish_and_lose(probe: RunningService) -> None:
+    """Publish two events of NASA, of which the database then lacks the second."""
+    await write(probe, "NASA", "one", "two")
+    await relay_all(probe)
+    await lose_commits(probe)
+
+
+async def release_deadlines(probe: RunningService) -> httpx.Response:
+    """Ask for the release of the held deadlines."""
+    return await probe.client.post("/v1/deadlines/release", json={"reason": "all was repeated"})
+
+
+async def are_released(probe: RunningService) -> bool:
+    """Release the deadlines once every lane of the relay has compared."""
+    return (await release_deadlines(probe)).status_code == 200
 
 
 @asynccontextmanager

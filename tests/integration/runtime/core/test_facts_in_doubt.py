@@ -13,13 +13,19 @@ from muster_runtime.messaging.restore_guard import refuse_restored
 from muster_runtime.process.roles import ALL_ROLES, Role
 from muster_runtime.scheduling import deadlines, hold
 from muster_runtime.scheduling.deadlines import Deadline
-from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import SCHEMA, build
-from tests.integration.runtime.core.relays import outbox_is_empty, relay_all, relaying, write
-from tests.integration.runtime.core.test_restore_guard import lose_commits, raise_epoch
-from tests.integration.runtime.core.test_scheduler import START, revoked, set_deadlines
+from tests.integration.runtime.core.relays import (
+    are_released,
+    lose_commits,
+    outbox_is_empty,
+    relay_all,
+    relaying,
+    write,
+)
+from tests.integration.runtime.core.test_restore_guard import raise_epoch
+from tests.integration.runtime.core.test_scheduler import START, note_looks, revoked, set_deadlines
 from tests.support.contexts import CONTEXT
 from tests.support.failover import fail_over
 from tests.support.services import RunningService, ServiceRunner
@@ -55,17 +61,23 @@ async def failed_over(idle_probe: RunningService) -> RunningService:
     return idle_probe
 
 
+def hide_leaders(monkeypatch: pytest.MonkeyPatch, unled: Sequence[TopicPartition]) -> Sequence[Sequence[str]]:
+    """Compare as if these partitions had no leader. The result grows by the topics of each comparison."""
+    compared: list[Sequence[str]] = []
+
+    async def refuse(*arguments: Any) -> Any:
+        found = await refuse_restored(*arguments)
+        compared.append(arguments[-1])
+        return [*found, *unled]
+
+    monkeypatch.setattr("muster_runtime.messaging.trust.refuse_restored", refuse)
+    return compared
+
+
 async def test_a_deadline_waits_until_the_relay_has_compared_and_is_then_handled_at_once(
     failed_over: RunningService, run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = []
-
-    async def are_facts_in_doubt(scheduler: Scheduler) -> bool:
-        looks.append(await decided(scheduler))
-        return looks[-1]
-
-    decided = Scheduler._are_facts_in_doubt
-    monkeypatch.setattr(Scheduler, "_are_facts_in_doubt", are_facts_in_doubt)
+    looks = note_looks(monkeypatch)
     roles = frozenset({Role.SCHEDULER})
     service = await run_service(build, Settings, beside=failed_over, clock=failed_over.clock, roles=roles)
     await eventually(lambda: _is(looks[:2], [True, True]), timeout=20)
@@ -127,14 +139,7 @@ async def test_a_partition_without_a_leader_keeps_the_facts_in_doubt(
 ) -> None:
     """Its end is unknown. Once it has a leader, the lane compares it, though nothing waits to be sent to it."""
     unled = [TopicPartition(failed_over.topic_prefix + SeatAssigned.topic, 0)]
-    compared: list[Sequence[str]] = []
-
-    async def refuse(*arguments: Any) -> Any:
-        found = await refuse_restored(*arguments)
-        compared.append(arguments[-1])
-        return [*found, *unled] if SeatAssigned.topic in arguments[-1] else found
-
-    monkeypatch.setattr("muster_runtime.messaging.trust.refuse_restored", refuse)
+    compared = hide_leaders(monkeypatch, unled)
     async with relaying(failed_over):
         await eventually(lambda: _has_compared(failed_over, RELAY_COMPACTED))
         await eventually(lambda: _is(any(SeatAssigned.topic in each for each in compared), True))
@@ -152,11 +157,7 @@ async def test_a_partition_without_a_leader_is_compared_though_its_lane_sends_on
     await relay_all(probe)
     await fail_over(probe.admin)
     unled = [TopicPartition(probe.topic_prefix + QUIET, 0)]
-
-    async def refuse(*arguments: Any) -> Any:
-        return [*await refuse_restored(*arguments), *unled]
-
-    monkeypatch.setattr("muster_runtime.messaging.trust.refuse_restored", refuse)
+    hide_leaders(monkeypatch, unled)
     await write(probe, "NASA", "two")
     async with relaying(probe):
         await eventually(lambda: outbox_is_empty(probe))
@@ -173,12 +174,7 @@ async def test_a_process_that_relays_and_raises_the_epoch_can_release_the_deadli
     for lane in (RELAY, RELAY_COMPACTED):
         await eventually(lambda: _has_compared(service, lane))  # noqa: B023 - awaited in turn
     await raise_epoch(service)
-
-    async def is_released() -> bool:
-        reply = await service.client.post("/v1/deadlines/release", json={"reason": "nothing was lost"})
-        return bool(reply.status_code == 200)
-
-    await eventually(is_released)
+    await eventually(lambda: are_released(service))
 
 
 async def test_only_the_worker_role_may_note_a_comparison(idle_probe: RunningService) -> None:

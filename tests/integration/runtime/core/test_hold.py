@@ -10,10 +10,9 @@ from prometheus_client import REGISTRY
 
 from muster_runtime.scheduling import deadlines
 from muster_runtime.scheduling.deadlines import Deadline
-from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
-from tests.integration.runtime.core.test_scheduler import START, revoked, set_deadlines
+from tests.integration.runtime.core.test_scheduler import START, note_looks, revoked, set_deadlines
 from tests.support.contexts import CONTEXT
 from tests.support.failover import fail_over, finish_comparison
 from tests.support.services import RunningService, ServiceRunner
@@ -36,14 +35,7 @@ async def held(idle_probe: RunningService) -> RunningService:
 async def test_no_deadline_is_handled_until_they_are_released_and_then_each_once_in_order(
     held: RunningService, run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = []
-
-    async def are_facts_in_doubt(scheduler: Scheduler) -> bool:
-        looks.append(await decided(scheduler))
-        return looks[-1]
-
-    decided = Scheduler._are_facts_in_doubt
-    monkeypatch.setattr(Scheduler, "_are_facts_in_doubt", are_facts_in_doubt)
+    looks = note_looks(monkeypatch)
     days = (3, 1, 2)
     await set_deadlines(held, *(Deadline("revoke", "NASA", f"day {day}", START + timedelta(days=day)) for day in days))
     service = await run_service(build, Settings, beside=held)  # a restart does not end the hold

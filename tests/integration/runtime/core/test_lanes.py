@@ -14,8 +14,15 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.relay import Relay
 from muster_runtime.scheduling import hold
 from muster_runtime.settings import Settings
-from tests.integration.runtime.core.relays import outbox_is_empty, relay_all, relaying, write
-from tests.integration.runtime.core.test_restore_guard import lose_commits, raise_epoch
+from tests.integration.runtime.core.relays import (
+    lose_commits,
+    outbox_is_empty,
+    publish_and_lose,
+    relay_all,
+    relaying,
+    write,
+)
+from tests.integration.runtime.core.test_restore_guard import raise_epoch
 from tests.support.contexts import CONTEXT
 from tests.support.failover import fail_over
 from tests.support.secured_kafka import SecuredKafka
@@ -27,9 +34,7 @@ Eventually = Callable[..., Awaitable[Any]]
 async def test_no_lane_publishes_while_the_topics_of_another_show_lost_commits(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
-    await write(idle_probe, "NASA", "one", "two")
-    await relay_all(idle_probe)
-    await lose_commits(idle_probe)
+    await publish_and_lose(idle_probe)
     await write_person(idle_probe)
     async with relaying(idle_probe) as relay:
         await eventually(lambda: all_refuse(relay))

@@ -10,8 +10,19 @@ from muster_contracts import event_id
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.messaging.lane import READ_EVENTS
 from muster_runtime.scheduling import hold
-from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relay_all, relaying, seat, write
-from tests.integration.runtime.core.test_restore_guard import held, lose_commits, published_positions, raise_epoch
+from tests.integration.runtime.core.relays import (
+    are_released,
+    burst,
+    outbox_is_empty,
+    partition,
+    publish_and_lose,
+    relay_all,
+    relaying,
+    release_deadlines,
+    seat,
+    write,
+)
+from tests.integration.runtime.core.test_restore_guard import held, published_positions, raise_epoch
 from tests.support.services import RunningService
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
@@ -63,9 +74,7 @@ async def test_an_event_that_differs_from_the_lost_one_in_its_data_alone_is_anot
 ) -> None:
     """A service applies an event again whose effects it has lost: at the same time, but with new IDs."""
     idle_probe.clock.move(START)
-    await write(idle_probe, "NASA", "one", "two")
-    await relay_all(idle_probe)
-    await lose_commits(idle_probe)
+    await publish_and_lose(idle_probe)
     await write(idle_probe, "NASA", "another two")
 
     async with relaying(idle_probe) as relay:
@@ -149,31 +158,25 @@ async def test_an_event_that_follows_one_of_a_higher_epoch_moves(idle_probe: Run
 async def test_deadlines_are_not_released_while_the_topics_show_a_loss(
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
-    await write(idle_probe, "NASA", "one", "two")
-    await relay_all(idle_probe)
-    await lose_commits(idle_probe)
+    await publish_and_lose(idle_probe)
     await write(idle_probe, "EPA", "after the loss")
     async with relaying(idle_probe):
         await eventually(lambda: hold.held_since(idle_probe.admin))
-    refused = await _release(idle_probe)
-    assert (refused.status_code, "raise the epoch or pass the record first" in refused.json()["detail"]) == (
-        409,
-        True,
-    ), refused.text
+    refused = await release_deadlines(idle_probe)
+    said = "raise the epoch or pass the record first" in refused.json()["detail"]
+    assert (refused.status_code, said) == (409, True), refused.text
     assert await hold.held_since(idle_probe.admin) is not None
 
     await raise_epoch(idle_probe)
-    assert (await _release(idle_probe)).status_code == 409  # no relay has compared since
+    assert (await release_deadlines(idle_probe)).status_code == 409  # no relay has compared since
     await relay_all(idle_probe)
-    await eventually(lambda: _is_released(idle_probe))
+    await eventually(lambda: are_released(idle_probe))
     assert await hold.held_since(idle_probe.admin) is None
 
 
 async def test_a_hold_that_cannot_begin_hides_nothing(idle_probe: RunningService, eventually: Eventually) -> None:
     """Another session holds the row: the relay gives up waiting, says what it found, and tries again."""
-    await write(idle_probe, "NASA", "one", "two")
-    await relay_all(idle_probe)
-    await lose_commits(idle_probe)
+    await publish_and_lose(idle_probe)
     await write(idle_probe, "EPA", "after the loss")
     async with relaying(idle_probe) as relay:
         async with idle_probe.admin.transaction():
@@ -187,24 +190,13 @@ async def test_the_deadlines_are_held_from_the_moment_at_which_the_loss_is_found
 ) -> None:
     """Otherwise, one that is due before an operator raises the epoch would act on facts that are out of date."""
     idle_probe.clock.move(START)
-    await write(idle_probe, "NASA", "one", "two")
-    await relay_all(idle_probe)
-    await lose_commits(idle_probe)
+    await publish_and_lose(idle_probe)
     for _ in range(2):  # the database may go back again
         await idle_probe.admin.execute("update epoch set deadlines_held_since = null")
         async with relaying(idle_probe):
             assert await eventually(lambda: hold.held_since(idle_probe.admin)) == START
     audited = await idle_probe.admin.fetch("select actor, command from audit where command = 'HoldDeadlines'")
     assert [tuple(each) for each in audited] == [("probe", "HoldDeadlines")] * 2
-
-
-async def _is_released(probe: RunningService) -> bool:
-    """The second lane may still compare when the first has emptied the outbox."""
-    return bool((await _release(probe)).status_code == 200)
-
-
-async def _release(probe: RunningService) -> Any:
-    return await probe.client.post("/v1/deadlines/release", json={"reason": "all was repeated"})
 
 
 def _two_in_one_partition() -> tuple[str, str]:

@@ -19,7 +19,15 @@ from muster_runtime.messaging.relay import Relay
 from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.operations import streams
 from tests.integration.runtime.core.conftest import ProbeStarter
-from tests.integration.runtime.core.relays import outbox_is_empty, relay_all, relaying, seat, write
+from tests.integration.runtime.core.relays import (
+    lose_commits,
+    outbox_is_empty,
+    publish_and_lose,
+    relay_all,
+    relaying,
+    seat,
+    write,
+)
 from tests.support.contexts import CONTEXT
 from tests.support.services import RunningService
 
@@ -136,9 +144,7 @@ async def test_a_position_that_a_database_assigns_twice_is_published_in_the_new_
     idle_probe: RunningService, eventually: Eventually
 ) -> None:
     """Commands continued after the loss, and have reached the topic's last position; none of them is lost."""
-    await write(idle_probe, "NASA", "one", "two")
-    await relay_all(idle_probe)
-    await lose_commits(idle_probe)
+    await publish_and_lose(idle_probe)
     await write(idle_probe, "NASA", "another two")
     await write(idle_probe, "NASA", "three")
 
@@ -219,12 +225,6 @@ async def test_a_record_of_another_program_holds_nothing_up_once_an_operator_has
     await lose_commits(idle_probe)
     async with relaying(idle_probe) as relay:
         assert "DOE has an event at epoch 1, sequence 1" in await eventually(lambda: held(relay))
-
-
-async def lose_commits(probe: RunningService) -> None:
-    """As if the last transactions of NASA and DOE had never happened."""
-    await probe.admin.execute("update stream set last_sequence = 1 where agency_id = 'NASA'")
-    await probe.admin.execute("delete from stream where agency_id = 'DOE'")
 
 
 async def published_positions(probe: RunningService) -> list[tuple[str, int, int]]:

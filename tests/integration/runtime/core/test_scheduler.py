@@ -4,11 +4,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from prometheus_client import REGISTRY
 
 from muster_contracts.entitlements import SeatRevoked
 from muster_runtime.scheduling.deadlines import Deadline, cancel, schedule, take
 from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED
+from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.test_held_locks import busy
@@ -23,6 +25,19 @@ Eventually = Callable[..., Awaitable[Any]]
 async def set_deadlines(probe: RunningService, *deadlines: Deadline) -> None:
     async with probe.runtime.database.write(*{d.agency_id for d in deadlines}, context=CONTEXT) as uow:
         schedule(uow, deadlines)
+
+
+def note_looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the facts were in doubt, at each of the schedulers' looks from now on."""
+    looks: list[bool] = []
+
+    async def are_facts_in_doubt(scheduler: Scheduler) -> bool:
+        looks.append(await decided(scheduler))
+        return looks[-1]
+
+    decided = Scheduler._are_facts_in_doubt
+    monkeypatch.setattr(Scheduler, "_are_facts_in_doubt", are_facts_in_doubt)
+    return looks
 
 
 async def revoked(probe: RunningService) -> list[tuple[str, str, datetime]]:

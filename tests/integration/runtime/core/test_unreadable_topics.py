@@ -12,8 +12,16 @@ from muster_runtime.messaging import restore_guard
 from muster_runtime.messaging.restore_guard import published_runs
 from muster_runtime.scheduling import hold
 from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
-from tests.integration.runtime.core.relays import outbox_is_empty, partition, relay_all, relaying, write
-from tests.integration.runtime.core.test_restore_guard import held, lose_commits, raise_epoch
+from tests.integration.runtime.core.relays import (
+    lose_commits,
+    outbox_is_empty,
+    partition,
+    relay_all,
+    relaying,
+    release_deadlines,
+    write,
+)
+from tests.integration.runtime.core.test_restore_guard import held, raise_epoch
 from tests.support.services import RunningService
 
 MIB = 1024 * 1024
@@ -40,7 +48,7 @@ async def test_a_lost_commit_is_found_beside_an_unreadable_record(
     async with relaying(idle_probe) as relay:
         assert "NASA has an event at epoch 1, sequence 2" in await eventually(lambda: held(relay))
         await eventually(lambda: hold.held_since(idle_probe.admin))
-    refused = await _release(idle_probe)
+    refused = await release_deadlines(idle_probe)
     assert refused.status_code == 409, refused.text
 
 
@@ -60,13 +68,13 @@ async def test_an_end_with_too_much_that_is_unreadable_is_compared_once_an_opera
 
     async with relaying(idle_probe) as relay:
         assert place in await eventually(lambda: held(relay))
-        refused = await _release(idle_probe)
+        refused = await release_deadlines(idle_probe)
         assert refused.status_code == 409, refused.text
         order = {"offset": 1, "last_offset": 20, "reason": "written by a tool, see ticket 4714"}
         path = f"/v1/partitions/{TOPIC}/{partition('NASA')}/pass"
         (await idle_probe.client.post(path, json=order)).raise_for_status()
         await eventually(lambda: outbox_is_empty(idle_probe), timeout=30)
-    assert (await _release(idle_probe)).status_code == 200
+    assert (await release_deadlines(idle_probe)).status_code == 200
 
 
 async def test_an_unreadable_record_does_not_stop_an_epoch_from_being_raised(idle_probe: RunningService) -> None:
@@ -118,7 +126,3 @@ async def _put_compressed(probe: RunningService, agency_id: str, *sizes: int) ->
         assert batch.append(key=b"NASA", value=bytes(size * MIB), timestamp=None) is not None
         await (await producer.send_batch(batch, probe.topic_prefix + TOPIC, partition=partition(agency_id)))
     await producer.stop()
-
-
-async def _release(probe: RunningService) -> Any:
-    return await probe.client.post("/v1/deadlines/release", json={"reason": "all was repeated"})
