@@ -88,7 +88,7 @@ async def test_15_a_consumer_stopped_past_its_session_applies_nothing_twice(fiel
     findings.fault_is_over()
     await traffic
     await field.at_rest()
-    findings.recovered(f"the partition of NASA waited; {' and '.join(flowing)} flowed on")
+    findings.recovered(f"the partition of NASA waited; {' and '.join(flowing)} continued")
     assert await field.differences() == []
 
 
@@ -116,7 +116,7 @@ async def test_16_after_sigterm_in_mid_batch_no_offset_is_committed_beyond_the_a
     await field.no_more_trouble()
     field.start("consumer")
     await field.at_rest()
-    findings.recovered(f"out {took:.1f} s after SIGTERM, the batch in hand {'applied' if applied else 'given up'}")
+    findings.recovered(f"ended {took:.1f} s after SIGTERM, its batch {'applied' if applied else 'rolled back'}")
     assert await field.differences() == []
 
 
@@ -254,7 +254,7 @@ async def test_20_what_cannot_be_read_is_parked_raw_and_never_skipped(field: Fie
         await field.replay(agency_id, by=heir)
     assert await field.effects("USAID") == ["seat-1", "seat-2"]
     assert await field.effects("NSF") == ["seat-2", "seat-3"]
-    findings.recovered("an operator gave two records up, with a reason that the audit keeps")
+    findings.recovered("an operator discarded two records, with a reason that the audit trail keeps")
     assert await field.admin.fetchval("select count(*) from audit where command = 'DiscardParkedRecord'") == 2
 
 

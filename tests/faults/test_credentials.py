@@ -71,7 +71,7 @@ async def test_46_rotated_under_load_no_credential_loses_a_request_or_an_event(
             await asyncio.sleep(LOGIN_SECONDS * 1.5)
     findings.fault_is_over()
     await field.at_rest()
-    findings.recovered(f"{len(field.recorder.commands())} commands answered at the first try")
+    findings.recovered(f"{len(field.recorder.commands())} commands answered on the first try")
     assert field.retried == 0
     assert {command.ending for command in field.recorder.commands()} == {"answered"}
     for process in (api, consumer):
@@ -122,7 +122,7 @@ async def test_47_rotated_under_load_client_certificates_lose_no_request_and_no_
         rotating.cancel()
     findings.fault_is_over()
     await field.at_rest(timeout=60)
-    findings.recovered(f"{len(field.recorder.commands())} commands answered at the first try")
+    findings.recovered(f"{len(field.recorder.commands())} commands answered on the first try")
     assert field.retried == 0
     assert {command.ending for command in field.recorder.commands()} == {"answered"}
     for process in (api, consumer):

@@ -125,6 +125,6 @@ async def effects_took(field: Field) -> tuple[float, str]:
     )
     assert row is not None
     return row["max"], (
-        f"of {row['count']} effects half within {row['half']:.3f} s, 99% within {row['most']:.2f} s, "
+        f"of {row['count']} effects, half within {row['half']:.3f} s, 99% within {row['most']:.2f} s, "
         f"the slowest {row['max']:.2f} s"
     )

@@ -65,7 +65,7 @@ async def test_11_restarted_at_once_in_a_consumers_transaction_the_work_is_redon
     await field.traffic(20)
     await field.at_rest()
     retries = consumer.logged("apply_retried")
-    findings.recovered(f"the consumer tried its batch again {len(retries)} times")
+    findings.recovered(f"retries of the consumer's batch: {len(retries)}")
     assert retries
     assert consumer.runs
     assert await field.differences() == []
@@ -231,7 +231,7 @@ async def test_24_what_a_failover_took_before_its_offset_was_kept_is_applied_aga
     consumer.send(signal.SIGCONT)
     await eventually(lambda: _reading_goes_on_at(field, 2))
     await eventually(lambda: _have_effects(field.admin, ["first", "second"]))
-    findings.recovered("the effects of the second event were there once, though nothing else came")
+    findings.recovered("the effects of the second event were there once, although nothing else arrived")
 
 
 def _seat(seat_id: str) -> SeatAssigned:

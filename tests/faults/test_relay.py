@@ -192,7 +192,7 @@ async def test_30_a_woken_relay_does_not_undo_an_erasure(field: Field, findings:
 
     await eventually(has_tried, timeout=60)
     assert (await field.directory())[-1] is None
-    findings.recovered(f"the woken relay was refused: {first.logged('relay_failed')[0]['error']}")
+    findings.recovered(f"the resumed relay was refused: {first.logged('relay_failed')[0]['error']}")
 
     # It publishes the facts as before, and the compacted topic too once it leads again.
     await field.publish(PersonRecorded(agency_id="NASA", subject_ref="sub_2", name="Bob", email="bob@nasa.gov"))
