@@ -143,7 +143,7 @@ class Home:
         if asked is not None and asked != made:
             kind = "secured" if made else "without --secure"
             raise SecuredOtherwise(
-                f"the stack in {self.path} was made {kind}, which stays: choose another home (--home)"
+                f"the stack in {self.path} was made {kind} and cannot be changed: choose another home (--home)"
             )
         return made
 

@@ -25,7 +25,7 @@ PATH = "/v1/parked-deadlines"
 @app.command("list")
 @on_target()
 async def list_(target: Target, service: ServiceOption = None) -> Answer:
-    """List the parked deadlines: when they were due, and why they failed. Also name the services that hold all."""
+    """List the parked deadlines: when they were due, and why they failed. Also name services with held deadlines."""
     async with target.services(service) as services:
         found = await every_item(services, PATH)
         holds = [(each.name, await _held_since(each)) for each in services.values()]
@@ -48,7 +48,7 @@ async def list_(target: Target, service: ServiceOption = None) -> Answer:
 async def retry(target: Target, kind: Kind, agency: Agency, subject: Subject, service: ServiceOption = None) -> Answer:
     """Handle a parked deadline now, as of its due time. The exit status is 1 if it stays parked.
 
-    While the service handles no deadline, this is refused: during a hold, release them first; after a restart of
+    It is refused while the service handles no deadlines. During a hold, release them first; after a restart of
     Postgres, wait until the relay has looked for lost commits.
     """
     async with target.services(service) as services:
@@ -80,7 +80,7 @@ async def release(
 ) -> Answer:
     """Let a restored service handle its deadlines again. Do this once its lost commands have been repeated.
 
-    It is refused until the service's relay has compared the topics with the database, and finds nothing missing.
+    It is refused until the service's relay has compared the topics with the database and found nothing missing.
     """
     async with target.services(service) as services:
         released = await services[service].post("/v1/deadlines/release", {"reason": reason})

@@ -42,7 +42,7 @@ def show(
     behind: Annotated[
         bool,
         typer.Option(
-            "--behind", help="Show only streams that a service is known to lack events of; `check` finds all."
+            "--behind", help="Show only streams of which a service is known to lack events; `check` finds them all."
         ),
     ] = False,
     home: HomeOption = DEFAULT_HOME,

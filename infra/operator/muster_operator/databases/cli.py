@@ -73,8 +73,8 @@ async def apply_plan(
     """Create what is missing: roles, databases, rights, and schemas.
 
     A new role gets the password in its file or, without a file, a new one, which the command writes there with mode
-    0600. An existing role that cannot log in with the password in its file gets that password. You can repeat the
-    command, and run it several times at once.
+    0600. An existing role that cannot log in with the password in its file gets that password. The command is
+    safe to repeat, even concurrently.
     """
     wanted = _wanted(database, services)
     done = await _steps(

@@ -22,7 +22,7 @@ async def save_catalog_draft(uow: UnitOfWork, command: SaveCatalogDraft) -> Cata
     draft = await catalogs.find_draft(uow.connection)
     if command.if_revision is not None and (draft is None or draft.revision != command.if_revision):
         raise PreconditionFailed(
-            f"the draft of the catalog is in revision {draft.revision}" if draft else "the catalog has no draft"
+            f"the draft of the catalog is at revision {draft.revision}" if draft else "the catalog has no draft"
         )
     if draft is None or (draft.rule, draft.features) != (command.rule, command.features):
         await catalogs.save_draft(uow.connection, command.rule, command.features, uow.now)
@@ -38,7 +38,7 @@ async def publish_catalog(uow: UnitOfWork, command: PublishCatalog) -> CatalogVe
     """
     draft = await _known_draft(uow)
     if draft.revision != command.revision:
-        raise PreconditionFailed(f"the draft of the catalog is in revision {draft.revision}")
+        raise PreconditionFailed(f"the draft of the catalog is at revision {draft.revision}")
     if not command.allow_below_use:
         await _require_above_use(uow, draft)
     await catalogs.save_publication(uow.connection, draft.number, uow.now)

@@ -17,7 +17,7 @@ async def set_seat_policy(uow: UnitOfWork, command: SetSeatPolicy) -> SeatPolicy
     pool = await known_pool(uow, command.agency_id)
     previous, version = await policies.find_policy(uow.connection, pool.agency_id)
     if command.if_version not in (None, version):
-        raise PreconditionFailed(f"the seat policy of {pool.agency_id} is in version {version}")
+        raise PreconditionFailed(f"the seat policy of {pool.agency_id} is at version {version}")
     deletes_warnings = await policies.save_policy(uow.connection, pool.agency_id, command.policy, version + 1)
     if deletes_warnings:
         schedule_search(uow, pool.agency_id, uow.now)

@@ -207,8 +207,8 @@ class SeatsInUse:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise NotPublished(
-                f"events of seats still wait in entitlements' outbox after {PATIENCE_SECONDS:g} s: try again; where "
-                "they stay, follow the runbook outbox-stuck.md"
+                f"events of seats still wait in entitlements' outbox after {PATIENCE_SECONDS:g} s: try again; if they "
+                "stay, follow the runbook outbox-stuck.md"
             ) from None
 
 

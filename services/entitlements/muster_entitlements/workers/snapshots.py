@@ -47,7 +47,7 @@ STEP_SEATS = 5_000
 PATIENCE_SECONDS = 10.0
 
 _UNPUBLISHED = (
-    f"its records still wait in entitlements' outbox after {PATIENCE_SECONDS:g} s: try again; where they stay, follow "
+    f"its records still wait in entitlements' outbox after {PATIENCE_SECONDS:g} s: try again; if they stay, follow "
     "the runbook outbox-stuck.md"
 )
 

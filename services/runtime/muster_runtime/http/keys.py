@@ -83,7 +83,7 @@ class KeySource:
         elif self._keys is None:
             await self._wait(READ_SECONDS)
         if self._keys is None:
-            raise RetryableError("the issuer's keys cannot be read for now")
+            raise RetryableError("the issuer's keys cannot be read right now")
         return self._keys
 
     async def reason(self) -> str | None:
