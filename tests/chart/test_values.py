@@ -129,11 +129,11 @@ HOPELESS: list[tuple[Values, str]] = [
     ({"pods": {"jobLabels": {"muster/role": "x"}}}, "pods.jobLabels.muster/role: the chart sets it"),
     (
         {"settings": {"MUSTER_INSTANCE": "prod-a"}},
-        "settings.MUSTER_INSTANCE: two pods of one name would work as one.*remove it",
+        "settings.MUSTER_INSTANCE: two pods with the same name would act as one.*remove it",
     ),
     (
         {"services": {"notify": {"settings": {"MUSTER_INSTANCE": "prod-a"}}}},
-        "services.notify.settings.MUSTER_INSTANCE: two pods of one name",
+        "services.notify.settings.MUSTER_INSTANCE: two pods with the same name",
     ),
     ({"settings": {"MUSTER_SUBJECT_KEY": "x"}}, "settings.MUSTER_SUBJECT_KEY is a secret: put it into a Secret"),
     (
@@ -146,7 +146,7 @@ HOPELESS: list[tuple[Values, str]] = [
     ),
     (
         {"settings": {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer abc"}},
-        "settings.OTEL_EXPORTER_OTLP_HEADERS may have a secret.*send traces to a collector of yours",
+        "settings.OTEL_EXPORTER_OTLP_HEADERS may contain a secret.*send traces to a collector of your own",
     ),
     (
         {"preflight": {"mode": "hook"}, "services": {"billing": {"secrets": [{"name": "pg"}, {"name": "kafka"}]}}},

@@ -79,8 +79,8 @@ def deadlines_router(service: str) -> APIRouter:
     async def retry_parked_deadline(commands: OperatorCommandsDep, runtime: RuntimeDep, body: DeadlineName) -> Response:
         """Handle the deadline now, as of its due time. If that fails again, the deadline stays parked.
 
-        While no deadline is handled, after a restore or a failover, it gets 409, which says what to do first.
-        With an Idempotency-Key, only the reply to a success is stored, so a failed retry can be repeated.
+        While the service handles no deadlines, after a restore or a failover, the request gets 409, which says what
+        to do first. With an Idempotency-Key, only the reply to a success is stored, so a failed retry can be repeated.
         """
         deadline = body.deadline
 
