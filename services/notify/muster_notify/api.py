@@ -145,7 +145,7 @@ async def add_webhook(
 
 @router.get("/webhooks", summary="List an agency's webhooks", tags=["webhooks"], dependencies=[_READ])
 async def list_webhooks(agency_id: AgencyOrAll, reader: ReaderDep, page: PageDep) -> Page[WebhookReply]:
-    """Lists the agency's endpoints, oldest first, without their secrets and the paths of their URLs."""
+    """Lists the agency's endpoints, oldest first, without their secrets or the paths of their URLs."""
     async with reader.read(agency_id) as connection:
         return await queries.list_webhooks(connection, page, agency_id=agency_id)
 
