@@ -81,6 +81,10 @@ HOPELESS: list[tuple[Values, str]] = [
         {"operations": {"args": ["streams", "check"]}},
         'operations.args begins with "streams".*begin with muster_operator',
     ),
+    *(
+        ({"services": {"notify": {"enabled": False}}, "operations": stopped}, "this release does not run notify")
+        for stopped in ({"service": "notify"}, {"stopped": ["billing", "notify"]})
+    ),
     ({"smtp": {"host": ""}}, "smtp.host is not set, which notify needs in production"),
     ({"kafka": {"securityProtocol": "PLAINTEXT"}}, "which production refuses: use SSL or SASL_SSL"),
     (
