@@ -9,18 +9,18 @@ from muster_runtime.database.dbmate import migrate
 from tests.integration.runtime.core.probe.service import SCHEMA
 from tests.support.databases import Databases
 
-# With characters that dbmate refuses, and that a service takes as they are.
-PASSWORD = "a^b|c<d>4711"
+# dbmate refuses them in a password, and a service takes them as they are.
+CHARACTERS = "a^b|c<d>4711"
 
 
 async def test_a_password_needs_no_more_escapes_than_for_a_service(databases: Databases) -> None:
     access = await databases.make("quirk", SCHEMA.migrations)
     admin = await asyncpg.connect(access.admin_dsn)
-    await admin.execute(f"alter role quirk_owner password '{PASSWORD}'")
+    await admin.execute(f"alter role quirk_owner password '{CHARACTERS}'")
     await admin.close()
     owner = urlsplit(access.owner_dsn)
     _, _, server = owner.netloc.rpartition("@")
-    dsn = owner._replace(netloc=f"quirk_owner:{PASSWORD}@{server}").geturl()
+    dsn = owner._replace(netloc=f"quirk_owner:{CHARACTERS}@{server}").geturl()
     await asyncio.to_thread(migrate, dsn, "quirk", SCHEMA.migrations)
 
 
