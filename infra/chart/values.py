@@ -16,7 +16,8 @@ _KEY = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<rest>.*)$")
 
 _POSITIVE: Schema = {"type": "integer", "minimum": 1}
 _NUMBER_OR_NULL: Schema = {"type": ["integer", "null"], "minimum": 1}
-_WORDS: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}}
+# `--set` makes a number of a word such as 60.
+_WORDS: Schema = {"type": "array", "items": {"type": ["string", "integer"], "minLength": 1}}
 
 # A name of an object of Kubernetes, or a domain; empty for none.
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"

@@ -93,6 +93,12 @@ def test_a_million_is_written_without_an_exponent() -> None:
         assert {trigger["metadata"]["lagThreshold"] for trigger in scaled["spec"]["triggers"]} == {str(million)}
 
 
+def test_an_operators_command_may_have_numbers() -> None:
+    words = ["muster_operator", "streams", "pass", "billing", "muster.billing.term", 3, 4_711_000]
+    (pod,) = (pod for name, pod in pods(render({"operations": {"args": words}})) if "-operation-" in name)
+    assert pod["spec"]["containers"][0]["args"] == [str(word) for word in words]
+
+
 def test_kedas_scaler_finds_a_broker_by_ipv6() -> None:
     bootstrap = "[2001:db8::1]:9093,[2001:db8::2]:9093"
     scaling = {"consumer": {"enabled": True, "authentication": "kafka"}}

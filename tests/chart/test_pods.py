@@ -79,6 +79,13 @@ def test_the_pods_of_a_lost_node_are_soon_replaced_unless_the_site_says_otherwis
         assert pod["spec"].get("tolerations", []) == [*own, *added], name
 
 
+def test_a_pod_answers_at_every_address_of_ipv4_and_ipv6() -> None:
+    """In a cluster of IPv6 alone, nobody reaches what listens at 0.0.0.0."""
+    serving = [each for _, pod in pods(render(EVERY_JOB)) for each in containers(pod) if "serve" in each["args"]]
+    assert {each["args"][-1] for each in serving} == {"all", "operations"}
+    assert {environment(each)["MUSTER_HTTP_HOST"] for each in serving} == {""}
+
+
 def test_no_pod_gets_variables_of_the_clusters_services() -> None:
     """Otherwise, Kubernetes would set MUSTER_BILLING_PORT and more, which look like settings."""
     assert [name for name, pod in pods(render(EVERY_JOB)) if pod["spec"]["enableServiceLinks"] is not False] == []

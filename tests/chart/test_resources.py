@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.chart.rendering import Refused, Values, pods, render
+from tests.chart.rendering import Refused, Values, containers, of_kind, pods, render
 
 Resources = dict[str, dict[str, object] | None]
 
@@ -62,6 +62,17 @@ def test_resources_that_kubernetes_would_refuse_are_refused(values: Values, word
 )
 def test_a_request_up_to_its_limit_is_accepted(resources: Resources) -> None:
     assert render({"roles": {"all": {"resources": resources}}})
+
+
+@pytest.mark.parametrize(
+    "resources", [None, {"limits": None, "requests": None}, {"limits": {"cpu": None, "memory": None}}], ids=str
+)
+def test_null_removes_a_quantity_of_a_single_service(resources: Resources | None) -> None:
+    """Helm removes only what is null in place of the chart's own default; to Kubernetes, null is a limit of 0."""
+    objects = render({"services": {"billing": {"roles": {"all": {"resources": resources}}}}})
+    for container in containers(of_kind(objects, "Deployment")["muster-billing-all"]["spec"]["template"]):
+        assert container["resources"].keys() <= {"requests"}
+        assert None not in container["resources"].values()
 
 
 @pytest.mark.parametrize("profile", ["standard", "large"])

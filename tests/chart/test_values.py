@@ -76,11 +76,17 @@ HOPELESS: list[tuple[Values, str]] = [
         {"oidc": {"issuer": "muster", "jwks": "http://login.example.gov/keys"}},
         "oidc.jwks is .*, which production refuses: use https",
     ),
+    (
+        {"services": {"billing": {"settings": {"MUSTER_KAFKA_TOKEN_URL": "http://login/token"}}}},
+        'MUSTER_KAFKA_TOKEN_URL of billing is "http://login/token", which production refuses: use https',
+    ),
     ({"tracing": {"endpoint": "collector:4318"}}, 'tracing.endpoint is "collector:4318", which is not a URL'),
     (
         {"operations": {"args": ["streams", "check"]}},
         'operations.args begins with "streams".*begin with muster_operator',
     ),
+    ({"services": {"notify": {"enabled": False}}, "operations": {"stopped": ["notify"]}}, "does not run notify"),
+    ({"operations": {"args": ["muster_operator", "agency", "--token=x"]}}, "operations.args has --token.*a Secret"),
     ({"smtp": {"host": ""}}, "smtp.host is not set, which notify needs in production"),
     ({"kafka": {"securityProtocol": "PLAINTEXT"}}, "which production refuses: use SSL or SASL_SSL"),
     (

@@ -98,7 +98,7 @@ class Replicas:
         return urlunsplit(parts._replace(netloc=f"{credentials}@{hosts}", query=query))
 
     def access(self, access: Access) -> Access:
-        """The addresses of a service's database on whichever server leads; migrations know only one server."""
+        """The addresses of a service's database on whichever server leads; the owner's stays that of the primary."""
         return replace(
             access,
             admin_dsn=self.addresses(access.admin_dsn),

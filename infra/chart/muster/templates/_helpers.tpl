@@ -85,6 +85,7 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 {{- $_ := set $item "role" $role -}}
 {{- $_ := set $item "schema" $known.schema -}}
 {{- $_ := set $item "replicas" ($item.replicas | default (index $replicas $role)) -}}
+{{- $_ := set $item "resources" (include "muster.resources" $item.resources | fromJson) -}}
 {{- $least := add (index $facts.drain_seconds $role | ceil) (ternary (include "muster.preStopSeconds" . | int) 0 (has $role (list "api" "all"))) -}}
 {{- $_ := set $item "leastGraceSeconds" $least -}}
 {{- $_ := set $item "graceSeconds" ($item.terminationGracePeriodSeconds | default (add $least 10)) -}}
@@ -103,6 +104,19 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 {{- end -}}
 {{- end -}}
 {{ dict "items" $items | toJson }}
+{{- end }}
+
+{{/* Resources without null, in JSON. Helm removes null only in place of the chart's own default; to Kubernetes, it is 0. */}}
+{{- define "muster.resources" -}}
+{{- $kept := dict -}}
+{{- range $kind, $quantities := . -}}
+{{- range $name, $quantity := $quantities -}}
+{{- if not (kindIs "invalid" $quantity) -}}
+{{- $_ := set $kept $kind (merge (dict $name $quantity) (get $kept $kind | default dict)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{ $kept | toJson }}
 {{- end }}
 
 {{/* Seconds that an api pod keeps serving after its termination begins, until every node knows: a busy one learns it late. */}}
@@ -153,7 +167,8 @@ The settings of a service's containers in JSON, or, without a service, of the op
 {{- end -}}
 {{- if .service -}}
 {{- $_ := set $env "MUSTER_ENVIRONMENT" $values.environment -}}
-{{- $_ := set $env "MUSTER_HTTP_HOST" "0.0.0.0" -}}
+{{- /* Every address, of IPv4 and IPv6: a pod may have only the latter. */ -}}
+{{- $_ := set $env "MUSTER_HTTP_HOST" "" -}}
 {{- $_ := set $env "MUSTER_HTTP_PORT" (.port | default "8000") -}}
 {{- with $values.tracing.endpoint -}}
 {{- $_ := set $env "OTEL_TRACES_EXPORTER" "otlp" -}}
@@ -195,11 +210,14 @@ The settings of a service's containers in JSON, or, without a service, of the op
 {{- define "muster.environment" -}}
 {{- $variables := list -}}
 {{- range $name, $value := include "muster.settings" . | fromJson -}}
-{{- /* A number is a float here, and toString makes 2e+06 of two million. */ -}}
-{{- $text := ternary (toJson $value) (toString $value) (kindIs "float64" $value) -}}
-{{- $variables = append $variables (dict "name" $name "value" $text) -}}
+{{- $variables = append $variables (dict "name" $name "value" (include "muster.text" $value)) -}}
 {{- end -}}
 {{ toYaml $variables }}
+{{- end }}
+
+{{/* A value as text. A number may be a float, and toString makes 2e+06 of two million. */}}
+{{- define "muster.text" -}}
+{{ ternary (toJson .) (toString .) (kindIs "float64" .) }}
 {{- end }}
 
 {{/* A pod's securityContext. */}}

@@ -7,16 +7,25 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from pydantic import SecretStr
 
 from muster_runtime.database import schema as schemas
-from muster_runtime.database.sessions import NO_ADDRESS
+from muster_runtime.database.sessions import NO_ADDRESS, Address
 
 # The suffix of the copies that a failed `reindex concurrently` leaves behind.
 _COPY = re.compile(r"_cc(new|old)\d*\"?$")
+
+# What keeps a session from starting.
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
 
 
 class MigrationFailed(Exception):
@@ -38,9 +47,10 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
     if not dsn:
         raise MigrationFailed("MUSTER_POSTGRES_OWNER_DSN is not set")
     try:
-        address = _with_schema(dsn, schema)
+        dsn = _with_schema(dsn, schema)
+        address = Address(dsn)
         asyncio.run(_repair_indexes(address))
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except _UNREACHABLE as error:
         raise MigrationFailed(f"{type(error).__name__}: {error}") from None
     except ValueError:  # its message may quote part of the password
         raise MigrationFailed(f"MUSTER_POSTGRES_OWNER_DSN is {NO_ADDRESS}") from None
@@ -51,7 +61,7 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
             *("--migrations-table", f"{schema}.schema_migrations", "--no-dump-schema", "migrate"),
         ],
         # Passed in the environment, because every user of the machine can read arguments.
-        env={**os.environ, "DATABASE_URL": address},
+        env={**os.environ, "DATABASE_URL": _for_dbmate(dsn, address.server)},
         capture_output=True,
         text=True,
         check=False,
@@ -60,12 +70,12 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
         raise MigrationFailed((done.stderr or done.stdout).strip())
 
 
-async def _repair_indexes(address: str) -> None:
+async def _repair_indexes(address: Address) -> None:
     """Rebuild the indexes that a failed migration left invalid.
 
     `create index concurrently if not exists` would accept an invalid index as existing, but no query ever uses it.
     """
-    connection = await asyncpg.connect(address)
+    connection = await address.connect()
     try:
         invalid = await connection.fetch(
             """
@@ -89,3 +99,11 @@ def _with_schema(dsn: str, schema: str) -> str:
     # dbmate's driver requires TLS by default; a DSN that sets sslmode keeps it.
     query = {"sslmode": "disable"} | dict(parse_qsl(parts.query)) | {"search_path": schema}
     return urlunsplit(parts._replace(scheme="postgres", query=urlencode(query)))
+
+
+def _for_dbmate(dsn: str, server: str) -> str:
+    """A DSN with one of its servers, and escaped: dbmate takes a single server, and fewer characters as they are."""
+    parts = urlsplit(dsn)
+    credentials, at, _ = parts.netloc.rpartition("@")
+    escaped = ":".join(quote(unquote(part), safe="") for part in credentials.split(":", 1))
+    return urlunsplit(parts._replace(netloc=f"{escaped}{at}{server}"))

@@ -65,13 +65,13 @@ class Address:
     """A database's address, which may name several servers: `host:port,host:port`. Each new session reads it again.
 
     If a role is refused, it is retried for `patience` seconds. `refusal` says why the last session was refused; None
-    after a session has started.
+    after a session has started, on `server`.
     """
 
     def __init__(self, dsn: SecretStr | str, patience: float = 0) -> None:
         self._dsn = dsn if isinstance(dsn, SecretStr) else SecretStr(dsn)
         self._patience = patience
-        self._first = ""  # the server of the last session
+        self.server = ""
         self.refusal: str | None = None
 
     async def connect(self, *_: Any, **options: Any) -> "asyncpg.Connection[Any]":
@@ -88,7 +88,7 @@ class Address:
         dsn = self._dsn.get_secret_value()
         parts = urlsplit(dsn)
         credentials, at, hosts = parts.netloc.rpartition("@")
-        servers = sorted(hosts.split(","), key=lambda host: host != self._first)
+        servers = sorted(hosts.split(","), key=lambda host: host != self.server)
         if len(servers) > 1:
             options = {**options, "timeout": CONNECT_SECONDS}
         failure: Exception
@@ -104,7 +104,7 @@ class Address:
                     self.refusal = _refusal(parts, error)
                 failure = error
                 continue
-            self._first, self.refusal = host, None
+            self.server, self.refusal = host, None
             return connection
         raise failure
 

@@ -18,8 +18,8 @@ log = structlog.get_logger(__name__)
 class Health:
     """The state of a process: `reasons` why it is not ready, and `warnings` about problems that do not stop it.
 
-    `serving`: it answers requests, even if it is not ready because its commits, reading, or publishing must wait. Ages
-    are in seconds, the lag in records.
+    `serving`: it answers requests, even if it is not ready because its commits, reading, or publishing must wait, or
+    because it refuses those for which it has no slot. Ages are in seconds, the lag in records.
     """
 
     ready: bool
@@ -73,7 +73,7 @@ def health_router(check: HealthCheck, admission: Admission) -> APIRouter:
             log.warning("health_check_failed", exc_info=True)
             return Health(ready=False, serving=False, reasons=[f"the health check failed: {type(error).__name__}"])
         if saturated := admission.reasons:
-            return replace(health, ready=False, serving=False, reasons=[*health.reasons, *saturated])
+            return replace(health, ready=False, reasons=[*health.reasons, *saturated])
         return health
 
     @router.get("/ready")
