@@ -1,5 +1,6 @@
 """Use that waits for its agency's lock: the others pass, and each lane counts what it has deferred itself."""
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,9 +12,11 @@ from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_places import Lane
+from muster_runtime.process.parts import WORKER_LOCK_SECONDS
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, sums, used
-from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, put
+from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, counts, put
+from tests.integration.runtime.core.test_held_locks import busy
 from tests.support.contexts import CONTEXT
 
 
@@ -62,6 +65,31 @@ async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_
     await put(front, used(7))
     await count_all(intake)
     assert await counted() == {"NASA": 4, "NSF": 3}
+
+
+async def test_use_of_an_agency_that_is_always_busy_is_counted(front: Entitlements) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    intake = UsageIntake(front.service.runtime)
+    async with busy(front.service, "NASA"):
+        async with front.service.runtime.database.write("NASA", context=CONTEXT):
+            await put(front, used(1))
+            await count_all(intake)
+        for _ in range(5):
+            await intake.deferred.count()
+        assert await counts(front, 1)
+
+
+async def test_a_lock_that_is_held_for_long_costs_no_long_wait_again(front: Entitlements) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    intake = UsageIntake(front.service.runtime)
+    async with front.service.runtime.database.write("NASA", context=CONTEXT):
+        await put(front, used(1))
+        await count_all(intake)
+        await intake.deferred.count()
+        async with asyncio.timeout(WORKER_LOCK_SECONDS):
+            await intake.deferred.count()
 
 
 @pytest.mark.parametrize(("days", "in_time"), [(0, 1), (6, 0)])

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_contracts.testing import record
@@ -14,6 +15,7 @@ from muster_entitlements.workers import usage_deferred, usage_strangers
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_batches import ParkedFull
 from muster_entitlements.workers.usage_deferred import DeferredFull
+from muster_operator.topics import delete_topics
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
@@ -99,6 +101,20 @@ async def test_use_of_an_agency_whose_enrollment_is_parked_waits(
     await count_all(intake)
     await intake.deferred.count()
     assert (await rows(alone, "usage_parked"), await rows(alone, "usage_deferred")) == (0, 1)
+
+
+async def test_the_lane_does_not_wait_again_and_again_for_ends_that_kafka_does_not_tell(
+    alone: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_strangers, "KAFKA_SECONDS", 0.5)
+    intake, runtime = UsageIntake(alone.service.runtime), alone.service.runtime
+    await put(alone, used(1))
+    await count_all(intake)
+    await delete_topics(runtime.kafka, [alone.service.topic_prefix + AgencyEnrolled.topic])
+    with capture_logs() as logs:
+        for _ in range(3):
+            await intake.deferred.count()
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["usage_unknown_agencies_wait"]
 
 
 async def test_what_waits_is_bounded(alone: Entitlements, monkeypatch: pytest.MonkeyPatch) -> None:

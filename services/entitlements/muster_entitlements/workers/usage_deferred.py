@@ -25,7 +25,7 @@ from muster_entitlements.workers.usage_batches import (
 )
 from muster_entitlements.workers.usage_places import Lane
 from muster_entitlements.workers.usage_strangers import Strangers
-from muster_runtime.database.locks import Lock
+from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
 from muster_runtime.errors import RetryableError, describe
 from muster_runtime.service import Runtime
@@ -35,6 +35,10 @@ MOST_DEFERRED = 100_000
 
 # How long a deferred batch waits for its agency's lock. It is retried after each batch of the topic.
 DEFERRED_LOCK = Lock(patience_seconds=0.05)
+
+# A busy agency's transactions take its lock from one another, so only a duty's usual, long wait gets it. A lock that is
+# held for long must not cost that each time: after a long wait that fails, the next follows so many seconds later.
+PAUSE_SECONDS = 20.0
 
 # How long deferred records are counted between two batches of the topic.
 COUNT_SECONDS = 0.5
@@ -56,6 +60,7 @@ class Deferred:
         self._lane = lane
         self._strangers = Strangers(runtime)
         self._refused: set[str] = set()  # agencies with records that cannot be parked for lack of room
+        self._paused_until = 0.0
         self.agencies: dict[str, None] = {}
 
     async def read(self) -> None:
@@ -119,9 +124,15 @@ class Deferred:
     async def _count(self, agency_id: str) -> None:
         del self.agencies[agency_id]
         self.agencies[agency_id] = None  # next time, the others go first
-        async with writing(self._runtime, {agency_id}, DEFERRED_LOCK) as uow:
-            batch = await Batch.read(await self._take(uow, {agency_id: None}))
-            await count_or_park(uow, batch, batch.uses)
+        lock = LOCK if time.monotonic() > self._paused_until else DEFERRED_LOCK
+        try:
+            async with writing(self._runtime, {agency_id}, lock) as uow:
+                batch = await Batch.read(await self._take(uow, {agency_id: None}))
+                await count_or_park(uow, batch, batch.uses)
+        except asyncpg.LockNotAvailableError:
+            if lock is LOCK:
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
+            raise
         if len(batch.records) < BATCH_RECORDS:
             del self.agencies[agency_id]
 

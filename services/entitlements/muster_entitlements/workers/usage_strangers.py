@@ -19,8 +19,10 @@ from muster_runtime.messaging.kafka_topics import partitions_of
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.service import Runtime
 
-# How often to ask Kafka for ends at most: use of unknown agencies may be reported all the time.
+# How often to ask Kafka for ends at most: use of unknown agencies may be reported all the time. The lane waits for the
+# answer, so if there is none, it asks again only after a longer pause.
 ASK_SECONDS = 1.0
+PAUSE_SECONDS = 60.0
 
 # How long an end is valid: after that, the topic may have been recreated.
 END_SECONDS = 60.0
@@ -52,6 +54,7 @@ class Strangers:
         ends = {agency_id: end for agency_id, end in self._ends.items() if agency_id in agencies}
         self._ends = {agency_id: end for agency_id, end in ends.items() if end.asked_at > oldest}
         if (new := agencies - self._ends.keys()) and time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + PAUSE_SECONDS
             self._ends |= await self._ask(topic, new)
             self._ask_at = time.monotonic() + ASK_SECONDS
         runtime = self._runtime

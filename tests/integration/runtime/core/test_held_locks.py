@@ -46,7 +46,7 @@ async def test_busy_agencies_have_their_turn_though_anothers_lock_is_held_for_lo
 
 
 @asynccontextmanager
-async def busy(probe: RunningService, agency_id: str, callers: int = CALLERS) -> AsyncIterator[None]:
+async def busy(service: RunningService, agency_id: str, callers: int = CALLERS) -> AsyncIterator[None]:
     """Callers pass an agency's lock to one another until the block ends, so that it is never free."""
 
     async def call(connection: "asyncpg.Connection[Any]") -> None:
@@ -54,9 +54,10 @@ async def busy(probe: RunningService, agency_id: str, callers: int = CALLERS) ->
             await connection.execute(f"select lock_agencies('{{{agency_id}}}'), pg_sleep({BUSY_SECONDS})")
 
     calls = []
+    schema = {"search_path": service.runtime.service.name}
     async with AsyncExitStack() as stack:
         for _ in range(callers):
-            connection = await asyncpg.connect(probe.access.admin_dsn, server_settings={"search_path": "probe"})
+            connection = await asyncpg.connect(service.access.admin_dsn, server_settings=schema)
             stack.callback(connection.terminate)
             calls.append(asyncio.create_task(call(connection)))
         yield
