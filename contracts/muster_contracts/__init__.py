@@ -29,7 +29,7 @@ from muster_contracts.streams import (
 from muster_contracts.topics import SERVICES, Topic, topics
 from muster_contracts.types import AgencyId, Instant, Money, is_agency_id
 
-__version__ = "0.7.0"
+__version__ = "0.7.1"
 
 __all__ = [
     "BEFORE_FIRST",

@@ -36,7 +36,7 @@ class SealedAudit(Event):
     """Consecutive rows of an agency's audit trail in one service, and the hash that covers them."""
 
     agency_id: str = Field(
-        description="The agency's ID; `*` for what concerns the program itself, `?` for records of no known agency.",
+        description="The agency's ID; `*` for the program itself, `?` for records without a known agency.",
         examples=["NASA", "*"],
     )
     number: int = Field(
@@ -48,11 +48,11 @@ class SealedAudit(Event):
     )
     count: int = Field(ge=1, description="The number of rows.", examples=[3, 1])
     sha256: Sha256 = Field(
-        description="SHA-256 of the rows and of the seal before, in hexadecimal; docs/audit.md says of which bytes.",
+        description="SHA-256 of the rows and of the previous seal, in hexadecimal; docs/audit.md defines the bytes.",
         examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
     )
     previous_sha256: Sha256 = Field(
-        description="`sha256` of the seal before; 64 zeros in the first.",
+        description="`sha256` of the previous seal; 64 zeros in the first.",
         examples=["60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752", NO_SEAL],
     )
     sealed_at: Instant = Field(

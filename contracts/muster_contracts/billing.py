@@ -205,7 +205,7 @@ class TermEnded(_TermFact):
 
 @event
 class BillingAuditSealed(SealedAudit):
-    """Rows of billing's audit trail were sealed: nobody can change them unnoticed any longer.
+    """Rows of billing's audit trail were sealed: from now on, any change to them is noticed.
 
     Emitted about a minute after a command, once for each agency with new rows.
     """

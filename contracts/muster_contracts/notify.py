@@ -65,7 +65,7 @@ class WebhookEndpointDisabled(_DeliveryFact):
 
 @event
 class NotifyAuditSealed(SealedAudit):
-    """Rows of notify's audit trail were sealed: nobody can change them unnoticed any longer.
+    """Rows of notify's audit trail were sealed: from now on, any change to them is noticed.
 
     Emitted about a minute after a command, once for each agency with new rows.
     """

@@ -48,7 +48,7 @@ class AgencyFact(Event):
 
 @event
 class AgencyEnrollmentSubmitted(AgencyFact):
-    """An agency requested to join the program.
+    """An agency asked to join the program.
 
     Emitted once per enrollment, when it is submitted.
     """

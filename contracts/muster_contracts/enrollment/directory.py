@@ -12,7 +12,7 @@ from muster_contracts.types import SubjectRef
 class ContactRecorded(Event):
     """A contact of an agency. Personal data: only on the restricted directory topic.
 
-    Emitted when a contact is recorded or changed; the latest record is valid.
+    Emitted when a contact is recorded or changed; only the latest record counts.
     """
 
     event_type: ClassVar[str] = "muster.enrollment.ContactRecorded.v1"

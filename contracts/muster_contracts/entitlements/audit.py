@@ -8,7 +8,7 @@ from muster_contracts.event import event
 
 @event
 class EntitlementsAuditSealed(SealedAudit):
-    """Rows of entitlements' audit trail were sealed: nobody can change them unnoticed any longer.
+    """Rows of entitlements' audit trail were sealed: from now on, any change to them is noticed.
 
     Emitted about a minute after a command, once for each agency with new rows.
     """

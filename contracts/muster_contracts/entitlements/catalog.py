@@ -117,7 +117,7 @@ class CatalogFeature(BaseModel):
 
 @event
 class FeatureCatalogPublished(Event):
-    """A version of the feature catalog was published, whole. The latest record is valid.
+    """A version of the feature catalog was published, whole. Only the latest record counts.
 
     Emitted once per version from version 2 on; version 1 comes with the service.
     """

@@ -12,7 +12,7 @@ from muster_contracts.types import SubjectRef
 class PersonRecorded(Event):
     """The person behind a subject reference. Personal data: only on the restricted directory topic.
 
-    Emitted when a person first holds a seat, and when the data changes; the latest record is valid.
+    Emitted when a person first holds a seat, and when the data changes; only the latest record counts.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.PersonRecorded.v1"

@@ -117,7 +117,7 @@ class QuotaThresholdCrossed(FeatureFact):
     charged: int | None = Field(
         default=None,
         ge=0,
-        description="Of the uses, those that no grant covers, also above the quota: the quota counts these.",
+        description="The uses that no grant covers. They count toward the quota, even those above it.",
         examples=[20, 25],
     )
     quota: int = Field(ge=1, description="Uses allowed in the period.", examples=[25])
@@ -152,9 +152,9 @@ class FeatureAccess(BaseModel):
 
 @event
 class EntitlementSnapshotPublished(Event):
-    """All access of an agency, or a person's access beyond it. The latest record of a key is valid.
+    """All access of an agency, or a person's access beyond it. Only the latest record of a key counts.
 
-    Emitted by no version: AgencyAccess and SubjectAccess have taken its place.
+    Never emitted: AgencyAccess and SubjectAccess took its place.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.EntitlementSnapshotPublished.v1"

@@ -72,7 +72,7 @@ class SeatReserved(_SeatOfPerson):
 class SeatInvited(_SeatOfPerson):
     """A person was invited to take their reserved seat.
 
-    Emitted for each invitation; a seat's latest invitation is valid.
+    Emitted for each invitation; only a seat's latest invitation is valid.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatInvited.v1"

@@ -114,7 +114,7 @@ class QuotaUse(BaseModel):
     charged: int = Field(
         default=0,
         ge=0,
-        description="Of the uses, those that no grant covers, also above the quota.",
+        description="The uses that no grant covers, including those above the quota.",
         examples=[20, 25],
     )
     period_starts_at: Instant = Field(
@@ -170,7 +170,7 @@ _GRANT_EXAMPLES = [
 
 @event
 class AgencyAccess(Event):
-    """All access of an agency: its term, and what its features allow in each phase. The latest record is valid.
+    """All access of an agency: its term, and what its features allow in each phase. Only the latest record counts.
 
     Emitted on each change, on a compacted topic, so that reading the topic once fills a local copy.
     """
@@ -230,9 +230,10 @@ class AgencyAccess(Event):
 
 @event
 class SubjectAccess(Event):
-    """What one person has: their seat and grants. Their agency's record says what a seat gives. The latest is valid.
+    """What one person has: their seat and grants. Only the latest record counts.
 
-    Emitted on each change, on a compacted topic. One agency's records are in one partition, in order.
+    Their agency's record says what a seat gives. Emitted on each change, on a compacted topic. One agency's records are
+    in one partition, in order.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SubjectAccess.v1"

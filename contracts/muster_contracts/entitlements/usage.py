@@ -59,7 +59,7 @@ class _QuotaFact(Event):
     charged: int | None = Field(
         default=None,
         ge=0,
-        description="Of the uses, those that no grant covers, also above the quota: the quota counts these.",
+        description="The uses that no grant covers. They count toward the quota, even those above it.",
         examples=[4000, 5001],
     )
     quota: int = Field(ge=0, description="Uses allowed in the period.", examples=[5000, 0])

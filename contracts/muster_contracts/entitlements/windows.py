@@ -116,10 +116,9 @@ class FeatureAccessChanged(_WindowFact):
 
 @event
 class SeatTrialExpired(_WindowFact):
-    """The trial of one seat ended, which its first activation had begun; the event's `time` is that exact instant.
+    """A seat's trial, which its first activation began, ended; the event's `time` is that exact instant.
 
-    Emitted once per held seat and feature, and again, later, if a version of the catalog makes a trial longer that was
-    over.
+    Emitted once per held seat and feature, and once more if a version of the catalog lengthens a trial that was over.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatTrialExpired.v1"
