@@ -24,7 +24,7 @@ from muster_runtime.http.middleware import Gatekeeper
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.rate_limits import PersonalReadLimit, RateLimits
 from muster_runtime.http.read_shares import ReadShares
-from muster_runtime.http.request_rules import ReasonLine, WrittenInstant, WrittenReason, media_type
+from muster_runtime.http.request_rules import ReasonLine, RequestBody, WrittenInstant, WrittenReason, media_type
 from muster_runtime.http.roles import Roles
 from muster_runtime.http.tenancy import (
     Commands,
@@ -52,6 +52,7 @@ __all__ = [
     "Reader",
     "ReaderDep",
     "ReasonLine",
+    "RequestBody",
     "RequiredIfMatchDep",
     "RuntimeDep",
     "WrittenInstant",
