@@ -27,8 +27,7 @@ class PeriodReply(BaseModel):
 
     @classmethod
     def of(cls, term: Term) -> "PeriodReply":
-        period = term.period_of_performance
-        return cls(first_day=period.first_day, last_day=period.last_day)
+        return cls(first_day=term.first_day, last_day=term.last_day)
 
 
 class TermReply(BaseModel):
