@@ -4,7 +4,6 @@ from datetime import date
 
 from pydantic import BaseModel
 
-from muster_billing import domain
 from muster_billing.domain import (
     Invoice,
     InvoiceState,
@@ -16,6 +15,7 @@ from muster_billing.domain import (
     invoice_number,
 )
 from muster_billing.domain.ledger import Account, TransactionKind
+from muster_billing.publishing import money
 from muster_contracts import AgencyId, Instant, Money
 
 
@@ -221,8 +221,3 @@ class ForecastReply(BaseModel):
 
     fiscal_year: int
     lines: list[ForecastLineReply]
-
-
-def money(amount: domain.Money) -> Money:
-    """An amount of the domain in the contracts' form."""
-    return Money(amount_minor=amount.amount_minor, currency=amount.currency)
