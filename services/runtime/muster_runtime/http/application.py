@@ -84,7 +84,6 @@ def create_app(
     Add further routes (parking, the sandbox's) to the result. Raises ValueError if no issuer is set.
     """
     settings = runtime.settings
-    clock = SystemClock()
     app = _bare_application(runtime.service)
     if with_api:
         _add_api(app, runtime.service)
@@ -104,7 +103,7 @@ def create_app(
             keys,
             issuer=settings.oidc_issuer,
             audience=settings.oidc_audience,
-            clock=clock,
+            clock=SystemClock(),
             roles=roles,
         ),
         limits=RateLimits(settings.http_token_rate, settings.http_agency_rate),
