@@ -5,7 +5,8 @@ One limit reads no headers; the other reads those that any consumer needs to app
 
 import asyncio
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -87,8 +88,9 @@ class Counter:
         self.seen += len(run)
 
 
-async def consume(own: Setting, events: int) -> Span:
-    """Apply this many events of the topic with one row each. Measures from the assignment on."""
+@asynccontextmanager
+async def counting(own: Setting) -> AsyncIterator[Counter]:
+    """A consumer that stores one row per event of the topic, with its partitions assigned."""
     counter = Counter()
     group = own.topic_prefix + "bench"
     subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
@@ -104,10 +106,18 @@ async def consume(own: Setting, events: int) -> Span:
     )
     await consumer.start()
     await consumer.assigned.wait()
-    with span() as measured:
-        while counter.seen < events:
-            await asyncio.sleep(0.005)
-    await consumer.stop()
+    try:
+        yield counter
+    finally:
+        await consumer.stop()
+
+
+async def consume(own: Setting, events: int) -> Span:
+    """Apply this many events of the topic with one row each. Measures from the assignment on."""
+    async with counting(own) as counter:
+        with span() as measured:
+            while counter.seen < events:
+                await asyncio.sleep(0.005)
     return measured
 
 

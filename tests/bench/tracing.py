@@ -8,21 +8,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from unittest.mock import patch
 
-from muster_contracts import topics
 from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.context import Context
 from muster_runtime.database.outbox import RUN_LENGTH
 from muster_runtime.database.wakeup import WakeupListener
-from muster_runtime.messaging.applier import Applier
-from muster_runtime.messaging.consumer import Consumer
-from muster_runtime.messaging.subscriptions import Subscriptions
 from muster_runtime.observability import tracing
-from tests.bench.consuming import Counter, make_table
+from tests.bench.consuming import Counter, counting, make_table
 from tests.bench.processes import span
 from tests.bench.relay import SUBJECT
 from tests.bench.report import Measurement
-from tests.bench.setting import AGENCIES, SEAT_TOPIC, Setting, setting
-from tests.support.limits import LIMITS
+from tests.bench.setting import AGENCIES, Setting, setting
 
 # The shares of traces that are sampled; None: tracing is off.
 SHARES = (None, 0.0, 0.05, 1.0)
@@ -58,25 +53,8 @@ async def measure(commands: int, events: int) -> list[Measurement]:
 async def _consumer(own: Setting) -> AsyncIterator[Counter]:
     """A consumer that stores one row per event."""
     await make_table(own)
-    counter = Counter()
-    group = own.topic_prefix + "bench"
-    subscriptions = Subscriptions({SeatAssigned: counter.keep}, service="bench", group=group, clock=own.database.clock)
-    consumer = Consumer(
-        Applier(own.database, subscriptions, LIMITS),
-        own.database,
-        {SEAT_TOPIC: topics()[SEAT_TOPIC].partitions},
-        client_id="bench",
-        kafka=own.kafka,
-        topic_prefix=own.topic_prefix,
-        batch_records=1_000,
-        stuck_seconds=60,
-    )
-    await consumer.start()
-    await consumer.assigned.wait()
-    try:
+    async with counting(own) as counter:
         yield counter
-    finally:
-        await consumer.stop()
 
 
 @asynccontextmanager

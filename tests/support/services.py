@@ -74,8 +74,8 @@ class RunningService:
     @property
     def clock(self) -> SandboxClock:
         """Its clock: `.move(instant)`."""
-        assert isinstance(self.process.clock, SandboxClock)
-        return self.process.clock
+        assert isinstance(self.runtime.clock, SandboxClock)
+        return self.runtime.clock
 
     def token(
         self, *scopes: str, agency: str | Sequence[str] | None = EVERY_AGENCY, subject: str = "operator", **more: Any

@@ -19,13 +19,16 @@ AUDIENCE = "muster"
 NOW = SystemClock().now()
 
 
+def verifier_with(source: KeySource, issuer: str = ISSUER, roles: str = "") -> TokenVerifier:
+    """A verifier with these keys, and with the roles in a file."""
+    return TokenVerifier(source, issuer=issuer, audience=AUDIENCE, clock=SystemClock(), roles=Roles.load(roles))
+
+
 def verifier_of(jwks: object, directory: Path, roles: str = "") -> TokenVerifier:
     """A verifier with this key set, and with the roles in a file."""
     file = directory / "jwks.json"
     file.write_text(json.dumps(jwks))
-    return TokenVerifier(
-        KeySource(str(file)), issuer=ISSUER, audience=AUDIENCE, clock=SystemClock(), roles=Roles.load(roles)
-    )
+    return verifier_with(KeySource(str(file)), roles=roles)
 
 
 def claims(**changes: Any) -> dict[str, Any]:

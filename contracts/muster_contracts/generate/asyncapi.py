@@ -6,6 +6,7 @@ from pydantic.json_schema import models_json_schema
 
 from muster_contracts import __version__
 from muster_contracts.event import Erasure, Event, event_types
+from muster_contracts.generate.catalog import cataloged_topics
 from muster_contracts.generate.schemas import Schema, SchemaGenerator, as_json, deprecation_of, open_objects
 from muster_contracts.testing import Record, build, record
 from muster_contracts.topics import Topic, topics
@@ -60,7 +61,7 @@ def documents() -> dict[str, str]:
 
 def document() -> dict[str, Any]:
     """The whole document; it refers to nothing outside itself."""
-    channels = [topic for topic in topics().values() if topic.owner != "sandbox"]
+    channels = cataloged_topics()
     return {
         "asyncapi": "3.0.0",
         "id": "urn:muster:events",

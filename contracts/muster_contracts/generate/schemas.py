@@ -69,11 +69,9 @@ def deprecation_of(event_class: type[Event]) -> Schema:
     }
 
 
-def payload_schema(event_class: type[Event], ref_template: str = "#/$defs/{model}") -> Schema:
+def payload_schema(event_class: type[Event]) -> Schema:
     """The schema of the record's value; a tombstone has none."""
-    schema = event_class.model_json_schema(
-        mode="serialization", ref_template=ref_template, schema_generator=SchemaGenerator
-    )
+    schema = event_class.model_json_schema(mode="serialization", schema_generator=SchemaGenerator)
     if issubclass(event_class, Erasure):
         return {"title": schema["title"], "description": schema["description"], "type": "null"}
     return schema

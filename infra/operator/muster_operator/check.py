@@ -81,7 +81,7 @@ async def _compare(target: Target, services: Sequence[str], log: TopicLog, wait:
     ends = Ends()
     before = first = await read_streams(target.admin_dsn, {}, services)
     task = progress.add_task("Reading the topics", total=await log.unread())
-    await _read(log, target.topic_prefix, ends, lambda records: progress.advance(task, records))
+    await _read(log, ends, lambda records: progress.advance(task, records))
     wanted = dict(ends)
     give_up_at = asyncio.get_running_loop().time() + wait
     while True:
@@ -95,7 +95,7 @@ async def _compare(target: Target, services: Sequence[str], log: TopicLog, wait:
             progress.console.print(f"Waiting up to {wait:g} s for {count(len(waiting), 'stream')} under way")
         await asyncio.sleep(_PAUSE_SECONDS)
         before = after
-        await _read(log, target.topic_prefix, ends)
+        await _read(log, ends)
         # Events published in the meantime must be applied too.
         published = {each.stream for each in missing if each.what == NOT_PUBLISHED}
         wanted |= {stream: ends[stream] for stream in published & ends.keys()}
@@ -111,11 +111,11 @@ def under_way(missing: list[Missing]) -> set[Stream]:
     }
 
 
-async def _read(log: TopicLog, prefix: str, ends: Ends, tell: Callable[[int], None] = lambda _: None) -> None:
+async def _read(log: TopicLog, ends: Ends, tell: Callable[[int], None] = lambda _: None) -> None:
     """Continue reading to the topics' current ends."""
     async for records in log.batches():
         for record in records:
-            ends.note(record.topic.removeprefix(prefix), record)
+            ends.note(record.topic.removeprefix(log.topic_prefix), record)
         tell(len(records))
 
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from muster_billing.commands import DecideRenewal, RecordPayment
 from muster_billing.domain import MAX_MINOR, Money
@@ -22,7 +22,7 @@ from muster_billing.replies import (
 )
 from muster_contracts import AgencyId
 from muster_contracts.billing import RenewalDecision
-from muster_runtime.http.application import CommandsDep, PageDep, ReaderDep, requires, requires_program
+from muster_runtime.http.application import CommandsDep, PageDep, ReaderDep, RequestBody, requires, requires_program
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.pagination import Page
 
@@ -38,18 +38,14 @@ InvoiceId = Annotated[str, Path(pattern=r"^inv_[0-9a-f]{32}$")]
 RenewalId = Annotated[str, Path(pattern=r"^ren_[0-9a-f]{32}$")]
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Amount(_Request):
+class Amount(RequestBody):
     """An amount in minor units of a currency, such as cents for USD. It must be an integer."""
 
     amount_minor: int = Field(strict=True, gt=0, le=MAX_MINOR, examples=[100])
     currency: str = Field(pattern=r"^[A-Z]{3}$", examples=["USD"])
 
 
-class PaymentRequest(_Request):
+class PaymentRequest(RequestBody):
     """A payment of an invoice."""
 
     amount: Amount
@@ -61,7 +57,7 @@ class PaymentRequest(_Request):
     )
 
 
-class DecisionRequest(_Request):
+class DecisionRequest(RequestBody):
     """The agency's decision on a renewal offer."""
 
     decision: RenewalDecision

@@ -26,7 +26,7 @@ def term_started(term: Term) -> TermStarted:
         number=term.number,
         starts_at=term.starts_at,
         ends_at=term.ends_at,
-        price=_money(term.price),
+        price=money(term.price),
     )
 
 
@@ -47,7 +47,7 @@ def invoice_issued(invoice: Invoice, issuance: Issuance) -> InvoiceIssued:
         term_id=invoice.term_id,
         invoice_id=invoice.id,
         invoice_number=invoice_number(invoice.agency_id, invoice.fiscal_year, issuance.ordinal),
-        amount=_money(invoice.amount),
+        amount=money(invoice.amount),
         issued_at=issuance.issued_at,
         due_at=issuance.due_at,
     )
@@ -59,7 +59,7 @@ def invoice_paid(invoice: Invoice, payment: Payment) -> InvoicePaid:
         term_id=invoice.term_id,
         invoice_id=invoice.id,
         payment_id=payment.id,
-        amount=_money(payment.amount),
+        amount=money(payment.amount),
         paid_at=payment.paid_at,
     )
 
@@ -79,7 +79,7 @@ def payment_overdue(invoice: Invoice, notice: OverdueNotice, now: datetime) -> P
         agency_id=invoice.agency_id,
         term_id=invoice.term_id,
         invoice_id=invoice.id,
-        amount=_money(invoice.amount),
+        amount=money(invoice.amount),
         due_at=notice.due_at,
         days_overdue=notice.days_overdue(now),
         level=notice.level,
@@ -91,7 +91,7 @@ def renewal_offered(renewal: Renewal) -> RenewalOffered:
         agency_id=renewal.agency_id,
         term_id=renewal.term_id,
         renewal_id=renewal.id,
-        price=_money(renewal.price),
+        price=money(renewal.price),
         next_starts_at=renewal.next_starts_at,
         next_ends_at=renewal.next_ends_at,
         decide_by=renewal.decide_by,
@@ -104,12 +104,13 @@ def renewal_decided(renewal: Renewal, decision: RenewalDecision, decided_at: dat
         term_id=renewal.term_id,
         renewal_id=renewal.id,
         decision=decision,
-        price=_money(renewal.price),
+        price=money(renewal.price),
         next_starts_at=renewal.next_starts_at,
         next_ends_at=renewal.next_ends_at,
         decided_at=decided_at,
     )
 
 
-def _money(money: Money) -> EventMoney:
-    return EventMoney(amount_minor=money.amount_minor, currency=money.currency)
+def money(amount: Money) -> EventMoney:
+    """An amount in the contracts' form."""
+    return EventMoney(amount_minor=amount.amount_minor, currency=amount.currency)

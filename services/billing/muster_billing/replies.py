@@ -2,9 +2,8 @@
 
 from datetime import date
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from muster_billing import domain
 from muster_billing.domain import (
     Invoice,
     InvoiceState,
@@ -16,14 +15,11 @@ from muster_billing.domain import (
     invoice_number,
 )
 from muster_billing.domain.ledger import Account, TransactionKind
+from muster_billing.publishing import money
 from muster_contracts import AgencyId, Instant, Money
 
 
-class _Reply(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class PeriodReply(_Reply):
+class PeriodReply(BaseModel):
     """The first and the last day on which the service is provided, both inclusive."""
 
     first_day: date
@@ -31,11 +27,10 @@ class PeriodReply(_Reply):
 
     @classmethod
     def of(cls, term: Term) -> "PeriodReply":
-        period = term.period_of_performance
-        return cls(first_day=period.first_day, last_day=period.last_day)
+        return cls(first_day=term.first_day, last_day=term.last_day)
 
 
-class TermReply(_Reply):
+class TermReply(BaseModel):
     """A term [starts_at, ends_at), and the fiscal year that pays for it."""
 
     term_id: str
@@ -69,7 +64,7 @@ class TermReply(_Reply):
         )
 
 
-class InvoiceReply(_Reply):
+class InvoiceReply(BaseModel):
     """The invoice of a term; a draft has no number yet."""
 
     invoice_id: str
@@ -110,7 +105,7 @@ class InvoiceReply(_Reply):
         )
 
 
-class PaymentReply(_Reply):
+class PaymentReply(BaseModel):
     """A payment of an invoice."""
 
     payment_id: str
@@ -130,7 +125,7 @@ class PaymentReply(_Reply):
         )
 
 
-class RenewalReply(_Reply):
+class RenewalReply(BaseModel):
     """An offer of the next term; the agency must decide before `decide_by`."""
 
     renewal_id: str
@@ -160,14 +155,14 @@ class RenewalReply(_Reply):
         )
 
 
-class EntryReply(_Reply):
+class EntryReply(BaseModel):
     """An entry of a transaction: debits are positive, credits negative."""
 
     account: Account
     amount: Money
 
 
-class TransactionReply(_Reply):
+class TransactionReply(BaseModel):
     """A ledger transaction; its entries sum to zero."""
 
     transaction_id: int
@@ -178,7 +173,7 @@ class TransactionReply(_Reply):
     entries: list[EntryReply]
 
 
-class TermWithoutInvoiceReply(_Reply):
+class TermWithoutInvoiceReply(BaseModel):
     """A term that has no invoice."""
 
     agency_id: AgencyId
@@ -186,7 +181,7 @@ class TermWithoutInvoiceReply(_Reply):
     number: int
 
 
-class MisbookedInvoiceReply(_Reply):
+class MisbookedInvoiceReply(BaseModel):
     """An invoice that lacks a transaction that its state requires, or has one that its state forbids."""
 
     agency_id: AgencyId
@@ -195,7 +190,7 @@ class MisbookedInvoiceReply(_Reply):
     booked: bool
 
 
-class UnbalancedAccountReply(_Reply):
+class UnbalancedAccountReply(BaseModel):
     """An account whose ledger balance differs from its invoices and payments."""
 
     agency_id: AgencyId
@@ -205,7 +200,7 @@ class UnbalancedAccountReply(_Reply):
     expected_minor: int
 
 
-class ReconciliationReply(_Reply):
+class ReconciliationReply(BaseModel):
     """The differences between terms, invoices, and the ledger; every list is empty if they agree."""
 
     terms_without_invoice: list[TermWithoutInvoiceReply]
@@ -213,7 +208,7 @@ class ReconciliationReply(_Reply):
     unbalanced_accounts: list[UnbalancedAccountReply]
 
 
-class ForecastLineReply(_Reply):
+class ForecastLineReply(BaseModel):
     """Renewals in one state: accepted ones are agreed, offered ones are still open."""
 
     state: RenewalState
@@ -221,13 +216,8 @@ class ForecastLineReply(_Reply):
     amount: Money
 
 
-class ForecastReply(_Reply):
+class ForecastReply(BaseModel):
     """The renewals that begin in a fiscal year, totaled by state."""
 
     fiscal_year: int
     lines: list[ForecastLineReply]
-
-
-def money(amount: domain.Money) -> Money:
-    """An amount of the domain in the contracts' form."""
-    return Money(amount_minor=amount.amount_minor, currency=amount.currency)

@@ -3,32 +3,28 @@
 from datetime import datetime
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from muster_contracts import Instant
 from muster_contracts.enrollment import SuspensionReason
 from muster_enrollment.domain.facts import Acceptance, Agency, Authorization, Branch, Condition, Standing, State
 
 
-class _Reply(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class RegisterImportReply(_Reply):
+class RegisterImportReply(BaseModel):
     """How many agencies an import inserted or updated, and how many were already up to date."""
 
     imported: int
     unchanged: int
 
 
-class ErasureReply(_Reply):
+class ErasureReply(BaseModel):
     """The contact whose erasure was published."""
 
     agency_id: str
     contact_ref: str
 
 
-class AgencyReply(_Reply):
+class AgencyReply(BaseModel):
     """An agency in the register. `headcount` is null if it is unknown."""
 
     id: str
@@ -52,7 +48,7 @@ class AgencyReply(_Reply):
         )
 
 
-class EnrollmentReply(_Reply):
+class EnrollmentReply(BaseModel):
     """An agency's latest enrollment. Before the first one is submitted, it is a draft with only `missing` set.
 
     `missing` names the conditions that are currently not met. `starts_at` and `ends_at` are those of the first term.
@@ -103,7 +99,7 @@ class EnrollmentReply(_Reply):
         )
 
 
-class AuthorizationReply(_Reply):
+class AuthorizationReply(BaseModel):
     """An authorization to use, in force within [valid_from, valid_until) until it is revoked."""
 
     agency_id: str
@@ -125,7 +121,7 @@ class AuthorizationReply(_Reply):
         )
 
 
-class AcceptanceReply(_Reply):
+class AcceptanceReply(BaseModel):
     """An acceptance of the data-use terms."""
 
     agency_id: str

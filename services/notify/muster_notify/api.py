@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from muster_notify import queries
 from muster_notify.adapters.vault import Vault
@@ -36,6 +36,7 @@ from muster_runtime.http.application import (
     CommandsDep,
     PageDep,
     ReaderDep,
+    RequestBody,
     RuntimeDep,
     WrittenInstant,
     requires,
@@ -57,10 +58,8 @@ _READ = requires("notify:read")
 _WRITE = requires("notify:write")
 
 
-class WebhookRequest(BaseModel):
+class WebhookRequest(RequestBody):
     """An endpoint to send events to."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(max_length=LONGEST_URL, examples=["https://agency.example/muster"])
     event_types: list[str] | None = Field(
@@ -70,10 +69,8 @@ class WebhookRequest(BaseModel):
     )
 
 
-class RotationRequest(BaseModel):
+class RotationRequest(RequestBody):
     """How long both secrets sign."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     overlap_hours: int = Field(
         default=24,
@@ -83,10 +80,8 @@ class RotationRequest(BaseModel):
     )
 
 
-class ReplayRequest(BaseModel):
+class ReplayRequest(RequestBody):
     """The deliveries to send again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     since: WrittenInstant = Field(
         description="Replay what failed since this instant (RFC 3339), such as the endpoint's `disabled_at`."

@@ -1,6 +1,6 @@
 """The replies of the routes."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from muster_contracts import Instant
 from muster_notify.domain.deliveries import Channel, DeliveryState
@@ -9,8 +9,6 @@ from muster_notify.domain.endpoints import ReplayState, WebhookState
 
 class WebhookReply(BaseModel):
     """An endpoint, without its secrets."""
-
-    model_config = ConfigDict(frozen=True)
 
     webhook_id: str
     agency_id: str = Field(description="`*` for an operators' endpoint, which receives every agency's events.")
@@ -39,8 +37,6 @@ class NewWebhookReply(WebhookReply):
 class RotatedSecretReply(BaseModel):
     """The new secret of an endpoint; only this reply contains it."""
 
-    model_config = ConfigDict(frozen=True)
-
     webhook_id: str
     previous_secret_until: Instant | None = Field(
         description="When the previous secret stops signing; null if it no longer signs."
@@ -52,8 +48,6 @@ class RotatedSecretReply(BaseModel):
 
 class ReplayReply(BaseModel):
     """A replay of failed deliveries to an endpoint."""
-
-    model_config = ConfigDict(frozen=True)
 
     replay_id: str
     webhook_id: str
@@ -68,8 +62,6 @@ class ReplayReply(BaseModel):
 
 class DeliveryReply(BaseModel):
     """A message to one recipient about one event."""
-
-    model_config = ConfigDict(frozen=True)
 
     delivery_id: str = Field(description="Also the webhook-id, and the local part of an e-mail's Message-ID.")
     position: int = Field(description="The delivery's place in the order of deliveries; it increases.")
@@ -92,8 +84,6 @@ class DeliveryReply(BaseModel):
 
 class AttemptReply(BaseModel):
     """One attempt of a delivery."""
-
-    model_config = ConfigDict(frozen=True)
 
     number: int
     attempted_at: Instant

@@ -12,7 +12,7 @@ from muster_runtime.messaging.events import EventHandler
 SUBSCRIPTIONS: Mapping[type[Event], EventHandler] = {
     **{event_types()[name]: announcements.on_public_event for name in public_types()},
     ContactRecorded: directory.on_contact_recorded,
-    ContactErased: directory.on_contact_erased,
+    ContactErased: directory.on_erased,
     PersonRecorded: directory.on_person_recorded,
-    PersonErased: directory.on_person_erased,
+    PersonErased: directory.on_erased,
 }

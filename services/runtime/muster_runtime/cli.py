@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from muster_runtime.database import schema_commands
 from muster_runtime.database.dbmate import MigrationFailed, migrate
 from muster_runtime.database.schema import MigrationsMissing, Schema
-from muster_runtime.exit_statuses import BAD_INPUT, FAILED
+from muster_runtime.exit_statuses import BAD_INPUT, FAILED, CommandFailed
 from muster_runtime.process.roles import Role, parse_roles
 from muster_runtime.secrets import SecretUnusable, explain
 from muster_runtime.settings import Settings
@@ -61,10 +61,8 @@ def run(bootstrap: str, schema: Schema) -> None:
     def migrate_() -> None:
         """Apply pending migrations as the owner role."""
         settings = _built(Settings)
-        try:
+        with _exit_statuses():
             migrate(settings.postgres_owner_dsn, schema.name, schema.migrations)
-        except (MigrationFailed, MigrationsMissing) as error:
-            raise _refusal(str(error)) from None
 
     @app.command("schema")
     def schema_(
@@ -74,7 +72,7 @@ def run(bootstrap: str, schema: Schema) -> None:
 
         It connects as the worker, api, or owner role, depending on which address is set.
         """
-        with _schema_commands():
+        with _exit_statuses():
             found = asyncio.run(schema_commands.describe(schema, _built(Settings), database=database))
         typer.echo(json.dumps(found, indent=2))
 
@@ -83,7 +81,7 @@ def run(bootstrap: str, schema: Schema) -> None:
         timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait.")] = 300,
     ) -> None:
         """Wait until the database has the schema that this code needs. The exit status is 6 if it times out."""
-        with _schema_commands():
+        with _exit_statuses():
             tell = partial(typer.echo, err=True)
             typer.echo(asyncio.run(schema_commands.wait(schema, _built(Settings), timeout, tell)))
 
@@ -127,15 +125,12 @@ def _checked(reason: str) -> str:
 
 
 def _rebuild(service: "Service", projection: str, reason: str | None, *, as_json: bool) -> None:
-    from muster_runtime.operations.rebuild import RebuildFailed, rebuild
+    from muster_runtime.operations.rebuild import rebuild
 
     # The command reports which server does not respond, so aiokafka must not log it too.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    try:
+    with _exit_statuses():
         outcome = asyncio.run(rebuild(service, projection, reason))
-    except RebuildFailed as failed:
-        typer.echo(str(failed), err=True)
-        raise typer.Exit(failed.exit_code) from None
     if as_json:
         typer.echo(json.dumps(outcome.data(), indent=2))
     else:
@@ -145,14 +140,14 @@ def _rebuild(service: "Service", projection: str, reason: str | None, *, as_json
 
 
 @contextmanager
-def _schema_commands() -> Generator[None, None, None]:
+def _exit_statuses() -> Generator[None, None, None]:
     try:
         yield
-    except MigrationsMissing as error:
+    except (MigrationFailed, MigrationsMissing) as error:
         raise _refusal(str(error)) from None
-    except schema_commands.SchemaUnknown as unknown:
-        typer.echo(str(unknown), err=True)
-        raise typer.Exit(unknown.exit_code) from None
+    except CommandFailed as failed:
+        typer.echo(str(failed), err=True)
+        raise typer.Exit(failed.exit_code) from None
 
 
 def _service(bootstrap: str) -> "Service":

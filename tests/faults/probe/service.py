@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from muster_contracts import AgencyId
 from muster_contracts.enrollment import AgencyReinstated
@@ -14,7 +14,7 @@ from muster_contracts.entitlements import PersonRecorded, SeatAssigned
 from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict
-from muster_runtime.http.application import CommandsDep, requires
+from muster_runtime.http.application import CommandsDep, RequestBody, requires
 from muster_runtime.messaging.events import Received
 from muster_runtime.scheduling.deadlines import Deadline, schedule
 from muster_runtime.service import Service
@@ -32,10 +32,8 @@ SCHEMA = Schema("probe", Path(__file__).parent / "migrations")
 router = APIRouter(prefix="/v1/agencies/{agency_id}", dependencies=[requires("probe:write")])
 
 
-class SeatsRequest(BaseModel):
+class SeatsRequest(RequestBody):
     """The seats to assign, by ids that the caller chooses."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seat_ids: tuple[str, ...]
 
@@ -47,10 +45,8 @@ class SeatsReply(BaseModel):
     last: int
 
 
-class ExpiryRequest(BaseModel):
+class ExpiryRequest(RequestBody):
     """What expires, and when."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     subject: str
     due_at: datetime

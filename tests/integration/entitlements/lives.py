@@ -15,10 +15,10 @@ async def keep(entitlements: Entitlements, person: str, state: str) -> str:
     return f"seats/{reply.json()['seat_id']}"
 
 
-async def published(entitlements: Entitlements, cls: type[Event], count: int) -> list[Any]:
+async def published(entitlements: Entitlements, cls: type[Event], count: int, timeout: float = 15.0) -> list[Any]:
     async def all_there() -> list[Any] | None:
         events = await entitlements.service.published(cls)
         return events if len(events) == count else None
 
-    events: list[Any] = await entitlements.eventually(all_there)
+    events: list[Any] = await entitlements.eventually(all_there, timeout=timeout)
     return events

@@ -3,12 +3,10 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvicorn
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
 
@@ -18,6 +16,7 @@ from muster_entitlements_client.log_ids import LogIds, log_ids
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.test_snapshots import following
+from tests.support.muster_commands import served
 
 
 async def test_the_client_asks_the_service_what_its_copy_cannot_answer(entitlements: Entitlements) -> None:
@@ -26,7 +25,7 @@ async def test_the_client_asks_the_service_what_its_copy_cannot_answer(entitleme
     assert (await entitlements.assign(1)).status_code == 201
     [access] = await entitlements.eventually(lambda: entitlements.service.published(SubjectAccess))
     subject = access.data.subject_ref
-    async with served(entitlements) as url:
+    async with served(entitlements.service) as url:
         ask = HttpChecks(url, token=lambda: entitlements.service.token("entitlements:read"))
         now = entitlements.service.clock.now
         async with EntitlementsClient({"bootstrap_servers": "127.0.0.1:1"}, fallback=ask, now=now) as client:
@@ -88,17 +87,3 @@ async def test_a_copy_is_as_old_as_the_ends_that_it_has_read(
     monkeypatch.setattr(follower.Follower, "_read_to", noted)
     async with following(entitlements) as client:
         assert (client._follower._complete_at or 0.0) <= begun[-1]
-
-
-@asynccontextmanager
-async def served(entitlements: Entitlements) -> AsyncIterator[str]:
-    """The service's address, for clients that are not the test's own."""
-    server = uvicorn.Server(uvicorn.Config(entitlements.service.process.app, port=0, lifespan="off", log_level="error"))
-    serving = asyncio.create_task(server.serve())
-    try:
-        await entitlements.eventually(lambda: server.started)
-        [listening] = server.servers[0].sockets
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving

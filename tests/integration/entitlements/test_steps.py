@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from muster_contracts.entitlements import PersonErased, PersonRecorded, SeatAssigned, SeatRevoked, SeatTransferred
-from muster_contracts.event import Event
 from muster_entitlements.bootstrap import build
 from muster_entitlements.handlers import closings
 from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.lives import published
 from tests.support.services import ServiceRunner
 
 SEATS, STEP = 2_500, 200
@@ -33,16 +33,6 @@ async def in_state(entitlements: Entitlements, **expected: object) -> None:
         return all(pool[name] == value for name, value in expected.items())
 
     await entitlements.eventually(reached, timeout=60)
-
-
-async def published(entitlements: Entitlements, cls: type[Event], count: int) -> list[Any]:
-    async def all_there() -> list[Any] | None:
-        events = await entitlements.service.published(cls)
-        return events if len(events) >= count else None
-
-    events: list[Any] = await entitlements.eventually(all_there, timeout=60)
-    assert len(events) == count
-    return events
 
 
 @pytest.mark.parametrize("way", ["withdrawn", "term_ended", "taken_over"])
@@ -81,7 +71,7 @@ async def test_every_seat_is_revoked_and_no_transaction_grows_with_their_number(
     assert await admin.fetchval("select count(*) from deadline where kind = 'seats-closed'") == 0
 
     await run_service(build, EntitlementsSettings, roles=frozenset({Role.RELAY}), beside=front.service)
-    revoked = await published(front, SeatRevoked, SEATS)
+    revoked = await published(front, SeatRevoked, SEATS, timeout=60)
     assert {event.data.reason for event in revoked} == {"agency_withdrawn" if way == "withdrawn" else "term_ended"}
     sequences = [event.envelope.sequence for event in revoked]
     assert sequences == list(range(sequences[0], sequences[0] + SEATS))
@@ -89,7 +79,7 @@ async def test_every_seat_is_revoked_and_no_transaction_grows_with_their_number(
     [cause] = {event.envelope.causation_id for event in revoked}
     assert cause is not None
     assert len({event.envelope.correlation_id for event in revoked}) == 1
-    erased = await published(front, PersonErased, SEATS)
+    erased = await published(front, PersonErased, SEATS, timeout=60)
     assert {event.data.subject_ref for event in erased} == {event.data.subject_ref for event in revoked}
     audited = await admin.fetch("select subject, reason, after from audit where command = 'RevokeAllSeats'")
     assert [(row["subject"], row["after"]) for row in audited] == [("enr_1", f'{{"seats": {SEATS}}}')]
@@ -157,7 +147,7 @@ async def test_seats_that_are_still_being_revoked_do_not_count_toward_a_later_ca
     worker.runtime.wakeup.wake()
     await in_state(front, in_use=600, revoking=0)
     await run_service(build, EntitlementsSettings, roles=frozenset({Role.RELAY}), beside=front.service)
-    await published(front, SeatRevoked, 1_000)
+    await published(front, SeatRevoked, 1_000, timeout=60)
     await _nobody_holds_two_seats(front, 600)
     await _the_directory_knows_those_who_hold_one(front)
 

@@ -17,6 +17,7 @@ from muster_entitlements.workers.usage import UsageIntake
 from muster_runtime.process.roles import Role
 from muster_runtime.scheduling import news
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_usage import report, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, put
 from tests.integration.entitlements.test_usage_killed import move
@@ -84,14 +85,6 @@ async def state_of(front: Entitlements, person: str) -> tuple[str, bool]:
     row = await front.service.admin.fetchrow(query, person)
     assert row is not None
     return row["state"], row["warned"]
-
-
-async def published(front: Entitlements, event: type[Any], number: int) -> Any:
-    async def there() -> Any:
-        events = await front.service.published(event)
-        return events if len(events) >= number else None
-
-    return await front.eventually(there)
 
 
 @pytest.mark.parametrize("now", [PUNCTUAL, LATE])

@@ -9,19 +9,15 @@ from typing import Literal
 import pytest
 from structlog.testing import capture_logs
 
-from muster_runtime.clock import SystemClock
 from muster_runtime.errors import RetryableError
 from muster_runtime.http import keys
 from muster_runtime.http.identity import Unauthenticated
 from muster_runtime.http.issuer import Issuer
 from muster_runtime.http.keys import KeySource
-from muster_runtime.http.roles import Roles
 from muster_runtime.http.tokens import TokenVerifier
 from tests.support.eventually import eventually
 from tests.support.key_server import KeyServer
-
-ISSUER = "https://identity.example.gov"
-AUDIENCE = "muster"
+from tests.support.tokens import AUDIENCE, ISSUER, verifier_with
 
 # Far more than a request without waiting needs, and far less than an issuer may take.
 AT_ONCE = 2.0
@@ -52,10 +48,6 @@ def monotonic() -> Monotonic:
     return Monotonic()
 
 
-def verifier_of(source: KeySource) -> TokenVerifier:
-    return TokenVerifier(source, issuer=ISSUER, audience=AUDIENCE, clock=SystemClock(), roles=Roles.load(""))
-
-
 def bearer(issuer: Issuer) -> str:
     return f"Bearer {issuer.token([], agency='*')}"
 
@@ -65,7 +57,7 @@ async def test_an_unknown_key_is_asked_for_once_in_a_while(
 ) -> None:
     stranger = Issuer.load(tmp_path / "stranger.pem", issuer=ISSUER)
     with KeyServer(issuer.jwks()) as server:
-        verifier = verifier_of(KeySource(server.url, monotonic))
+        verifier = verifier_with(KeySource(server.url, monotonic))
         for _ in range(3):
             await verifier.verify(bearer(issuer))
         assert server.asked == 1
@@ -90,7 +82,7 @@ async def test_keys_outlive_the_issuers_outage_and_are_renewed_after_it(
 ) -> None:
     with KeyServer(issuer.jwks(), "fail") as server:
         source = KeySource(server.url, monotonic)
-        verifier = verifier_of(source)
+        verifier = verifier_with(source)
         for _ in range(2):
             with pytest.raises(RetryableError):
                 await verifier.verify(bearer(issuer))
@@ -138,11 +130,11 @@ async def test_an_answer_that_holds_no_keys_changes_nothing(
 ) -> None:
     with KeyServer(issuer.jwks()) as server:
         source = KeySource(server.url, monotonic)
-        await verifier_of(source).verify(bearer(issuer))
+        await verifier_with(source).verify(bearer(issuer))
         monotonic.seconds += 660
         server.document = document
         assert await eventually(source.reason)
-        await verifier_of(source).verify(bearer(issuer))
+        await verifier_with(source).verify(bearer(issuer))
 
 
 @pytest.mark.parametrize("manner", ["hang", "trickle"])
@@ -156,7 +148,7 @@ async def test_no_request_waits_for_an_issuer_that_hangs_while_there_are_keys(
     monkeypatch.setattr(keys, "READ_SECONDS", 1.0)
     with KeyServer(issuer.jwks()) as server:
         source = KeySource(server.url, monotonic)
-        verifier = verifier_of(source)
+        verifier = verifier_with(source)
         await verifier.verify(bearer(issuer))
         server.manner = manner
         monotonic.seconds += 660
@@ -187,7 +179,7 @@ async def test_without_keys_a_flood_of_requests_is_refused_in_bounded_time(
     monkeypatch.setattr(keys, "READ_SECONDS", 2.0)
     with KeyServer(issuer.jwks(), "hang") as server:
         source = KeySource(server.url)
-        verifier = verifier_of(source)
+        verifier = verifier_with(source)
         started = time.monotonic()
         answers = await asyncio.gather(*(verifier.verify(bearer(issuer)) for _ in range(300)), return_exceptions=True)
         assert time.monotonic() - started < keys.READ_SECONDS + AT_ONCE
@@ -206,11 +198,11 @@ async def test_the_age_of_the_keys_counts_from_when_they_were_last_read(issuer: 
 
         monotonic.seconds += 3
         server.manner = "answer"
-        await verifier_of(source).verify(bearer(issuer))
+        await verifier_with(source).verify(bearer(issuer))
         assert source.age == 0
         monotonic.seconds += 660
         server.manner = "fail"
-        await verifier_of(source).verify(bearer(issuer))
+        await verifier_with(source).verify(bearer(issuer))
         assert await eventually(source.reason)
         assert source.age == 660
 
@@ -219,7 +211,7 @@ async def test_a_replaced_file_of_keys_is_read_at_once(issuer: Issuer, successor
     """It does not take ten minutes: the first token with a new key waits for it, and an old key ends with its file."""
     file, new = tmp_path / "jwks.json", tmp_path / "new.json"
     file.write_text(json.dumps(issuer.jwks()))
-    verifier = verifier_of(KeySource(str(file)))
+    verifier = verifier_with(KeySource(str(file)))
     await verifier.verify(bearer(issuer))
     new.write_text(json.dumps({"keys": [*issuer.jwks()["keys"], *successor.jwks()["keys"]]}))
     new.replace(file)

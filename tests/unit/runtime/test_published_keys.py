@@ -7,16 +7,13 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 
-from muster_runtime.clock import SystemClock
 from muster_runtime.errors import RetryableError
 from muster_runtime.http.identity import Unauthenticated
 from muster_runtime.http.issuer_metadata import MetadataRefused, endpoint, metadata_addresses, parse_metadata
 from muster_runtime.http.keys import KeySource
-from muster_runtime.http.roles import Roles
-from muster_runtime.http.tokens import TokenVerifier
 from muster_runtime.http.usable_keys import usable_keys
 from tests.support.key_server import KeyServer
-from tests.support.tokens import AUDIENCE, claims, signed
+from tests.support.tokens import claims, signed, verifier_with
 
 OPENID = "/.well-known/openid-configuration"
 OAUTH = "/.well-known/oauth-authorization-server"
@@ -69,7 +66,7 @@ def test_a_key_for_signatures_is_used(key: OKPKey, members: dict[str, Any]) -> N
 async def test_a_shared_secret_among_the_keys_verifies_nothing(key: OKPKey) -> None:
     secret = OctKey.generate_key(256, auto_kid=True)
     with KeyServer({"keys": [public(key), secret.as_dict(private=True)]}) as server:
-        verifier = verifier_of(KeySource(server.url), server.origin)
+        verifier = verifier_with(KeySource(server.url), server.origin)
         assert await verifier.verify(signed(key, claims(iss=server.origin)))
         forged = jwt.encode({"alg": "HS256", "kid": secret.kid}, claims(iss=server.origin), secret, ["HS256"])
         with pytest.raises(Unauthenticated):
@@ -80,7 +77,7 @@ async def test_a_key_verifies_only_its_own_algorithm() -> None:
     key = RSAKey.generate_key(2048, {"alg": "RS256"}, auto_kid=True)
     elliptic = ECKey.generate_key("P-256", {"kid": "elliptic"})
     with KeyServer(KeySet([key, elliptic]).as_dict(private=False)) as server:
-        verifier = verifier_of(KeySource(server.url), server.origin)
+        verifier = verifier_with(KeySource(server.url), server.origin)
 
         async def attempt(algorithm: str, kid: Any) -> None:
             free = RSAKey.import_key(key.as_pem(private=True))
@@ -95,7 +92,7 @@ async def test_a_key_verifies_only_its_own_algorithm() -> None:
 
 async def test_a_flood_of_unknown_keys_asks_the_issuer_once(key: OKPKey) -> None:
     with KeyServer({"keys": [public(key)]}) as server:
-        verifier = verifier_of(KeySource(server.url), server.origin)
+        verifier = verifier_with(KeySource(server.url), server.origin)
         await verifier.verify(signed(key, claims(iss=server.origin)))
         hopeless: list[dict[str, Any]] = [{"kid": 7}, {"alg": "none"}, {"alg": "HS256"}, {"typ": "logout+jwt"}]
         for header in hopeless:
@@ -112,7 +109,7 @@ async def test_a_flood_of_unknown_keys_asks_the_issuer_once(key: OKPKey) -> None
 async def test_the_issuers_metadata_names_its_keys(key: OKPKey, path: str) -> None:
     with KeyServer({"keys": [public(key)]}) as server:
         server.metadata[path] = {"issuer": server.origin, "jwks_uri": server.url}
-        verifier = verifier_of(KeySource("", issuer=server.origin), server.origin)
+        verifier = verifier_with(KeySource("", issuer=server.origin), server.origin)
         assert (await verifier.verify(signed(key, claims(iss=server.origin)))).actor == "ada"
 
 
@@ -126,7 +123,7 @@ async def test_metadata_of_another_issuer_or_without_keys_is_not_followed(
         server.metadata[OPENID] = {"issuer": server.origin, "jwks_uri": server.url} | change
         source = KeySource("", issuer=server.origin)
         with pytest.raises(RetryableError):
-            await verifier_of(source, server.origin).verify(signed(key, claims(iss=server.origin)))
+            await verifier_with(source, server.origin).verify(signed(key, claims(iss=server.origin)))
         assert "metadata" in str(await source.reason())
         assert server.asked == 1
 
@@ -157,7 +154,3 @@ def test_keys_of_an_issuer_with_tls_are_read_over_tls() -> None:
 def test_an_issuer_that_is_not_a_url_needs_the_address_of_its_keys(issuer: str) -> None:
     with pytest.raises(ValueError, match="MUSTER_OIDC_JWKS"):
         KeySource("", issuer=issuer)
-
-
-def verifier_of(source: KeySource, issuer: str) -> TokenVerifier:
-    return TokenVerifier(source, issuer=issuer, audience=AUDIENCE, clock=SystemClock(), roles=Roles.load(""))

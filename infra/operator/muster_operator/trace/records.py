@@ -28,9 +28,8 @@ Wanted = Callable[[Envelope, Record], bool]
 class Records:
     """The topics of all services. `cut` names the partitions in which reading stopped at MOST_RECORDS."""
 
-    def __init__(self, log: TopicLog, topic_prefix: str) -> None:
+    def __init__(self, log: TopicLog) -> None:
         self._log = log
-        self._prefix = topic_prefix
         self.cut: set[str] = set()
         log.consumer.pause(*log.partitions)  # otherwise the client would fetch them all from the beginning
 
@@ -43,7 +42,7 @@ class Records:
         """The partitions of these agencies' records; all partitions if there are no agencies."""
         found = []
         for name in names:
-            own = [each for each in self._log.partitions if each.topic == self._prefix + name]
+            own = [each for each in self._log.partitions if each.topic == self._log.topic_prefix + name]
             keys = {partition_of(agency.encode(), len(own)) for agency in agencies} if own else set()
             found += [each for each in own if not agencies or each.partition in keys]
         return found
@@ -110,7 +109,8 @@ class Records:
                 if record.timestamp > _milliseconds(last):
                     return
                 if count > MOST_RECORDS:
-                    self.cut.add(f"{partition.topic.removeprefix(self._prefix)}[{partition.partition}]")
+                    topic, number = self._log.place(partition)
+                    self.cut.add(f"{topic}[{number}]")
                     return
                 yield record
 
@@ -131,7 +131,7 @@ class Records:
         if not wanted(envelope, record):
             return None
         at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-        topic = record.topic.removeprefix(self._prefix)
+        topic = record.topic.removeprefix(self._log.topic_prefix)
         return Published(topic, envelope, at, record.partition, record.offset)
 
 

@@ -65,7 +65,7 @@ async def _opened(target: Target, unseen: list[str]) -> AsyncIterator[Records | 
         yield None
         return
     try:
-        yield Records(log, target.topic_prefix)
+        yield Records(log)
     finally:
         await opening.__aexit__(None, None, None)
 

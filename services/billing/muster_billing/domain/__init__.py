@@ -1,6 +1,6 @@
 """The rules of terms, invoices and renewals. No I/O, no clock: the time is an argument."""
 
-from muster_billing.domain.calendar import PeriodOfPerformance, civil_day, fiscal_year
+from muster_billing.domain.calendar import civil_day, fiscal_year
 from muster_billing.domain.invoices import Invoice, InvoiceState, Issuance, OverdueNotice, Payment, invoice_number
 from muster_billing.domain.money import MAX_MINOR, Money, Tariff
 from muster_billing.domain.terms import Renewal, RenewalState, Term, TermState
@@ -13,7 +13,6 @@ __all__ = [
     "Money",
     "OverdueNotice",
     "Payment",
-    "PeriodOfPerformance",
     "Renewal",
     "RenewalState",
     "Tariff",

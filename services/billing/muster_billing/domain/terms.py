@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from muster_billing.domain.calendar import PeriodOfPerformance, civil_day, fiscal_year
+from muster_billing.domain.calendar import civil_day, fiscal_year
 from muster_billing.domain.money import Money
 from muster_billing.errors import RenewalClosed
 from muster_contracts.calendar import one_year_after
@@ -56,9 +56,14 @@ class Term:
         return fiscal_year(self.first_day)
 
     @property
-    def period_of_performance(self) -> PeriodOfPerformance:
-        """The days on which the term's service is provided."""
-        return PeriodOfPerformance(self.first_day)
+    def last_day(self) -> date:
+        """The last day of the period of performance, in which the term's service is provided.
+
+        The period may cross into the next fiscal year if it is at most one year long and is paid from the year in which
+        it begins (41 U.S.C. 3902). So it ends the day before its first day recurs, whatever the hour at which the term
+        begins and ends.
+        """
+        return one_year_after(self.first_day) - timedelta(days=1)
 
     @property
     def offer_at(self) -> datetime:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from muster_contracts import AgencyId
 from muster_enrollment import queries
@@ -38,6 +38,7 @@ from muster_runtime.http.application import (
     PageDep,
     ReaderDep,
     ReasonLine,
+    RequestBody,
     RequiredIfMatchDep,
     RuntimeDep,
     WrittenInstant,
@@ -90,11 +91,7 @@ async def _seats_per_head(runtime: RuntimeDep) -> float:
 SeatsPerHeadDep = Annotated[float, Depends(_seats_per_head)]
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PersonRequest(_Request):
+class PersonRequest(RequestBody):
     """A person who represents the agency or signs for it."""
 
     name: _Text
@@ -105,7 +102,7 @@ class PersonRequest(_Request):
         return Person(self.name, self.email)
 
 
-class EnrollmentRequest(_Request):
+class EnrollmentRequest(RequestBody):
     """A request to enroll: the number of seats, the start, and the administrator."""
 
     seats: _Seats
@@ -126,7 +123,7 @@ class EnrollmentRequest(_Request):
     )
 
 
-class AuthorizationRequest(_Request):
+class AuthorizationRequest(RequestBody):
     """An authorization to use as GSA issued it, in force within [valid_from, valid_until)."""
 
     number: _Text
@@ -136,13 +133,13 @@ class AuthorizationRequest(_Request):
     valid_until: WrittenInstant
 
 
-class ReasonRequest(_Request):
+class ReasonRequest(RequestBody):
     """The reason. Every subscriber receives it, so it must not name a person."""
 
     reason: Annotated[ReasonLine, AfterValidator(_visible)]
 
 
-class AcceptanceRequest(_Request):
+class AcceptanceRequest(RequestBody):
     """The acceptance of the data-use terms, with the SHA-256 hash of the signed document."""
 
     terms_version: _Text

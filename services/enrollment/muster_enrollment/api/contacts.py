@@ -4,14 +4,13 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict
 
 from muster_contracts import AgencyId
 from muster_enrollment.commands import EraseLostContact
 from muster_enrollment.handlers import contacts
 from muster_enrollment.replies import ErasureReply
 from muster_runtime.errors import Conflict
-from muster_runtime.http.application import CommandsDep, ReasonLine, requires_program
+from muster_runtime.http.application import CommandsDep, ReasonLine, RequestBody, requires_program
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 router = APIRouter(prefix="/v1", tags=["enrollment"], responses=COMMON)
@@ -19,10 +18,8 @@ router = APIRouter(prefix="/v1", tags=["enrollment"], responses=COMMON)
 ContactRef = Annotated[str, Path(pattern=r"^con_[0-9a-f]{32}$")]
 
 
-class ErasureRequest(BaseModel):
+class ErasureRequest(RequestBody):
     """The reason; only the audit trail keeps it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason: ReasonLine
 

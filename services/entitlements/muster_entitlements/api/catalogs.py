@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from muster_contracts.entitlements import CatalogRule
 from muster_entitlements.api.parameters import APPROVAL_DAYS, OPERATE, READ
@@ -23,6 +23,7 @@ from muster_runtime.http.application import (
     IfMatchDep,
     PageDep,
     ReaderDep,
+    RequestBody,
     RequiredIfMatchDep,
     RuntimeDep,
     body_limit,
@@ -41,10 +42,8 @@ CATALOG_KEYS = 40 * MOST_FEATURES
 Number = Annotated[str, Path(pattern=r"^[1-9][0-9]{0,8}$")]
 
 
-class CatalogRequest(BaseModel):
+class CatalogRequest(RequestBody):
     """A whole feature catalog, and how it reaches agencies that are already enrolled."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: CatalogRule = Field(
         description="`now`: at once; `next-term`: with each agency's next term; `new-agencies`: not at all."
@@ -52,10 +51,8 @@ class CatalogRequest(BaseModel):
     features: tuple[Feature, ...] = Field(min_length=1, max_length=MOST_FEATURES)
 
 
-class CatalogPublicationRequest(BaseModel):
+class CatalogPublicationRequest(RequestBody):
     """Options for publishing a catalog."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     allow_below_use: bool = Field(
         default=False,

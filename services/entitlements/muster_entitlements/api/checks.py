@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
+from pydantic import BeforeValidator, FailFast, Field
 
 from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import LONGEST_SUBJECT, PREFIX, READ, READ_ALL, AsOfDep, DirectoryDep
@@ -17,7 +17,7 @@ from muster_entitlements.queries.past_checks import find_past_check, find_past_c
 from muster_entitlements.replies import CheckReply, ChecksReply
 from muster_entitlements.replies.explanations import ExplanationReply
 from muster_runtime.errors import InvalidInput, NotFound
-from muster_runtime.http.application import MEBIBYTE, ReaderDep, RuntimeDep, body_limit
+from muster_runtime.http.application import MEBIBYTE, ReaderDep, RequestBody, RuntimeDep, body_limit
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.pacing import Pace
 
@@ -32,10 +32,8 @@ Subject = Annotated[str, Query(max_length=LONGEST_SUBJECT, description="An e-mai
 FeatureKey = Annotated[str, Query(description="A feature of the catalog.")]
 
 
-class Pair(BaseModel):
+class Pair(RequestBody):
     """A person and a feature to check."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     subject: str = Field(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")
     feature: str | None = Field(default=None, description="A feature of the catalog. Default: check only the seat.")
@@ -64,18 +62,14 @@ def _with_one_unknown_key(pair: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in pair.items() if key in kept}
 
 
-class ChecksRequest(BaseModel):
+class ChecksRequest(RequestBody):
     """Checks of one agency's people."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pairs: Annotated[list[Pair], FailFast(), Field(min_length=1, max_length=MOST_PAIRS), BeforeValidator(_cut)]
 
 
-class AgenciesChecksRequest(BaseModel):
+class AgenciesChecksRequest(RequestBody):
     """Checks of people of many agencies."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pairs: Annotated[list[AgencyPair], FailFast(), Field(min_length=1, max_length=MOST_PAIRS), BeforeValidator(_cut)]
 

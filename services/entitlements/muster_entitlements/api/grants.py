@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from muster_contracts import AgencyId
 from muster_contracts.entitlements import AccessMode
@@ -15,7 +15,15 @@ from muster_entitlements.handlers import grants
 from muster_entitlements.queries import grants as queries
 from muster_entitlements.replies.grants import GrantReply
 from muster_runtime.errors import InvalidInput, NotFound
-from muster_runtime.http.application import CommandsDep, PageDep, ReaderDep, ReasonLine, RuntimeDep, WrittenInstant
+from muster_runtime.http.application import (
+    CommandsDep,
+    PageDep,
+    ReaderDep,
+    ReasonLine,
+    RequestBody,
+    RuntimeDep,
+    WrittenInstant,
+)
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.pagination import Page
 
@@ -26,10 +34,8 @@ _Reason = Annotated[
 ]
 
 
-class GrantRequest(BaseModel):
+class GrantRequest(RequestBody):
     """A feature for an agency or one person, within [starts_at, ends_at)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     feature: str
     subject: str | None = Field(
@@ -48,10 +54,8 @@ class GrantRequest(BaseModel):
     )
 
 
-class GrantRevocationRequest(BaseModel):
+class GrantRevocationRequest(RequestBody):
     """Why a grant is revoked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: _Reason
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.api.parameters import OPERATE
@@ -12,7 +12,7 @@ from muster_entitlements.commands import DiscardParkedUsage
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.queries import usage as queries
 from muster_entitlements.replies.usage import DiscardedUsageReply, ParkedUsageReply
-from muster_runtime.http.application import EVERY_AGENCY, PageDep, RuntimeDep, WrittenReason
+from muster_runtime.http.application import EVERY_AGENCY, PageDep, RequestBody, RuntimeDep, WrittenReason
 from muster_runtime.http.problem_responses import COMMON
 from muster_runtime.observability import personal_reads
 from muster_runtime.operations.commands import OperatorCommandsDep
@@ -23,10 +23,8 @@ router = APIRouter(prefix="/v1/usage/parked", tags=["usage"], dependencies=[OPER
 MOST_DISCARDED = 500
 
 
-class DiscardRequest(BaseModel):
+class DiscardRequest(RequestBody):
     """The records to discard, and the reason, which the audit trail keeps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ids: list[Annotated[int, Field(strict=True, ge=1, lt=2**63)]] = Field(min_length=1, max_length=MOST_DISCARDED)
     reason: WrittenReason

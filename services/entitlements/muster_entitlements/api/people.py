@@ -4,7 +4,7 @@ from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import (
@@ -35,14 +35,12 @@ from muster_entitlements.handlers.seat_limit import report_limit_reached
 from muster_entitlements.replies import SeatReply, SeatStateReply, UseReply
 from muster_entitlements.replies.seats import ErasureReply
 from muster_runtime.errors import NotFound
-from muster_runtime.http.application import CommandsDep, ReaderDep, ReasonLine, RuntimeDep
+from muster_runtime.http.application import CommandsDep, ReaderDep, ReasonLine, RequestBody, RuntimeDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 
-class PersonRequest(BaseModel):
+class PersonRequest(RequestBody):
     """A person."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     email: str = Field(description="An address in a .gov or .mil domain.", examples=["ada.example@nasa.gov"])
     name: str | None = None
@@ -59,18 +57,14 @@ class SeatRequest(PersonRequest):
     )
 
 
-class ErasureRequest(BaseModel):
+class ErasureRequest(RequestBody):
     """The reason; only the audit trail keeps it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: ReasonLine
 
 
-class UseRequest(BaseModel):
+class UseRequest(RequestBody):
     """A person and the feature that they use."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     subject: str = Field(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")
     feature: str

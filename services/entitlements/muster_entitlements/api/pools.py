@@ -3,7 +3,7 @@
 from functools import partial
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from muster_contracts import AgencyId
 from muster_entitlements import queries
@@ -14,7 +14,7 @@ from muster_entitlements.errors import CapBelowUse, PoolUnknown
 from muster_entitlements.handlers import pools, seat_policies
 from muster_entitlements.replies import PoolReply, SeatPolicyReply
 from muster_runtime.errors import NotFound, PreconditionFailed
-from muster_runtime.http.application import CommandsDep, IfMatchDep, ReaderDep, RuntimeDep, etag
+from muster_runtime.http.application import CommandsDep, IfMatchDep, ReaderDep, RequestBody, RuntimeDep, etag
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.tenancy import InvalidEntityTag
 
@@ -25,18 +25,14 @@ MOST_SEATS = 10_000_000
 MOST_DAYS = 3660
 
 
-class ResizeRequest(BaseModel):
+class ResizeRequest(RequestBody):
     """The agreed number of seats."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cap: int = Field(strict=True, ge=0, le=MOST_SEATS)
 
 
-class SeatPolicyRequest(BaseModel):
+class SeatPolicyRequest(RequestBody):
     """The rules for an agency's seats."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     idle_days: int | None = Field(
         strict=True, ge=1, le=MOST_DAYS, description="Days without use after which a seat is idle; null: never."

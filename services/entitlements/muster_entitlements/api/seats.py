@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import PREFIX, WRITE, SeatId
@@ -14,7 +14,7 @@ from muster_entitlements.errors import PoolNotOpen, PoolUnknown, SeatRevokedAlre
 from muster_entitlements.handlers import seats
 from muster_entitlements.replies import SeatStateReply
 from muster_runtime.errors import NotFound
-from muster_runtime.http.application import CommandsDep, ReasonLine
+from muster_runtime.http.application import CommandsDep, ReasonLine, RequestBody
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 
 router = APIRouter(prefix=PREFIX, tags=["seats"], responses=COMMON)
@@ -33,18 +33,14 @@ def _keyword(reason: object) -> object:
 _Keyword = Annotated[str, BeforeValidator(_keyword), Field(pattern=_KEYWORD)]
 
 
-class SuspensionRequest(BaseModel):
+class SuspensionRequest(RequestBody):
     """The reason for a suspension. It is public: a keyword, not a text about a person."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: _Keyword = Field(default="requested", examples=["training_expired"])
 
 
-class RevocationRequest(BaseModel):
+class RevocationRequest(RequestBody):
     """The reason for a revocation; only the audit trail keeps it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: ReasonLine | None = None
 

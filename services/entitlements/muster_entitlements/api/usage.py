@@ -7,7 +7,7 @@ from json import JSONDecodeError
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import LONGEST_SUBJECT, OPERATE, PREFIX, READ, WRITE, WRITE_ALL, DirectoryDep
@@ -24,6 +24,7 @@ from muster_runtime.http.application import (
     CommandsDep,
     PageDep,
     ReaderDep,
+    RequestBody,
     RuntimeDep,
     WrittenInstant,
     WrittenReason,
@@ -71,20 +72,16 @@ _BATCH = {
 }
 
 
-class ConsumptionRequest(BaseModel):
+class ConsumptionRequest(RequestBody):
     """Uses of a feature by a person."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     subject: str = Field(max_length=LONGEST_SUBJECT, description="An e-mail address or a subject reference.")
     feature: str
     amount: int = Field(default=1, strict=True, ge=1, le=MOST_USES)
 
 
-class QuotaGrantRequest(BaseModel):
+class QuotaGrantRequest(RequestBody):
     """Uses beyond a quota, which every subscriber receives, and the reason, which only the audit trail keeps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     feature: str = Field(max_length=60)
     subject: str | None = Field(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from muster_contracts import AgencyId
 from muster_entitlements import queries
@@ -26,6 +26,7 @@ from muster_runtime.http.application import (
     PROPOSED,
     CommandsDep,
     ReaderDep,
+    RequestBody,
     RuntimeDep,
     WrittenInstant,
     WrittenReason,
@@ -50,9 +51,7 @@ _EXTENSION_REFUSALS = problem_responses(
 )
 
 
-class _Decision(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Decision(RequestBody):
     reason: WrittenReason = Field(description="For the audit trail.")
 
 

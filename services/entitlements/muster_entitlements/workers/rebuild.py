@@ -105,7 +105,7 @@ class Changes:
         return sum(self._changes[:sequence])
 
 
-class SeatsInUse:
+class SeatsInUse(Projection):
     """The pools' counts, compared with a count of the events.
 
     Commands may continue meanwhile without causing false differences. One statement reads a pool, its seats, and the
@@ -114,10 +114,8 @@ class SeatsInUse:
     """
 
     def __init__(self, database: Database, log: TopicLog) -> None:
-        self.records = 0
-        self._malformed = 0
+        super().__init__(log)
         self._database = database
-        self._log = log
         self._streams: defaultdict[str, Changes] = defaultdict(Changes)
         self._reserved: set[str] = set()
 
@@ -127,11 +125,6 @@ class SeatsInUse:
         """Open the topic."""
         async with TopicLog.open(KafkaConnection(settings), settings.topic_prefix, [_TOPIC]) as log:
             yield cls(database, log)
-
-    @property
-    def unread(self) -> int:
-        """How many records are not an event of ours, or could not be decoded."""
-        return self._malformed + self._log.skipped
 
     async def replay(self) -> None:
         """Count the events of the topic."""

@@ -126,14 +126,12 @@ class Folded:
                     self.seats[other].pop(subject_ref, None)
 
 
-class Snapshot:
+class Snapshot(Projection):
     """Compares the folded topic with the tables. Commands may continue meanwhile."""
 
     def __init__(self, database: Database, log: TopicLog) -> None:
-        self.records = 0
-        self._malformed = 0
+        super().__init__(log)
         self._database = database
-        self._log = log
         self._folded = Folded()
 
     @classmethod
@@ -142,11 +140,6 @@ class Snapshot:
         """Open the topic."""
         async with TopicLog.open(KafkaConnection(settings), settings.topic_prefix, [_TOPIC]) as log:
             yield cls(database, log)
-
-    @property
-    def unread(self) -> int:
-        """How many records are not an event of ours, or could not be decoded."""
-        return self._malformed + self._log.skipped
 
     async def replay(self) -> None:
         """Fold the records of the topic."""

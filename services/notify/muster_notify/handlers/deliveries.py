@@ -41,15 +41,12 @@ async def retry_delivery(uow: UnitOfWork, command: RetryDelivery) -> DeliveryLog
 
 
 async def _require_enabled(uow: UnitOfWork, delivery: DeliveryLogReply, tenant: str) -> None:
-    endpoint, replay_id = await endpoints.find_endpoint_and_replay(
-        uow.connection, delivery.recipient, tenant=tenant, agency_id=delivery.agency_id
+    webhook_id = delivery.recipient
+    state, replay_id = await endpoints.find_state_and_replay(
+        uow.connection, webhook_id, tenant=tenant, agency_id=delivery.agency_id
     )
     if replay_id is not None:
-        raise DeliveryReplayed(endpoint.id, replay_id)
-    if endpoint.state is not WebhookState.ENABLED:
-        raise RecipientNotEnabled(
-            delivery.delivery_id,
-            endpoint.id,
-            endpoint.state,
-            can_be_enabled=endpoint.state is WebhookState.DISABLED,
-        )
+        raise DeliveryReplayed(webhook_id, replay_id)
+    if state is not WebhookState.ENABLED:
+        can_be_enabled = state is WebhookState.DISABLED
+        raise RecipientNotEnabled(delivery.delivery_id, webhook_id, state, can_be_enabled=can_be_enabled)

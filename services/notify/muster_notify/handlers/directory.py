@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from muster_contracts.enrollment import ContactErased, ContactRecorded
-from muster_contracts.entitlements import PersonErased, PersonRecorded
+from muster_contracts import Erasure
+from muster_contracts.enrollment import ContactRecorded
+from muster_contracts.entitlements import PersonRecorded
 from muster_notify.domain.contacts import PERSON
 from muster_notify.repository import deliveries, directory
 from muster_runtime.database.transactions import UnitOfWork
@@ -19,21 +20,13 @@ async def on_contact_recorded(uow: UnitOfWork, events: Sequence[Received[Contact
     uow.wake()
 
 
-async def on_contact_erased(uow: UnitOfWork, events: Sequence[Received[ContactErased]]) -> None:
-    """Delete contacts from the directory."""
-    await directory.delete_people(
-        uow.connection, [(received.data.agency_id, received.data.subject_ref) for received in events]
-    )
-
-
 async def on_person_recorded(uow: UnitOfWork, events: Sequence[Received[PersonRecorded]]) -> None:
     """Record seat holders."""
     persons = [received.data for received in events]
     await directory.save_people(uow.connection, persons, [PERSON] * len(persons))
 
 
-async def on_person_erased(uow: UnitOfWork, events: Sequence[Received[PersonErased]]) -> None:
-    """Delete seat holders from the directory."""
-    await directory.delete_people(
-        uow.connection, [(received.data.agency_id, received.data.subject_ref) for received in events]
-    )
+async def on_erased(uow: UnitOfWork, events: Sequence[Received[Erasure]]) -> None:
+    """Delete contacts or seat holders from the directory."""
+    keys = [(received.data.agency_id, received.data.subject_ref) for received in events]
+    await directory.delete_people(uow.connection, keys)

@@ -45,10 +45,10 @@ async def find_endpoint(connection: Connection, webhook_id: str) -> Endpoint:
     return _endpoint(row)
 
 
-async def find_endpoint_and_replay(
+async def find_state_and_replay(
     connection: Connection, webhook_id: str, *, tenant: str, agency_id: str
-) -> tuple[Endpoint, str | None]:
-    """An endpoint that the tenant can see, and the ID of its running replay, in a transaction about an agency.
+) -> tuple[WebhookState, str | None]:
+    """The state of an endpoint that the tenant can see, and the ID of its replay, in a transaction about an agency.
 
     Row-level security shows an operators' endpoint only to operators, even if a delivery to it is about an agency.
     """
@@ -56,7 +56,7 @@ async def find_endpoint_and_replay(
     row = await connection.fetchrow(
         """
         select
-            id, agency_id, url, state, sealed_secret, enabled_at,
+            state,
             (select replay.id from replay where webhook_id = webhook.id and replay.state = 'running') as replay_id
         from webhook
         where id = $1
@@ -65,9 +65,7 @@ async def find_endpoint_and_replay(
     )
     await connection.execute("select set_config('muster.agency', $1, true)", agency_id)
     assert row is not None
-    columns = dict(row)
-    replay_id: str | None = columns.pop("replay_id")
-    return _endpoint(columns), replay_id
+    return WebhookState(row["state"]), row["replay_id"]
 
 
 async def list_urls(connection: Connection, agency_id: str) -> list[tuple[str, str, list[str] | None]]:

@@ -40,15 +40,13 @@ _ONLY_LIVE = "in the projection, but missing or different in the topics"
 _ONLY_REBUILT = "in the topics, but missing or different in the projection"
 
 
-class Directory:
+class Directory(Projection):
     """Notify's directory, rebuilt in a second table."""
 
     def __init__(self, connection: Connection, database: Database, log: TopicLog) -> None:
-        self.records = 0
-        self._malformed = 0
+        super().__init__(log)
         self._connection = connection
         self._database = database
-        self._log = log
 
     @classmethod
     @asynccontextmanager
@@ -80,11 +78,6 @@ class Directory:
                 # A pooler may keep the session and give it to a serving process.
                 if not connection.is_closed():
                     await connection.execute("drop table pg_temp.directory, pg_temp.position")
-
-    @property
-    def unread(self) -> int:
-        """How many records are not an event of ours, or could not be decoded."""
-        return self._malformed + self._log.skipped
 
     async def replay(self) -> None:
         """Apply the topics' records."""

@@ -9,7 +9,7 @@ import asyncpg
 
 from muster_runtime.database.schema import Compared, Schema
 from muster_runtime.database.sessions import NO_ADDRESS, Address, configure
-from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
+from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE, CommandFailed
 from muster_runtime.settings import Settings
 
 # How long Postgres may take to accept a session.
@@ -23,16 +23,8 @@ TELL_SECONDS = 5.0
 _DSNS = ("postgres_worker_dsn", "postgres_api_dsn", "postgres_owner_dsn")
 
 
-class SchemaUnknown(Exception):
-    """The database cannot be compared; the message is one line for users."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 async def describe(schema: Schema, settings: Settings, *, database: bool) -> dict[str, Any]:
-    """The code's schema window, and with `database` the database's state. Raises SchemaUnknown, MigrationsMissing."""
+    """The code's schema window, and with `database` the database's state. Raises CommandFailed, MigrationsMissing."""
     window = {"service": schema.name, "schema_min": schema.minimum, "schema_head": schema.head}
     if not database:
         return window
@@ -44,7 +36,7 @@ async def describe(schema: Schema, settings: Settings, *, database: bool) -> dic
 async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callable[[str], None]) -> str:
     """Wait until the database has what the code needs; returns what it has, in words.
 
-    `tell` gets a line every few seconds. Raises SchemaUnknown, with TIMED_OUT after `seconds`.
+    `tell` gets a line every few seconds. Raises CommandFailed, with TIMED_OUT after `seconds`.
     """
     setting, address = _address(settings)
     end = time.monotonic() + seconds
@@ -52,17 +44,17 @@ async def wait(schema: Schema, settings: Settings, seconds: float, tell: Callabl
     while True:
         try:
             compared = await _compare(schema, setting, address)
-        except SchemaUnknown as unknown:
-            if unknown.exit_code != UNREACHABLE:
+        except CommandFailed as failed:
+            if failed.exit_code != UNREACHABLE:
                 raise
-            reason = str(unknown)
+            reason = str(failed)
         else:
             if compared.fits:
                 return f"the schema of {schema.name} is at {compared.database}, and {schema.minimum} is needed"
             reason = _mismatch(schema, compared)
         now = time.monotonic()
         if now >= end:
-            raise SchemaUnknown(f"after {seconds:g} s {reason}", TIMED_OUT)
+            raise CommandFailed(f"after {seconds:g} s {reason}", TIMED_OUT)
         if now >= told_at + TELL_SECONDS:
             told_at = now
             tell(f"waiting: {reason}")
@@ -88,7 +80,7 @@ def _address(settings: Settings) -> tuple[str, Address]:
         if dsn.get_secret_value():
             return f"MUSTER_{name.upper()}", Address(dsn)
     names = " and ".join(f"MUSTER_{name.upper()}" for name in _DSNS)
-    raise SchemaUnknown(f"{names} are not set: set one of them", BAD_INPUT)
+    raise CommandFailed(f"{names} are not set: set one of them", BAD_INPUT)
 
 
 async def _compare(schema: Schema, setting: str, address: Address) -> Compared:
@@ -102,6 +94,6 @@ async def _compare(schema: Schema, setting: str, address: Address) -> Compared:
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         failure = address.refusal or f"Postgres cannot be queried: {error or type(error).__name__}"
         reason, _, _ = failure.partition("\n")
-        raise SchemaUnknown(f"{setting}: {reason}", UNREACHABLE) from None
+        raise CommandFailed(f"{setting}: {reason}", UNREACHABLE) from None
     except ValueError:  # its message may quote part of the password
-        raise SchemaUnknown(f"{setting} is {NO_ADDRESS}", BAD_INPUT) from None
+        raise CommandFailed(f"{setting} is {NO_ADDRESS}", BAD_INPUT) from None

@@ -24,7 +24,7 @@ from muster_runtime.http.middleware import Gatekeeper
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.rate_limits import PersonalReadLimit, RateLimits
 from muster_runtime.http.read_shares import ReadShares
-from muster_runtime.http.request_rules import ReasonLine, WrittenInstant, WrittenReason, media_type
+from muster_runtime.http.request_rules import ReasonLine, RequestBody, WrittenInstant, WrittenReason, media_type
 from muster_runtime.http.roles import Roles
 from muster_runtime.http.tenancy import (
     Commands,
@@ -52,6 +52,7 @@ __all__ = [
     "Reader",
     "ReaderDep",
     "ReasonLine",
+    "RequestBody",
     "RequiredIfMatchDep",
     "RuntimeDep",
     "WrittenInstant",
@@ -83,7 +84,6 @@ def create_app(
     Add further routes (parking, the sandbox's) to the result. Raises ValueError if no issuer is set.
     """
     settings = runtime.settings
-    clock = SystemClock()
     app = _bare_application(runtime.service)
     if with_api:
         _add_api(app, runtime.service)
@@ -103,7 +103,7 @@ def create_app(
             keys,
             issuer=settings.oidc_issuer,
             audience=settings.oidc_audience,
-            clock=clock,
+            clock=SystemClock(),
             roles=roles,
         ),
         limits=RateLimits(settings.http_token_rate, settings.http_agency_rate),

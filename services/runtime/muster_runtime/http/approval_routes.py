@@ -6,7 +6,7 @@ from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.types import Message, Scope
 
 from muster_runtime.errors import NotFound, PermanentError, PreconditionFailed
@@ -16,7 +16,7 @@ from muster_runtime.http.idempotency import find_reply
 from muster_runtime.http.identity import Identity
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
-from muster_runtime.http.request_rules import WrittenReason
+from muster_runtime.http.request_rules import RequestBody, WrittenReason
 from muster_runtime.http.tenancy import CommandsDep, KeyHeader, Reader, ReaderDep
 from muster_runtime.pagination import Page
 from muster_runtime.scheduling import proposals
@@ -43,10 +43,8 @@ class ProposalDetailReply(ProposalReply):
     body: Any = Field(description="The request's body; null once the proposal is decided or has expired.")
 
 
-class RejectionRequest(BaseModel):
+class RejectionRequest(RequestBody):
     """Why a proposal is rejected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: WrittenReason
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from muster_contracts import Instant
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import Conflict
-from muster_runtime.http.idempotency import InvalidIdempotencyKey
+from muster_runtime.http.idempotency import InvalidIdempotencyKey, Key
 from muster_runtime.identifiers import new_id
 from muster_runtime.observability import audit
 from muster_runtime.scheduling import proposals
@@ -223,15 +223,17 @@ def second_person_of(request: Request) -> Proposing | Approving | None:
     return approving or Proposing(request, within)
 
 
-def check_key(request: Request, idempotency_key: str | None) -> None:
-    """Raise InvalidIdempotencyKey if a caller's key could be a proposal's ID.
+def key_of(request: Request, idempotency_key: str | None) -> Key | None:
+    """The key of a request, if it has one. Raises InvalidIdempotencyKey, also if a caller's could be a proposal's ID.
 
     An approval stores its reply under the proposal's ID. If a caller had used that key before, the approval would find
     the caller's reply, and the command would not run.
     """
-    reserved = idempotency_key is not None and idempotency_key.startswith(f"{_ID_PREFIX}_")
-    if reserved and getattr(request.state, "approving", None) is None:
+    if idempotency_key is None:
+        return None
+    if idempotency_key.startswith(f"{_ID_PREFIX}_") and getattr(request.state, "approving", None) is None:
         raise InvalidIdempotencyKey(f"Idempotency-Key must not begin with {_ID_PREFIX}_, as a proposal's id does")
+    return Key(idempotency_key, request)
 
 
 class _Undone(Exception):

@@ -1,7 +1,6 @@
 """The routes that list the audit, and who read whose personal data."""
 
 import json
-from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Annotated, Any
 
@@ -18,11 +17,14 @@ from muster_runtime.http.tenancy import Reader, ReaderDep
 from muster_runtime.identifiers import EVERY_AGENCY
 from muster_runtime.pagination import Page, Pagination
 
-_AUDIT = """
-    id, readable_instant(recorded_at) as recorded_at, agency_id, actor, command, subject, reason, before, after,
-    request_id, correlation_id
-"""
-_PERSONAL_READ = "id, readable_instant(read_at) as read_at, agency_id, actor, route, subject_refs, request_id"
+# The columns of each table that its entries show.
+_COLUMNS = {
+    "audit": """
+        id, readable_instant(recorded_at) as recorded_at, agency_id, actor, command, subject, reason, before, after,
+        request_id, correlation_id
+    """,
+    "personal_read": "id, readable_instant(read_at) as read_at, agency_id, actor, route, subject_refs, request_id",
+}
 
 AgencyQuery = Annotated[str | None, Query(description="Default: every agency that the token acts for.")]
 
@@ -62,10 +64,9 @@ def audit_router(service: str) -> APIRouter:
 
     @router.get("/audit", summary="List audit entries")
     async def list_audit(reader: ReaderDep, page: PageDep, agency_id: AgencyQuery = None) -> Page[AuditEntry]:
-        async with _reading(reader, agency_id) as connection:
-            rows = await find_audit(connection, _agencies(reader, agency_id), page)
         entries = [
-            AuditEntry(**{**row, "before": _facts(row["before"]), "after": _facts(row["after"])}) for row in rows
+            AuditEntry(**{**row, "before": _facts(row["before"]), "after": _facts(row["after"])})
+            for row in await _read_page(reader, "audit", agency_id, page)
         ]
         return page.make(entries, key=lambda entry: str(entry.id))
 
@@ -73,28 +74,26 @@ def audit_router(service: str) -> APIRouter:
     async def list_personal_reads(
         reader: ReaderDep, page: PageDep, agency_id: AgencyQuery = None
     ) -> Page[PersonalReadEntry]:
-        async with _reading(reader, agency_id) as connection:
-            rows = await find_personal_reads(connection, _agencies(reader, agency_id), page)
+        rows = await _read_page(reader, "personal_read", agency_id, page)
         return page.make([PersonalReadEntry(**row) for row in rows], key=lambda entry: str(entry.id))
 
     return router
 
 
-async def find_audit(connection: Connection, agencies: frozenset[str], page: Pagination) -> list[asyncpg.Record]:
-    """A page of the agencies' audit."""
-    return await _find_page(connection, "audit", _AUDIT, agencies, page)
+async def _read_page(reader: Reader, table: str, agency_id: str | None, page: Pagination) -> list[asyncpg.Record]:
+    """A page of the rows of one agency, or of every agency that the token may see."""
+    if agency_id is None:
+        async with reader.read_own() as connection:
+            return await find_page(connection, table, reader.agencies, page)
+    async with reader.read(agency_id) as connection:
+        return await find_page(connection, table, frozenset({agency_id}), page)
 
 
-async def find_personal_reads(
-    connection: Connection, agencies: frozenset[str], page: Pagination
+async def find_page(
+    connection: Connection, table: str, agencies: frozenset[str], page: Pagination
 ) -> list[asyncpg.Record]:
-    """A page of the reads of the agencies' people."""
-    return await _find_page(connection, "personal_read", _PERSONAL_READ, agencies, page)
-
-
-async def _find_page(
-    connection: Connection, table: str, columns: str, agencies: frozenset[str], page: Pagination
-) -> list[asyncpg.Record]:
+    """A page of the agencies' rows in a table of _COLUMNS, oldest first."""
+    columns = _COLUMNS[table]
     if EVERY_AGENCY in agencies:
         return await connection.fetch(
             f"select {columns} from {table} where id > $1 order by id limit $2",  # noqa: S608
@@ -120,15 +119,6 @@ async def _find_page(
         page.rows,
         sorted(agencies),
     )
-
-
-def _agencies(reader: Reader, agency_id: str | None) -> frozenset[str]:
-    return reader.agencies if agency_id is None else frozenset({agency_id})
-
-
-def _reading(reader: Reader, agency_id: str | None) -> AbstractAsyncContextManager[Connection]:
-    """The rows of one agency, or those of every agency that the token may see."""
-    return reader.read_own() if agency_id is None else reader.read(agency_id)
 
 
 def _facts(column: str | None) -> dict[str, Any] | None:

@@ -80,15 +80,7 @@ async def answer(request: Request, error: Exception) -> Response:
     """Turn an error into its response. Only an unexpected error is logged as an error."""
     match error:
         case PermanentError():
-            return _problem(
-                request,
-                error.status,
-                error.slug,
-                error.title,
-                error.detail,
-                error.extensions,
-                _headers(request, error),
-            )
+            return _refusal(request, error)
         case RequestValidationError():
             return _invalid_request(request, error)
         case HTTPException():
@@ -98,28 +90,23 @@ async def answer(request: Request, error: Exception) -> Response:
                 request, 422, "invalid-input", "The input is invalid", "text must not contain the character U+0000"
             )
         case MigrationsPending():
-            log.warning("retryable_request_failed", exc_info=error)
-            return _problem(
-                request,
-                503,
-                "migrations-pending",
-                "The service is being upgraded",
-                "The database lacks a migration that this request needs. Try again when the service is ready. "
-                "With the same Idempotency-Key, a command runs only once, even if this attempt succeeded.",
-                headers={"retry-after": str(RETRY_AFTER_SECONDS)},
-            )
+            advice = "The database lacks a migration that this request needs. Try again when the service is ready."
+            return _unavailable(request, error, "migrations-pending", "The service is being upgraded", advice)
         case _ if isinstance(error, RETRYABLE):
-            log.warning("retryable_request_failed", exc_info=error)
-            return _problem(
-                request,
-                503,
-                "unavailable",
-                "The service is temporarily unavailable",
-                "Try again. With the same Idempotency-Key, a command runs only once, even if this attempt succeeded.",
-                headers={"retry-after": str(RETRY_AFTER_SECONDS)},
-            )
+            return _unavailable(request, error, "unavailable", "The service is temporarily unavailable", "Try again.")
     log.error("request_failed", exc_info=error)
     return _problem(request, 500, "internal-error", "Internal error", "Search the logs for the request_id.")
+
+
+def _refusal(request: Request, error: PermanentError) -> Response:
+    headers = _headers(request, error)
+    return _problem(request, error.status, error.slug, error.title, error.detail, error.extensions, headers)
+
+
+def _unavailable(request: Request, error: Exception, slug: str, title: str, advice: str) -> Response:
+    log.warning("retryable_request_failed", exc_info=error)
+    detail = f"{advice} With the same Idempotency-Key, a command runs only once, even if this attempt succeeded."
+    return _problem(request, 503, slug, title, detail, headers={"retry-after": str(RETRY_AFTER_SECONDS)})
 
 
 def _problem(
@@ -167,12 +154,10 @@ def _methods(request: Request) -> list[str]:
 def _invalid_request(request: Request, error: RequestValidationError) -> Response:
     errors: Sequence[Mapping[str, Any]] = error.errors()
     if errors[0]["type"] == "json_invalid":
-        malformed = MalformedJson(errors[0]["loc"][-1], errors[0]["ctx"]["error"])
-        return _problem(request, malformed.status, malformed.slug, malformed.title, malformed.detail)
+        return _refusal(request, MalformedJson(errors[0]["loc"][-1], errors[0]["ctx"]["error"]))
     if any(error["type"] == "missing" and error["loc"] == _IF_MATCH for error in errors):
-        status, slug, title = PreconditionRequired.status, PreconditionRequired.slug, PreconditionRequired.title
-        detail = "If-Match is missing: read the resource and send its ETag as If-Match"
-        return _problem(request, status, slug, title, detail)
+        rule = "If-Match is missing: read the resource and send its ETag as If-Match"
+        return _refusal(request, PreconditionRequired(rule))
     # If all items of a list are invalid, pydantic also reports that the list is too short.
     around = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
     errors = [error for error in errors if error["loc"] not in around]

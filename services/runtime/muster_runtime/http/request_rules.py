@@ -1,11 +1,11 @@
-"""The rules for every request: each query parameter at most once, no unknown ones, and a body of the right type."""
+"""The rules for every request: each query parameter at most once, a body of the right type, and nothing unknown."""
 
 import re
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Request
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
 from muster_contracts import Instant
 from muster_runtime.errors import InvalidInput, PermanentError
@@ -42,6 +42,12 @@ ReasonLine = Annotated[
     ),
     AfterValidator(check_reason),
 ]
+
+
+class RequestBody(BaseModel):
+    """A request's body, or a part of it. An unknown field is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class UnsupportedMediaType(PermanentError):

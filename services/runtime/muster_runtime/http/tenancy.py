@@ -13,8 +13,7 @@ from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import Connection, Database, UnitOfWork
 from muster_runtime.errors import PermanentError
-from muster_runtime.http import approvals
-from muster_runtime.http.approvals import Approving, Proposing, Revision
+from muster_runtime.http.approvals import Approving, Proposing, Revision, key_of, second_person_of
 from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key, Reply, find_reply
 from muster_runtime.http.identity import Identity
@@ -233,11 +232,8 @@ KeyHeader = Annotated[
 
 
 async def _commands(request: Request, identity: IdentityDep, idempotency_key: KeyHeader = None) -> Commands:
-    approvals.check_key(request, idempotency_key)
-    key = None if idempotency_key is None else Key(idempotency_key, request)
-    return Commands(
-        request.app.state.database, identity, request.state.context, key, approvals.second_person_of(request)
-    )
+    key, second_person = key_of(request, idempotency_key), second_person_of(request)
+    return Commands(request.app.state.database, identity, request.state.context, key, second_person)
 
 
 def _version(if_match: str) -> int:

@@ -24,8 +24,6 @@ from pydantic import SecretStr
 # The fraction of a login's lifetime after which the connection is closed.
 LOGIN_SHARE = 0.8
 
-Records = Sequence[ConsumerRecord[bytes, bytes]]
-
 Subscriber = BatchSubscriber
 
 
@@ -249,7 +247,7 @@ def batch_subscriber(
     return subscriber
 
 
-async def _parse(raw: Records) -> KafkaMessage:
+async def _parse(raw: Sequence[ConsumerRecord[bytes, bytes]]) -> KafkaMessage:
     return KafkaMessage(raw_message=tuple(raw), body=b"", consumer=FAKE_CONSUMER)
 
 

@@ -25,7 +25,6 @@ from muster_runtime.messaging import passing
 from muster_runtime.messaging.client_internals import leaderless
 from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.offsets import Partition
-from muster_runtime.messaging.passing import OffsetRange
 from muster_runtime.messaging.positions import StreamKey
 from muster_runtime.messaging.published_events import PublishedEvent, WaitingEvent, events_of, waiting_at
 from muster_runtime.messaging.topic_log import Record, TopicLog
@@ -114,11 +113,11 @@ async def refuse_restored(
         tails = await _tails(log, [partition for partition in log.partitions if partition not in unled])
         while tails:
             chosen = _first_of(tails)
-            events, records = await _read(log, chosen, topic_prefix, passed)
+            events, records = await _read(log, chosen)
             waiting = await _refuse_lost(database, events)
             for partition, tail in chosen.items():
                 del tails[partition]
-                key = partition.topic.removeprefix(topic_prefix), partition.partition
+                key = log.place(partition)
                 if earlier := tail.before(records[key], waiting[key]):
                     tails[partition] = earlier
         _warn_unreadable(log)
@@ -146,7 +145,7 @@ async def published_runs(database: Database, kafka: KafkaConnection, topic_prefi
             raise Conflict(f"no leader serves {names}, so what is published cannot be read; try again later")
         compared: list[PublishedEvent] = []
         async for records in log.batches():
-            for record in _own(records, topic_prefix, passed):
+            for record in _own(log, records):
                 span = waiting.get(record.stream)
                 if span and span[0] <= record.position and record.position.sequence <= span[1].sequence:
                     compared.append(record)
@@ -180,18 +179,18 @@ def _first_of(tails: Mapping[TopicPartition, _Tail]) -> dict[TopicPartition, _Ta
 
 
 async def _read(
-    log: TopicLog, tails: Mapping[TopicPartition, _Tail], topic_prefix: str, passed: Collection[OffsetRange]
+    log: TopicLog, tails: Mapping[TopicPartition, _Tail]
 ) -> tuple[list[PublishedEvent], Counter[Partition]]:
     """The events of these offsets, except passed records, and the number of all records by topic and partition."""
     found: list[PublishedEvent] = []
     number: Counter[Partition] = Counter()
     for partition, tail in tails.items():
-        place = partition.topic.removeprefix(topic_prefix), partition.partition
+        place = log.place(partition)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 async for records in log.between(partition, tail.first, tail.end):
                     number[place] += len(records)
-                    found += _own(records, topic_prefix, passed)
+                    found += _own(log, records)
         except TimeoutError:
             raise TimeoutError(_late(log, place)) from None
     return found, number
@@ -211,10 +210,10 @@ def _late(log: TopicLog, place: Partition) -> str:
     return f"{late}, because {unreadable[-1]} cannot be read: let the service pass these records (muster streams pass)"
 
 
-def _own(records: Iterable[Record], topic_prefix: str, passed: Collection[OffsetRange]) -> Iterator[PublishedEvent]:
+def _own(log: TopicLog, records: Iterable[Record]) -> Iterator[PublishedEvent]:
     """The records that are the service's events, except those that an operator has passed."""
-    for event in events_of(records, topic_prefix):
-        if not any(each.covers(event.topic, event.partition, event.offset) for each in passed):
+    for event in events_of(records, log.topic_prefix):
+        if not any(each.covers(event.topic, event.partition, event.offset) for each in log.passed):
             yield event
 
 

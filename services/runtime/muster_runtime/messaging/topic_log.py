@@ -12,6 +12,7 @@ from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaE
 from muster_runtime.messaging.bounded_decoding import decompressing_at_most
 from muster_runtime.messaging.client_closing import close_consumer
 from muster_runtime.messaging.connection import KafkaConnection
+from muster_runtime.messaging.offsets import Partition
 from muster_runtime.messaging.passing import OffsetRange
 
 Record = ConsumerRecord[bytes, bytes]
@@ -28,7 +29,7 @@ class _Undecodable(Exception):
 
 
 class TopicLog:
-    """Some topics, named without a prefix. `consumer` is the client that reads them.
+    """Some topics, named without their `topic_prefix`. `consumer` is the client that reads them.
 
     `unreadable` has the offsets that were skipped because the client cannot decode what is there, except those that an
     operator has `passed`.
@@ -38,8 +39,8 @@ class TopicLog:
         self.consumer = consumer
         self.partitions = sorted(consumer.assignment())
         self.unreadable: list[OffsetRange] = []
-        self._topic_prefix = topic_prefix
-        self._passed = passed
+        self.topic_prefix = topic_prefix
+        self.passed = passed
 
     @classmethod
     @asynccontextmanager
@@ -59,6 +60,10 @@ class TopicLog:
             yield cls(consumer, topic_prefix, passed)
         finally:
             await close_consumer(consumer)
+
+    def place(self, partition: TopicPartition) -> Partition:
+        """A partition with the contract's name of its topic."""
+        return partition.topic.removeprefix(self.topic_prefix), partition.partition
 
     async def bounds(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
         """The current beginning and end of each of these partitions, as offsets."""
@@ -142,8 +147,8 @@ class TopicLog:
 
     def _skip(self, partition: TopicPartition, offset: int) -> None:
         """Continue after an offset, or after the records that an operator has passed there."""
-        place = partition.topic.removeprefix(self._topic_prefix), partition.partition
-        last = max((each.last_offset for each in self._passed if each.covers(*place, offset)), default=None)
+        place = self.place(partition)
+        last = max((each.last_offset for each in self.passed if each.covers(*place, offset)), default=None)
         if last is None:
             self._note(OffsetRange(*place, offset, offset))
         self.consumer.seek(partition, (offset if last is None else last) + 1)

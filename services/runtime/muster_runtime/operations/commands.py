@@ -12,9 +12,8 @@ from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.errors import NotFound
 from muster_runtime.http.application import RuntimeDep
-from muster_runtime.http.approvals import check_key
+from muster_runtime.http.approvals import key_of
 from muster_runtime.http.auth import IdentityDep
-from muster_runtime.http.idempotency import Key
 from muster_runtime.http.tenancy import Commands, KeyHeader
 from muster_runtime.messaging.subscriptions import Subscriptions
 
@@ -46,9 +45,7 @@ async def _commands(
     database = runtime.database  # the worker role's, which waits for commits
     if database.commits.standby_gone:
         raise CommitUnconfirmed(STANDBY_GONE)
-    check_key(request, idempotency_key)
-    key = None if idempotency_key is None else Key(idempotency_key, request)
-    return OperatorCommands(database, identity, request.state.context, key)
+    return OperatorCommands(database, identity, request.state.context, key_of(request, idempotency_key))
 
 
 async def _subscriptions(request: Request) -> Subscriptions:

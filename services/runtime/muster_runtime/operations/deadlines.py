@@ -5,7 +5,7 @@ from dataclasses import asdict
 import structlog
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from muster_contracts import Instant
 from muster_runtime.database.transactions import EVERY_AGENCY, RETRYABLE, UnitOfWork
@@ -15,7 +15,7 @@ from muster_runtime.http.auth import requires_program
 from muster_runtime.http.idempotency import IdempotencyMismatch
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
-from muster_runtime.http.request_rules import WrittenInstant
+from muster_runtime.http.request_rules import RequestBody, WrittenInstant
 from muster_runtime.observability import audit
 from muster_runtime.operations.commands import OperatorCommandsDep
 from muster_runtime.operations.parked import Reason, ReplayReply
@@ -27,10 +27,8 @@ from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED
 _log = structlog.get_logger(__name__)
 
 
-class DeadlineName(BaseModel):
+class DeadlineName(RequestBody):
     """Names a deadline. The instant distinguishes it from a later one of the same subject."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str = Field(max_length=100)
     agency_id: str = Field(max_length=100)

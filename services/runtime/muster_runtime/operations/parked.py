@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from muster_contracts import Instant, topics
 from muster_runtime.database.transactions import EVERY_AGENCY, Database, UnitOfWork
@@ -15,7 +15,7 @@ from muster_runtime.http.auth import requires_program
 from muster_runtime.http.exchange import MEBIBYTE, body_limit
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
-from muster_runtime.http.request_rules import WrittenReason
+from muster_runtime.http.request_rules import RequestBody, WrittenReason
 from muster_runtime.messaging import parked
 from muster_runtime.messaging.parked import ParkedStream
 from muster_runtime.messaging.record_reader import Item, Record
@@ -69,10 +69,8 @@ class ReplayReply(BaseModel):
     reason: str | None
 
 
-class Reason(BaseModel):
+class Reason(RequestBody):
     """The reason, stored in the audit trail."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason: WrittenReason
 

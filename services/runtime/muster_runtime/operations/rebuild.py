@@ -15,19 +15,11 @@ from muster_runtime.clock import SandboxClock
 from muster_runtime.console import console
 from muster_runtime.database import sessions
 from muster_runtime.database.transactions import Database
-from muster_runtime.exit_statuses import BAD_INPUT, REFUSED, TIMED_OUT, UNREACHABLE
+from muster_runtime.exit_statuses import BAD_INPUT, REFUSED, TIMED_OUT, UNREACHABLE, CommandFailed
 from muster_runtime.messaging.connection import CertificatesUnusable, KafkaConnection, unreachable
 from muster_runtime.projection import Difference, NotPublished, Projection
 from muster_runtime.service import Service
 from muster_runtime.text import count
-
-
-class RebuildFailed(Exception):
-    """A rebuild is impossible. The message is one line for users."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ class Outcome:
 
 
 async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:
-    """Rebuild a projection and compare it with the live one; with a reason, replace that. Raises RebuildFailed."""
+    """Rebuild a projection and compare it with the live one; with a reason, replace that. Raises CommandFailed."""
     try:
         async with opened(service, name) as projection:
             await projection.replay()
@@ -80,36 +72,36 @@ async def rebuild(service: Service, name: str, reason: str | None) -> Outcome:
             remaining = differences if reason is None else [each for each in differences if each.obstacle]
             return Outcome(f"{service.name}.{name}", projection.records, projection.unread, differences, remaining)
     except NotPublished as error:
-        raise RebuildFailed(str(error), TIMED_OUT) from None
+        raise CommandFailed(str(error), TIMED_OUT) from None
     except TargetServerAttributeNotMatched:
-        raise RebuildFailed("Postgres is a standby, which may lag behind: name its primary", BAD_INPUT) from None
+        raise CommandFailed("Postgres is a standby, which may lag behind: name its primary", BAD_INPUT) from None
     except CertificatesUnusable as error:
-        raise RebuildFailed(str(error), BAD_INPUT) from None
+        raise CommandFailed(str(error), BAD_INPUT) from None
     except KafkaError as error:
         refusal = await KafkaConnection(service.settings).refusal(error)
-        raise RebuildFailed(refusal or unreachable(error), REFUSED if refusal else UNREACHABLE) from None
+        raise CommandFailed(refusal or unreachable(error), REFUSED if refusal else UNREACHABLE) from None
     except (*sessions.REFUSED, asyncpg.InsufficientPrivilegeError) as error:
-        raise RebuildFailed(f"Postgres refused: {error}", REFUSED) from None
+        raise CommandFailed(f"Postgres refused: {error}", REFUSED) from None
     except (OSError, asyncpg.PostgresError) as error:
-        raise RebuildFailed(f"Postgres cannot be queried: {error or type(error).__name__}", UNREACHABLE) from None
+        raise CommandFailed(f"Postgres cannot be queried: {error or type(error).__name__}", UNREACHABLE) from None
 
 
 @asynccontextmanager
 async def opened(service: Service, name: str) -> AsyncIterator[Projection]:
-    """A projection of the service, ready to be rebuilt. Raises RebuildFailed, and whatever the clients raise.
+    """A projection of the service, ready to be rebuilt. Raises CommandFailed, and whatever the clients raise.
 
     A correction gets the time of the newest fact, because a sandbox's time may be years ahead of the system clock.
     """
     settings = service.settings
     if name not in service.projections:
         known = ", ".join(service.projections) or "none"
-        raise RebuildFailed(f"{name!r} is not a projection of {service.name}; those are: {known}", BAD_INPUT)
+        raise CommandFailed(f"{name!r} is not a projection of {service.name}; those are: {known}", BAD_INPUT)
     for setting, value in (
         ("MUSTER_POSTGRES_WORKER_DSN", settings.postgres_worker_dsn.get_secret_value()),
         ("MUSTER_KAFKA_BOOTSTRAP", settings.kafka_bootstrap),
     ):
         if not value:
-            raise RebuildFailed(f"{setting} is not set", BAD_INPUT)
+            raise CommandFailed(f"{setting} is not set", BAD_INPUT)
     clock = SandboxClock()
     database = await Database(settings.postgres_worker_dsn, service.name, clock, size=2).open()
     try:

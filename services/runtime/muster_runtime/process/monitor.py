@@ -20,7 +20,6 @@ from muster_runtime.database.transactions import RETRYABLE, Connection, Database
 from muster_runtime.http.health import Health
 from muster_runtime.http.keys import KeySource
 from muster_runtime.messaging import parked
-from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.observability.seals import unsealed_agencies
 from muster_runtime.observability.telemetry import (
@@ -96,7 +95,6 @@ class Monitor:
         self,
         runtime: Runtime,
         api_database: Database,
-        backlog: Backlog,
         duties: WatchedDuties,
         keys: KeySource,
         kafka: KafkaTopics | None,
@@ -104,7 +102,6 @@ class Monitor:
         self._runtime = runtime
         self._schema = runtime.service.schema
         self._databases = {"worker": runtime.database, "api": api_database}
-        self._backlog = backlog
         self._duties = duties
         self._keys = keys
         self._kafka = kafka
@@ -186,8 +183,9 @@ class Monitor:
 
     async def _look_at_tables(self, connection: Connection, found: _Findings) -> None:
         service = self._runtime.service.name
-        await self._backlog.look(connection)
-        found.rows, found.oldest = self._backlog.rows, self._seconds_since(self._backlog.oldest)
+        backlog = self._runtime.backlog
+        await backlog.look(connection)
+        found.rows, found.oldest = backlog.rows, self._seconds_since(backlog.oldest)
         OUTBOX_ROWS.labels(service).set(found.rows)
         OUTBOX_OLDEST_SECONDS.labels(service).set(found.oldest)
         OLDEST_SNAPSHOT_SECONDS.labels(service).set(await connection.fetchval("select oldest_snapshot_seconds()"))

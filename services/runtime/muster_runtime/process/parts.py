@@ -113,7 +113,7 @@ async def clock_follower(
     return follower
 
 
-def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, topics: KafkaTopics) -> Relay:
+def make_relay(runtime: Runtime, listener: WakeupListener, topics: KafkaTopics) -> Relay:
     """The relay for the service's topics."""
     settings = runtime.settings
     return Relay(
@@ -122,9 +122,9 @@ def make_relay(runtime: Runtime, listener: WakeupListener, backlog: Backlog, top
         service=runtime.service.name,
         holder=settings.instance,
         kafka=runtime.kafka,
-        topics={topic: partitions_of(topic, settings) for topic in runtime.service.produces},
+        topics=_partitions_of(runtime.service.produces, runtime),
         topic_prefix=settings.topic_prefix,
-        backlog=backlog,
+        backlog=runtime.backlog,
         faults=lambda: topics.faults,
         on_restored=lambda: hold.begin_for_lost_commits(runtime.database, runtime.clock, runtime.service.name),
     )

@@ -47,7 +47,6 @@ class Process:
 
     runtime: Runtime
     app: FastAPI
-    clock: Clock
     consumer: Consumer | None
     failed: asyncio.Future[None]
 
@@ -88,7 +87,7 @@ async def running(
         takes_in = Role.WORKER in roles and bool(service.intakes)
         own = parts.WatchedDuties()
         if Role.RELAY in roles and service.produces:
-            own.relay = parts.make_relay(runtime, listener, backlog, topics)
+            own.relay = parts.make_relay(runtime, listener, topics)
             duties.start("relay", own.relay.run())
         if Role.SCHEDULER in roles:
             own.scheduler = parts.make_scheduler(runtime, listener)
@@ -105,7 +104,7 @@ async def running(
             own.consumer = parts.make_consumer(runtime, subscriptions)
 
         watched = topics if own.relay is not None or own.consumer is not None or takes_in else None
-        monitor = Monitor(runtime, api_database, backlog, own, keys, watched)
+        monitor = Monitor(runtime, api_database, own, keys, watched)
         if watched is not None:
             stack.push_async_callback(topics.stop)
             try:
@@ -133,7 +132,7 @@ async def running(
             duties.start("consumer", own.consumer.supervise())
         for role in needed_roles(service):
             ROLE_RUNNING.labels(service.name, role).set(role in roles)
-        yield Process(runtime, app, clock, own.consumer, duties.failed)
+        yield Process(runtime, app, own.consumer, duties.failed)
 
 
 def application(

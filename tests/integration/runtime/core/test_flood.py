@@ -21,11 +21,11 @@ from aiokafka.partitioner import DefaultPartitioner
 from muster_contracts import Envelope, event_id, source_of, write_headers
 from muster_contracts.entitlements import SeatAssigned
 from muster_enrollment.bootstrap import build
-from muster_enrollment.domain.rules import ISSUER, PRODUCT
 from muster_runtime.http.exchange import MEBIBYTE
 from muster_runtime.http.problems import RETRY_AFTER_SECONDS
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import ProbeStarter
+from tests.support.operator import authorization
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -116,24 +116,12 @@ async def _answers(client: httpx.AsyncClient) -> bool:
         return False
 
 
-def authorization(number: str) -> bytes:
-    return json.dumps(
-        {
-            "number": number,
-            "issuer": ISSUER,
-            "product": PRODUCT,
-            "valid_from": "2025-01-01T00:00:00Z",
-            "valid_until": "2099-01-01T00:00:00Z",
-        }
-    ).encode()
-
-
 async def raw_post(api: Api, agency_id: str, number: str, together: asyncio.Barrier | None = None) -> tuple[int, bool]:
     """One request on its own connection, as cheaply as possible: its status, and whether it says when to retry.
 
     With `together` it is sent once all the others are connected.
     """
-    body = authorization(number)
+    body = json.dumps(authorization(number)).encode()
     head = (
         f"POST /v1/agencies/{agency_id}/authorizations HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         f"Authorization: Bearer {api.token}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

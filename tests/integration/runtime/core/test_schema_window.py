@@ -17,8 +17,8 @@ from pydantic import SecretStr
 
 from muster_runtime.database.dbmate import migrate
 from muster_runtime.database.schema import RUNTIME_MIGRATIONS, Schema, SchemaTooNew
-from muster_runtime.database.schema_commands import SchemaUnknown, describe, wait
-from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE
+from muster_runtime.database.schema_commands import describe, wait
+from muster_runtime.exit_statuses import BAD_INPUT, TIMED_OUT, UNREACHABLE, CommandFailed
 from muster_runtime.process.roles import Role
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
@@ -55,7 +55,7 @@ async def test_a_database_is_compared_and_waited_for(databases: Databases, newer
     behind = {**window, "database": now, "ahead": [], "contracted": [], "behind": [NEEDED, OPTIONAL]}
     for settings in (by_api, by_worker, by_owner):
         assert await describe(newer, settings, database=True) == behind
-    with pytest.raises(SchemaUnknown, match=rf"^after 0 s the schema of probe is at {now} and lacks {NEEDED}: run the"):
+    with pytest.raises(CommandFailed, match=rf"^after 0 s the schema of probe is at {now} and lacks {NEEDED}: run the"):
         await wait(newer, by_api, 0, print)
 
     told: list[str] = []
@@ -72,7 +72,7 @@ async def test_a_database_is_compared_and_waited_for(databases: Databases, newer
 
         await admin.execute(INSERT, CONTRACTING)
         assert (await describe(newer, by_owner, database=True))["contracted"] == [CONTRACTING]
-        with pytest.raises(SchemaUnknown, match=f"^after 0 s the schema of probe is too new: {CONTRACTING} changed"):
+        with pytest.raises(CommandFailed, match=f"^after 0 s the schema of probe is too new: {CONTRACTING} changed"):
             await wait(newer, by_worker, 0, print)
     finally:
         await admin.close()
@@ -92,10 +92,10 @@ async def test_a_database_is_compared_and_waited_for(databases: Databases, newer
 )
 async def test_why_a_database_cannot_be_compared(newer: Schema, dsn: str, status: int, said: str) -> None:
     settings = Settings(environment="sandbox", postgres_api_dsn=SecretStr(dsn))
-    with pytest.raises(SchemaUnknown, match=said) as unknown:
+    with pytest.raises(CommandFailed, match=said) as failed:
         await describe(newer, settings, database=True)
-    assert unknown.value.exit_code == status
-    with pytest.raises(SchemaUnknown, match=said) as waited:
+    assert failed.value.exit_code == status
+    with pytest.raises(CommandFailed, match=said) as waited:
         await wait(newer, settings, 0, print)
     assert waited.value.exit_code == (TIMED_OUT if status == UNREACHABLE else status)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import asyncpg
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from muster_runtime.database.schema import Schema
 from muster_runtime.database.transactions import UnitOfWork
@@ -16,6 +16,7 @@ from muster_runtime.http.application import (
     IfMatchDep,
     PageDep,
     ReaderDep,
+    RequestBody,
     body_limit,
     etag,
     needs_approval,
@@ -33,15 +34,11 @@ UPLOAD_LIMIT = 3_000_000
 router = APIRouter(prefix="/v1/agencies/{agency_id}", responses={"default": COMMON["default"]})
 
 
-class Author(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Author(RequestBody):
     name: str = Field(min_length=1)
 
 
-class NewNote(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class NewNote(RequestBody):
     text: str = Field(max_length=100)
     copies: int = Field(default=1, ge=1, le=9)
     author: Author | None = None

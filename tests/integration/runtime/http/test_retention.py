@@ -134,8 +134,9 @@ async def test_a_purge_that_finds_nothing_writes_nothing(sample: Sample) -> None
 
     async def oldest(connection: Connection) -> datetime | None:
         nonlocal looks
-        looks += 1
-        return await kept.oldest(connection)
+        found = await kept.oldest(connection)
+        looks += 1  # only now: the purger reads the clock afterward
+        return found
 
     kept = idempotency.retention(7)
     purger = Purger(runtime.database, Wakeup(sample.clock), sample.clock, [replace(kept, oldest=oldest)], "sample")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
@@ -19,7 +19,7 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.consumer.applied_log import AppliedLog
 from muster_runtime.messaging.consumer.hand_over import HAND_OVER_SECONDS, BatchInHand, DrainOnRevoke
 from muster_runtime.messaging.consumer.kept_offsets import KeptOffsets
-from muster_runtime.messaging.consumer.pausing import PausedPartitions
+from muster_runtime.messaging.consumer.pausing import Consumed, PausedPartitions
 from muster_runtime.messaging.consumer.polling import Poller
 from muster_runtime.messaging.consumer.progress import ConsumerStuck, Progress
 from muster_runtime.messaging.consumer.records import Records
@@ -41,8 +41,6 @@ STOP_SECONDS = HAND_OVER_SECONDS + DRAIN_SECONDS + 2 * (LEAVE_SECONDS + CANCEL_S
 
 # How often `supervise` checks the consumer.
 SUPERVISE_SECONDS = 5.0
-
-Consumed = Sequence[ConsumerRecord[bytes, bytes]]
 
 _log = structlog.get_logger(__name__)
 
