@@ -7,7 +7,6 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -18,7 +17,6 @@ from muster_operator.databases.provisioning import Access
 from muster_runtime.http.issuer import Issuer
 from tests.support import alone, servers
 from tests.support.databases import Databases
-from tests.support.eventually import eventually as poll
 from tests.support.homes import processes_of
 from tests.support.scratch import make_scratch
 from tests.support.secured_kafka import KafkaTokens, SecuredKafka, secured_kafka
@@ -129,12 +127,6 @@ async def run_service(
     runner = ServiceRunner(databases, kafka_at(kafka_bootstrap), topic_prefix, tokens)
     yield runner
     await runner.close()
-
-
-@pytest.fixture(scope="session")
-def eventually() -> Callable[..., Awaitable[Any]]:
-    """`await eventually(check, timeout=15)`: polls until `check` is true."""
-    return poll
 
 
 @pytest.fixture

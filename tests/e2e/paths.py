@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 
 from muster_contracts.entitlements import SeatAssigned
-from tests.e2e.troubles import PATIENCE, Eventually, parked
+from tests.e2e.troubles import PATIENCE, parked
 from tests.integration.notify.receiver import Receiver
+from tests.support.eventually import eventually
 from tests.support.operator import Operator, enroll
 
 AGENCY = "GSA"
@@ -17,7 +18,7 @@ AGENCY = "GSA"
 BREAK = f"alter table delivery add constraint broken check (agency_id <> '{AGENCY}') not valid"
 
 
-async def join(operator: Operator, receiver: Receiver, eventually: Eventually) -> None:
+async def join(operator: Operator, receiver: Receiver) -> None:
     """Let the agency join, with a webhook for its seats."""
     await enroll(operator, AGENCY)
     await post(operator, "notify", "webhooks", {"url": receiver.url, "event_types": [SeatAssigned.event_type]})
@@ -59,7 +60,7 @@ def steps(led_to: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from steps(step["led_to"])
 
 
-async def show_a_delivery(operator: Operator, receiver: Receiver, eventually: Eventually) -> None:
+async def show_a_delivery(operator: Operator, receiver: Receiver) -> None:
     """The path from the command to the delivered webhook is found by any of its IDs."""
     seat = await assign(operator, "ada@gsa.gov")
     delivered = f"select id from delivery where agency_id = '{AGENCY}' and state = 'delivered' and channel = 'webhook'"
@@ -90,7 +91,7 @@ async def show_a_delivery(operator: Operator, receiver: Receiver, eventually: Ev
     }
 
 
-async def show_where_it_waits(operator: Operator, receiver: Receiver, eventually: Eventually) -> None:
+async def show_where_it_waits(operator: Operator, receiver: Receiver) -> None:
     """An event of a parked stream waits there until it is replayed."""
     await operator.sql("notify", BREAK)
     seat = await assign(operator, "grace@gsa.gov")

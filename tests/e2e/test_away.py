@@ -5,9 +5,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -16,8 +15,7 @@ import pytest
 from muster_local.servers import KAFKA_BOOTSTRAP, POSTGRES_DSN
 from muster_local.stack import Stack
 from muster_operator.databases.provisioning import drop
-
-Eventually = Callable[..., Awaitable[Any]]
+from tests.support.eventually import eventually
 
 # Long enough for a busy machine.
 PATIENCE = 90
@@ -41,7 +39,7 @@ async def stack(postgres: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     shutil.rmtree(home)
 
 
-async def test_a_frozen_kafka_turns_readiness_red_and_never_liveness(stack: Stack, eventually: Eventually) -> None:
+async def test_a_frozen_kafka_turns_readiness_red_and_never_liveness(stack: Stack) -> None:
     kafka = psutil.Process(stack.pids()["kafka"])
     async with httpx.AsyncClient(base_url=stack.service_url("billing"), timeout=20) as client:
 
@@ -65,7 +63,7 @@ async def test_a_frozen_kafka_turns_readiness_red_and_never_liveness(stack: Stac
         await eventually(ready, timeout=PATIENCE)
 
 
-async def test_a_service_stops_within_the_grace_period_though_kafka_hangs(stack: Stack, eventually: Eventually) -> None:
+async def test_a_service_stops_within_the_grace_period_though_kafka_hangs(stack: Stack) -> None:
     psutil.Process(stack.pids()["kafka"]).suspend()
     billing = stack.pids()["billing"]
     asked_at = time.monotonic()

@@ -22,9 +22,8 @@ from muster_contracts import SERVICES, ClockMoved, topics
 from muster_local.servers import kafka_at
 from muster_operator.databases.provisioning import Access, drop, password_of, provision
 from muster_operator.topics import create_topics, delete_topics
+from tests.support.eventually import eventually
 from tests.support.services import ISSUER, TokenIssuer
-
-Eventually = Callable[..., Awaitable[Any]]
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {
@@ -218,7 +217,6 @@ async def test_a_service_installed_from_wheels_migrates_and_serves(
     topic_prefix: str,
     tokens: TokenIssuer,
     unused_tcp_port: int,
-    eventually: Eventually,
 ) -> None:
     python = install(wheels, f"muster-{service}", tmp_path / "installed")
     import_everything(python, f"muster-{service}")

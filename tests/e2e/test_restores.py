@@ -10,7 +10,8 @@ from muster_contracts import SERVICES
 from muster_local.demo.program import ProgramClient
 from muster_local.scopes import SCOPES
 from muster_runtime.clock import SystemClock
-from tests.e2e.troubles import PATIENCE, Eventually
+from tests.e2e.troubles import PATIENCE
+from tests.support.eventually import eventually
 from tests.support.operator import Operator, assign_seats, enroll, register
 
 pytestmark = pytest.mark.shares_stack
@@ -25,7 +26,7 @@ async def post(
         await program_office.post(service, f"agencies/{agency_id}/{path}", body, expect=expect)
 
 
-async def published(operator: Operator, service: str, eventually: Eventually) -> None:
+async def published(operator: Operator, service: str) -> None:
     await eventually(lambda: operator.sql(service, "select not exists (select from outbox)"), timeout=PATIENCE)
 
 
@@ -44,7 +45,7 @@ def erase(operator: Operator, lost: dict[str, str]) -> str:
 
 
 async def test_a_restore_of_entitlements_gives_nobody_their_seat_back_unnoticed(
-    operator: Operator, eventually: Eventually, tmp_path: Path
+    operator: Operator, tmp_path: Path
 ) -> None:
     await enroll(operator, "NASA")
     pool = "select count(*) from pool where agency_id = 'NASA'"
@@ -58,7 +59,7 @@ async def test_a_restore_of_entitlements_gives_nobody_their_seat_back_unnoticed(
     await post(operator, "entitlements", f"seats/{revoked}/revocation", {})
     await post(operator, "entitlements", f"seats/{suspended}/suspension", {})
     await assign_seats(operator, "NASA", [2])
-    await published(operator, "entitlements", eventually)
+    await published(operator, "entitlements")
     operator.follow("restore.md", part="Restore", **variables)
 
     found = differences(operator)
@@ -71,25 +72,23 @@ async def test_a_restore_of_entitlements_gives_nobody_their_seat_back_unnoticed(
     holder = await operator.sql("entitlements", "select subject_ref from seat where state = 'suspended'")
     with pytest.raises(AssertionError, match="already holds seat"):
         operator.run(f"muster erase-lost NASA {holder} --reason restored")
-    await published(operator, "entitlements", eventually)
+    await published(operator, "entitlements")
     audited = await operator.sql("entitlements", "select subject from audit where command = 'EraseLostPerson'")
     assert audited == lost["subject"]
     assert "All services agree." in operator.follow("restore.md", part="Afterwards", **variables)
 
 
-async def test_a_contact_that_a_restore_of_enrollment_lost_can_be_erased(
-    operator: Operator, eventually: Eventually, tmp_path: Path
-) -> None:
+async def test_a_contact_that_a_restore_of_enrollment_lost_can_be_erased(operator: Operator, tmp_path: Path) -> None:
     await register(operator, "DOE")
     variables = {"SERVICE": "enrollment", "BACKUP": str(tmp_path / "enrollment.dump")}
     operator.follow("restore.md", part="Back up", **variables)
     contact = {"name": "Ada Administrator", "email": "ada@doe.gov"}
     request = {"seats": 5, "starts_at": SystemClock().now().isoformat(), "contact": contact}
     await post(operator, "enrollment", "enrollments", request, agency_id="DOE", expect=201)
-    await published(operator, "enrollment", eventually)
+    await published(operator, "enrollment")
     operator.follow("restore.md", part="Restore", **variables)
     await post(operator, "enrollment", "enrollments", request, agency_id="DOE", expect=201)
-    await published(operator, "enrollment", eventually)
+    await published(operator, "enrollment")
     known = "select count(*) from directory where agency_id = 'DOE'"
     await eventually(lambda: operator.sql("notify", f"{known} having count(*) = 2"), timeout=PATIENCE)
 

@@ -23,7 +23,6 @@ from tests.e2e.troubles import (
     PATIENCE,
     READERS,
     TOPIC,
-    Eventually,
     RestoreDrill,
     accept_gap_alone,
     broken,
@@ -34,6 +33,7 @@ from tests.e2e.troubles import (
     poison,
 )
 from tests.integration.notify.receiver import Receiver, receiving
+from tests.support.eventually import eventually
 from tests.support.operator import Operator, assign_seats, enroll
 from tests.support.topics import Producer
 
@@ -48,7 +48,7 @@ async def producer(operator: Operator) -> AsyncIterator[Producer]:
         yield producer
 
 
-async def test_rebuild(operator: Operator, eventually: Eventually) -> None:
+async def test_rebuild(operator: Operator) -> None:
     await enroll(operator, "NASA")
     pool = "select count(*) from pool where agency_id = 'NASA'"
     await eventually(lambda: operator.sql("entitlements", pool), timeout=PATIENCE)
@@ -71,7 +71,7 @@ async def test_rebuild(operator: Operator, eventually: Eventually) -> None:
         assert f"ticket {ticket}" in audited
 
 
-async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Path) -> None:
+async def test_restore(operator: Operator, tmp_path: Path) -> None:
     variables = {"SERVICE": "billing", "BACKUP": str(tmp_path / "billing.dump")}
     await enroll(operator, "EPA")
     await eventually(lambda: has_a_term(operator, "EPA"), timeout=PATIENCE)
@@ -100,7 +100,7 @@ async def test_restore(operator: Operator, eventually: Eventually, tmp_path: Pat
     assert "are held" not in operator.run("muster deadlines list")
 
 
-async def test_positions_that_went_back_are_read_again(operator: Operator, eventually: Eventually) -> None:
+async def test_positions_that_went_back_are_read_again(operator: Operator) -> None:
     """Somebody has edited a database: the effects and positions of a stream are gone, but the offsets are not."""
     known = "select count(*) from directory where agency_id = 'NASA' and role = 'person'"
     before = await operator.sql("notify", known)
@@ -164,8 +164,8 @@ async def test_rollback(operator: Operator) -> None:
         operator.run("muster rollback-check --to 0.0.9")
 
 
-async def test_parked_stream(operator: Operator, producer: Producer, eventually: Eventually) -> None:
-    await poison(operator, producer, "HHS", eventually)
+async def test_parked_stream(operator: Operator, producer: Producer) -> None:
+    await poison(operator, producer, "HHS")
     partition, offset = await first_parked(operator, "HHS")
     where = {"PARTITION": partition, "OFFSET": offset}
     said = operator.follow("parked-stream.md", TOPIC=TOPIC, AGENCY="HHS", SERVICE="notify", **where)
@@ -179,7 +179,7 @@ async def test_parked_stream(operator: Operator, producer: Producer, eventually:
     assert "ticket 4711" in audited
 
 
-async def test_deadline_parked(operator: Operator, eventually: Eventually) -> None:
+async def test_deadline_parked(operator: Operator) -> None:
     """A deadline of a kind for which the service has no handler."""
     await operator.sql("billing", "insert into deadline values ('forgotten', 'NIH', 'inv_1', now() - interval '1 day')")
     is_parked = "select reason from deadline where kind = 'forgotten'"
@@ -192,9 +192,9 @@ async def test_deadline_parked(operator: Operator, eventually: Eventually) -> No
     assert "ticket 4714" in audited
 
 
-async def test_gap(operator: Operator, producer: Producer, eventually: Eventually) -> None:
+async def test_gap(operator: Operator, producer: Producer) -> None:
     await producer.put(*broken("USDA", 3))
-    await parked_everywhere(operator, "USDA", eventually)
+    await parked_everywhere(operator, "USDA")
     said = operator.follow("gap.md", TOPIC=TOPIC, AGENCY="USDA", SERVICE="notify")
     assert "sequence 1 was expected, but 3 arrived" in said
     assert "a parked stream" in said
@@ -204,9 +204,9 @@ async def test_gap(operator: Operator, producer: Producer, eventually: Eventuall
         operator.run(f"muster streams gap accept {TOPIC} USDA --service {service} --reason 'gone'")
 
 
-async def test_partition_paused(operator: Operator, producer: Producer, eventually: Eventually) -> None:
+async def test_partition_paused(operator: Operator, producer: Producer) -> None:
     await producer.put(*broken("DOL", 2))
-    await parked_everywhere(operator, "DOL", eventually)
+    await parked_everywhere(operator, "DOL")
     for service in READERS:
         accept_gap_alone(operator, service, "DOL", 2)
     for service in ("billing", "entitlements"):
@@ -229,7 +229,7 @@ async def test_snapshot_held(operator: Operator) -> None:
         await holding.fetchval("select 1")
 
 
-async def test_webhook_disabled(operator: Operator, eventually: Eventually) -> None:
+async def test_webhook_disabled(operator: Operator) -> None:
     async with receiving(Receiver(answer=lambda _: 410)) as receiver:
         token = operator.stack.token("notify:read", "notify:write")
         async with httpx.AsyncClient(
@@ -258,14 +258,14 @@ async def test_webhook_disabled(operator: Operator, eventually: Eventually) -> N
         assert receiver.requests[0].verified(webhook["secret"])["agency_id"] == "VA"
 
 
-async def test_a_path_is_shown_from_its_command_to_its_delivery(operator: Operator, eventually: Eventually) -> None:
+async def test_a_path_is_shown_from_its_command_to_its_delivery(operator: Operator) -> None:
     async with receiving(Receiver()) as receiver:
-        await paths.join(operator, receiver, eventually)
-        await paths.show_a_delivery(operator, receiver, eventually)
-        await paths.show_where_it_waits(operator, receiver, eventually)
+        await paths.join(operator, receiver)
+        await paths.show_a_delivery(operator, receiver)
+        await paths.show_where_it_waits(operator, receiver)
 
 
-async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str, eventually: Eventually) -> None:
+async def test_drill(operator: Operator, postgres: str, kafka_bootstrap: str) -> None:
     before = await names_of_drills(postgres, kafka_bootstrap)
     said = operator.follow("drill.md", FAULT="03")
     assert "03 overlapping transactions committed in reverse miss nothing" in said

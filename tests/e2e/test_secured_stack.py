@@ -1,8 +1,6 @@
 """A secured stack works for authenticated clients, and for nobody else."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
@@ -22,17 +20,14 @@ from muster_runtime.http.issuer import Issuer
 from muster_runtime.kafka_settings import KafkaSettings
 from muster_runtime.messaging.connection import KafkaConnection
 from tests.support.command import muster
+from tests.support.eventually import eventually
 from tests.support.homes import processes_of
-
-Eventually = Callable[..., Awaitable[Any]]
 
 PATIENCE = 90
 
 
 @pytest.mark.usefixtures("embedded")
-async def test_a_secured_stack_serves_those_who_say_who_they_are_and_nobody_else(
-    home: Path, tmp_path: Path, eventually: Eventually
-) -> None:
+async def test_a_secured_stack_serves_those_who_say_who_they_are_and_nobody_else(home: Path, tmp_path: Path) -> None:
     option = f"--home={home}"
     up = muster("up", "--secure", option)
     assert up.returncode == 0, up.stdout + up.stderr

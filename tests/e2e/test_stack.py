@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,8 @@ from muster_local.stack import Stack, StackFailed
 from muster_operator.databases.provisioning import drop
 from muster_operator.topics import delete_topics
 from tests.support.command import an_agency_joins_and_leaves, muster
+from tests.support.eventually import eventually
 from tests.support.homes import processes_of
-
-Eventually = Callable[..., Awaitable[Any]]
 
 # Long enough for a busy machine.
 PATIENCE = 90
@@ -43,9 +42,7 @@ async def alone(home: Path) -> Stack:
 
 @pytest.mark.usefixtures("embedded_postgres")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_start_that_is_stopped_leaves_nothing_running(
-    home: Path, eventually: Eventually, number: signal.Signals
-) -> None:
+async def test_a_start_that_is_stopped_leaves_nothing_running(home: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "muster_operator", "up", f"--home={home}"]
     starting = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     await eventually(lambda: Home(home).supervisor() is not None, timeout=PATIENCE)
@@ -56,7 +53,7 @@ async def test_a_start_that_is_stopped_leaves_nothing_running(
 
 
 @pytest.mark.usefixtures("embedded")
-async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path, eventually: Eventually) -> None:
+async def test_the_whole_stack_comes_up_survives_a_kill_and_goes_down(home: Path) -> None:
     up = muster("up", "--home", str(home))
     assert up.returncode == 0, up.stdout + up.stderr
     assert f"muster agency list --home {home}" in up.stdout
@@ -167,9 +164,7 @@ async def test_a_service_that_refuses_to_start_is_named_and_nothing_is_left(home
 
 
 @pytest.mark.usefixtures("embedded_postgres")
-async def test_a_service_that_is_killed_while_the_stack_starts_is_started_again(
-    home: Path, eventually: Eventually
-) -> None:
+async def test_a_service_that_is_killed_while_the_stack_starts_is_started_again(home: Path) -> None:
     def kill() -> bool:
         service = Home(home).read_state().processes.get("notify")
         if service is None or service.pid is None:
@@ -213,7 +208,7 @@ async def test_what_a_dead_supervisor_left_behind_does_no_harm(home: Path) -> No
 
 
 @pytest.mark.usefixtures("embedded_postgres")
-async def test_nothing_outlives_a_killed_supervisor(home: Path, eventually: Eventually) -> None:
+async def test_nothing_outlives_a_killed_supervisor(home: Path) -> None:
     stack = await alone(home)
     os.kill(stack.state().supervisor, signal.SIGKILL)
     await eventually(lambda: not processes_of(home), timeout=PATIENCE)
@@ -221,7 +216,7 @@ async def test_nothing_outlives_a_killed_supervisor(home: Path, eventually: Even
 
 
 @pytest.mark.usefixtures("embedded_postgres")
-async def test_a_stack_ends_with_the_process_that_started_it(home: Path, eventually: Eventually) -> None:
+async def test_a_stack_ends_with_the_process_that_started_it(home: Path) -> None:
     script = (
         "import asyncio, pathlib, sys, time\n"
         "from muster_local.stack import Stack\n"
@@ -237,7 +232,7 @@ async def test_a_stack_ends_with_the_process_that_started_it(home: Path, eventua
 
 
 @pytest.mark.usefixtures("embedded_postgres")
-async def test_an_interrupted_start_leaves_nothing(home: Path, eventually: Eventually) -> None:
+async def test_an_interrupted_start_leaves_nothing(home: Path) -> None:
     command = [sys.executable, "-m", "muster_operator", "up", "--home", str(home)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
         await eventually(lambda: Stack(home).pids(), timeout=PATIENCE)

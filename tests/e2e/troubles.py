@@ -1,9 +1,7 @@
 """The troubles that runbooks are for, and how to detect them."""
 
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
@@ -15,10 +13,9 @@ from muster_operator.topics import connect
 from muster_runtime.clock import SystemClock
 from tests.faults.probe.service import SCHEMA
 from tests.support.databases import _fingerprint
+from tests.support.eventually import eventually
 from tests.support.operator import Operator
 from tests.support.topics import Producer
-
-Eventually = Callable[..., Awaitable[Any]]
 
 TOPIC = AgencySuspended.topic
 READERS = ("billing", "entitlements", "notify")
@@ -94,14 +91,14 @@ async def parked(operator: Operator, service: str, agency_id: str) -> int:
     return count
 
 
-async def poison(operator: Operator, producer: Producer, agency_id: str, eventually: Eventually) -> None:
+async def poison(operator: Operator, producer: Producer, agency_id: str) -> None:
     """Park an agency's stream in every reader with a record that none of them can read."""
     envelope = broken(agency_id, 1)[0]._replace(type=AgencyEnrolled.event_type)
     await producer.put_raw(TOPIC, key=agency_id.encode(), value=b"not JSON", headers=write_headers(envelope))
-    await parked_everywhere(operator, agency_id, eventually)
+    await parked_everywhere(operator, agency_id)
 
 
-async def parked_everywhere(operator: Operator, agency_id: str, eventually: Eventually) -> None:
+async def parked_everywhere(operator: Operator, agency_id: str) -> None:
     for service in READERS:
         await eventually(lambda service=service: parked(operator, service, agency_id), timeout=PATIENCE)
 

@@ -178,7 +178,7 @@ async def test_every_command_of_entitlements_and_of_the_operators(run_service: S
         build_entitlements, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER, Role.OPERATIONS})
     )
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     await entitlements.enroll(cap=10)
     audited = Audited(service)
     await _manage_seats(audited)

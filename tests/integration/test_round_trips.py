@@ -68,7 +68,7 @@ async def test_a_seat_is_assigned_in_five_round_trips(run_service: ServiceRunner
     """One statement reads the pool and the person's seat."""
     service = await run_service(build_entitlements, EntitlementsSettings)
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     await entitlements.enroll(cap=10)
     assigned = await of_request(
         trips, "entitlements_api", lambda number: entitlements.assign(number, key=f"key-{number}")
@@ -80,7 +80,7 @@ async def test_a_use_is_consumed_in_four_round_trips(run_service: ServiceRunner,
     """The statement that takes the lock reads all that the use depends on, and the next one counts it."""
     service = await run_service(build_entitlements, EntitlementsSettings)
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     await entitlements.enroll(cap=10)
     await entitlements.assign(1)
 

@@ -11,7 +11,7 @@ _LONGEST_PAUSE_SECONDS = 0.25
 
 
 async def eventually(
-    check: Callable[[], Any],
+    check: Callable[..., Any],
     timeout: float = 15.0,
     *,
     prompt: bool = False,

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ EXAMPLES = Path(__file__).parents[3] / "contracts/subscribers"
 SCHEMAS = Path(__file__).parents[3] / "contracts/schemas"
 SEATS = topics()["muster.entitlements.seat"]
 AGENCIES = ("NASA", "NIH", "DOE")
-
-Eventually = Callable[..., Awaitable[Any]]
 
 
 def python(name: str) -> Callable[[], list[str]]:

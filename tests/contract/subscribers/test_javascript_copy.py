@@ -15,7 +15,8 @@ from muster_contracts.testing import Record, build, record
 from muster_local.node import NODE, installed
 from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
-from tests.contract.subscribers.examples import EXAMPLES, Eventually
+from tests.contract.subscribers.examples import EXAMPLES
+from tests.support.eventually import eventually
 
 SNAPSHOTS = topics()[AgencyAccess.topic]
 AGENCY, PERSON = record(build(AgencyAccess)), record(build(SubjectAccess))
@@ -73,7 +74,7 @@ async def snapshots(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Re
 
 
 async def test_a_process_answers_only_from_a_whole_copy_even_beside_another_and_after_a_restart(
-    snapshots: Relay, run: Callable[..., Any], eventually: Eventually, kafka_bootstrap: str, topic_prefix: str
+    snapshots: Relay, run: Callable[..., Any], kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     example = installed(EXAMPLES / "javascript")
     program = example / f"{topic_prefix}copy.mjs"

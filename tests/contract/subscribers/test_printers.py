@@ -15,12 +15,12 @@ from tests.contract.subscribers.examples import (
     AGENCIES,
     EXAMPLES,
     PRINTERS,
-    Eventually,
     Topic,
     interleaved,
     seats,
     typed,
 )
+from tests.support.eventually import eventually
 
 
 def last_kept(state: Path) -> set[int]:
@@ -31,7 +31,7 @@ def last_kept(state: Path) -> set[int]:
 
 @pytest.mark.parametrize("command", PRINTERS)
 async def test_each_fact_is_printed_once_in_order_even_across_a_restart(
-    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
+    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     first = interleaved(range(1, 21))
     await topic.put(first)
@@ -89,7 +89,7 @@ async def test_a_gap_at_a_new_epoch_stops_the_subscriber_as_well(
 
 @pytest.mark.parametrize("command", PRINTERS)
 async def test_an_unknown_type_has_its_place_and_a_newer_version_stops_the_subscriber(
-    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
+    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     first, second, third = (record(build(SeatAssigned, agency_id="NASA"), sequence=number) for number in (1, 2, 3))
     await topic.put([first, typed(second, "muster.entitlements.SeatMerged.v1")])
@@ -105,7 +105,7 @@ async def test_an_unknown_type_has_its_place_and_a_newer_version_stops_the_subsc
 
 @pytest.mark.parametrize("command", PRINTERS)
 async def test_a_second_instance_is_refused_and_the_first_continues(
-    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
+    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     async with run(command()) as first:
         await eventually(lambda: "connected, waiting" in first.stderr, timeout=40)
@@ -120,7 +120,7 @@ async def test_a_second_instance_is_refused_and_the_first_continues(
 
 @pytest.mark.parametrize("command", PRINTERS)
 async def test_of_two_instances_that_start_at_once_at_most_one_continues(
-    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], eventually: Eventually, tmp_path: Path
+    command: Callable[[], list[str]], topic: Topic, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     await topic.put(interleaved(range(1, 11)))
     async with run(command()) as one, run(command(), STATE=str(tmp_path / "second.json")) as other:
@@ -147,7 +147,6 @@ async def test_a_state_from_another_log_is_refused_so_that_no_facts_are_skipped(
     command: Callable[[], list[str]],
     topic: Topic,
     run: Callable[..., Any],
-    eventually: Eventually,
     tmp_path: Path,
     kafka_bootstrap: str,
     topic_prefix: str,

@@ -14,17 +14,17 @@ from muster_contracts.testing import Record, build, record
 from tests.contract.subscribers.examples import (
     AGENCIES,
     EXAMPLES,
-    Eventually,
     Topic,
     interleaved,
     python,
     seats,
     typed,
 )
+from tests.support.eventually import eventually
 
 
 async def test_a_table_stays_exactly_in_step_however_often_the_subscriber_is_killed(
-    topic: Topic, run: Callable[..., Any], eventually: Eventually, database: str
+    topic: Topic, run: Callable[..., Any], database: str
 ) -> None:
     events, kills, chance = 1000, 4, random.Random(20250806)
     connection = await asyncpg.connect(database)
@@ -60,7 +60,6 @@ def _reached(applied: Callable[[], Awaitable[int]], wanted: int) -> Callable[[],
 async def test_the_positions_in_a_table_are_bound_to_their_topic(
     topic: Topic,
     run: Callable[..., Any],
-    eventually: Eventually,
     database: str,
     kafka_bootstrap: str,
     topic_prefix: str,
@@ -75,7 +74,7 @@ async def test_the_positions_in_a_table_are_bound_to_their_topic(
 
 
 async def test_a_table_in_step_allows_two_instances_reports_an_epoch_and_refuses_a_huge_number(
-    topic: Topic, run: Callable[..., Any], eventually: Eventually, database: str
+    topic: Topic, run: Callable[..., Any], database: str
 ) -> None:
     connection = await asyncpg.connect(database)
 

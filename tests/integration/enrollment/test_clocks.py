@@ -1,10 +1,8 @@
 """Two replicas whose clocks differ act as one, and no fact is dated before an earlier one."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
@@ -130,7 +128,7 @@ def _erasures_after(what: str, model: Model, erasures: list[datetime]) -> list[d
 
 
 async def test_a_clock_far_from_the_databases_refuses_commands_until_it_is_corrected(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
+    run_service: ServiceRunner,
 ) -> None:
     clock = ShiftedClock(timedelta(minutes=1))
     program = Program(await run_service(build, EnrollmentSettings, clock=clock))

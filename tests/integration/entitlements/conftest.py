@@ -21,6 +21,7 @@ from muster_contracts.enrollment import AgencyEnrolled, AgencyWithdrawn
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.process.roles import Role
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
@@ -35,7 +36,6 @@ class Entitlements:
     """The running service, and one agency of it."""
 
     service: RunningService
-    eventually: Callable[..., Awaitable[Any]]
     agency: str = "NASA"
 
     async def enroll(self, cap: int, enrollment_id: str = "enr_1") -> None:
@@ -45,7 +45,7 @@ class Entitlements:
         async def opened() -> bool:
             return bool((await self.get("pool")).json().get("enrollment_id") == enrollment_id)
 
-        await self.eventually(opened)
+        await eventually(opened)
 
     def enrolled(self, cap: int, enrollment_id: str = "enr_1") -> AgencyEnrolled:
         return AgencyEnrolled(
@@ -140,7 +140,7 @@ class Entitlements:
             operation: dict[str, Any] = reply.json()
             return operation if operation["state"] in {"completed", "stopped"} else None
 
-        operation: dict[str, Any] = await self.eventually(over, timeout=timeout)
+        operation: dict[str, Any] = await eventually(over, timeout=timeout)
         return operation
 
     async def import_file(self, body: Any, route: str = "seat-imports", **params: Any) -> dict[str, Any]:
@@ -166,15 +166,15 @@ class Entitlements:
 
 
 @pytest.fixture
-async def entitlements(run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]) -> Entitlements:
+async def entitlements(run_service: ServiceRunner) -> Entitlements:
     """Entitlements, at the start of the program."""
     service = await run_service(build, EntitlementsSettings)
     service.clock.move(START)
-    return Entitlements(service, eventually)
+    return Entitlements(service)
 
 
 @pytest.fixture
-async def front(run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]) -> Entitlements:
+async def front(run_service: ServiceRunner) -> Entitlements:
     """The service without scheduler and relay, at the start of the program: their work waits.
 
     Processes beside it read the time from the topic of the sandbox's clock.
@@ -185,7 +185,7 @@ async def front(run_service: ServiceRunner, eventually: Callable[..., Awaitable[
     )
     # The service follows the topic, too: a move by a test before it has read this would be undone.
     await eventually(lambda: service.clock.now() == START)
-    return Entitlements(service, eventually)
+    return Entitlements(service)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from typing import Any
 
 from muster_contracts.event import Event
 from tests.integration.entitlements.conftest import Entitlements
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 
@@ -20,5 +21,5 @@ async def published(entitlements: Entitlements, cls: type[Event], count: int, ti
         events = await entitlements.service.published(cls)
         return events if len(events) == count else None
 
-    events: list[Any] = await entitlements.eventually(all_there, timeout=timeout)
+    events: list[Any] = await eventually(all_there, timeout=timeout)
     return events

@@ -12,6 +12,7 @@ from tests.integration.entitlements.test_rollouts import SKETCHES
 from tests.integration.entitlements.test_seat_trials import CANVAS
 from tests.integration.entitlements.test_usage import report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
+from tests.support.eventually import eventually
 
 PEOPLE = range(3)
 FEATURES = ("frontier-models", "deep-research", "advanced-voice-mode", "canvas", "sketches", "notes")
@@ -160,7 +161,7 @@ class Life:
 
     async def _change_catalog(self) -> None:
         number = (await publish(self.own, self.features(), allow_below_use=True))["number"]
-        await self.own.eventually(lambda: rolled_out(self.own, number))
+        await eventually(lambda: rolled_out(self.own, number))
 
     @property
     def _enrollment_id(self) -> str:
@@ -175,7 +176,7 @@ class Life:
             pool = await self.own.pool()
             return bool(pool["revision"] > before and pool["revoking"] == 0)
 
-        await self.own.eventually(there)
+        await eventually(there)
 
 
 ACTIONS = ("invitation", "activation", "activation", "suspension", "reinstatement", "transfer", "revocation")

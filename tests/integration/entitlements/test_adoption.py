@@ -12,6 +12,7 @@ from muster_entitlements.queries.adoption import EXPORT_LINES, Export, begin_exp
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_trials import enroll_again, is_open, pass_time
 from tests.integration.entitlements.test_usage import report, used
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 NOON = START + timedelta(hours=12)
@@ -94,12 +95,12 @@ async def test_people_are_counted_by_day_until_they_lose_their_seats(entitlement
         found = [each.data for each in await service.published(AdoptionSummarized)]
         return found if len(found) == days else None
 
-    first: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(1))
+    first: list[AdoptionSummarized] = await eventually(lambda: summarized(1))
     [research] = [each for each in first[0].features if each.feature == "deep-research"]
     assert (first[0].day, first[0].seats, research.active_7_days, research.never_used) == ("2025-08-08", 29, 14, 18)
     assert (research.active, research.first_uses) == (None, None)
     service.clock.move(START + 60 * DAY)
-    last: list[AdoptionSummarized] = await entitlements.eventually(lambda: summarized(28))
+    last: list[AdoptionSummarized] = await eventually(lambda: summarized(28))
     assert [each.day for each in last][-1] == "2025-09-04"
 
 
@@ -253,7 +254,7 @@ async def test_an_enrollment_in_another_time_zone_neither_skips_nor_cuts_a_day(
 ) -> None:
     service = entitlements.service
     await service.publish(entitlements.enrolled(cap=5).model_copy(update={"time_zone": before}))
-    await entitlements.eventually(lambda: is_open(entitlements, "enr_1"))
+    await eventually(lambda: is_open(entitlements, "enr_1"))
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
     used_at = NOON + 60 * DAY  # October 5
     await pass_time(entitlements, used_at)
@@ -265,7 +266,7 @@ async def test_an_enrollment_in_another_time_zone_neither_skips_nor_cuts_a_day(
         found = [(each.data.day, each.envelope.time) for each in await service.published(AdoptionSummarized)]
         return found if len(found) == 2 else None
 
-    assert await entitlements.eventually(summarized) == [
+    assert await eventually(summarized) == [
         ("2025-10-05", datetime(2025, 10, 6, hour, tzinfo=UTC)),
         ("2025-10-06", datetime(2025, 10, 7, hour, tzinfo=UTC)),
     ]
@@ -276,7 +277,7 @@ async def test_use_before_an_enrollment_in_a_time_zone_further_east_stays_on_its
 ) -> None:
     service = entitlements.service
     await service.publish(entitlements.enrolled(cap=5).model_copy(update={"time_zone": "America/New_York"}))
-    await entitlements.eventually(lambda: is_open(entitlements, "enr_1"))
+    await eventually(lambda: is_open(entitlements, "enr_1"))
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
     await report(entitlements, used(1, ada, START))  # August 5 in New York
     service.clock.move(START + 2 * DAY)

@@ -23,6 +23,7 @@ from tests.integration.entitlements.test_catalog import publish, rolled_out
 from tests.integration.entitlements.test_rollouts import SKETCHES
 from tests.integration.entitlements.test_snapshots import COUNTED, following
 from tests.integration.entitlements.test_windows import decision, send, windows
+from tests.support.eventually import eventually
 
 STEPS = 4
 
@@ -75,7 +76,7 @@ async def test_a_copy_agrees_with_the_service_whatever_happens(entitlements: Ent
                 await life.change()
             for hours in (0, life.chance.randrange(1, 150)):
                 service.clock.move(service.clock.now() + timedelta(hours=hours))
-                await entitlements.eventually(agrees)
+                await eventually(agrees)
                 rows = await service.admin.fetch("select distinct subject_ref from seat")
                 pairs = [(row["subject_ref"], feature) for row in rows for feature in (None, *FEATURES)]
                 await twin_agrees(entitlements, client, pairs)
@@ -118,7 +119,7 @@ async def test_a_copy_says_the_monthly_quota_that_holds_within_a_trial_and_after
 
         for days in (0, 62, 70):
             entitlements.service.clock.move(START + days * DAY)
-            await entitlements.eventually(agrees)
+            await eventually(agrees)
             assert client.check(ada, "notes").monthly_quota == 10
 
 
@@ -134,7 +135,7 @@ async def test_a_copy_learns_what_is_used_up_by_other_terms(
         features = [each | {"quota": quotas[each["key"]]} for each in (NOTES, SKETCHES)]
         number = (await publish(entitlements, features, rule, allow_below_use=True))["number"]
         if rule == "now":
-            await entitlements.eventually(lambda: rolled_out(entitlements, number))
+            await eventually(lambda: rolled_out(entitlements, number))
 
     async def consume(person: str, feature: str, amount: int) -> None:
         body = {"subject": f"person.{person}@nasa.gov", "feature": feature, "amount": amount}
@@ -169,7 +170,7 @@ async def test_a_copy_learns_what_is_used_up_by_other_terms(
                 assert (found, differing) == (list(expected), [])
                 return True
 
-            await entitlements.eventually(agrees)
+            await eventually(agrees)
             await twin_agrees(entitlements, client, asked)
 
         await consume("ada", "notes", 4)

@@ -10,6 +10,7 @@ from muster_entitlements.settings import EntitlementsSettings
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.random_life import PEOPLE, Life, address, get, text
 from tests.integration.entitlements.test_catalog import publish
+from tests.support.eventually import eventually
 
 STEPS = 10
 
@@ -64,10 +65,10 @@ async def test_what_was_answered_at_an_instant_is_answered_again_for_it(entitlem
     for _ in range(STEPS):
         for _ in range(chance.randrange(1, 6)):
             await life.change()
-        await entitlements.eventually(lambda: settled(entitlements))
+        await eventually(lambda: settled(entitlements))
         answers[text(clock.now())] = await recorded(entitlements)
         clock.move(clock.now() + timedelta(hours=chance.randrange(1, 150)))
-        await entitlements.eventually(lambda: settled(entitlements))
+        await eventually(lambda: settled(entitlements))
     for instant, answered in answers.items():
         assert await recorded(entitlements, at=instant, recorded_at=instant) == answered, instant
         # Later facts move ends that were still ahead, and with them how long an answer was to hold.

@@ -14,6 +14,7 @@ from muster_operator.topics import create_topics, delete_topics
 from muster_runtime.projection import Difference
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_snapshots import following, swap
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS
 
 
@@ -27,13 +28,13 @@ async def test_a_client_answers_nothing_after_a_record_that_it_cannot_read(entit
         return told
 
     async with following(entitlements, fallback=ask) as client:
-        await entitlements.eventually(lambda: len(client) == 1)
+        await eventually(lambda: len(client) == 1)
         assert (await client.check_or_ask(subject)).verdict == Verdict.ALLOWED
         newer = record(build(SubjectAccess))
         headers = [(name, value.replace(b".v1", b".v2")) for name, value in newer.headers]
         await service.producer.put_raw(SubjectAccess.topic, key=subject.encode(), value=newer.value, headers=headers)
         await service.publish(SubjectAccessErased(agency_id="NASA", subject_ref=subject))
-        await entitlements.eventually(lambda: client.failure is not None)
+        await eventually(lambda: client.failure is not None)
         with pytest.raises(NotReady, match="see `failure`"):
             client.check(subject)
         assert await client.check_or_ask(subject) == told
@@ -53,7 +54,7 @@ async def test_a_client_takes_nothing_of_an_aborted_transaction(entitlements: En
                 await producer.send_and_wait(topic, aborted.value, aborted.key, partition, headers=aborted.headers)
             await producer.abort_transaction()
         assert (await entitlements.post(f"seats/{seat['seat_id']}/activation")).status_code == 200
-        await entitlements.eventually(lambda: client.check(seat["subject_ref"]).reason == "seat_active")
+        await eventually(lambda: client.check(seat["subject_ref"]).reason == "seat_active")
         assert client.check(seat["subject_ref"]).revision < 99
 
 
@@ -62,7 +63,7 @@ async def test_a_client_starts_over_on_a_topic_that_was_recreated(entitlements: 
     settings = service.runtime.settings
     await entitlements.enroll(cap=10)
     assert (await entitlements.assign(1)).status_code == 201
-    [access] = await entitlements.eventually(lambda: service.published(SubjectAccess))
+    [access] = await eventually(lambda: service.published(SubjectAccess))
     subject = access.data.subject_ref
 
     told = Answer(Verdict.ALLOWED, "window_open", None, 2)
@@ -75,11 +76,11 @@ async def test_a_client_starts_over_on_a_topic_that_was_recreated(entitlements: 
         kafka = kafka_at(settings.kafka_bootstrap)
         await delete_topics(kafka, [settings.topic_prefix + AgencyAccess.topic])
         await create_topics(kafka, settings.topic_prefix, [topics()[AgencyAccess.topic]], partitions=PARTITIONS)
-        await entitlements.eventually(lambda: len(client) == 0)
+        await eventually(lambda: len(client) == 0)
         # It stays so, however often the empty topic is read to its end.
         follower = client._follower
         follower.failure = OSError()
-        await entitlements.eventually(lambda: follower.failure is None)
+        await eventually(lambda: follower.failure is None)
         with pytest.raises(NotReady):
             client.check(subject, "deep-research")
         assert client.staleness_seconds is None
@@ -91,4 +92,4 @@ async def test_a_client_starts_over_on_a_topic_that_was_recreated(entitlements: 
                 return client.check(subject, "deep-research").reason == "window_open"
             return False
 
-        await entitlements.eventually(answers)
+        await eventually(answers)

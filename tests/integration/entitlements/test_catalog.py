@@ -22,6 +22,7 @@ from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.test_usage import report, used
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 DAY = timedelta(days=1)
@@ -146,7 +147,7 @@ async def test_a_version_is_planned_and_published_and_reaches_enrolled_agencies(
     published = await publish(entitlements, SECOND)
     assert (published["number"], published["state"]) == (2, "published")
     assert (await ask(entitlements, "GET", "/draft")).status_code == 404
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await eventually(lambda: rolled_out(entitlements, 2))
 
     after = await windows(entitlements)
     assert after["frontier-models"] == before["frontier-models"] | {"catalog_number": 2}
@@ -176,7 +177,7 @@ async def test_a_version_is_planned_and_published_and_reaches_enrolled_agencies(
             ("FeatureWindowOpened", "context-size"),
         ]
 
-    await entitlements.eventually(told)
+    await eventually(told)
     [event] = await service.published(FeatureCatalogPublished)
     assert (event.data.agency_id, event.data.number, event.data.rule) == ("*", 2, "now")
     [record] = [each for each in await service.reader.records() if each.topic.endswith("entitlements.catalog")]
@@ -194,7 +195,7 @@ async def test_a_version_is_planned_and_published_and_reaches_enrolled_agencies(
             ("deep-research", START + 90 * DAY),
         }
 
-    await entitlements.eventually(expired)
+    await eventually(expired)
     # An agency that enrolls now has the new version, and the rollout does not wait for it.
     await replace(entitlements, agency="GSA").enroll(1, "enr_gsa")
     assert (await windows(replace(entitlements, agency="GSA"))).keys() == {each["key"] for each in SECOND}
@@ -209,7 +210,7 @@ async def test_a_plan_takes_the_days_of_an_agency_in_its_time_zone(entitlements:
     enrolled = entitlements.enrolled(1)
     there = {"time_zone": "America/New_York", "starts_at": START + 10 * DAY}  # so its windows are still to begin
     await entitlements.service.publish(enrolled.model_copy(update=there))
-    await entitlements.eventually(lambda: windows(entitlements))
+    await eventually(lambda: windows(entitlements))
     assert (await windows(entitlements))["deep-research"]["ends_at"] == "2025-10-15T04:00:00Z"
     features = [FRONTIER, RESEARCH | {"trial_days": 60}]
     planned = (await ask(entitlements, "POST", "/plan", json={"rule": "now", "features": features})).json()
@@ -232,18 +233,18 @@ async def test_a_version_for_new_agencies_reaches_no_other_and_one_for_the_next_
         waiting = await service.admin.fetchval("select next_number from agency_catalog where agency_id = 'NASA'")
         return bool(waiting == 3)
 
-    await entitlements.eventually(waits)
+    await eventually(waits)
     assert await windows(entitlements) == before
     await service.publish(entitlements.renewal("accepted"))
 
     async def renewed() -> bool:
         return bool((await entitlements.pool())["ends_at"] == "2027-08-06T00:00:00Z")
 
-    await entitlements.eventually(renewed)
+    await eventually(renewed)
     # What no longer lasts a term is not extended into the next one.
     assert (await windows(entitlements))["frontier-models"]["ends_at"] == "2026-08-06T00:00:00Z"
     service.clock.move(END)
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     after = await windows(entitlements)
     assert (after["frontier-models"]["starts_at"], after["frontier-models"]["ends_at"]) == (
         "2026-08-06T00:00:00Z",
@@ -260,7 +261,7 @@ async def test_a_version_for_new_agencies_reaches_no_other_and_one_for_the_next_
         assert [(event.data.feature, event.envelope.time) for event in published] == [("frontier-models", END)]
         return True
 
-    await entitlements.eventually(opened)
+    await eventually(opened)
     assert await service.admin.fetchval("select count(*) from deadline where due_at > $1", NEXT_END) == 0
 
 
@@ -280,7 +281,7 @@ async def test_a_rollout_resumes_where_it_was_killed(front: Entitlements, run_se
     assert await waiting_agencies(front) == 2.0
     others = frozenset({Role.WORKER, Role.RELAY})
     await run_service(build, EntitlementsSettings, roles=others, beside=front.service)
-    await front.eventually(lambda: rolled_out(front, 2))
+    await eventually(lambda: rolled_out(front, 2))
     assert await waiting_agencies(front) == 0.0
 
     async def all_told() -> bool:
@@ -289,4 +290,4 @@ async def test_a_rollout_resumes_where_it_was_killed(front: Entitlements, run_se
             (agency.agency, feature) for agency in agencies for feature in ("advanced-voice-mode", "deep-research")
         ]
 
-    await front.eventually(all_told)
+    await eventually(all_told)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, SECOND, approve, ask, draft, propose
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 
@@ -55,7 +56,7 @@ async def test_refusals_name_the_fault_and_drafts_belong_to_the_program(entitlem
     async def expired() -> bool:
         return bool((await entitlements.service.client.get(second)).json()["state"] == "expired")
 
-    await entitlements.eventually(expired)
+    await eventually(expired)
     assert (await approve(entitlements, second)).status_code == 409
 
     token = entitlements.service.token("entitlements:read", "entitlements:operate", agency="NASA")

@@ -16,6 +16,7 @@ from muster_entitlements_client.log_ids import LogIds, log_ids
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.test_snapshots import following
+from tests.support.eventually import eventually
 from tests.support.muster_commands import served
 
 
@@ -23,7 +24,7 @@ async def test_the_client_asks_the_service_what_its_copy_cannot_answer(entitleme
     """It cannot reach Kafka, or its copy is too old."""
     await entitlements.enroll(cap=10)
     assert (await entitlements.assign(1)).status_code == 201
-    [access] = await entitlements.eventually(lambda: entitlements.service.published(SubjectAccess))
+    [access] = await eventually(lambda: entitlements.service.published(SubjectAccess))
     subject = access.data.subject_ref
     async with served(entitlements.service) as url:
         ask = HttpChecks(url, token=lambda: entitlements.service.token("entitlements:read"))
@@ -36,7 +37,7 @@ async def test_the_client_asks_the_service_what_its_copy_cannot_answer(entitleme
             answer = await client.check_or_ask(subject, "deep-research", agency_id="NASA")
             assert (answer.verdict, answer.reason, answer.valid_until) == ("allowed", "window_open", START + 60 * DAY)
             assert (await client.check_or_ask(subject, agency_id="NASA")).reason == "seat_assigned"
-            await entitlements.eventually(lambda: client.failure)
+            await eventually(lambda: client.failure)
         async with following(entitlements, fallback=ask, max_staleness_seconds=0.0) as stale:
             with pytest.raises(Stale, match="more than 0 s"):
                 stale.check(subject)

@@ -11,6 +11,7 @@ import pytest
 from muster_contracts.entitlements import QuotaExceeded, QuotaScope, SeatActivated
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import LATER, limited
+from tests.support.eventually import eventually
 
 CALLERS = 200
 
@@ -126,7 +127,7 @@ async def test_a_use_that_waits_for_a_change_is_refused_by_it(
         async with other.transaction():
             await other.execute("select lock_agencies('{NASA}')")
             using = asyncio.create_task(consume(entitlements, 1, 2))
-            await entitlements.eventually(waits)
+            await eventually(waits)
             await other.execute(change)
     finally:
         await other.close()
@@ -177,7 +178,7 @@ async def test_soft_and_report_only_quotas_keep_counting_and_say_so(
         activated = await entitlements.service.published(SeatActivated)
         return [(each.used, each.enforced) for each in exceeded] == [(4, False)] and len(activated) == 1
 
-    await entitlements.eventually(published)
+    await eventually(published)
     status, body = await consume(entitlements, 2)
     assert (status, body["feature"], body["reason"]) == (409, "deep-research", "no_seat")
     assert body["detail"] == "feature deep-research is not available: no_seat"

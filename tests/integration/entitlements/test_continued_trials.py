@@ -13,6 +13,7 @@ from muster_entitlements.repository.windows import find_used_trials, list_used_t
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
 from tests.integration.entitlements.test_trials import TRIALS, pass_time, withdraw
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 TRIAL = 60 * DAY
@@ -38,7 +39,7 @@ async def enroll(
     async def opened() -> bool:
         return bool((await joined.get("pool")).json().get("enrollment_id") == enrollment_id)
 
-    await joined.eventually(opened)
+    await eventually(opened)
     return joined, await trial_ends(joined, enrollment_id)
 
 
@@ -76,7 +77,7 @@ async def test_a_trial_that_a_version_brings_back_is_not_a_second_one(entitlemen
     comes = START + 30 * DAY
     await pass_time(entitlements, comes)
     await publish(entitlements, [FRONTIER, RESEARCH | {"trial_days": 60}])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     assert await trial_ends(bureau, "enr_DOD-USAF_1") == {"deep-research": comes + 40 * DAY}
     listed = (await list_used_trials(entitlements.service.admin))["DOD-USAF"]  # as a plan counts it
     assert listed == dict.fromkeys(TRIALS, 20 * DAY)
@@ -149,7 +150,7 @@ async def test_what_is_not_known_of_an_agency_counts_as_unused(entitlements: Ent
     assert ends == dict.fromkeys(TRIALS, START + 80 * DAY)
     enrolled = replace(entitlements, agency="DOD").enrolled(5, "enr_DOD_1")
     await entitlements.service.publish(enrolled)
-    await entitlements.eventually(lambda: trial_ends(entitlements, "enr_DOD_1"))
+    await eventually(lambda: trial_ends(entitlements, "enr_DOD_1"))
     assert await trial_ends(bureau, "enr_DOD-USAF_1") == ends
 
 

@@ -19,6 +19,7 @@ from muster_local.servers import kafka_at
 from muster_operator.topics import create_topics, delete_topics
 from tests.integration.entitlements.conftest import Entitlements, ProcessStarter
 from tests.integration.entitlements.test_snapshots import compare
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS
 from tests.support.topics import Reader
 
@@ -86,14 +87,14 @@ async def hold_what_the_tables_have(
     async def agrees() -> bool:
         return await answers(client, subjects) == expected
 
-    await front.eventually(published, timeout=60)
+    await eventually(published, timeout=60)
     rows = await admin.fetch("select subject_ref from seat order by random() limit 1000")
     subjects = [row["subject_ref"] for row in rows]
     body = {"pairs": [{"subject": subject, "feature": "deep-research"} for subject in subjects]}
     told = (await front.post("checks", body)).json()["answers"]
     expected = [[answer["verdict"], answer["reason"]] for answer in told]
     assert {verdict for verdict, _ in expected} == {"allowed", "refused"}
-    await front.eventually(agrees, timeout=30)
+    await eventually(agrees, timeout=30)
     assert await latest(front) == await tables(front)
 
     # The topic is lost, and the rebuild is killed: before the first step of seats, then before the third.
@@ -102,14 +103,14 @@ async def hold_what_the_tables_have(
     await create_topics(kafka, settings.topic_prefix, [topics()[AgencyAccess.topic]], partitions=PARTITIONS)
     for nth in (1, 3):
         assert await rebuild(front, "--die-before", "last sequence", "--nth", str(nth)) < 0
-    await front.eventually(published, timeout=60)
+    await eventually(published, timeout=60)
     left = len((await tables(front))[1]) - len((await latest(front))[1])
     assert 0 < left < SEATS - len(revoked)
     assert await rebuild(front) == 0
-    await front.eventually(published, timeout=60)
+    await eventually(published, timeout=60)
     assert await latest(front) == await tables(front)
     assert await compare(front) == []
-    await front.eventually(agrees, timeout=60)  # it has noticed that the topic is a different one, and started over
+    await eventually(agrees, timeout=60)  # it has noticed that the topic is a different one, and started over
 
 
 async def rebuild(front: Entitlements, *breaking: str) -> int:

@@ -8,6 +8,7 @@ from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.random_life import HOUR, address, get, text
 from tests.integration.entitlements.test_windows import decision, send, windows
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 
 # What can be asked about a past instant.
 PATHS = ("checks?subject=person.1@nasa.gov", "pool?", "windows?", "seats?", "seat-counts?", f"seats/seat_{'0' * 32}?")
@@ -32,14 +33,14 @@ async def test_a_withdrawal_that_is_read_late_shows_what_was_true_and_what_was_k
         answer = await get(entitlements, "checks", subject=address(1), feature="deep-research", **instants)
         return str(answer["reason"])
 
-    await entitlements.eventually(withdrawn)
+    await eventually(withdrawn)
     before, unread = text(START + 8 * DAY), text(START + 9 * DAY + 12 * HOUR)
     for enrollment_id in (None, "enr_2"):  # it stays so when the agency is back
         if enrollment_id:
             clock.move(START + 11 * DAY)
             again = entitlements.enrolled(1, enrollment_id).model_copy(update={"starts_at": clock.now()})
             await entitlements.service.publish(again)
-            await entitlements.eventually(is_back)
+            await eventually(is_back)
         assert await checked(at=unread) == "withdrawn"
         assert await checked(at=unread, recorded_at=unread) == "window_open"
         assert await checked(at=before) == await checked(at=before, recorded_at=unread) == "window_open"
@@ -79,7 +80,7 @@ async def test_withdrawals_and_enrollments_that_are_read_at_once_count_from_thei
         check = await get(entitlements, "checks", subject=address(1), feature="deep-research", **instants)
         return pool["enrollment_id"], pool["state"], ends_at, check["reason"]
 
-    await entitlements.eventually(is_back)
+    await eventually(is_back)
     clock.move(START + 11 * DAY)
     trial_ends = text(START + 60 * DAY)
     for day, state, reason in (
@@ -115,13 +116,13 @@ async def test_a_withdrawal_is_kept_if_its_seats_are_revoked_at_the_instant_of_t
     async def is_back() -> bool:
         return bool((await front.pool())["enrollment_id"] == "enr_2")
 
-    await front.eventually(withdrawn)
+    await eventually(withdrawn)
     clock.move(back)
     async with front.service.runtime.database.write("NASA", context=CONTEXT) as uow:
         await on_seats_closed_due(uow, [Deadline(SEATS_CLOSED, "NASA", "NASA", left)])
     assert (await front.pool())["revoking"] == 0
     await front.service.publish(front.enrolled(2, "enr_2").model_copy(update={"starts_at": back}))
-    await front.eventually(is_back)
+    await eventually(is_back)
     for day, enrollment_id, state in ((4, "enr_1", "open"), (5, "enr_1", "withdrawn"), (10, "enr_2", "open")):
         pool = await get(front, "pool", at=text(START + day * DAY))
         assert (pool["enrollment_id"], pool["state"]) == (enrollment_id, state), day
@@ -172,6 +173,6 @@ async def test_a_corrected_start_shows_what_was_true_and_what_was_known(entitlem
     assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, "recorded_at")
     assert (await entitlements.get("seats", at=early, state="active")).status_code == 422
     assert (await entitlements.get("seats", at=text(START))).json()["items"] != []
-    others = Entitlements(entitlements.service, entitlements.eventually, "NSF")
+    others = Entitlements(entitlements.service, "NSF")
     assert (await others.get("pool", at=early)).status_code == 404
     assert (await others.get("seats", at=early)).json() == {"items": [], "next": None}

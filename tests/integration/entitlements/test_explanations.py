@@ -29,6 +29,7 @@ from tests.integration.entitlements.test_consumption import consume
 from tests.integration.entitlements.test_trials import pass_time
 from tests.integration.entitlements.test_usage import LATER, report, used
 from tests.integration.entitlements.test_windows import CANVAS, decision, send, windows
+from tests.support.eventually import eventually
 
 
 async def explained(entitlements: Entitlements, feature: str, person: str = "person.1@nasa.gov") -> dict[str, Any]:
@@ -57,7 +58,7 @@ async def test_a_check_is_explained_with_the_events_behind_it(entitlements: Enti
     async def there() -> bool:
         return bool(await service.admin.fetchval("select exists (select from pool) and exists (select from term)"))
 
-    await entitlements.eventually(there)
+    await eventually(there)
     seat = (await entitlements.assign(1)).json()
     service.clock.move(START + 10 * DAY)
     path = decision(entitlements, "extension", "deep-research", await windows(entitlements))
@@ -111,7 +112,7 @@ async def test_a_check_is_explained_with_the_events_behind_it(entitlements: Enti
     async def adopted() -> bool:
         return "canvas" in await windows(entitlements)
 
-    await entitlements.eventually(adopted)
+    await eventually(adopted)
     canvas = await explained(entitlements, "canvas")
     [catalog] = await published(entitlements, FeatureCatalogPublished, 1)
     assert (canvas["catalog"]["number"], ids(canvas["catalog"])) == (2, [catalog.envelope.id])
@@ -151,7 +152,7 @@ async def test_the_end_of_a_trial_and_of_a_term_are_explained(entitlements: Enti
         terms = (await explained(entitlements, "deep-research"))["terms"]
         return [ids(term) for term in terms] == [[envelope.id for envelope in of_term]]
 
-    await entitlements.eventually(terms_are_explained)
+    await eventually(terms_are_explained)
     found = await explained(entitlements, "deep-research")
     assert (found["answer"]["reason"], sorted(ids(found["window"]))) == ("quota", sorted(told))
     await service.publish(entitlements.withdrawn(at=service.clock.now()))
@@ -253,7 +254,7 @@ async def test_a_quota_keeps_its_events_when_an_extended_trial_extends_its_perio
     async def purged() -> bool:
         return not await service.admin.fetchval("select exists (select from quota_event where agency_id = 'EPA')")
 
-    await entitlements.eventually(purged)
+    await eventually(purged)
     found = (await explained(entitlements, "notes"))["quota"]
     assert (found["resets_at"], found["used"], len(found["events"])) == ("2025-09-01T00:00:00Z", 4, 1)
 

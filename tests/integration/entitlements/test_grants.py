@@ -12,6 +12,7 @@ from tests.integration.entitlements.test_rollouts import SKETCHES
 from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_trials import enroll_again, withdraw
 from tests.integration.entitlements.test_usage import report, used
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 TRIAL_END = START + 60 * DAY
@@ -72,7 +73,7 @@ async def test_grants_of_a_person_and_of_the_agency_decide_before_the_window(ent
             (adas["grant_id"], adas["subject_ref"]),
         ] and [(each.data.grant_id, each.data.reason) for each in over] == [(agencys["grant_id"], "over")]
 
-    await entitlements.eventually(told)
+    await eventually(told)
 
 
 async def test_an_impossible_grant_is_refused_and_leaves_nothing(entitlements: Entitlements) -> None:
@@ -96,7 +97,7 @@ async def test_an_impossible_grant_is_refused_and_leaves_nothing(entitlements: E
         assert named in str(await grant(entitlements, 422, **body))
     assert (await entitlements.get("grants/grt_" + "0" * 32)).status_code == 404
     assert (await entitlements.pool(), len((await entitlements.get("grants")).json()["items"])) == (pool, 3)
-    others = Entitlements(entitlements.service, entitlements.eventually, "GSA")
+    others = Entitlements(entitlements.service, "GSA")
     assert (await others.get("grants")).json()["items"] == []
 
 
@@ -127,7 +128,7 @@ async def test_what_is_granted_can_be_consumed_even_once_no_catalog_has_it(entit
     await publish(entitlements, [FRONTIER], "new-agencies")
     service = entitlements.service
     await service.publish(entitlements.withdrawn())
-    await entitlements.eventually(lambda: service.admin.fetchval("select withdrawn_at is not null from pool"))
+    await eventually(lambda: service.admin.fetchval("select withdrawn_at is not null from pool"))
     await entitlements.enroll(2, "enr_2")
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
     assert (await entitlements.check("ada", "sketches"))["reason"] == "granted"
@@ -162,4 +163,4 @@ async def test_the_quota_of_a_grant_counts_the_same_everywhere_once_no_version_h
         async def agrees() -> bool:
             return client.check(ada, "notes").reason == "quota_used_up"
 
-        await entitlements.eventually(agrees)
+        await eventually(agrees)

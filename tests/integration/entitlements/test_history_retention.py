@@ -1,6 +1,5 @@
 """Past states of pools, windows, and seats are deleted in time, and no longer answered; nothing else changes."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -17,15 +16,14 @@ from tests.integration.entitlements.test_as_of import Recorded, purge, recorded,
 from tests.integration.entitlements.test_corrections import PATHS
 from tests.integration.entitlements.test_usage import LATER, report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 
-async def test_ended_versions_are_deleted_in_time_and_what_they_said_is_refused(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_ended_versions_are_deleted_in_time_and_what_they_said_is_refused(run_service: ServiceRunner) -> None:
     service = await run_service(build, EntitlementsSettings, history_retention_days=30)
     service.clock.move(START)
-    own = Entitlements(service, eventually)
+    own = Entitlements(service)
     await own.enroll(cap=5)
     ada = (await own.assign(1)).json()
     await own.assign(2)
@@ -80,7 +78,7 @@ async def test_ended_versions_are_deleted_in_time_and_what_they_said_is_refused(
     for day in (2, 3):
         assert await recorded(own, at=instants[day], recorded_at=instants[day]) == answers[day]
     assert (await get(own, "grants", recorded_at=early))["items"] == []  # grants are kept
-    other = Entitlements(service, eventually, "NSF")
+    other = Entitlements(service, "NSF")
     assert [(await other.get("pool", at=at)).status_code for at in (early, kept)] == [422, 404]
     refused = {"0001-01-01T00:00:00Z": "program", "9999-12-31T23:59:59Z": "future", "9999-12-31T23:59:59-14:00": "9999"}
     for far, rule in refused.items():
@@ -114,12 +112,10 @@ async def test_ended_versions_are_deleted_in_time_and_what_they_said_is_refused(
     assert await versions() == [("active", instants[3]), ("suspended", instants[40])]
 
 
-async def test_what_no_answer_shows_any_longer_is_deleted_in_time(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_what_no_answer_shows_any_longer_is_deleted_in_time(run_service: ServiceRunner) -> None:
     service = await run_service(build, EntitlementsSettings, history_retention_days=30)
     service.clock.move(START)
-    own = Entitlements(service, eventually)
+    own = Entitlements(service)
     await own.enroll(cap=5)
     service.clock.move(LATER)
     await eventually(lambda: settled(own))  # the events of ended trials are there, and are not stored after a purge

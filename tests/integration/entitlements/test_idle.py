@@ -9,6 +9,7 @@ from muster_entitlements.handlers import idle
 from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 SEATS, STEP = 1_100, 100
@@ -33,7 +34,7 @@ async def test_idle_seats_are_warned_of_and_taken_back_in_bounded_transactions(
             due = await admin.fetchval("select min(due_at) from deadline where kind = 'idle-seats'")
             return bool(due == expected)
 
-        await front.eventually(scheduled, timeout=60)
+        await eventually(scheduled, timeout=60)
 
     async def set_policy(idle_days: int | None) -> None:
         body = {"idle_days": idle_days, "warning_days": 1}

@@ -14,6 +14,7 @@ from muster_contracts.entitlements import (
 )
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import DAY, keep, published
+from tests.support.eventually import eventually
 
 
 async def test_an_idle_seat_is_warned_then_reclaimed_unless_it_is_used(entitlements: Entitlements) -> None:
@@ -64,7 +65,7 @@ async def test_an_idle_seat_is_warned_then_reclaimed_unless_it_is_used(entitleme
             )
         )
 
-    await entitlements.eventually(forgotten)
+    await eventually(forgotten)
 
 
 @pytest.mark.parametrize(("late", "reclaimed_after"), [(timedelta(), 67), (timedelta(hours=10), 68)])
@@ -76,13 +77,13 @@ async def test_after_an_outage_an_idle_seat_is_kept_for_as_long_as_its_warning_s
     await entitlements.service.client.put("/v1/agencies/NASA/seat-policy", json=policy)
     await keep(entitlements, "idle", "assigned")
     entitlements.service.clock.move(START + 60 * DAY + late)  # nobody has looked for 60 days
-    await entitlements.eventually(lambda: _next_look(entitlements, START + 61 * DAY))
+    await eventually(lambda: _next_look(entitlements, START + 61 * DAY))
     reclaim_at = START + reclaimed_after * DAY
     [warned] = await published(entitlements, SeatIdleWarned, 1)
     assert (warned.data.reclaim_at, warned.envelope.time) == (reclaim_at, START + 30 * DAY)
     assert await _revoked(entitlements) == 0
     entitlements.service.clock.move(reclaim_at - timedelta(microseconds=1))
-    await entitlements.eventually(lambda: _next_look(entitlements, reclaim_at))
+    await eventually(lambda: _next_look(entitlements, reclaim_at))
     assert await _revoked(entitlements) == 0
     entitlements.service.clock.move(reclaim_at)
     [revoked] = await published(entitlements, SeatRevoked, 1)
@@ -98,11 +99,11 @@ async def test_a_warning_does_not_outlive_a_time_in_which_seats_cannot_be_used(e
     await published(entitlements, SeatIdleWarned, 1)
     suspension = AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="atu_lapsed", suspended_at=START)
     await entitlements.service.publish(suspension)
-    await entitlements.eventually(lambda: _pool_is(entitlements, "suspended"))
+    await eventually(lambda: _pool_is(entitlements, "suspended"))
     entitlements.service.clock.move(START + 40 * DAY)
-    await entitlements.eventually(lambda: _next_look(entitlements, START + 41 * DAY))
+    await eventually(lambda: _next_look(entitlements, START + 41 * DAY))
     await entitlements.service.publish(AgencyReinstated(agency_id="NASA", enrollment_id="enr_1", reinstated_at=START))
-    await entitlements.eventually(lambda: _pool_is(entitlements, "open"))
+    await eventually(lambda: _pool_is(entitlements, "open"))
     entitlements.service.clock.move(START + 41 * DAY)
     [_, again] = await published(entitlements, SeatIdleWarned, 2)
     assert again.data.reclaim_at == START + 48 * DAY
@@ -116,12 +117,12 @@ async def test_nothing_is_held_against_people_who_may_not_use_their_seats(entitl
     seat = await keep(entitlements, "ada", "assigned")
     suspension = AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="atu_lapsed", suspended_at=START)
     await entitlements.service.publish(suspension)
-    await entitlements.eventually(lambda: _pool_is(entitlements, "suspended"))
+    await eventually(lambda: _pool_is(entitlements, "suspended"))
     entitlements.service.clock.move(START + 20 * DAY)
-    await entitlements.eventually(lambda: _next_look(entitlements, START + 21 * DAY))
+    await eventually(lambda: _next_look(entitlements, START + 21 * DAY))
     assert (await entitlements.get(seat)).json()["state"] == "assigned"
     await entitlements.service.publish(AgencyReinstated(agency_id="NASA", enrollment_id="enr_1", reinstated_at=START))
-    await entitlements.eventually(lambda: _pool_is(entitlements, "open"))
+    await eventually(lambda: _pool_is(entitlements, "open"))
     entitlements.service.clock.move(START + 21 * DAY)
     await published(entitlements, SeatIdleWarned, 1)
 

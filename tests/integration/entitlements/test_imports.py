@@ -13,6 +13,7 @@ from muster_contracts.entitlements import (
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.files import file_of, people, sums
 from tests.integration.entitlements.lives import published
+from tests.support.eventually import eventually
 
 UNMAILABLE = (
     "must have 1 to 64 characters before the @: letters from a to z, digits, the signs !#$%&'*+-/=?^_`{|}~, "
@@ -49,9 +50,9 @@ async def test_a_file_gives_a_result_for_each_row(entitlements: Entitlements) ->
         (10, "refused", f"email {UNMAILABLE}"),
     ]
     assert [row["subject"] == "" for row in results] == [False, True, False, True, False, False, False, True]
-    [limit] = await entitlements.eventually(lambda: entitlements.service.published(SeatLimitReached))
+    [limit] = await eventually(lambda: entitlements.service.published(SeatLimitReached))
     assert limit.data.refused == 1
-    [completed] = await entitlements.eventually(lambda: entitlements.service.published(SeatBatchCompleted))
+    [completed] = await eventually(lambda: entitlements.service.published(SeatBatchCompleted))
     data = completed.data
     assert (data.batch_id, data.kind) == (operation["operation_id"], "import")
     assert (data.rows, data.assigned, data.already_held, data.refused, data.changed) == (8, 2, 2, 4, 0)
@@ -97,8 +98,8 @@ async def test_a_dry_run_says_what_would_happen_and_changes_nothing(entitlements
     async def cleared() -> bool:
         return bool(await entitlements.service.admin.fetchval("select not exists (select from dry_run_seat)"))
 
-    await entitlements.eventually(cleared)
-    completed = await entitlements.eventually(lambda: _published(entitlements, 2))
+    await eventually(cleared)
+    completed = await eventually(lambda: _published(entitlements, 2))
     assert [event.data.rows for event in completed] == [2, 13_010]
 
 
@@ -137,7 +138,7 @@ async def test_rows_of_an_agency_that_is_suspended_meanwhile_are_refused(entitle
     async def begun() -> bool:
         return bool((await entitlements.pool())["in_use"])
 
-    await entitlements.eventually(begun)
+    await eventually(begun)
     await entitlements.service.publish(
         AgencySuspended(agency_id="NASA", enrollment_id="enr_1", reason="atu_lapsed", suspended_at=START)
     )
@@ -172,7 +173,7 @@ async def test_a_full_disk_delays_the_work_and_undoes_nothing(entitlements: Enti
         reply = await entitlements.service.client.get(accepted.headers["location"])
         return bool(0.0 < reply.json()["progress"] < 1.0)
 
-    await entitlements.eventually(waits)
+    await eventually(waits)
     partly = (await entitlements.pool())["in_use"]
     assert 0 < partly < 30_000
     await admin.execute("drop trigger no_room on operation_chunk")

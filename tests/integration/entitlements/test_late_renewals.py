@@ -18,6 +18,7 @@ from tests.integration.entitlements.test_next_terms import publish_next, renew, 
 from tests.integration.entitlements.test_rollouts import park
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, text
 from tests.integration.entitlements.test_trials import pass_time
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 
@@ -31,12 +32,12 @@ async def test_a_version_that_was_published_by_a_clock_that_is_ahead_is_adopted_
     await entitlements.enroll(cap=2)
     await pass_time(entitlements, END + DAY)
     await publish(entitlements, [FRONTIER, RESEARCH])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await eventually(lambda: rolled_out(entitlements, 2))
     ahead = END + 3 * DAY
     await set_published(entitlements, ahead)
     await renew(entitlements)
     due_at = "select due_at = $1 from deadline where kind = 'catalog-next-term'"
-    await entitlements.eventually(lambda: entitlements.service.admin.fetchval(due_at, ahead))
+    await eventually(lambda: entitlements.service.admin.fetchval(due_at, ahead))
     await pass_time(entitlements, ahead)
     assert await entitlements.service.admin.fetchval("select count(*) from deadline where kind like 'catalog%'") == 0
 
@@ -53,7 +54,7 @@ async def test_what_is_told_of_seats_trials_while_the_renewal_is_late_is_not_tol
     await pass_time(entitlements, END + 20 * DAY)
     assert await ends(entitlements, 1) == [(first[6:], END + 10 * DAY)]
     await renew(entitlements)
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     await pass_time(entitlements, END + 27 * DAY)
     assert await ends(entitlements, 2) == [(first[6:], END + 10 * DAY), (second[6:], END + 27 * DAY)]
     notices: list[Any] = await published(entitlements, SeatTrialsEndingSoon, 3)
@@ -74,7 +75,7 @@ async def test_a_parked_notice_of_seats_trials_is_told_once_a_late_version_comes
     await park(entitlements, "seat-trials-ending-soon", END + 2 * DAY)
     entitlements.service.clock.move(END + 3 * DAY + timedelta(hours=5))
     await renew(entitlements)
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     [notice] = await published(entitlements, SeatTrialsEndingSoon, 1)
     assert (notice.envelope.time, notice.data.ending[0].days_left) == (END + 3 * DAY, 7)
     await pass_time(entitlements, END + 11 * DAY)
@@ -96,7 +97,7 @@ async def test_the_trials_that_a_late_version_makes_longer_end_again_at_their_ne
     told = [(over, END - 40 * DAY), (went_on, END - 5 * DAY), (late, END + 10 * DAY)]
     assert await ends(entitlements, 3) == told
     await renew(entitlements)
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     await pass_time(entitlements, END + 60 * DAY)
     assert await ends(entitlements, 5) == [*told, (went_on, END + 25 * DAY), (late, END + 40 * DAY)]
 
@@ -114,7 +115,7 @@ async def test_what_becomes_a_trial_of_each_seat_is_one_in_the_renewed_term(
     await pass_time(entitlements, END + published_at * DAY)
     if rule == "now":
         await publish(entitlements, [of_seats, RESEARCH])
-        await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+        await eventually(lambda: rolled_out(entitlements, 2))
     else:
         await publish_next(entitlements, 2, of_seats, RESEARCH)
     await pass_time(entitlements, END + renewed_at * DAY)
@@ -147,13 +148,13 @@ async def test_a_trial_that_ended_while_the_renewal_was_late_stays_over(
     await publish_next(entitlements, 3, second)
     await pass_time(entitlements, END + 20 * DAY)
     await renew(entitlements)
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     await pass_time(entitlements, END + 60 * DAY)
     found = (await windows(entitlements))["deep-research"]
     ends_at = NEXT_END if "trial_days" not in second else END + trial_ends * DAY
     assert (found["starts_at"], found["ends_at"]) == (text(END + starts * DAY), text(ends_at))
     sent = "select not exists (select from outbox)"
-    await entitlements.eventually(lambda: entitlements.service.admin.fetchval(sent))
+    await eventually(lambda: entitlements.service.admin.fetchval(sent))
     [expired] = await entitlements.service.published(TrialExpired)
     assert expired.envelope.time == END + trial_ends * DAY
     assert len(await entitlements.service.published(FeatureAccessChanged)) == graces
@@ -170,7 +171,7 @@ async def test_a_trial_whose_end_nobody_was_told_of_goes_on_as_the_version_of_th
     await renew(entitlements)
     await pass_time(entitlements, END - DAY)
     entitlements.service.clock.move(END + 20 * DAY)
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     await pass_time(entitlements, END + 60 * DAY)
     [expired] = await published(entitlements, TrialExpired, 1)
     assert expired.envelope.time == END + 35 * DAY
@@ -189,7 +190,7 @@ async def test_a_renewal_that_arrives_together_with_the_end_of_the_renewed_term_
         front.term().model_copy(update=second),
         front.term_ended().model_copy(update={"term_id": "term_2", "ended_at": NEXT_END}),
     )
-    await front.eventually(lambda: front.service.admin.fetchval("select bool_or(ended) from term"))
+    await eventually(lambda: front.service.admin.fetchval("select bool_or(ended) from term"))
     await front.enroll(cap=2)
     assert (await front.pool())["state"] == "ended"
     assert await front.service.admin.fetchval("select count(*) from deadline where kind like 'catalog%'") == 0

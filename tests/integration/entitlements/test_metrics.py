@@ -14,6 +14,7 @@ from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from tests.faults.servers import free_port
 from tests.integration.entitlements.conftest import Entitlements, ProcessStarter
+from tests.support.eventually import eventually
 
 ALERTS = Path(__file__).parents[3] / "infra" / "alerts"
 
@@ -79,4 +80,4 @@ async def _of_new_process(front: Entitlements, start_process: ProcessStarter, *r
                 return (await client.get(f"http://127.0.0.1:{port}/metrics")).text
         return ""
 
-    return list(text_string_to_metric_families(await front.eventually(page, timeout=120)))
+    return list(text_string_to_metric_families(await eventually(page, timeout=120)))

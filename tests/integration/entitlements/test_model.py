@@ -27,6 +27,7 @@ from muster_contracts.entitlements import (
 from muster_contracts.event import Event
 from muster_runtime.operations.rebuild import opened
 from tests.integration.entitlements.conftest import START, Entitlements
+from tests.support.eventually import eventually
 
 CAP, PEOPLE, ACTORS, TURNS = 8, 14, 6, 40
 
@@ -161,7 +162,7 @@ async def test_random_commands_at_once(entitlements: Entitlements, seed: int) ->
 
     assert entitlements.service.clock.now() == START
     await asyncio.gather(*(actor() for _ in range(ACTORS)))
-    await entitlements.eventually(lambda: _is_quiet(entitlements))
+    await eventually(lambda: _is_quiet(entitlements))
 
     assert statuses >= {200, 201, 202, 409}  # and 408, if days passed while a file arrived
     events = [event for cls in SEAT_EVENTS for event in await entitlements.service.published(cls)]

@@ -11,6 +11,7 @@ from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publ
 from tests.integration.entitlements.test_next_terms import publish_next, renew
 from tests.integration.entitlements.test_seat_trials import text
 from tests.integration.entitlements.test_trials import pass_time
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 
@@ -28,7 +29,7 @@ async def test_narrower_access_begins_with_the_next_term(
     assert (planned["narrower"], planned["losing"]) == (True, ["NASA"] if rule == "next-term" else [])
     if rule == "now":
         await publish(entitlements, [narrower, RESEARCH])
-        await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+        await eventually(lambda: rolled_out(entitlements, 2))
     else:
         await publish_next(entitlements, 2, narrower, RESEARCH)
     if by_earlier_release:

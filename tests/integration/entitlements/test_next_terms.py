@@ -18,6 +18,7 @@ from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, text
 from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 
@@ -30,13 +31,13 @@ async def renew(entitlements: Entitlements) -> None:
     async def renewed() -> bool:
         return bool((await entitlements.pool())["ends_at"] == text(NEXT_END))
 
-    await entitlements.eventually(renewed)
+    await eventually(renewed)
 
 
 async def publish_next(entitlements: Entitlements, number: int, *features: dict[str, Any]) -> None:
     """Publish a version for the next term, and wait until the agency waits for it."""
     await publish(entitlements, list(features), "next-term")
-    await entitlements.eventually(partial(waits_for, entitlements, number))
+    await eventually(partial(waits_for, entitlements, number))
 
 
 async def waits_for(entitlements: Entitlements, number: int) -> bool:
@@ -82,7 +83,7 @@ async def test_a_feature_that_a_later_version_keeps_stays_open(entitlements: Ent
     async def copies_are_told() -> bool:
         return bool((await service.published(AgencyAccess))[-1].data.revision == revision)
 
-    await entitlements.eventually(copies_are_told)
+    await eventually(copies_are_told)
     await pass_time(entitlements, END + DAY)
     assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(NEXT_END)
 
@@ -91,7 +92,7 @@ async def test_what_becomes_a_trial_at_once_is_one_with_the_next_term(entitlemen
     await entitlements.enroll(cap=2)
     await entitlements.assign("ada")
     await publish(entitlements, [TRIAL, RESEARCH])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await eventually(lambda: rolled_out(entitlements, 2))
     await renew(entitlements)
     await pass_time(entitlements, END - DAY)
     assert (await entitlements.check("ada", "frontier-models"))["valid_until"] == text(END)
@@ -111,7 +112,7 @@ async def test_what_becomes_a_trial_at_once_is_one_with_the_next_term(entitlemen
 async def test_a_trial_follows_even_if_the_renewal_arrives_late(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=2)
     await publish(entitlements, [TRIAL, RESEARCH])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await eventually(lambda: rolled_out(entitlements, 2))
     await pass_time(entitlements, END + 5 * DAY)
     await renew(entitlements)
 
@@ -119,7 +120,7 @@ async def test_a_trial_follows_even_if_the_renewal_arrives_late(entitlements: En
         found = (await windows(entitlements))["frontier-models"]
         return (found["starts_at"], found["ends_at"]) == (text(END), text(END + 30 * DAY))
 
-    await entitlements.eventually(follows)
+    await eventually(follows)
 
 
 async def test_a_trial_follows_even_if_the_feature_was_removed_and_the_renewal_is_already_accepted(
@@ -128,10 +129,10 @@ async def test_a_trial_follows_even_if_the_feature_was_removed_and_the_renewal_i
     """A version for the next term that also arrives delays nothing."""
     await entitlements.enroll(cap=2)
     await publish(entitlements, [RESEARCH])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await eventually(lambda: rolled_out(entitlements, 2))
     await renew(entitlements)
     await publish(entitlements, [TRIAL, RESEARCH])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     await publish_next(entitlements, 4, TRIAL)
     await pass_time(entitlements, END + DAY)
     found = (await windows(entitlements))["frontier-models"]
@@ -150,7 +151,7 @@ async def test_a_trial_of_a_version_that_arrives_while_the_renewal_is_late_has_i
     await pass_time(entitlements, END + 12 * DAY)
     if rule == "now":
         await publish(entitlements, [RESEARCH, new])
-        await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+        await eventually(lambda: rolled_out(entitlements, 2))
     else:
         await publish_next(entitlements, 2, RESEARCH, new)
     assert "canvas" not in await windows(entitlements)
@@ -163,7 +164,7 @@ async def test_a_trial_of_a_version_that_arrives_while_the_renewal_is_late_has_i
         found = (await windows(entitlements)).get("canvas", {})
         return (found.get("starts_at"), found.get("ends_at")) == (text(renewed_at), text(renewed_at + 10 * DAY))
 
-    await entitlements.eventually(opens)
+    await eventually(opens)
     assert await rolled_out(entitlements, 2)
     assert (await windows(entitlements))["frontier-models"]["ends_at"] == text(END)
 
@@ -176,7 +177,7 @@ async def test_what_becomes_a_trial_while_the_renewal_is_late_is_one_from_then_o
     await entitlements.enroll(cap=2)
     await pass_time(entitlements, END + days * DAY)
     await publish(entitlements, [TRIAL, RESEARCH])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await eventually(lambda: rolled_out(entitlements, 2))
     if by_earlier_release:
         await entitlements.service.admin.execute("update feature_window set renewable = true")
     renewed_at = END + 20 * DAY
@@ -214,7 +215,7 @@ async def test_what_opens_after_a_grace_ends_with_the_term_if_the_version_that_w
     quota = {"mode": mode, "quota": {"limit": 25}} if mode == "quota" else {}
     opens = FRONTIER | {"key": "deep-research"} | quota
     await publish(entitlements, [opens, FRONTIER])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     await publish_next(entitlements, 4, FRONTIER)
     await renew(entitlements)
     await pass_time(entitlements, START + 30 * DAY)
@@ -235,7 +236,7 @@ async def test_what_opens_after_a_grace_lasts_as_long_as_what_was_open_when_a_ve
     opens = FRONTIER | {"key": "deep-research", "mode": "quota", "quota": {"limit": 25}}
     open_ = FRONTIER | {"key": "canvas"}
     await publish(entitlements, [opens, TRIAL, open_])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     await renew(entitlements)
     await publish_next(entitlements, 4, FRONTIER)
     await pass_time(entitlements, START + 30 * DAY)

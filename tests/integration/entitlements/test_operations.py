@@ -1,8 +1,5 @@
 """The processing of files, chunk by chunk: what a dry run may promise, and what is left behind and deleted."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import pytest
 from structlog.testing import capture_logs
 
@@ -15,15 +12,14 @@ from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.files import file_of, sums
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 
-async def test_a_dry_run_of_a_pool_that_became_smaller_meanwhile_gives_no_seat(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_a_dry_run_of_a_pool_that_became_smaller_meanwhile_gives_no_seat(run_service: ServiceRunner) -> None:
     service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     await entitlements.enroll(cap=30_000)
     accepted = await entitlements.send_file(file_of(20_000), dry_run=True)
     directory = Directory("a key of the test's own")
@@ -43,11 +39,11 @@ async def test_a_dry_run_of_a_pool_that_became_smaller_meanwhile_gives_no_seat(
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_a_file_of_an_earlier_enrollment_gives_out_no_seat_in_a_later_one(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]], begun: bool
+    run_service: ServiceRunner, begun: bool
 ) -> None:
     service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     await entitlements.enroll(cap=30_000)
     accepted = await entitlements.send_file(file_of(20_000))
     directory = Directory("a key of the test's own")
@@ -69,14 +65,12 @@ async def test_a_file_of_an_earlier_enrollment_gives_out_no_seat_in_a_later_one(
     assert (await entitlements.pool())["in_use"] == 0
 
 
-async def test_files_wait_while_the_outbox_is_full(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_files_wait_while_the_outbox_is_full(run_service: ServiceRunner) -> None:
     """As during a long outage of Kafka."""
     roles = frozenset({Role.API, Role.CONSUMER, Role.WORKER})  # nothing is published
     service = await run_service(build, EntitlementsSettings, roles=roles, outbox_rows=100)
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     await entitlements.enroll(cap=5)
     await service.admin.execute(
         """
@@ -157,7 +151,7 @@ async def test_what_files_leave_behind_is_deleted_in_bounded_transactions(
             )
         )
 
-    await entitlements.eventually(cleared)
+    await eventually(cleared)
     rows = await admin.fetch("select target, count(*) from deletion group by target, transaction")
     for target, most in (("operation_chunk", 2), ("dry_run_seat", 1_000)):
         counts = [row["count"] for row in rows if row["target"] == target]

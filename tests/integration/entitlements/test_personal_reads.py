@@ -13,7 +13,6 @@ from muster_runtime.scheduling import trails
 from muster_runtime.service import Service
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.support.applications import BUILDERS
-from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 ROUTES = {"GET /v1/agencies/{agency_id}/seats", "GET /v1/agencies/{agency_id}/seats/{seat_id}"}
@@ -82,7 +81,7 @@ async def test_a_client_cannot_store_records_of_reads_without_limit(run_service:
     most = 60  # per minute
     service = await run_service(build, EntitlementsSettings, personal_reads_per_minute=most)
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     await entitlements.enroll(cap=10)
     await entitlements.assign(1)
     ada, grace = (

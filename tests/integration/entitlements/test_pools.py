@@ -16,6 +16,7 @@ from muster_contracts.entitlements import (
     TrialExpired,
 )
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
+from tests.support.eventually import eventually
 
 TERM_WINDOW, TRIALS = "frontier-models", {"deep-research", "advanced-voice-mode"}
 
@@ -27,7 +28,7 @@ async def test_an_enrollment_opens_a_pool_and_a_window_for_each_feature(entitlem
     windows = {window["feature"]: window for window in (await entitlements.get("windows")).json()["items"]}
     assert windows.keys() == {TERM_WINDOW, *TRIALS}
     assert windows["deep-research"]["ends_at"] == "2025-10-05T00:00:00Z"
-    opened = await entitlements.eventually(lambda: entitlements.service.published(FeatureWindowOpened))
+    opened = await eventually(lambda: entitlements.service.published(FeatureWindowOpened))
     assert {event.data.feature: event.data.ends_at for event in opened} == {
         TERM_WINDOW: END,
         **dict.fromkeys(TRIALS, START + timedelta(days=60)),
@@ -73,8 +74,8 @@ async def test_a_withdrawal_takes_every_seat_back_and_says_no_more_about_trials(
     async def erased() -> bool:
         return len(await entitlements.service.published(PersonErased)) == 3
 
-    await entitlements.eventually(revoked)
-    await entitlements.eventually(erased)
+    await eventually(revoked)
+    await eventually(erased)
     assert await entitlements.service.admin.fetchval("select count(*) from seat where email is not null") == 0
     assert await entitlements.service.admin.fetchval("select count(*) from deadline") == 0
     ends = await entitlements.service.admin.fetch("select distinct ends_at from feature_window")
@@ -97,14 +98,14 @@ async def test_a_later_enrollment_takes_the_pool_over(entitlements: Entitlements
     await entitlements.service.publish(entitlements.term("enr_1"))
     await entitlements.enroll(cap=2, enrollment_id="enr_2")
     await entitlements.service.publish(entitlements.term_ended(enrollment_id="enr_1"))
-    await entitlements.eventually(lambda: applied(entitlements, 2 + 2))
+    await eventually(lambda: applied(entitlements, 2 + 2))
 
     pool = await entitlements.pool()
     assert (pool["state"], pool["cap"], pool["in_use"]) == ("open", 2, 0)
     assert pool["revision"] > first["revision"]
     assert (await entitlements.check(0))["reason"] == "no_seat"
     assert (await entitlements.assign(0)).status_code == 201
-    revoked = await entitlements.eventually(lambda: entitlements.service.published(SeatRevoked))
+    revoked = await eventually(lambda: entitlements.service.published(SeatRevoked))
     assert [event.data.reason for event in revoked] == ["term_ended"] * 3
 
 
@@ -141,7 +142,7 @@ async def test_a_renewal_extends_whichever_topic_comes_first(
         trial_ends_at = min(ends_at, START + timedelta(days=60))
         assert windows == {TERM_WINDOW: ends_at, **dict.fromkeys(TRIALS, trial_ends_at)}
         assert pool["state"] == state
-    extended = await entitlements.eventually(lambda: entitlements.service.published(FeatureWindowExtended))
+    extended = await eventually(lambda: entitlements.service.published(FeatureWindowExtended))
     assert {event.data.feature for event in extended} == {TERM_WINDOW}
     if state == "open":
         assert {(event.data.previous_ends_at, event.data.ends_at) for event in extended} == {(END, NEXT_END)}
@@ -170,7 +171,7 @@ async def test_the_end_of_a_term_takes_its_seats_back(entitlements: Entitlements
     refused = await entitlements.assign("bob")
     assert (refused.status_code, refused.json()["reason"]) == (409, "ended")
     assert (await entitlements.pool())["in_use"] == 0
-    [revoked] = await entitlements.eventually(lambda: entitlements.service.published(SeatRevoked))
+    [revoked] = await eventually(lambda: entitlements.service.published(SeatRevoked))
     assert revoked.data.reason == "term_ended"
 
 
@@ -196,7 +197,7 @@ async def test_seats_are_kept_while_a_late_offer_is_open_and_can_be_used_again_o
 async def test_billings_end_of_a_withdrawn_term_changes_nothing(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=3)
     await entitlements.service.publish(entitlements.term(), entitlements.term_ended(reason="withdrawn"))
-    await entitlements.eventually(lambda: applied(entitlements, 3))
+    await eventually(lambda: applied(entitlements, 3))
     assert (await entitlements.pool())["state"] == "open"
 
 
@@ -206,7 +207,7 @@ async def test_a_term_that_never_started_parks_its_agency(entitlements: Entitlem
     async def parked() -> Any:
         return await entitlements.service.admin.fetchval("select reason from parked_stream")
 
-    assert "TermStarted never arrived" in await entitlements.eventually(parked)
+    assert "TermStarted never arrived" in await eventually(parked)
 
 
 async def outcomes(
@@ -216,11 +217,11 @@ async def outcomes(
     results = []
     count = len(interleavings(of_enrollment(entitlements), of_billing(entitlements)))
     for number in range(count):
-        agency = Entitlements(entitlements.service, entitlements.eventually, f"AGENCY-{number}")
+        agency = Entitlements(entitlements.service, f"AGENCY-{number}")
         for event in interleavings(of_enrollment(agency), of_billing(agency))[number]:
             before = await total_applied(agency)
             await agency.service.publish(event)
-            await agency.eventually(lambda agency=agency, before=before: applied(agency, before + 1))
+            await eventually(lambda agency=agency, before=before: applied(agency, before + 1))
         admin = agency.service.admin
         pool = await admin.fetchrow("select ends_at, ended from pool where agency_id = $1", agency.agency)
         assert pool is not None
@@ -251,4 +252,4 @@ async def eventually_state(entitlements: Entitlements, state: str) -> None:
     async def reached() -> bool:
         return bool((await entitlements.pool())["state"] == state)
 
-    await entitlements.eventually(reached)
+    await eventually(reached)

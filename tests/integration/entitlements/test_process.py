@@ -18,6 +18,7 @@ from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.process.running import running
 from muster_runtime.process.start_checks import StartRefused
 from tests.integration.entitlements.conftest import Entitlements, ProcessStarter
+from tests.support.eventually import eventually
 
 ROWS = 100_000
 KILLS = 5
@@ -29,7 +30,7 @@ async def test_an_import_killed_again_and_again_ends_as_a_clean_run(
     seed = int(os.environ.get("FAULT_SEED") or secrets.randbelow(10**9))
     print(f"FAULT_SEED={seed}")
     chance = random.Random(seed)
-    clean = Entitlements(front.service, front.eventually, agency="GSA")
+    clean = Entitlements(front.service, agency="GSA")
     for agency in (front, clean):
         await agency.enroll(cap=ROWS - 1_000)
     # Long names make many chunks; some rows are refused, some are of people who already have a seat.
@@ -50,7 +51,7 @@ async def test_an_import_killed_again_and_again_ends_as_a_clean_run(
         async def going(before: int = before) -> bool:
             return await chunks_done() > before
 
-        await front.eventually(going, timeout=60, prompt=True)
+        await eventually(going, timeout=60, prompt=True)
         await asyncio.sleep(chance.random() * 0.2)
         process.kill()
         await process.wait()
@@ -90,7 +91,7 @@ async def test_a_withdrawal_killed_again_and_again_revokes_every_seat_once(
         left: int = (await front.pool())["revoking"]
         return left
 
-    await front.eventually(revoking)
+    await eventually(revoking)
     for _ in range(KILLS):
         before = await revoking()
         process = await start_process("relay", "scheduler")
@@ -98,7 +99,7 @@ async def test_a_withdrawal_killed_again_and_again_revokes_every_seat_once(
         async def going(before: int = before) -> bool:
             return await revoking() < before
 
-        await front.eventually(going, timeout=60, prompt=True)
+        await eventually(going, timeout=60, prompt=True)
         await asyncio.sleep(chance.random() * 0.05)
         process.kill()
         await process.wait()
@@ -114,7 +115,7 @@ async def test_a_withdrawal_killed_again_and_again_revokes_every_seat_once(
             await front.service.admin.fetchval("select not exists (select from outbox)")
         )
 
-    await front.eventually(over, timeout=120)
+    await eventually(over, timeout=120)
     revoked = {event.envelope.sequence: event for event in await front.service.published(SeatRevoked)}
     assert len(revoked) == len({event.data.seat_id for event in revoked.values()}) == seats
     assert await front.service.admin.fetchval("select count(*) from seat where state <> 'revoked'") == 1
@@ -137,10 +138,10 @@ async def test_a_file_whose_connection_is_lost_changes_nothing(
     )
     await writer.drain()
     admin = front.service.admin
-    await front.eventually(lambda: admin.fetchval("select count(*) > 1 from operation_chunk"))
+    await eventually(lambda: admin.fetchval("select count(*) > 1 from operation_chunk"))
     writer.close()
 
-    await front.eventually(lambda: admin.fetchval("select not exists (select from operation_chunk)"))
+    await eventually(lambda: admin.fetchval("select not exists (select from operation_chunk)"))
     assert await admin.fetchval("select not exists (select from operation)")
     assert (await front.pool())["in_use"] == 0
 
@@ -200,7 +201,7 @@ async def _connected(front: Entitlements, port: int) -> asyncio.StreamWriter:
         except ConnectionRefusedError:
             return None
 
-    writer: asyncio.StreamWriter = await front.eventually(connect, timeout=60)
+    writer: asyncio.StreamWriter = await eventually(connect, timeout=60)
     return writer
 
 
@@ -217,7 +218,7 @@ async def _events(entitlements: Entitlements, assigned: int) -> tuple[list[int],
     async def all_there() -> bool:
         return bool(await entitlements.service.admin.fetchval("select count(*) = 0 from outbox"))
 
-    await entitlements.eventually(all_there, timeout=60)
+    await eventually(all_there, timeout=60)
     seats = await entitlements.service.published(SeatAssigned)
     own = {event.envelope.sequence: event for event in seats if event.data.agency_id == entitlements.agency}
     assert len({event.data.subject_ref for event in own.values()}) == len({e.data.seat_id for e in own.values()})

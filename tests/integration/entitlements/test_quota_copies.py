@@ -8,6 +8,7 @@ from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish, rolled_out
 from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_usage import report, used
+from tests.support.eventually import eventually
 
 SECOND = timedelta(seconds=1)
 NOTES: dict[str, Any] = FRONTIER | {"key": "notes", "name": "Notes", "mode": "quota", "quota": {"limit": 10}}
@@ -35,7 +36,7 @@ async def test_use_of_the_next_period_is_told_when_it_begins(entitlements: Entit
                 same = (answer.reason, answer.used) == (http["reason"], http["used"])
                 return http if same and http["reason"] == "quota_used_up" else None
 
-            await entitlements.eventually(told)
+            await eventually(told)
     assert await service.admin.fetchval("select starts_at from quota_use where subject_ref <> ''") == month
 
 
@@ -54,7 +55,7 @@ async def test_a_threshold_that_is_crossed_ahead_is_told_when_its_period_begins(
             answer = client.check(ada, "notes")
             return (answer.reason, answer.used) == ("quota", 6)
 
-        await entitlements.eventually(told)
+        await eventually(told)
 
 
 async def test_a_lower_quota_is_told_when_its_grant_begins_even_for_a_feature_that_is_gone(
@@ -78,7 +79,7 @@ async def test_a_lower_quota_is_told_when_its_grant_begins_even_for_a_feature_th
             answer, http = client.check(ada, "notes"), await entitlements.check("ada", "notes")
             return (answer.reason, answer.used) == (http["reason"], http["used"]) == ("quota_used_up", 4)
 
-        await entitlements.eventually(told)
+        await eventually(told)
 
 
 async def used_up(entitlements: Entitlements, client: EntitlementsClient, subject: str, feature: str) -> None:
@@ -88,7 +89,7 @@ async def used_up(entitlements: Entitlements, client: EntitlementsClient, subjec
         answer, http = client.check(subject, feature), await entitlements.check("ada", feature)
         return (answer.reason, answer.used) == (http["reason"], http["used"]) == ("quota_used_up", 30)
 
-    await entitlements.eventually(told)
+    await eventually(told)
 
 
 async def test_late_use_from_before_a_grant_that_uses_up_its_quota_is_told(entitlements: Entitlements) -> None:
@@ -116,7 +117,7 @@ async def test_late_use_under_a_grant_that_is_over_is_told_if_it_uses_up_the_quo
     body = {"feature": "notes", "mode": "quota", "subject": ada, "reason": "pilot"}
     grant = (await entitlements.post("grants", body)).json()["grant_id"]
     await publish(entitlements, [NOTES | {"quota": {"limit": 25}}])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     service.clock.move(START + timedelta(days=1))
     use = {"subject": ada, "feature": "notes", "amount": 20}
     assert (await entitlements.post("usage/consume", use)).status_code == 200
@@ -141,7 +142,7 @@ async def test_use_of_a_period_that_is_now_counted_differently_is_told_by_the_de
     earlier = "starts_at = starts_at - interval '4 hours', ends_at = ends_at - interval '4 hours'"
     await service.admin.execute(f"update usage_sum set {earlier}; update quota_use set {earlier}")
     async with following(entitlements) as client:
-        await entitlements.eventually(lambda: client.check(ada, "notes").reason == "quota_used_up")
+        await eventually(lambda: client.check(ada, "notes").reason == "quota_used_up")
         assert (await entitlements.check("ada", "notes"))["remaining"] == 10
         now = service.clock.now() + SECOND
         await service.admin.execute(
@@ -154,4 +155,4 @@ async def test_use_of_a_period_that_is_now_counted_differently_is_told_by_the_de
             answer = client.check(ada, "notes")
             return (answer.reason, answer.used) == ("quota", 0)
 
-        await entitlements.eventually(told)
+        await eventually(told)

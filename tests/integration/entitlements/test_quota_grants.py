@@ -17,6 +17,7 @@ from tests.integration.entitlements.test_catalog import FRONTIER, publish
 from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_trials import withdraw
 from tests.integration.entitlements.test_usage import report, used
+from tests.support.eventually import eventually
 
 
 def notes(**quota: Any) -> dict[str, Any]:
@@ -48,7 +49,7 @@ async def test_a_shared_grant_is_spent_in_the_order_of_time(entitlements: Entitl
             {(2, 2)},
         ]
 
-    await entitlements.eventually(told)
+    await eventually(told)
 
 
 async def test_a_quota_grant_is_published_without_its_reason(entitlements: Entitlements) -> None:
@@ -63,7 +64,7 @@ async def test_a_quota_grant_is_published_without_its_reason(entitlements: Entit
         found = [event.data.model_dump(mode="json") for event in await entitlements.service.published(QuotaGranted)]
         return found == [{"agency_id": "NASA"} | grant for grant in (to_all, to_one)]
 
-    await entitlements.eventually(told)
+    await eventually(told)
 
 
 async def test_what_an_agency_has_can_be_granted_even_once_the_newest_version_lacks_it(
@@ -123,7 +124,7 @@ async def test_a_granted_quota_takes_grants_to_its_person_whatever_else_the_agen
         async def agrees() -> bool:
             return client.check(ada, "notes").reason == "quota"
 
-        await entitlements.eventually(agrees)
+        await eventually(agrees)
 
     later = replace(entitlements, agency="NSF")  # which has no window of it, and soon no catalog has it either
     await publish(entitlements, [FRONTIER], "new-agencies")

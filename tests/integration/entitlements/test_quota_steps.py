@@ -12,6 +12,7 @@ from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish
 from tests.integration.entitlements.test_quota_copies import NOTES
 from tests.integration.entitlements.test_usage import report, used
+from tests.support.eventually import eventually
 
 PEOPLE = [f"sub_{number:032}" for number in range(8)]
 STEP = 3
@@ -104,7 +105,7 @@ async def test_the_start_and_the_end_of_peoples_grants_examine_and_publish_nobod
         async def is_over() -> bool:
             return await next_turn(entitlements) == instant
 
-        await entitlements.eventually(is_over)
+        await eventually(is_over)
         return [subject_ref for _, subject_ref in examined]
 
     assert await turned_until(revoked_end) == PEOPLE[2::2]
@@ -131,7 +132,7 @@ async def test_the_start_of_a_grant_to_everyone_or_of_many_at_once_publishes_eve
     async def all_told() -> bool:
         return await told(entitlements) == PEOPLE
 
-    await entitlements.eventually(all_told)
+    await eventually(all_told)
     assert len(examined) > STEP
 
 
@@ -149,7 +150,7 @@ async def test_late_use_of_a_person_under_other_terms_publishes_nobody_elses_use
     async def published() -> list[str]:
         return await told(entitlements)
 
-    assert await entitlements.eventually(published) == [PEOPLE[2]]
+    assert await eventually(published) == [PEOPLE[2]]
 
 
 async def test_a_change_for_the_whole_agency_examines_each_person_once_and_a_few_per_transaction(
@@ -167,7 +168,7 @@ async def test_a_change_for_the_whole_agency_examines_each_person_once_and_a_few
     async def all_told() -> bool:
         return await told(entitlements) == sorted(2 * used_up)
 
-    await entitlements.eventually(all_told)
+    await eventually(all_told)
     steps = await entitlements.service.admin.fetch("select count(*) from quota_use group by xmin::text")
     assert max(row[0] for row in steps) <= STEP
     walked = [each for each in examined if each[1] != PEOPLE[2]]

@@ -19,6 +19,7 @@ from tests.integration.entitlements.test_catalog import (
 )
 from tests.integration.entitlements.test_trials import pass_time
 from tests.integration.entitlements.test_usage import report, used
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 
@@ -104,7 +105,7 @@ async def test_an_operator_lowers_a_quota_in_an_emergency_once_that_is_stated(en
     seen = (await entitlements.service.client.get(proposal)).json()
     assert seen["body"] == {"allow_below_use": True}
     number = (await approve(entitlements, proposal)).json()["number"]
-    await entitlements.eventually(lambda: rolled_out(entitlements, number))
+    await eventually(lambda: rolled_out(entitlements, number))
     assert [await use(entitlements, person, "notes", 1) for person in ("ada", "bob")] == [409, 409]
     recorded = "select after ->> 'allow_below_use' from audit where command = 'PublishCatalog' order by id desc limit 1"
     assert await entitlements.service.admin.fetchval(recorded) == "true"

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from muster_runtime.process.roles import Role
 from muster_runtime.projection import Difference, NotPublished, Projection
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.runtime.core.conftest import put_unreadable
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 WITHOUT_RELAY = frozenset({Role.API, Role.CONSUMER})
@@ -109,7 +110,7 @@ async def test_every_way_in_which_a_seat_comes_and_goes_is_counted(entitlements:
     async def revoked() -> bool:
         return await pool(entitlements) == (0, False)
 
-    await entitlements.eventually(revoked)
+    await eventually(revoked)
     assert await compare(entitlements) == []
 
 
@@ -163,11 +164,11 @@ async def test_commands_that_go_on_are_no_difference_and_none_is_undone(entitlem
 
 
 async def test_what_waits_in_the_outbox_is_waited_for(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+    run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await run_service(build, EntitlementsSettings, roles=WITHOUT_RELAY)
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     await entitlements.enroll(cap=5)
     await seat_of(entitlements, "first")
     with monkeypatch.context() as impatient:

@@ -7,6 +7,7 @@ from tests.integration.entitlements.conftest import END, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, publish
 from tests.integration.entitlements.test_next_terms import renew
 from tests.integration.entitlements.test_quota_copies import NOTES
+from tests.support.eventually import eventually
 
 
 async def test_what_a_renewal_reports_about_use_can_be_read(entitlements: Entitlements) -> None:
@@ -25,6 +26,6 @@ async def test_what_a_renewal_reports_about_use_can_be_read(entitlements: Entitl
         left = await entitlements.service.admin.fetchval("select count(*) from outbox")
         return bool(left == 0 and await entitlements.service.admin.fetchval(query, END))
 
-    await entitlements.eventually(told)
+    await eventually(told)
     for kind in (AgencyAccess, SubjectAccess):
         assert all(event.envelope.correlation_id for event in await entitlements.service.published(kind))

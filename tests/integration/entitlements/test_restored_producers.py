@@ -9,6 +9,7 @@ from muster_contracts.billing import TermEnded
 from muster_contracts.entitlements import PersonErased, SeatRevoked
 from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.test_pools import applied, eventually_state, suspended
+from tests.support.eventually import eventually
 
 
 async def test_a_repeated_enrollment_only_ends_a_suspension(entitlements: Entitlements) -> None:
@@ -20,7 +21,7 @@ async def test_a_repeated_enrollment_only_ends_a_suspension(entitlements: Entitl
     windows = (await entitlements.get("windows")).json()
     again = entitlements.enrolled(3).model_copy(update={"starts_at": START + timedelta(days=9), "ends_at": NEXT_END})
     await service.publish(suspended(entitlements), again, entitlements.enrolled(5))
-    await entitlements.eventually(lambda: applied(entitlements, 4))
+    await eventually(lambda: applied(entitlements, 4))
     pool = await entitlements.pool()
     assert (pool["state"], pool["cap"], pool["in_use"], pool["ends_at"]) == ("open", 7, 1, "2026-08-06T00:00:00Z")
     assert (await entitlements.get("windows")).json() == windows
@@ -44,7 +45,7 @@ async def test_a_repeated_enrollment_that_is_over_stays_over(
         await entitlements.assign("ada")
     before = await entitlements.pool()
     await entitlements.service.publish(entitlements.enrolled(5))
-    await entitlements.eventually(lambda: applied(entitlements, 2 + len(ends) + bool(later)))
+    await eventually(lambda: applied(entitlements, 2 + len(ends) + bool(later)))
     pool = await entitlements.pool()
     assert {**pool, "revision": 0} == {**before, "revision": 0}
     assert await entitlements.service.admin.fetchval("select count(*) from closing") == 0
@@ -60,7 +61,7 @@ async def test_an_end_without_a_renewal_that_was_accepted_parks_its_agency(entit
     async def parked() -> Any:
         return await entitlements.service.admin.fetchval("select reason from parked_stream")
 
-    assert "was renewed until 2027-08-06" in await entitlements.eventually(parked)
+    assert "was renewed until 2027-08-06" in await eventually(parked)
     assert (await entitlements.pool())["in_use"] == 1
     assert (await entitlements.check("ada"))["verdict"] == "allowed"
 

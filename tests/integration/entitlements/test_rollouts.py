@@ -25,6 +25,7 @@ from tests.integration.entitlements.test_next_terms import publish_next, renew, 
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate_rest, text
 from tests.integration.entitlements.test_trials import pass_time
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 
@@ -47,7 +48,7 @@ async def test_nothing_is_told_again_of_a_trial_and_copies_are_told_of_another_q
 
     async def adopt(number: int, sketches: dict[str, Any] = SKETCHES, **changes: Any) -> None:
         await publish(entitlements, [trial | changes, sketches])
-        await entitlements.eventually(lambda: rolled_out(entitlements, number))
+        await eventually(lambda: rolled_out(entitlements, number))
         await pass_time(entitlements, service.clock.now())  # whatever that has made due
 
     async def told(cls: type[Any]) -> list[Any]:
@@ -64,7 +65,7 @@ async def test_nothing_is_told_again_of_a_trial_and_copies_are_told_of_another_q
     await pass_time(entitlements, end + 6 * DAY)
     await adopt(5, grace_days=30)
     await pass_time(entitlements, end + 40 * DAY)
-    await entitlements.eventually(partial(tells, FeatureAccessChanged, 1))
+    await eventually(partial(tells, FeatureAccessChanged, 1))
     [changed] = await told(FeatureAccessChanged)
     assert changed.changed_at == end + 5 * DAY
     assert [each.days_left for each in await told(TrialEndingSoon)] == [14, 10]
@@ -78,7 +79,7 @@ async def test_nothing_is_told_again_of_a_trial_and_copies_are_told_of_another_q
         terms = (await told(AgencyAccess))[-1].features[-1].quota
         return bool((terms.limit, terms.enforced, terms.per) == (20, False, "agency"))
 
-    await entitlements.eventually(is_told_of_the_quota)
+    await eventually(is_told_of_the_quota)
 
 
 async def test_a_version_waits_until_due_notices_of_trials_are_sent(
@@ -150,7 +151,7 @@ async def test_a_version_waits_for_the_parked_end_of_a_trial(entitlements: Entit
         return [each.kind for each in waiting] == ["catalog-next-term", "trial-expired"]
 
     if rule == "next-term":
-        await entitlements.eventually(waits)
+        await eventually(waits)
     else:
         await publish(entitlements, [FRONTIER | {"key": "deep-research"}])
         async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
@@ -161,7 +162,7 @@ async def test_a_version_waits_for_the_parked_end_of_a_trial(entitlements: Entit
         assert await catalogs.find_oldest_wait(service.admin, ()) is not None
     for kind in ("trial-expired", "catalog-next-term"):
         await retry_parked(entitlements, kind)
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     assert [each.data.feature for each in await published(entitlements, TrialExpired, 1)] == ["deep-research"]
 
 
@@ -173,7 +174,7 @@ async def test_what_a_version_opens_for_the_term_in_a_grace_follows_it_and_stays
     await pass_time(entitlements, START + 12 * DAY)
     metered = FRONTIER | {"key": "deep-research", "mode": "quota", "quota": {"limit": 25}}
     await publish(entitlements, [metered])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     grace_ends = START + 30 * DAY
     assert (await entitlements.check("ada", "deep-research"))["valid_until"] == text(grace_ends)
     await pass_time(entitlements, grace_ends)
@@ -182,7 +183,7 @@ async def test_what_a_version_opens_for_the_term_in_a_grace_follows_it_and_stays
     await pass_time(entitlements, grace_ends + 5 * DAY)
     for number, features in ((4, [metered, FRONTIER]), (5, [FRONTIER])):
         await publish(entitlements, features)
-        await entitlements.eventually(lambda: rolled_out(entitlements, number))  # noqa: B023 - awaited within the turn
+        await eventually(lambda: rolled_out(entitlements, number))  # noqa: B023 - awaited within the turn
         found = (await windows(entitlements))["deep-research"]
         assert (found["starts_at"], found["ends_at"]) == (text(grace_ends), text(END))
         answer = await entitlements.check("ada", "deep-research")
@@ -201,7 +202,7 @@ async def test_a_parked_version_of_a_term_is_replaced_by_a_corrected_one(entitle
     await publish(entitlements, [FRONTIER, RESEARCH])
     await publish_next(entitlements, 4, FRONTIER, RESEARCH)
     await retry_parked(entitlements, "catalog-next-term")
-    await entitlements.eventually(lambda: rolled_out(entitlements, 4))
+    await eventually(lambda: rolled_out(entitlements, 4))
 
 
 async def test_a_version_waits_for_an_earlier_one_that_is_due_with_the_term(entitlements: Entitlements) -> None:
@@ -216,7 +217,7 @@ async def test_a_version_waits_for_an_earlier_one_that_is_due_with_the_term(enti
     async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
         assert not await rollouts.roll_out(uow, "NASA")
     await retry_parked(entitlements, "catalog-next-term")
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     opened = (await windows(entitlements))["frontier-models"]
     assert (opened["starts_at"], opened["ends_at"]) == (text(END), text(NEXT_END))
 
@@ -227,7 +228,7 @@ async def test_a_version_for_the_next_term_hides_none_that_waits_for_a_trial_tha
     service = entitlements.service
     await entitlements.enroll(cap=2)
     await publish(entitlements, [FRONTIER | {"trial_days": 30}])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await eventually(lambda: rolled_out(entitlements, 2))
     await renew(entitlements)
     await pass_time(entitlements, END - DAY)
     await park(entitlements, "catalog-next-term", END - DAY)
@@ -237,8 +238,8 @@ async def test_a_version_for_the_next_term_hides_none_that_waits_for_a_trial_tha
     async with service.runtime.database.write("NASA", context=CONTEXT) as uow:
         assert not await rollouts.roll_out(uow, "NASA")
     await retry_parked(entitlements, "catalog-next-term")
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
-    await entitlements.eventually(partial(waits_for, entitlements, 4))
+    await eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(partial(waits_for, entitlements, 4))
 
 
 async def test_a_version_for_the_next_term_waits_for_the_one_of_the_term_that_has_begun(front: Entitlements) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.files import file_of
 from tests.integration.entitlements.lives import DAY, keep
+from tests.support.eventually import eventually
 
 DAYS = [f"2025-08-{day:02}T00:00:00Z" for day in range(1, 32)]  # of August: START is the sixth
 
@@ -44,7 +45,7 @@ async def test_seats_are_found_counted_and_followed_back(entitlements: Entitleme
     await do(5, dee, "transfer", {"email": "person.fay@nasa.gov"})
     await do(6, dee, "activation")
     clock.move(START + timedelta(days=15))  # the invitation has expired
-    await entitlements.eventually(lambda: of_state(entitlements, "reserved"))
+    await eventually(lambda: of_state(entitlements, "reserved"))
 
     async def refs(**params: str) -> set[str]:
         return {seat["subject_ref"] for seat in await found(entitlements, "seats", **params)}
@@ -127,7 +128,7 @@ async def test_an_import_writes_no_history_and_the_end_of_an_enrollment_does(ent
     async def kept() -> bool:
         return bool(await entitlements.service.admin.fetchval("select count(*) = 7 from seat_history"))
 
-    await entitlements.eventually(kept)
+    await eventually(kept)
     versions = await found(entitlements, "seat-history", subject="person.3@nasa.gov")
     assert [(each["state"], each["reason"]) for each in versions] == [
         ("assigned", None),

@@ -11,6 +11,7 @@ from tests.integration.entitlements.conftest import END, START, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import publish, rolled_out
 from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 
@@ -161,7 +162,7 @@ async def test_a_new_seat_has_what_is_left_of_its_persons_trial_before_its_first
         latest = {event.data.subject_ref: event.data.trial_began_at for event in records}
         return list(latest.values()).count(START) == 4
 
-    await entitlements.eventually(begun_are_published)
+    await eventually(begun_are_published)
     await pass_time(entitlements, START + 30 * DAY)
     found = await ends(entitlements, 4)
     assert {other[6:], spare[6:]} < {seat_id for seat_id, _ in found}
@@ -201,7 +202,7 @@ async def test_the_end_of_a_seats_trial_is_told_once_after_a_completed_term(enti
     await pass_time(entitlements, END)
     await service.publish(entitlements.term(), entitlements.term_ended())
     over = "select ended and revoking = 0 and not exists (select from closing) from pool"
-    await entitlements.eventually(lambda: service.admin.fetchval(over))
+    await eventually(lambda: service.admin.fetchval(over))
     again = END + 2 * DAY
     await pass_time(entitlements, again)
     await enroll_again(entitlements, 2, again)
@@ -225,9 +226,9 @@ async def test_the_trials_of_a_removed_feature_end_with_its_window_at_the_latest
     second = await activate(entitlements, "bob", END - 10 * DAY)
     third = await activate(entitlements, "cid", END - 9 * DAY)
     await publish(entitlements, [CANVAS | {"key": "other", "anchor": "agency"}])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     await entitlements.service.publish(entitlements.term(), entitlements.renewal("accepted"))
-    await entitlements.eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
+    await eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
     assert await reason(entitlements, "bob") == ("window_open", text(END))
     await pass_time(entitlements, END + 2 * DAY)
     await activate(entitlements, "dee", END + 2 * DAY)
@@ -255,9 +256,9 @@ async def test_after_an_outage_no_trial_ends_that_a_version_of_the_term_has_made
     second = await activate(entitlements, "bob", END - 20 * DAY)
     await publish(entitlements, [CANVAS | {"trial_days": 60}], "next-term")
     waits = "select next_number = 3 from agency_catalog"
-    await entitlements.eventually(lambda: entitlements.service.admin.fetchval(waits))
+    await eventually(lambda: entitlements.service.admin.fetchval(waits))
     await entitlements.service.publish(entitlements.term(), entitlements.renewal("accepted"))
-    await entitlements.eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
+    await eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
     await pass_time(entitlements, END + (next_end - 1) * DAY)
     entitlements.service.clock.move(END + 15 * DAY)  # nobody has looked since
     await pass_time(entitlements, END + 60 * DAY)
@@ -280,9 +281,9 @@ async def test_the_trials_that_end_before_a_late_version_is_handled_are_told(ent
     await entitlements.enroll(cap=5)
     await publish(entitlements, [CANVAS, CANVAS | longer | {"trial_days": 30}], "next-term")
     waits = "select next_number = 3 from agency_catalog"
-    await entitlements.eventually(lambda: entitlements.service.admin.fetchval(waits))
+    await eventually(lambda: entitlements.service.admin.fetchval(waits))
     await entitlements.service.publish(entitlements.term(), entitlements.renewal("accepted"))
-    await entitlements.eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
+    await eventually(lambda: entitlements.service.admin.fetchval("select ends_at > $1 from pool", END))
     seat = await activate(entitlements, "ada", END - 30 * DAY + timedelta(hours=1))
     await pass_time(entitlements, END - DAY)
     entitlements.service.clock.move(END + timedelta(hours=6))

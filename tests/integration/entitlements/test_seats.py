@@ -14,6 +14,7 @@ from muster_contracts.entitlements import (
     SeatRevoked,
 )
 from tests.integration.entitlements.conftest import Entitlements
+from tests.support.eventually import eventually
 
 
 async def test_the_life_of_a_seat(entitlements: Entitlements) -> None:
@@ -38,7 +39,7 @@ async def test_the_life_of_a_seat(entitlements: Entitlements) -> None:
     assert (revoked["state"], revoked["email"], revoked["name"]) == ("revoked", None, None)
 
     for cls in (SeatAssigned, PersonRecorded, SeatActivated, SeatRevoked, PersonErased):
-        events = await entitlements.eventually(lambda cls=cls: entitlements.service.published(cls))
+        events = await eventually(lambda cls=cls: entitlements.service.published(cls))
         assert [event.data.subject_ref for event in events] == [seat["subject_ref"]]
     audit = await entitlements.service.admin.fetch("select command, reason from audit order by id")
     assert Counter(row["command"] for row in audit) == {"AssignSeat": 1, "ActivateSeat": 2, "RevokeSeat": 2}
@@ -82,8 +83,8 @@ async def test_two_hundred_race_for_the_last_fifty_seats(entitlements: Entitleme
     assert refused == {"urn:muster:problem:seat-cap-reached"}
     pool = await entitlements.pool()
     assert (pool["in_use"], pool["cap"]) == (65, 65)
-    await entitlements.eventually(lambda: _published(entitlements, SeatAssigned, 65))
-    [limit] = await entitlements.eventually(lambda: entitlements.service.published(SeatLimitReached))
+    await eventually(lambda: _published(entitlements, SeatAssigned, 65))
+    [limit] = await eventually(lambda: entitlements.service.published(SeatLimitReached))
     assert (limit.data.cap, limit.data.in_use, limit.data.refused) == (65, 65, 1)
 
 
@@ -99,7 +100,7 @@ async def test_the_limit_is_told_once_until_a_seat_becomes_free(entitlements: En
     await entitlements.assign("last")
     assert (await entitlements.import_file("email\nperson.last@nasa.gov\n"))["refused"] == 1
 
-    await entitlements.eventually(lambda: _outbox_is_empty(entitlements))
+    await eventually(lambda: _outbox_is_empty(entitlements))
     assert len(await entitlements.service.published(SeatLimitReached)) == 2
 
 

@@ -8,6 +8,7 @@ from muster_runtime.messaging.producers import partition_of
 from muster_runtime.projection import Difference
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_snapshots import compare, following, swap
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS
 
 
@@ -21,7 +22,7 @@ async def test_a_correction_increases_the_revision_of_answers(entitlements: Enti
         assert wrong.verdict == "allowed"
         assert wrong.revision == (await entitlements.pool())["revision"]
         assert await swap(entitlements) == [Difference("NASA", "the record of 1 person")]
-        await entitlements.eventually(lambda: client.check(subject_ref).verdict == "refused")
+        await eventually(lambda: client.check(subject_ref).verdict == "refused")
         assert client.check(subject_ref).revision == wrong.revision + 1
     await nothing_differs(entitlements, wrong.revision + 1)
 
@@ -35,7 +36,7 @@ async def test_after_a_restore_the_revision_continues_above_that_of_copies(entit
         assert (before.verdict, before.revision) == ("allowed", 500)
         assert await swap(entitlements) == [Difference("NASA", "its own record")]
         assert (await entitlements.post(f"seats/{seat_id}/suspension", {})).status_code == 200
-        await entitlements.eventually(lambda: client.check(subject_ref).verdict == "refused")
+        await eventually(lambda: client.check(subject_ref).verdict == "refused")
         assert client.check(subject_ref).revision == 502
     await nothing_differs(entitlements, 502)
 
@@ -57,7 +58,7 @@ async def test_a_raised_epoch_puts_revisions_above_all_that_were_answered(entitl
     async with following(entitlements) as client:
         assert await swap(entitlements) == [Difference("NASA", "its own record")]
         published = (await entitlements.pool())["revision"]
-        await entitlements.eventually(lambda: client.check(subject_ref).revision == published > checked["revision"])
+        await eventually(lambda: client.check(subject_ref).revision == published > checked["revision"])
     await nothing_differs(entitlements, published)
 
     # An agency whose enrollment was lost comes back with a revision above those answered for it.
@@ -91,7 +92,7 @@ async def put_instead(entitlements: Entitlements, records: int, **changes: Any) 
         published = await service.published(SubjectAccess)
         return published[-1] if len(published) == records else None
 
-    received = await entitlements.eventually(last)
+    received = await eventually(last)
     envelope = received.envelope._replace(id=f"test/{received.envelope.id}")
     changed = received.data.model_copy(update=changes)
     await service.producer.put(envelope, changed, partition=partition_of(b"NASA", PARTITIONS))
@@ -100,7 +101,7 @@ async def put_instead(entitlements: Entitlements, records: int, **changes: Any) 
 async def nothing_differs(entitlements: Entitlements, revision: int) -> None:
     """Another rebuild finds nothing, publishes nothing, and leaves the revision as it is."""
     service = entitlements.service
-    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    await eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
     assert await compare(entitlements) == []
     assert await swap(entitlements) == []
     assert (await entitlements.pool())["revision"] == revision

@@ -20,6 +20,7 @@ from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitl
 from tests.integration.entitlements.lives import DAY, keep
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish
 from tests.integration.entitlements.test_seat_trials import CANVAS
+from tests.support.eventually import eventually
 
 FEATURES = [None, "deep-research", "frontier-models", "canvas", "sketches"]
 
@@ -103,7 +104,7 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
         await entitlements.import_file("email\nrow.1@nasa.gov\nrow.2@nasa.gov\nrow.3@nasa.gov\nrow.4@nasa.gov\n")
         rows = await service.admin.fetch("select subject_ref from seat")
         subjects += [row["subject_ref"] for row in rows]
-        await entitlements.eventually(settled)
+        await eventually(settled)
         service.clock.move(START)
         assert await agrees(entitlements, client, subjects)
         await act(f"{seats[0]}/invitation")
@@ -113,7 +114,7 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
         await entitlements.import_file("email\nrow.2@nasa.gov\n", "seat-suspensions")
         await entitlements.import_file("from,to\nrow.3@nasa.gov,other@nasa.gov\n", "seat-transfers")
         await entitlements.import_file("email\nrow.4@nasa.gov\n", "seat-revocations")
-        await entitlements.eventually(settled)
+        await eventually(settled)
         rows = await service.admin.fetch("select subject_ref from seat")
         subjects = [subjects[0], *{row["subject_ref"] for row in rows}]
         for suspended, event in (
@@ -121,8 +122,8 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
             (False, AgencyReinstated(agency_id="NASA", enrollment_id="enr_1", reinstated_at=START)),
         ):
             await service.publish(event)
-            await entitlements.eventually(partial(service.admin.fetchval, "select suspended = $1 from pool", suspended))
-            await entitlements.eventually(settled)
+            await eventually(partial(service.admin.fetchval, "select suspended = $1 from pool", suspended))
+            await eventually(settled)
         await act(f"{seats[2]}/reinstatement")
         await act(f"{seats[2]}/transfer", {"email": "third@nasa.gov"})
         await act(f"{seats[0]}/revocation")
@@ -134,21 +135,21 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
         await entitlements.import_file("email\nlater@nasa.gov\n")
         rows = await service.admin.fetch("select subject_ref from seat")
         subjects = [subjects[0], *{row["subject_ref"] for row in rows}]
-        await entitlements.eventually(settled)
+        await eventually(settled)
         ended = {}
         for days in (15, 20, 30, 60):  # the grace's end, that of a seat's trial, and the window's
             for instant in (START + days * DAY - timedelta.resolution, START + days * DAY):
                 service.clock.move(instant)
-                await entitlements.eventually(settled)
+                await eventually(settled)
             ended[days] = {client.check(subject, "canvas").reason for subject in subjects}
         assert "window_closed" not in ended[20]
         assert {"window_closed", "window_open"} <= ended[30]
         assert {answer.reason for answer in map(client.check, subjects, repeat("deep-research"))} >= {"granted"}
         grants = (await entitlements.get("grants")).json()["items"]
         await act(f"grants/{grants[-1]['grant_id']}/revocation", {"reason": "over"})
-        await entitlements.eventually(settled)
+        await eventually(settled)
         service.clock.move(START + 71 * DAY)
-        await entitlements.eventually(settled)
+        await eventually(settled)
         person = next(each for each in subjects if client.check(each, "deep-research").reason == "quota")
         for feature, amount, known in (
             ("deep-research", 24, None),
@@ -160,7 +161,7 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
             ("sketches", 4, (10, 10)),
         ):
             await act("usage/consume", {"subject": person, "feature": feature, "amount": amount})
-            await entitlements.eventually(settled)
+            await eventually(settled)
             answer = client.check(person, feature)
             assert (answer.used and (answer.limit, answer.used)) == known
         assert answer.resets_at == datetime(2025, 11, 1, tzinfo=UTC)
@@ -173,16 +174,16 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
         assert of_one == 1 < of_all
         for to, feature in (({"subject": person}, "deep-research"), ({}, "sketches")):
             await act("quota-grants", {**to, "feature": feature, "amount": 2, "reason": "a deadline"})
-            await entitlements.eventually(settled)
+            await eventually(settled)
             assert used_up(feature) == 0
             await act("usage/consume", {"subject": person, "feature": feature, "amount": 2})
-            await entitlements.eventually(settled)
+            await eventually(settled)
             assert used_up(feature) == (of_one if to else of_all)
         await act("seats", {"email": "newcomer@nasa.gov"})
-        await entitlements.eventually(settled)
+        await eventually(settled)
         assert await compare(entitlements) == []  # a grant that has ended is no difference
         service.clock.move(datetime(2025, 11, 1, tzinfo=UTC))
-        await entitlements.eventually(settled)
+        await eventually(settled)
         assert {client.check(person, feature).used for feature in FEATURES} == {None}
         assert await compare(entitlements) == []  # nor is a period
         await service.publish(entitlements.term(), entitlements.renewal("accepted"))
@@ -190,17 +191,17 @@ async def test_a_client_agrees_with_the_service_through_a_whole_life(entitlement
         async def renewed() -> bool:
             return bool((await entitlements.pool())["ends_at"][:10] == NEXT_END.date().isoformat())
 
-        await entitlements.eventually(renewed)
+        await eventually(renewed)
         service.clock.move(END)
-        await entitlements.eventually(settled)
+        await eventually(settled)
         await service.publish(entitlements.withdrawn(at=END))
-        await entitlements.eventually(lambda: service.admin.fetchval("select withdrawn_at is not null from pool"))
-        await entitlements.eventually(settled)
+        await eventually(lambda: service.admin.fetchval("select withdrawn_at is not null from pool"))
+        await eventually(settled)
         await service.publish(entitlements.enrolled(9, "enr_2").model_copy(update={"ends_at": NEXT_END}))
-        await entitlements.eventually(lambda: service.admin.fetchval("select enrollment_id = 'enr_2' from pool"))
+        await eventually(lambda: service.admin.fetchval("select enrollment_id = 'enr_2' from pool"))
         await entitlements.import_file("email\nrow.1@nasa.gov\n")
-        await entitlements.eventually(settled)
-        await entitlements.eventually(lambda: len(client) == 1)
+        await eventually(settled)
+        await eventually(lambda: len(client) == 1)
         assert client.staleness_seconds is not None
         assert client.staleness_seconds < 10
     assert await compare(entitlements) == []
@@ -235,7 +236,7 @@ async def test_a_rebuild_publishes_what_differs_and_resumes_where_it_was_killed(
         killed.setattr(snapshots, "publish_subjects", die_at_the_second)
         with pytest.raises(TypeError):
             await swap(entitlements)
-    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    await eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
     assert await swap(entitlements) == [Difference("NASA", "its own record and records of 4 people")]
     assert await swap(entitlements) == []
     audited = await service.admin.fetch("select after from audit where command = 'RebuildProjection' order by id")

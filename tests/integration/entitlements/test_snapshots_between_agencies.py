@@ -1,8 +1,6 @@
 """What an agency does with the reference of another agency's person takes nothing from that person's copies."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -14,6 +12,7 @@ from muster_runtime.projection import Difference
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_rebuild import WITHOUT_RELAY
 from tests.integration.entitlements.test_snapshots import compare, following, swap
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 # In NASA's partition, where compaction keeps one record per key.
@@ -27,7 +26,7 @@ async def bob_of(other: Entitlements) -> str:
     await other.enroll(cap=5)
     reply = await other.post("seats", {"email": "bob.example@hhs.gov"})
     assert reply.status_code == 201, reply.text
-    await other.eventually(lambda: other.service.published(SubjectAccess))
+    await eventually(lambda: other.service.published(SubjectAccess))
     return str(reply.json()["subject_ref"])
 
 
@@ -38,8 +37,8 @@ async def test_a_grant_to_somebody_without_a_seat_erases_nobody(entitlements: En
     assert granted.status_code == 201, granted.text
     path = f"grants/{granted.json()['grant_id']}/revocation"
     assert (await entitlements.post(path, {"reason": "over"})).status_code == 200
-    await entitlements.eventually(lambda: service.published(EntitlementRevoked))
-    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    await eventually(lambda: service.published(EntitlementRevoked))
+    await eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
     assert await service.published(SubjectAccessErased) == []
     assert await compare(entitlements) == []
 
@@ -52,19 +51,19 @@ async def test_another_agencys_tombstone_erases_nobody_and_a_rebuild_finds_whom_
     ann = (await entitlements.assign("ann")).json()["subject_ref"]
     await service.publish(SubjectAccessErased(agency_id="NASA", subject_ref=bob))
     async with following(entitlements) as client:
-        await entitlements.eventually(lambda: client.check(ann).verdict == "allowed")
+        await eventually(lambda: client.check(ann).verdict == "allowed")
         assert client.check(bob).verdict == "allowed"
     assert await swap(entitlements) == [Difference(OTHER, "the record of 1 person")]
-    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    await eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
     assert await compare(entitlements) == []
 
 
 async def test_an_agency_whose_records_stay_in_the_outbox_does_not_stop_the_rebuild_of_the_others(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+    run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await run_service(build, EntitlementsSettings, roles=WITHOUT_RELAY)
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     for agency_id in (OTHER, "NASA"):
         await replace(entitlements, agency=agency_id).enroll(cap=5)
     await service.admin.execute("delete from outbox where agency_id = 'NASA'")

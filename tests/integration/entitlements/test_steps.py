@@ -13,6 +13,7 @@ from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.lives import published
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 SEATS, STEP = 2_500, 200
@@ -32,7 +33,7 @@ async def in_state(entitlements: Entitlements, **expected: object) -> None:
         pool = await entitlements.pool()
         return all(pool[name] == value for name, value in expected.items())
 
-    await entitlements.eventually(reached, timeout=60)
+    await eventually(reached, timeout=60)
 
 
 @pytest.mark.parametrize("way", ["withdrawn", "term_ended", "taken_over"])
@@ -209,7 +210,7 @@ async def test_a_second_withdrawal_follows_one_that_is_still_under_way(
 
 async def test_other_agencies_proceed_between_two_steps(front: Entitlements, run_service: ServiceRunner) -> None:
     """A deadline of another agency that is due while seats are being revoked waits for one step and not for all."""
-    other = Entitlements(front.service, front.eventually, "GSA")
+    other = Entitlements(front.service, "GSA")
     await front.enroll(cap=SEATS)
     await front.assign_seats(SEATS)
     await other.enroll(cap=1)

@@ -10,6 +10,7 @@ from muster_contracts.entitlements import TrialEndingSoon, TrialExpired
 from muster_operator.reconcile.books import read_trials
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out
+from tests.support.eventually import eventually
 
 TRIAL_END = START + timedelta(days=60)
 TRIALS = ["advanced-voice-mode", "deep-research"]
@@ -22,9 +23,9 @@ async def test_notices_and_the_end_come_once_each_at_their_instants(entitlements
         before = await entitlements.service.published(TrialEndingSoon)
         assert days not in {event.data.days_left for event in before}
         entitlements.service.clock.move(TRIAL_END - timedelta(days=days))
-        await entitlements.eventually(lambda days=days: told(entitlements, days))
+        await eventually(lambda days=days: told(entitlements, days))
     entitlements.service.clock.move(TRIAL_END)
-    await entitlements.eventually(lambda: expired(entitlements))
+    await eventually(lambda: expired(entitlements))
     entitlements.service.clock.move(END)
 
     notices = await entitlements.service.published(TrialEndingSoon)
@@ -44,9 +45,9 @@ async def test_notices_and_the_end_come_once_each_at_their_instants(entitlements
 async def test_after_an_outage_no_notice_says_what_is_no_longer_true(entitlements: Entitlements) -> None:
     await entitlements.enroll(cap=1)
     entitlements.service.clock.move(TRIAL_END - timedelta(days=6, hours=1))  # nobody has looked for 53 days
-    await entitlements.eventually(lambda: told(entitlements, 7))
+    await eventually(lambda: told(entitlements, 7))
     entitlements.service.clock.move(TRIAL_END - timedelta(days=1))
-    await entitlements.eventually(lambda: told(entitlements, 1))
+    await eventually(lambda: told(entitlements, 1))
     assert not await told(entitlements, 14)  # eight days late: there were six left
 
 
@@ -55,7 +56,7 @@ async def test_after_an_outage_past_its_end_a_trial_is_said_to_be_over_and_nothi
 ) -> None:
     entitlements.service.clock.move(END)
     await entitlements.service.publish(entitlements.enrolled(1))
-    await entitlements.eventually(lambda: expired(entitlements))
+    await eventually(lambda: expired(entitlements))
     assert {event.envelope.time for event in await entitlements.service.published(TrialExpired)} == {TRIAL_END}
     assert await entitlements.service.published(TrialEndingSoon) == []
 
@@ -76,7 +77,7 @@ async def test_reconcile_finds_fault_with_a_trial_that_nothing_will_close_and_wi
         ("NASA", True),
     ]
     entitlements.service.clock.move(TRIAL_END)
-    await entitlements.eventually(lambda: expired(entitlements))
+    await eventually(lambda: expired(entitlements))
     assert [(trial.agency_id, trial.scheduled) for trial in await read_trials(admin)] == [("DOE", False)] * 2
 
 
@@ -104,7 +105,7 @@ async def test_a_check_follows_the_windows(entitlements: Entitlements) -> None:
     assert (await entitlements.check("bob"))["reason"] == "no_seat"
     entitlements.service.clock.move(END)
     assert (await entitlements.check("ada"))["reason"] == "ended"
-    other = Entitlements(entitlements.service, entitlements.eventually, "GSA")
+    other = Entitlements(entitlements.service, "GSA")
     unknown = await other.check("ada")
     assert (unknown["verdict"], unknown["reason"], unknown["revision"]) == ("refused", "unknown", 0)
 
@@ -117,7 +118,7 @@ async def enroll_again(
     enrolled = entitlements.enrolled(1, enrollment_id)
     term = {"starts_at": starts_at, "ends_at": starts_at + timedelta(days=365), "time_zone": time_zone}
     await entitlements.service.publish(enrolled.model_copy(update=term))
-    await entitlements.eventually(lambda: is_open(entitlements, enrollment_id))
+    await eventually(lambda: is_open(entitlements, enrollment_id))
     rows = await entitlements.service.admin.fetch(
         "select feature, starts_at, ends_at from feature_window where enrollment_id = $1 and trial", enrollment_id
     )
@@ -137,7 +138,7 @@ async def pass_time(entitlements: Entitlements, until: datetime) -> None:
     next_due = "select min(due_at) from deadline where due_at <= $1"
     while (due := await entitlements.service.admin.fetchval(next_due, until)) is not None:
         entitlements.service.clock.move(max(due, entitlements.service.clock.now()))
-        await entitlements.eventually(lambda due=due: handled(due))
+        await eventually(lambda due=due: handled(due))
     entitlements.service.clock.move(until)
 
 
@@ -148,7 +149,7 @@ async def withdraw(entitlements: Entitlements, enrollment_id: str, at: datetime)
     async def withdrawn() -> bool:
         return bool((await entitlements.pool())["state"] == "withdrawn")
 
-    await entitlements.eventually(withdrawn)
+    await eventually(withdrawn)
 
 
 async def test_a_second_enrollment_continues_what_is_left_of_a_trial(entitlements: Entitlements) -> None:
@@ -164,7 +165,7 @@ async def test_a_second_enrollment_continues_what_is_left_of_a_trial(entitlement
     entitlements.service.clock.move(third)
     assert await enroll_again(entitlements, 3, third) == dict.fromkeys(TRIALS, (third, third + timedelta(days=10)))
     await pass_time(entitlements, third + timedelta(days=10))
-    await entitlements.eventually(lambda: expired(entitlements))
+    await eventually(lambda: expired(entitlements))
     notices = await entitlements.service.published(TrialEndingSoon)
     assert sorted(event.data.days_left for event in notices) == [1, 1, 7, 7, 14, 14]
     assert {event.envelope.time for event in notices if event.data.days_left == 7} == {third + timedelta(days=3)}
@@ -199,7 +200,7 @@ async def test_what_a_version_ends_of_a_trial_is_used_by_the_clocks_of_the_agenc
     over = datetime(2026, 4, 30, 4, tzinfo=UTC)
     await pass_time(entitlements, over)
     await publish(entitlements, [FRONTIER, FRONTIER | {"key": "deep-research"}])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await eventually(lambda: rolled_out(entitlements, 2))
     await publish(entitlements, [RESEARCH | {"trial_days": 60}], "new-agencies")
     await withdraw(entitlements, "enr_1", over + timedelta(days=5))
     again = over + timedelta(days=10)
@@ -220,7 +221,7 @@ async def test_an_enrollment_that_takes_over_ends_the_trial_of_the_earlier_one(e
     entitlements.service.clock.move(over)
     assert await enroll_again(entitlements, 2, over) == dict.fromkeys(TRIALS, (over, TRIAL_END))
     await pass_time(entitlements, TRIAL_END)
-    await entitlements.eventually(lambda: expired(entitlements))
+    await eventually(lambda: expired(entitlements))
     notices = await entitlements.service.published(TrialEndingSoon)
     assert sorted(event.data.days_left for event in notices) == [1, 1, 7, 7, 14, 14]
 
@@ -236,7 +237,7 @@ async def test_a_trial_goes_on_while_the_agency_is_suspended_and_after_a_renewal
     async def renewed() -> bool:
         return bool((await entitlements.pool())["ends_at"] == NEXT_END.isoformat().replace("+00:00", "Z"))
 
-    await entitlements.eventually(renewed)
+    await eventually(renewed)
     ends = await entitlements.service.admin.fetch("select distinct ends_at from feature_window where trial")
     assert [row["ends_at"] for row in ends] == [TRIAL_END]
 
@@ -245,7 +246,7 @@ async def test_an_enrollment_after_a_completed_term_has_no_trial_left(entitlemen
     await entitlements.enroll(cap=1)
     await entitlements.service.publish(entitlements.term(), entitlements.term_ended())
     entitlements.service.clock.move(END)
-    await entitlements.eventually(lambda: expired(entitlements))
+    await eventually(lambda: expired(entitlements))
     assert await enroll_again(entitlements, 2, END) == dict.fromkeys(TRIALS, (END, END))
 
 
@@ -267,11 +268,11 @@ async def test_a_trial_is_not_spent_after_a_term_that_is_not_renewed(entitlement
     comes = END - timedelta(days=10)
     await pass_time(entitlements, comes)
     await publish(entitlements, [FRONTIER, RESEARCH | {"trial_days": 60}])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     await pass_time(entitlements, END)
     if ended:
         await service.publish(entitlements.term(), entitlements.term_ended())
-        await entitlements.eventually(lambda: service.admin.fetchval("select ended from pool"))
+        await eventually(lambda: service.admin.fetchval("select ended from pool"))
         assert await service.admin.fetchval("select count(*) from deadline where kind like 'trial%'") == 0
     again = END + timedelta(days=30)
     await pass_time(entitlements, again)

@@ -1,7 +1,6 @@
 """Use that was reported in time keeps a seat and counts as adoption, however far behind the intake is."""
 
 import json
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -22,9 +21,8 @@ from tests.integration.entitlements.test_usage import report, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, put
 from tests.integration.entitlements.test_usage_killed import move
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 MINUTE = timedelta(minutes=1)
 # A trial ends then, too.
@@ -89,7 +87,7 @@ async def state_of(front: Entitlements, person: str) -> tuple[str, bool]:
 
 @pytest.mark.parametrize("now", [PUNCTUAL, LATE])
 async def test_what_was_reported_before_a_deadline_is_read_before_the_seat_is_revoked(
-    front: Entitlements, run_service: ServiceRunner, eventually: Eventually, now: Any
+    front: Entitlements, run_service: ServiceRunner, now: Any
 ) -> None:
     people = await before_midnight(front)
     runtime = front.service.runtime
@@ -120,7 +118,7 @@ async def test_what_was_reported_before_a_deadline_is_read_before_the_seat_is_re
 
 
 async def test_use_that_waits_for_its_agencys_lock_is_applied_before_the_seat_is_revoked(
-    front: Entitlements, run_service: ServiceRunner, eventually: Eventually
+    front: Entitlements, run_service: ServiceRunner
 ) -> None:
     people = await before_midnight(front)
     runtime = front.service.runtime
@@ -141,7 +139,7 @@ async def says(service: RunningService, expected: str) -> bool:
 
 
 async def test_a_deadline_waits_only_so_long_for_an_intake_that_cannot_be_read(
-    front: Entitlements, run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    front: Entitlements, run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert timedelta(seconds=news.INTAKE_PATIENCE_SECONDS) == timedelta(days=1)
     monkeypatch.setattr(news, "INTAKE_PATIENCE_SECONDS", 1.0)
@@ -168,7 +166,7 @@ async def test_an_intake_that_was_read_meanwhile_is_awaited_for_the_whole_time_a
     assert [await intake.unread(each) for each in (due, due, {}, due)] == [waits, {}, {}, waits]
 
 
-async def test_the_sandboxs_clock_waits_for_reported_use(front: Entitlements, eventually: Eventually) -> None:
+async def test_the_sandboxs_clock_waits_for_reported_use(front: Entitlements) -> None:
     """Otherwise, use could be too late to count when it is read."""
 
     async def lag(expected: int) -> bool:

@@ -1,7 +1,7 @@
 """Seat files over HTTP: what is refused or abandoned leaves nothing behind, and results are kept for a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from muster_entitlements.settings import EntitlementsSettings
 from muster_runtime.process.roles import Role
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.files import file_of
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 
@@ -72,12 +73,10 @@ async def test_one_endless_line_is_refused_at_once(entitlements: Entitlements) -
     assert sent < 1 << 20
 
 
-async def test_each_agency_has_its_own_limit_of_unfinished_files(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_each_agency_has_its_own_limit_of_unfinished_files(run_service: ServiceRunner) -> None:
     service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
     service.clock.move(START)
-    entitlements, other = Entitlements(service, eventually), Entitlements(service, eventually, "DOE")
+    entitlements, other = Entitlements(service), Entitlements(service, "DOE")
     await entitlements.enroll(cap=5)
     await other.enroll(cap=5)
     go_on = asyncio.Event()
@@ -101,11 +100,11 @@ async def test_each_agency_has_its_own_limit_of_unfinished_files(
 
 
 async def test_a_repeated_upload_gets_its_reply_whatever_limit_is_reached(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+    run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await run_service(build, EntitlementsSettings, roles=frozenset({Role.API, Role.CONSUMER}))
     service.clock.move(START)
-    entitlements = Entitlements(service, eventually)
+    entitlements = Entitlements(service)
     await entitlements.enroll(cap=5)
     for _ in range(MOST_UNFINISHED - 1):
         assert (await entitlements.send_file(file_of(1))).status_code == 202
@@ -201,7 +200,7 @@ async def test_results_are_forgotten_after_thirty_days_and_abandoned_uploads_aft
     async def forgotten() -> bool:
         return await entitlements.results(operation) == []
 
-    await entitlements.eventually(forgotten)
+    await eventually(forgotten)
     left = await entitlements.service.admin.fetch("select operation_id from operation")
     assert [row["operation_id"] for row in left] == [operation["operation_id"]]
 
@@ -218,14 +217,14 @@ async def test_what_arrives_after_a_file_was_discarded_is_not_stored(entitlement
             yield b"bob@nasa.gov\n" * 30_000
 
     sending = asyncio.create_task(entitlements.send_file(slow()))
-    await entitlements.eventually(lambda: admin.fetchval("select count(*) from operation_chunk"))
+    await eventually(lambda: admin.fetchval("select count(*) from operation_chunk"))
     entitlements.service.clock.move(START + UPLOAD_LIMIT + timedelta(minutes=1))
 
     async def is_discarded() -> bool:
         left = "select exists (select from operation) or exists (select from operation_chunk)"
         return not await admin.fetchval(left)
 
-    await entitlements.eventually(is_discarded)
+    await eventually(is_discarded)
     await admin.execute("alter table operation_chunk add constraint none_stored check (false)")
     discarded.set()
     refused = await sending

@@ -170,12 +170,12 @@ async def test_use_above_the_quota_counts_and_thresholds_are_published_once(
             (ben["subject_ref"], 11, 1, True, ben["seat_id"]),
         ]
 
-    await entitlements.eventually(as_expected)
+    await eventually(as_expected)
 
     limited(monkeypatch, limit=30, per=QuotaScope.AGENCY, hard=False, thresholds=(100,))
     await report(entitlements, used(13, BEN, amount=20))
     await report(entitlements, used(15, BEN))
-    await entitlements.eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    await eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
 
     async def agency_told() -> bool:
         crossed = [each.data for each in await service.published(AgencyQuotaThresholdCrossed)]
@@ -183,7 +183,7 @@ async def test_use_above_the_quota_counts_and_thresholds_are_published_once(
             (None, 50, 20, False, None)
         ]
 
-    await entitlements.eventually(agency_told)
+    await eventually(agency_told)
 
 
 async def test_use_that_comes_while_its_partition_is_made_waits_for_it(entitlements: Entitlements) -> None:

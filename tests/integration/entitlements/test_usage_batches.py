@@ -22,6 +22,7 @@ from tests.integration.entitlements.test_quota_copies import NOTES
 from tests.integration.entitlements.test_seat_trials import CANVAS
 from tests.integration.entitlements.test_usage import ADA, BEN, LATER, limited, report, sums, used
 from tests.integration.entitlements.test_usage_intake import count_all, put
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 
@@ -142,7 +143,7 @@ async def test_each_use_counts_against_the_quota_of_its_instant(entitlements: En
         span = {"starts_at": (START + DAY).isoformat(), "ends_at": (START + 2 * DAY).isoformat()}
         assert (await entitlements.post("grants", body | span)).status_code == 201
     number = (await publish(entitlements, [notes | {"quota": {"limit": 20}}]))["number"]
-    await entitlements.eventually(lambda: rolled_out(entitlements, number))
+    await eventually(lambda: rolled_out(entitlements, number))
     entitlements.service.clock.move(START + 3 * DAY)
     first, second = START + DAY / 2, START + DAY + DAY / 2  # the window's 20, then the grant's 4
     for subject in (ADA, BEN):

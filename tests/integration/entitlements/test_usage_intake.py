@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from muster_runtime.service import Runtime
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, report, sums, used
 from tests.integration.runtime.core.conftest import put_unreadable
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS
 
 STRUCTURED = [("content-type", b"application/cloudevents+json")]
@@ -72,7 +73,7 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
         items: list[dict[str, Any]] = reply.json()["items"]
         return items if len(items) == 5 else None
 
-    items = await entitlements.eventually(parked)
+    items = await eventually(parked)
     fields = sorted(item["reason"].partition(" ")[0] for item in items)
     assert fields == ["data.agency_id", "data.amount", "id", "specversion", "value"]
     assert [item["reason"] for item in items if item["reason"].startswith("id must be new for its source")]
@@ -84,7 +85,7 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
     assert [item["headers"] for item in items if "a" in item["headers"]] == [
         {"content-type": "", "a": "b" * 2_000 + "... [cut]"}
     ]
-    await entitlements.eventually(partial(counts, entitlements, 4))
+    await eventually(partial(counts, entitlements, 4))
     assert await service.admin.fetchval("select count(*) from agency_instant where agency_id = 'NSF'") == 0
     # What arrived on the topic does not count again over HTTP.
     assert (await report(entitlements, used(1), used(3, amount=2))).json()["repeated"] == 2
@@ -109,9 +110,9 @@ async def test_what_cannot_be_counted_is_parked_alone_until_an_operator_discards
         return bool(await service.admin.fetchval("select count(*) = $1 from usage_parked", records))
 
     await put(entitlements, b"{")
-    await entitlements.eventually(partial(holds, 1))
+    await eventually(partial(holds, 1))
     service.clock.move(LATER + timedelta(days=45))
-    await entitlements.eventually(partial(holds, 0))
+    await eventually(partial(holds, 0))
 
 
 async def test_a_record_that_the_client_cannot_decode_waits_and_holds_back_its_partition_alone(
@@ -134,14 +135,14 @@ async def test_a_record_that_the_client_cannot_decode_waits_and_holds_back_its_p
         partition=(partition + 1) % PARTITIONS,
     )
 
-    await entitlements.eventually(partial(counts, entitlements, 2))
-    await entitlements.eventually(partial(waits, 2))
+    await eventually(partial(counts, entitlements, 2))
+    await eventually(partial(waits, 2))
     offset = await service.admin.fetchval("select next_offset from usage_offset where kafka_partition = $1", partition)
     path = f"/v1/partitions/{FeatureUsed.topic}/{partition}/pass"
     reply = await service.client.post(path, json={"offset": offset, "reason": "damaged"})
     assert reply.status_code == 200, reply.text
-    await entitlements.eventually(partial(counts, entitlements, 3))
-    await entitlements.eventually(partial(waits, 0))
+    await eventually(partial(counts, entitlements, 3))
+    await eventually(partial(waits, 0))
 
 
 async def waits(records: int) -> bool:
@@ -151,7 +152,7 @@ async def waits(records: int) -> bool:
 
 
 async def test_a_kill_between_sum_and_offset_counts_each_event_once(
-    front: Entitlements, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Awaitable[Any]]
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
@@ -193,7 +194,7 @@ async def test_a_kill_between_sum_and_offset_counts_each_event_once(
 
 
 async def test_what_was_fetched_ahead_of_a_failure_is_not_lost(
-    front: Entitlements, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Awaitable[Any]]
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
@@ -220,7 +221,7 @@ async def test_what_was_fetched_ahead_of_a_failure_is_not_lost(
 
 
 async def test_a_client_whose_own_task_has_ended_is_replaced(
-    front: Entitlements, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Awaitable[Any]]
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await front.enroll(cap=5)
     front.service.clock.move(LATER)

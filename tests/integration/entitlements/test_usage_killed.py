@@ -15,6 +15,7 @@ from muster_contracts import ClockMoved
 from muster_contracts.entitlements import FeatureUsed, QuotaExceeded, QuotaThresholdCrossed
 from tests.integration.entitlements.conftest import Entitlements, ProcessStarter
 from tests.integration.entitlements.test_usage import LATER, report, used
+from tests.support.eventually import eventually
 
 AGENCIES = ("NASA", "DOE", "GSA")
 QUOTA = 25
@@ -82,7 +83,7 @@ async def test_the_intake_of_usage_killed_again_and_again_counts_each_event_once
     """Killed by a signal from outside, and by themselves when sums and offsets are written but not committed."""
     admin, runtime = front.service.admin, front.service.runtime
     for agency_id in AGENCIES:
-        await Entitlements(front.service, front.eventually, agency_id).enroll(cap=5)
+        await Entitlements(front.service, agency_id).enroll(cap=5)
     await move(front, LATER)
     topic = runtime.settings.topic_prefix + FeatureUsed.topic
     reporter = Reporter(chance)
@@ -104,7 +105,7 @@ async def test_the_intake_of_usage_killed_again_and_again_counts_each_event_once
                 async def going(before: int = before) -> bool:
                     return await read() > before
 
-                await front.eventually(going, timeout=60, prompt=True)
+                await eventually(going, timeout=60, prompt=True)
                 # The same by HTTP meanwhile.
                 await report(front, *chance.sample(reporter.events, 500))
                 await asyncio.sleep(chance.random() * 0.2)
@@ -120,7 +121,7 @@ async def test_the_intake_of_usage_killed_again_and_again_counts_each_event_once
         quiet = "select not exists (select from usage_deferred) and not exists (select from outbox)"
         return done and bool(await admin.fetchval(quiet))
 
-    await front.eventually(over, timeout=60)
+    await eventually(over, timeout=60)
     rows = await admin.fetch("select agency_id, subject_ref, used from usage_sum")
     assert {(row["agency_id"], row["subject_ref"]): row["used"] for row in rows} == reporter.sums()
     assert await admin.fetchval("select count(*) from usage_seen") == len(reporter.events)

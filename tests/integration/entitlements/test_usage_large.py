@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -16,10 +15,9 @@ from muster_contracts.entitlements import FeatureUsed
 from tests.integration.entitlements.conftest import Entitlements, ProcessStarter
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, counts
+from tests.support.eventually import eventually
 
 MIB = 1024 * 1024
-
-Eventually = Callable[..., Awaitable[Any]]
 
 
 def peak_memory(pid: int) -> int:
@@ -70,7 +68,7 @@ async def worker(front: Entitlements, start_process: ProcessStarter) -> int:
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "lz4", "snappy"])
 async def test_a_batch_that_is_too_large_waits_alone_until_an_operator_passes_it(
-    front: Entitlements, worker: int, eventually: Eventually, compression: str
+    front: Entitlements, worker: int, compression: str
 ) -> None:
     async with producing(front, compression) as put:
         await put(0, *events(1))
@@ -88,9 +86,7 @@ async def test_a_batch_that_is_too_large_waits_alone_until_an_operator_passes_it
     assert peak_memory(worker) < before + 100
 
 
-async def test_many_large_records_are_parked_without_their_content(
-    front: Entitlements, worker: int, eventually: Eventually
-) -> None:
+async def test_many_large_records_are_parked_without_their_content(front: Entitlements, worker: int) -> None:
     async with producing(front, "zstd") as put:
         await put(0, *events(1))
         await eventually(partial(counts, front, 1), timeout=60)

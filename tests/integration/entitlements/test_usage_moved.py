@@ -12,6 +12,7 @@ from muster_entitlements.repository.usage import keep_partitions
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_catalog import FRONTIER
 from tests.integration.entitlements.test_quotas_below_use import begin, notes, of_agency, planned
+from tests.support.eventually import eventually
 
 NOTES_OF_ADA = {"subject": "person.ada@nasa.gov", "feature": "notes"}
 
@@ -48,7 +49,7 @@ def after_the_move(front: Entitlements, read: Callable[..., Awaitable[Any]], mov
         async def has_moved_or_waits() -> bool:
             return move.done() or await waiting(front) > 0
 
-        await front.eventually(has_moved_or_waits)
+        await eventually(has_moved_or_waits)
         return await read(*arguments)
 
     return read_then
@@ -94,5 +95,5 @@ async def test_who_waits_for_the_move_finds_the_use(front: Entitlements) -> None
     async with front.service.runtime.database.connection() as worker, worker.transaction():
         await keep_partitions(worker, START.date())
         explaining, checking = asyncio.create_task(explained(front)), asyncio.create_task(checked(front))
-        await front.eventually(both_wait)
+        await eventually(both_wait)
     assert (await explaining, await checking) == ((18, 18), 18)

@@ -10,6 +10,7 @@ from muster_entitlements.workers import usage as usage_worker
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import counts, put
+from tests.support.eventually import eventually
 
 
 async def test_the_intake_waits_while_as_many_records_are_parked_as_may_be(
@@ -39,26 +40,26 @@ async def test_the_intake_waits_while_as_many_records_are_parked_as_may_be(
         return any(each.startswith("1 usage record could not be counted") for each in health["warnings"])
 
     await put(entitlements, b"{")
-    await entitlements.eventually(one_is_parked)
+    await eventually(one_is_parked)
     await put(entitlements, b"{")
-    await entitlements.eventually(partial(holds, 2))
+    await eventually(partial(holds, 2))
     assert await warned() == []
     await put(entitlements, b"{")
-    await entitlements.eventually(partial(holds, 3))
+    await eventually(partial(holds, 3))
     await put(entitlements, used(1))  # what can be counted, is
-    await entitlements.eventually(partial(counts, entitlements, 1))
+    await eventually(partial(counts, entitlements, 1))
     await put(entitlements, b"{", used(2))
-    await entitlements.eventually(lambda: len([each for each in waits if "limit of parked records" in str(each)]) > 1)
-    assert await entitlements.eventually(warned)
+    await eventually(lambda: len([each for each in waits if "limit of parked records" in str(each)]) > 1)
+    assert await eventually(warned)
     assert await holds(3)
 
     await put(entitlements, used(3, agency_id="NSF"))  # nobody has enrolled it: it will be parked
-    await entitlements.eventually(lambda: len(waits) > 6)
+    await eventually(lambda: len(waits) > 6)
     assert await service.admin.fetchval("select count(*) from usage_deferred") == 0
 
     body = {"ids": [item["id"] for item in (await parked())[:3]], "reason": "the producer has been corrected"}
     reply = await service.client.post("/v1/usage/parked/discard", json=body)
     assert reply.json() == {"discarded": 3}
-    await entitlements.eventually(partial(counts, entitlements, 2))
-    await entitlements.eventually(partial(holds, 2))
+    await eventually(partial(counts, entitlements, 2))
+    await eventually(partial(holds, 2))
     assert await warned() == []

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Set
 from functools import partial
-from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -19,12 +18,11 @@ from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, counts
 from tests.integration.entitlements.test_usage_recovery import counting
-
-Eventually = Callable[..., Awaitable[Any]]
+from tests.support.eventually import eventually
 
 
 async def test_partitions_that_come_while_a_lane_opens_are_read(
-    front: Entitlements, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database is slow to say where the lane continues."""
     await front.enroll(cap=5)

@@ -11,6 +11,7 @@ from tests.integration.entitlements.test_quota_copies import NOTES
 from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_usage import report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
+from tests.support.eventually import eventually
 
 
 async def change(entitlements: Entitlements, path: str, **body: str) -> None:
@@ -78,7 +79,7 @@ async def test_a_month_from_the_windows_start_ends_by_the_agencys_clocks_for_all
     """The window began on August 5 at 20:00 there, in summer; the fourth month begins on November 5 at 20:00."""
     await publish(entitlements, [NOTES | {"quota": {"limit": 10, "period": "anchor"}}], "new-agencies")
     await entitlements.service.publish(entitlements.enrolled(2).model_copy(update={"time_zone": "America/New_York"}))
-    await entitlements.eventually(lambda: windows(entitlements))
+    await eventually(lambda: windows(entitlements))
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
     begins = datetime(2025, 11, 6, 1, tzinfo=UTC)
     first, second = "2025-11-06T01:00:00Z", "2025-12-06T01:00:00Z"
@@ -99,7 +100,7 @@ async def test_a_month_from_the_windows_start_ends_by_the_agencys_clocks_for_all
                 answer = client.check(ada, "notes")
                 return (answer.reason, answer.used, answer.resets_at) == (reason, used, resets_at)
 
-            await entitlements.eventually(told)
+            await eventually(told)
 
         entitlements.service.clock.move(begins - timedelta(days=8))  # in October
         assert await consume(6) == (6, first)
@@ -136,7 +137,7 @@ async def test_late_use_of_an_earlier_enrollment_counts_even_if_the_newest_versi
     async def enrolled_again() -> bool:
         return bool((await entitlements.pool())["enrollment_id"] == "enr_2")
 
-    await entitlements.eventually(enrolled_again)
+    await eventually(enrolled_again)
     at = START + timedelta(days=2)
     events = [used(agency_id, ada, at, feature="notes", agency_id=agency_id) for agency_id in ("NASA", "NSF")]
     reply = (await report(entitlements, *events)).json()
@@ -178,7 +179,7 @@ async def test_use_before_and_after_the_end_of_a_term_counts_in_one_month_howeve
             return (answer.reason, answer.used) == (http["reason"], http["used"]) == ("quota_used_up", 12)
 
         for feature in ("notes", "whole"):
-            await entitlements.eventually(lambda feature=feature: told(feature))
+            await eventually(lambda feature=feature: told(feature))
     assert {row["used"] for row in await service.admin.fetch("select used from usage_sum")} == {12}
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,9 +29,8 @@ from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, counts, put
 from tests.integration.runtime.core.conftest import put_unreadable
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 
 @asynccontextmanager
@@ -52,9 +51,7 @@ def process(runtime: Runtime, **changes: Any) -> Runtime:
     return replace(runtime, settings=runtime.settings.model_copy(update={"instance": "another"}), **changes)
 
 
-async def test_a_process_that_cannot_reach_kafka_leaves_its_lane_to_another(
-    front: Entitlements, eventually: Eventually
-) -> None:
+async def test_a_process_that_cannot_reach_kafka_leaves_its_lane_to_another(front: Entitlements) -> None:
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
     runtime = front.service.runtime
@@ -67,7 +64,7 @@ async def test_a_process_that_cannot_reach_kafka_leaves_its_lane_to_another(
 
 
 async def test_a_process_that_is_cut_off_from_kafka_while_it_reads_leaves_its_lane_to_another(
-    front: Entitlements, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
@@ -97,7 +94,7 @@ async def test_a_process_that_is_cut_off_from_kafka_while_it_reads_leaves_its_la
 
 
 async def test_use_that_a_failover_has_lost_is_counted_again_though_nothing_new_comes(
-    front: Entitlements, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usage_worker, "LOOK_SECONDS", 0.5)
     await front.enroll(cap=5)
@@ -112,7 +109,7 @@ async def test_use_that_a_failover_has_lost_is_counted_again_though_nothing_new_
         await eventually(partial(counts, front, 3))
 
 
-async def make_again(front: Entitlements, eventually: Eventually, partitions: int) -> None:
+async def make_again(front: Entitlements, partitions: int) -> None:
     """Delete the topic of use, and recreate it with this many partitions."""
     kafka, topic = front.service.runtime.kafka, front.service.topic_prefix + FeatureUsed.topic
     async with AIOKafkaConsumer(**kafka.options(), metadata_max_age_ms=100) as asked:
@@ -135,9 +132,7 @@ async def put_first(front: Entitlements, *events: Any) -> None:
         )
 
 
-async def test_use_on_a_topic_that_was_recreated_is_counted_from_its_beginning(
-    front: Entitlements, eventually: Eventually
-) -> None:
+async def test_use_on_a_topic_that_was_recreated_is_counted_from_its_beginning(front: Entitlements) -> None:
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
     runtime, admin = front.service.runtime, front.service.admin
@@ -151,7 +146,7 @@ async def test_use_on_a_topic_that_was_recreated_is_counted_from_its_beginning(
         select topic, 1, {columns}, 'NASA', parked_at from usage_parked
         """
     )
-    await make_again(front, eventually, partitions=1)
+    await make_again(front, partitions=1)
     await put_first(front, b"[", *(used(number) for number in range(10, 15)))
     intake = UsageIntake(runtime)
     with capture_logs() as logs:
@@ -166,9 +161,7 @@ async def test_use_on_a_topic_that_was_recreated_is_counted_from_its_beginning(
     assert await admin.fetchval("select count(*) from usage_offset where next_offset = 6") == 1
 
 
-async def test_what_was_passed_on_an_earlier_topic_skips_nothing_of_the_next(
-    front: Entitlements, eventually: Eventually
-) -> None:
+async def test_what_was_passed_on_an_earlier_topic_skips_nothing_of_the_next(front: Entitlements) -> None:
     await front.enroll(cap=5)
     service = front.service
     service.clock.move(LATER)
@@ -178,11 +171,11 @@ async def test_what_was_passed_on_an_earlier_topic_skips_nothing_of_the_next(
     async def read(offset: int) -> bool:
         return bool(await service.admin.fetchval("select next_offset = $1 from usage_offset", offset))
 
-    await make_again(front, eventually, partitions=1)
+    await make_again(front, partitions=1)
     async with counting(service.runtime):
         await put_first(front, used(1))
         await eventually(partial(read, 1))
-    await make_again(front, eventually, partitions=1)
+    await make_again(front, partitions=1)
     await put_unreadable(service, "NASA", FeatureUsed.topic, partitions=1)
     await put_first(front, used(2), used(3))
     async with counting(service.runtime):
@@ -238,9 +231,7 @@ async def test_what_kafka_deletes_before_it_is_counted_is_told(front: Entitlemen
     assert await counts(front, 2)
 
 
-async def test_a_worker_whose_usage_topic_is_gone_is_not_ready(
-    front: Entitlements, run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_a_worker_whose_usage_topic_is_gone_is_not_ready(front: Entitlements, run_service: ServiceRunner) -> None:
     worker = await run_service(build, EntitlementsSettings, roles=frozenset({Role.WORKER}), beside=front.service)
 
     async def reasons() -> list[str]:
@@ -258,17 +249,17 @@ async def test_a_worker_whose_usage_topic_is_gone_is_not_ready(
 
 
 async def test_a_lane_without_partitions_reads_those_of_the_topic_that_is_recreated(
-    front: Entitlements, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usage_worker, "LOOK_SECONDS", 0.5)
     await front.enroll(cap=5)
     front.service.clock.move(LATER)
     runtime = front.service.runtime
-    await make_again(front, eventually, partitions=1)
+    await make_again(front, partitions=1)
     async with counting(runtime, lanes=[Lane(number, 2) for number in range(2)]):
         await put_first(front, used(1))
         await eventually(partial(counts, front, 1))
-        await make_again(front, eventually, partitions=2)
+        await make_again(front, partitions=2)
         value = json.dumps(used(2)).encode()
         async with AIOKafkaProducer(**runtime.kafka.options()) as producer:  # which knows the new partitions
             topic = front.service.topic_prefix + FeatureUsed.topic

@@ -1,8 +1,5 @@
 """Use of agencies not known to be enrolled: a bounded amount waits for what the service has not read yet."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import pytest
 from structlog.testing import capture_logs
 
@@ -22,18 +19,17 @@ from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
 from tests.integration.entitlements.test_usage_intake import count_all, counts, put
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
-async def alone(run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch) -> Entitlements:
+async def alone(run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch) -> Entitlements:
     """The service without any role: nothing is read but what a test reads."""
     monkeypatch.setattr(usage_strangers, "ASK_SECONDS", 0.0)
     service = await run_service(build, EntitlementsSettings, roles=frozenset())
     service.clock.move(LATER)
-    return Entitlements(service, eventually)
+    return Entitlements(service)
 
 
 async def rows(entitlements: Entitlements, table: str) -> int:
@@ -61,7 +57,7 @@ async def test_use_of_a_former_stranger_waits_for_its_enrollment(
         await intake.deferred.count()
         return await counts(alone, 2)
 
-    await alone.eventually(both_are_counted)
+    await eventually(both_are_counted)
 
 
 async def test_use_after_an_enrollment_is_not_parked_with_use_before_it(alone: Entitlements) -> None:
@@ -94,9 +90,9 @@ async def test_use_of_an_agency_whose_enrollment_is_parked_waits(
     await run_service(build, EntitlementsSettings, roles=consumer, beside=service, clock=service.clock)
     after_gap = record(enrolled, sequence=2, time=START)
     await service.producer.put_raw(enrolled.topic, key=after_gap.key, value=after_gap.value, headers=after_gap.headers)
-    await alone.eventually(lambda: rows(alone, "parked_stream"))
+    await eventually(lambda: rows(alone, "parked_stream"))
     read = "select exists (select from consumed_partition where topic = $1 and next_offset = 1)"
-    await alone.eventually(lambda: service.admin.fetchval(read, enrolled.topic))
+    await eventually(lambda: service.admin.fetchval(read, enrolled.topic))
     await put(alone, used(1))
     await count_all(intake)
     await intake.deferred.count()

@@ -13,6 +13,7 @@ from tests.integration.entitlements.test_seat_trials import CANVAS, activate
 from tests.integration.entitlements.test_snapshots import following
 from tests.integration.entitlements.test_trials import pass_time
 from tests.integration.entitlements.test_usage import BEN, LATER, report, used
+from tests.support.eventually import eventually
 
 SECOND = timedelta(seconds=1)
 
@@ -35,7 +36,7 @@ async def test_months_are_those_of_the_agencys_time_zone(entitlements: Entitleme
     people = {}
     for agency_id, agency in agencies.items():
         await service.publish(agency.enrolled(cap=2).model_copy(update={"time_zone": MONTHS[agency_id][0]}))
-        await entitlements.eventually(lambda agency=agency: _is_open(agency))
+        await eventually(lambda agency=agency: _is_open(agency))
         people[agency_id] = (await agency.assign("ada")).json()["subject_ref"]
 
     steps = sorted(
@@ -100,12 +101,12 @@ async def test_what_a_grant_or_the_trial_of_a_seat_gives_counts_against_no_quota
         found = [each.data for each in await service.published(QuotaExceeded)]
         return [(each.subject_ref, each.used, each.excess) for each in found] == [(ben, 26, 1)]
 
-    await entitlements.eventually(exceeded)
+    await eventually(exceeded)
 
     # Each seat has a trial of its own, and the quota after it.
     canvas = {**CANVAS, "mode_after": "quota", "monthly_quota_after": 3}
     await publish(entitlements, [canvas], "now")
-    await entitlements.eventually(lambda: _has_window(entitlements, "canvas"))
+    await eventually(lambda: _has_window(entitlements, "canvas"))
     ada_began = await service.admin.fetchval("select trial_began_at from seat where subject_ref = $1", ada)
     assert ada_began is not None
     end = ada_began + timedelta(days=30)
@@ -127,7 +128,7 @@ async def test_what_a_grant_of_a_quota_limits_counts_against_no_quota_of_the_age
     body = {"feature": "notes", "mode": "quota", "subject": ada, "reason": "pilot"}
     assert (await entitlements.post("grants", body)).status_code == 201
     await publish(entitlements, [notes | {"quota": {"limit": 10, "per": "agency"}}])
-    await entitlements.eventually(lambda: rolled_out(entitlements, 3))
+    await eventually(lambda: rolled_out(entitlements, 3))
     now = entitlements.service.clock.now()
     assert (await report(entitlements, used(1, ada, now, 4, feature="notes"))).json()["counted"] == 1
     adas, bens, more = [{"subject": who, "feature": "notes", "amount": n} for who, n in ((ada, 3), (ben, 10), (ben, 1))]
@@ -201,4 +202,4 @@ async def test_use_after_a_granted_quota_is_charged_after_the_use_within_it_even
         found = [each.data for each in await service.published(QuotaThresholdCrossed)]
         return [(each.threshold_percent, each.charged) for each in found] == [(50, 20), (80, 20)]
 
-    await entitlements.eventually(crossed)
+    await eventually(crossed)

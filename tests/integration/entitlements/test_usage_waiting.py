@@ -1,7 +1,6 @@
 """Use that waits: for an enrollment that is still to be read, for its agency's own turn, or for many locks at once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -28,19 +27,16 @@ from tests.integration.entitlements.test_usage_intake import count_all, counts, 
 from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
 from tests.support.clocks import ShiftedClock
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.limits import LIMITS
 from tests.support.services import PARTITIONS, ServiceRunner
 
-Eventually = Callable[..., Awaitable[Any]]
 
-
-async def test_use_before_its_enrollment_is_read_waits_and_is_counted(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_use_before_its_enrollment_is_read_waits_and_is_counted(run_service: ServiceRunner) -> None:
     """After a restore, the workers start before the consumer has read what the database lacks."""
     service = await run_service(build, EntitlementsSettings, roles=frozenset())
     service.clock.move(LATER)
-    front, admin = Entitlements(service, eventually), service.admin
+    front, admin = Entitlements(service), service.admin
     await service.publish(front.enrolled(5), time=START)
     await put(front, used(1), used(2, agency_id="NSF"))
     intake = UsageIntake(service.runtime)
@@ -60,12 +56,10 @@ async def test_use_before_its_enrollment_is_read_waits_and_is_counted(
     assert reasons == ["data.agency_id must be an agency that has been enrolled"]
 
 
-async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_use(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_use(run_service: ServiceRunner) -> None:
     clock = ShiftedClock(timedelta())
     service = await run_service(build, EntitlementsSettings, roles=frozenset(), clock=clock)
-    runtime, admin, front = service.runtime, service.admin, Entitlements(service, eventually)
+    runtime, admin, front = service.runtime, service.admin, Entitlements(service)
     subscriptions = Subscriptions(runtime.service.subscriptions, service="entitlements", group="g", clock=clock)
     ahead, now = clock.now() + timedelta(seconds=50), clock.now() - timedelta(seconds=5)
     enrolled = []
@@ -90,9 +84,7 @@ async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_use(
     assert latest["DOE"] < clock.now() + timedelta(seconds=1) < latest["NASA"] == ahead
 
 
-async def test_agencies_that_were_deferred_together_are_counted_together(
-    front: Entitlements, eventually: Eventually
-) -> None:
+async def test_agencies_that_were_deferred_together_are_counted_together(front: Entitlements) -> None:
     agencies = [f"A{number}" for number in range(5)]
     await front.service.publish(*(front.enrolled(5).model_copy(update={"agency_id": each}) for each in agencies))
     runtime, admin = front.service.runtime, front.service.admin

@@ -10,6 +10,7 @@ from tests.integration.entitlements.test_as_of import Recorded, settled, without
 from tests.integration.entitlements.test_catalog import FRONTIER, publish, rolled_out
 from tests.integration.entitlements.test_quota_grants import notes
 from tests.integration.entitlements.test_usage import report, used
+from tests.support.eventually import eventually
 
 ADA, BOB = 0, 1
 LIMIT = 10
@@ -38,7 +39,7 @@ async def test_a_quota_was_used_up_from_the_use_that_took_its_rest_until_more_wa
         await remember(expected)
 
     async def remember(expected: str) -> None:
-        await entitlements.eventually(lambda: settled(entitlements))
+        await eventually(lambda: settled(entitlements))
         found = answers[text(service.clock.now())] = await asked()
         assert [answer["reason"] for answer in found] == [expected, "quota"]
 
@@ -47,7 +48,7 @@ async def test_a_quota_was_used_up_from_the_use_that_took_its_rest_until_more_wa
         service.clock.move(START + number * DAY)
         changed = notes(limit=limit, thresholds=[], **quota)
         version = (await publish(entitlements, [FRONTIER, changed], allow_below_use=True))["number"]
-        await entitlements.eventually(lambda: rolled_out(entitlements, version))
+        await eventually(lambda: rolled_out(entitlements, version))
         await remember(expected)
 
     async def kept() -> int:
@@ -81,7 +82,7 @@ async def test_a_quota_was_used_up_from_the_use_that_took_its_rest_until_more_wa
     async def forgotten() -> bool:
         return bool(await service.admin.fetchval("select count(*) from quota_use") == 0)
 
-    await entitlements.eventually(forgotten)
+    await eventually(forgotten)
     for instant, answered in answers.items():
         assert await asked(at=instant, recorded_at=instant) == answered, instant
         assert [answer["reason"] for answer in await asked(at=instant)] == [each["reason"] for each in answered]

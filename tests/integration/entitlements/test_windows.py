@@ -17,6 +17,7 @@ from tests.integration.entitlements.conftest import END, START, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import RESEARCH, publish, rolled_out
 from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
+from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
 TRIAL_END = START + 60 * DAY
@@ -58,7 +59,7 @@ async def send(entitlements: Entitlements, path: str, subject: str, **body: Any)
 
 async def test_an_extension_is_previewed_proposed_and_approved(entitlements: Entitlements) -> None:
     await entitlements.service.publish(entitlements.enrolled(2).model_copy(update={"time_zone": "America/New_York"}))
-    await entitlements.eventually(lambda: windows(entitlements))
+    await eventually(lambda: windows(entitlements))
     await entitlements.assign("ada")
     before = await windows(entitlements)
     assert before["deep-research"]["ends_at"] == "2025-10-05T04:00:00Z"  # the end of October 4 there
@@ -206,12 +207,12 @@ async def test_an_approval_is_outdated_once_a_version_has_changed_the_window(
 ) -> None:
     enrolled = entitlements.enrolled(1).model_copy(update={"starts_at": START + days * DAY})
     await entitlements.service.publish(enrolled)
-    await entitlements.eventually(lambda: windows(entitlements))
+    await eventually(lambda: windows(entitlements))
     extension = decision(entitlements, "extension", "deep-research", await windows(entitlements))
     proposed = await send(entitlements, extension, "ann", ends_on="2025-11-03", reason="pilot")
     assert proposed.status_code == 202, proposed.text
     await publish(entitlements, [RESEARCH | {"trial_days": 60}])  # with another quota
-    await entitlements.eventually(lambda: rolled_out(entitlements, 2))
+    await eventually(lambda: rolled_out(entitlements, 2))
     outdated = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
     assert (outdated.status_code, outdated.json()["type"]) == (409, "urn:muster:problem:proposal-outdated")
 

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -16,9 +15,8 @@ from muster_runtime.database.transactions import UnitOfWork
 from muster_runtime.messaging.events import Received
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,9 +50,7 @@ def suspended(agency_id: str) -> AgencySuspended:
     return AgencySuspended(agency_id=agency_id, enrollment_id="enr_1", reason="atu_lapsed", suspended_at=NOW)
 
 
-async def test_a_whole_service_runs_on_real_servers(
-    run_service: ServiceRunner, tmp_path: Path, eventually: Eventually
-) -> None:
+async def test_a_whole_service_runs_on_real_servers(run_service: ServiceRunner, tmp_path: Path) -> None:
     service = await run_service(echo(tmp_path), Settings)
     service.clock.move(NOW)
 
@@ -74,9 +70,7 @@ async def test_a_whole_service_runs_on_real_servers(
     assert await service.admin.fetchval("select sum(last_sequence) from applied") == 3
 
 
-async def test_a_second_process_shares_the_work(
-    run_service: ServiceRunner, tmp_path: Path, eventually: Eventually
-) -> None:
+async def test_a_second_process_shares_the_work(run_service: ServiceRunner, tmp_path: Path) -> None:
     first = await run_service(echo(tmp_path), Settings)
     second = await run_service(echo(tmp_path), Settings, beside=first)
 

@@ -3,9 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +13,7 @@ from standardwebhooks.webhooks import Webhook
 from muster_local.private import check
 from muster_local.receiver import Receiver
 from muster_runtime.clock import SystemClock
+from tests.support.eventually import eventually
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 BODY = '{"type":"muster.billing.InvoicePaid.v1"}'
@@ -64,7 +64,7 @@ async def test_while_it_is_down_it_keeps_nothing(receiver: Receiver) -> None:
     assert await _send(receiver.url, BODY) == 204
 
 
-async def test_it_ends_with_the_process_that_owns_it(tmp_path: Path, eventually: Callable[..., Awaitable[Any]]) -> None:
+async def test_it_ends_with_the_process_that_owns_it(tmp_path: Path) -> None:
     other = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE)
     receiver = await Receiver.start(tmp_path, other.pid)
     await receiver.trust(SECRET)

@@ -2,7 +2,6 @@
 
 import ssl
 import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from muster_local.certificates import Authority
 from muster_local.kafka import Kafka
 from muster_local.kafka_security import ADMIN
 from muster_operator.access.acls import Acl, Kind, Operation
+from tests.support.eventually import eventually
 from tests.support.secured_kafka import KafkaTokens, SecuredKafka
 
 Options = dict[str, Any]
-Eventually = Callable[..., Any]
 
 
 async def topics_seen(options: Options) -> list[str]:
@@ -32,7 +31,7 @@ async def topics_seen(options: Options) -> list[str]:
 
 
 @pytest.fixture
-async def topic(secured: SecuredKafka, topic_prefix: str, eventually: Eventually) -> str:
+async def topic(secured: SecuredKafka, topic_prefix: str) -> str:
     name = f"{topic_prefix}shown"
     admin = AIOKafkaAdminClient(**secured.login(ADMIN, secured.security.admin_password))
     await admin.start()
@@ -42,7 +41,7 @@ async def topic(secured: SecuredKafka, topic_prefix: str, eventually: Eventually
 
 
 async def test_each_way_to_authenticate_leads_to_the_same_principal(
-    secured: SecuredKafka, kafka_tokens: KafkaTokens, topic: str, eventually: Eventually
+    secured: SecuredKafka, kafka_tokens: KafkaTokens, topic: str
 ) -> None:
     administrator = secured.administrator()
     await administrator.set_password("reader", "correct horse")

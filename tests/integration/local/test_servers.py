@@ -19,8 +19,7 @@ from muster_local.child import Child, Program
 from muster_local.servers import kafka_at
 from muster_operator.databases.provisioning import drop, password_of, provision
 from muster_operator.topics import create_topics, delete_topics
-
-Eventually = Callable[..., Awaitable[Any]]
+from tests.support.eventually import eventually
 
 
 async def test_topics_are_created_as_described_and_only_once(kafka_bootstrap: str, topic_prefix: str) -> None:
@@ -58,9 +57,7 @@ async def test_several_may_provision_at_once(postgres: str, topic_prefix: str) -
         await drop(postgres, database)
 
 
-async def test_the_mail_server_keeps_every_message_whole(
-    tmp_path: Path, unused_tcp_port: int, eventually: Eventually
-) -> None:
+async def test_the_mail_server_keeps_every_message_whole(tmp_path: Path, unused_tcp_port: int) -> None:
     folder = tmp_path / "mail"
     folder.mkdir()
     command = [sys.executable, "-m", "muster_local.mail", str(unused_tcp_port), str(folder)]

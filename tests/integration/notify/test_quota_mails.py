@@ -22,7 +22,7 @@ from tests.support.services import ServiceRunner
 async def test_each_threshold_is_mailed_once_a_period_to_the_person_and_the_last_one_to_the_administrator(
     notify: Notify, mail: MailServer, run_service: ServiceRunner
 ) -> None:
-    entitlements = Entitlements(await run_service(build, EntitlementsSettings), eventually)
+    entitlements = Entitlements(await run_service(build, EntitlementsSettings))
     entitlements.service.clock.move(START)
     await notify.service.publish(contact())
     await entitlements.enroll(cap=5)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from muster_runtime.messaging.connection import KafkaConnection
 from muster_runtime.messaging.kafka_topics import KafkaTopics
 from muster_runtime.settings import Settings
 from tests.faults.servers import kafka_quorum
+from tests.support.eventually import eventually
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ async def prefix(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[str]:
 
 
 async def test_apply_makes_a_cluster_as_described_and_leaves_what_is_not_its_to_change(
-    kafka_bootstrap: str, prefix: str, eventually: Callable[..., Awaitable[Any]]
+    kafka_bootstrap: str, prefix: str
 ) -> None:
     async with connect(kafka_at(kafka_bootstrap)) as admin:
         odd = [
@@ -73,9 +74,7 @@ async def test_apply_makes_a_cluster_as_described_and_leaves_what_is_not_its_to_
         assert len(described[prefix + SEAT]["partitions"]) == 3
 
 
-async def test_a_topic_that_has_grown_is_named(
-    kafka_bootstrap: str, prefix: str, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_a_topic_that_has_grown_is_named(kafka_bootstrap: str, prefix: str) -> None:
     await create_topics(kafka_at(kafka_bootstrap), prefix, topics().values())
 
     async def nothing_differs() -> bool:
@@ -107,7 +106,6 @@ async def three_brokers(tmp_path: Path) -> AsyncIterator[str]:
 
 async def test_with_three_brokers_an_acknowledged_event_is_on_two(
     three_brokers: str,
-    eventually: Callable[..., Awaitable[Any]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 from muster_runtime.http.identity import Unauthenticated
 from muster_runtime.http.issuer import Issuer
 from muster_runtime.http.tokens import TokenVerifier
+from tests.support.eventually import eventually
 from tests.support.tokens import AUDIENCE, ISSUER, claims, encoded, verifier_of
 
 
@@ -43,9 +44,7 @@ async def refused(verifier: TokenVerifier, header: str) -> bool:
     return False
 
 
-async def test_an_accepted_token_is_refused_once_its_key_is_withdrawn(
-    tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_an_accepted_token_is_refused_once_its_key_is_withdrawn(tmp_path: Path) -> None:
     """Its signature is verified only once for the same set of keys."""
     ours, others = (Issuer.load(tmp_path / name, issuer=ISSUER, audience=AUDIENCE) for name in ("ours", "others"))
     verifier = verifier_of(ours.jwks(), tmp_path)

@@ -6,7 +6,7 @@ import re
 import resource
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ import psutil
 from muster_enrollment.bootstrap import build
 from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner, TokenIssuer
 
 # How many files the process may open; connections get what is left of them.
@@ -88,7 +89,6 @@ async def fronting(
     tokens: TokenIssuer,
     log: Path,
     port: int,
-    eventually: Callable[..., Awaitable[Any]],
     **variables: str,
 ) -> AsyncIterator[Front]:
     """Run the process with few request slots and few open files until the block ends; `variables` are its settings."""

@@ -3,18 +3,15 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
 from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.relays import burst, partition, write
+from tests.support.eventually import eventually
 from tests.support.services import RunningService
 
 pytestmark = pytest.mark.alone
-
-Eventually = Callable[..., Awaitable[Any]]
 
 # Short in `make test`; with a million it takes a minute.
 BURST = int(os.environ.get("MUSTER_TEST_BURST", "50000"))
@@ -25,18 +22,18 @@ ELSEWHERE = next(name for name in ("A1", "A2", "A3", "A4") if partition(name) !=
 
 
 async def test_a_burst_of_one_agency_is_applied_in_order_and_others_go_on(
-    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+    idle_probe: RunningService, probe_process: ProbeStarter
 ) -> None:
     await probe_process("relay", "consumer")
     for agency_id in (BUSY, BESIDE, ELSEWHERE):
-        await delay(idle_probe, agency_id, eventually)
+        await delay(idle_probe, agency_id)
     committed = asyncio.create_task(burst(idle_probe, BUSY, BURST))
     delays: dict[str, list[float]] = {BESIDE: [], ELSEWHERE: []}
     left: dict[str, int] = {}
 
     async def keep_on(agency_id: str) -> None:
         while not await is_applied(idle_probe, BUSY):
-            delays[agency_id].append(await delay(idle_probe, agency_id, eventually))
+            delays[agency_id].append(await delay(idle_probe, agency_id))
             left.setdefault(agency_id, await waiting(idle_probe, BUSY))
 
     await committed
@@ -61,7 +58,7 @@ async def test_a_burst_of_one_agency_is_applied_in_order_and_others_go_on(
     assert disorder == 0
 
 
-async def delay(probe: RunningService, agency_id: str, eventually: Eventually) -> float:
+async def delay(probe: RunningService, agency_id: str) -> float:
     """Write an event, and return the seconds from its commit to its effect."""
     await write(probe, agency_id, "quick")
     committed = time.monotonic()

@@ -1,9 +1,8 @@
 """The time of a transaction when clocks differ: replicas' from one another, and from the database's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -24,11 +23,11 @@ from tests.integration.runtime.core.probe.service import build, build_answering
 from tests.integration.runtime.core.streams import consumed, effects, parked
 from tests.support.clocks import ShiftedClock
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.limits import LIMITS
 from tests.support.services import RunningService, ServiceRunner
 
 EFFECT = "insert into effect (agency_id, event_id, sequence, seat_id) values ($1, 'e', 1, 's')"
-Eventually = Callable[..., Awaitable[Any]]
 NOON = datetime(2025, 8, 6, 12, tzinfo=UTC)
 BIT = timedelta(milliseconds=5)
 
@@ -95,9 +94,7 @@ async def test_no_transaction_of_an_agency_is_dated_before_an_earlier_one(databa
     [LOCK, KeyedRequest("key", "POST /", b"").lock("NASA"), positions.lock("probe", [(AgencyWithdrawn.topic, "NASA")])],
     ids=["duty", "request", "events"],
 )
-async def test_a_transaction_is_dated_after_its_wait_for_the_lock(
-    idle_probe: RunningService, eventually: Eventually, lock: Lock
-) -> None:
+async def test_a_transaction_is_dated_after_its_wait_for_the_lock(idle_probe: RunningService, lock: Lock) -> None:
     """What was read before the holder of the lock committed remains the answer for that instant."""
     clock = SystemClock()
     database = await Database(idle_probe.access.worker_dsn, "probe", clock).open()
@@ -137,7 +134,7 @@ async def test_what_is_rolled_back_dates_nothing(database: Database, behind: Dat
     assert await instant(behind, "NASA") == NOON - BIT
 
 
-async def test_an_effect_is_not_dated_before_its_cause(run_service: ServiceRunner, eventually: Eventually) -> None:
+async def test_an_effect_is_not_dated_before_its_cause(run_service: ServiceRunner) -> None:
     probe = await run_service(build_answering, Settings)
     probe.clock.move(NOON - BIT)
     await probe.publish(withdrawn("NASA"), time=NOON)
@@ -165,9 +162,7 @@ async def test_an_agency_ahead_of_the_clock_dates_no_other_agencys_effects(run_s
     assert [row["time"] < ahead for row in outbox if row["agency_id"] != "NASA"] == [True, True]
 
 
-async def test_a_replayed_effect_is_not_dated_before_its_cause(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_a_replayed_effect_is_not_dated_before_its_cause(run_service: ServiceRunner) -> None:
     probe = await run_service(build_answering, Settings)
     probe.clock.move(NOON - BIT)
     (envelope,) = await probe.publish(withdrawn("NASA"), time=NOON - BIT)
@@ -203,7 +198,7 @@ async def test_a_clock_far_from_the_databases_writes_nothing(idle_probe: Running
 
 @pytest.mark.parametrize("offset", [timedelta(seconds=5), timedelta(seconds=-5)], ids=["ahead", "behind"])
 async def test_a_process_whose_clock_is_wrong_is_not_ready_and_waits_until_it_is_set_right(
-    run_service: ServiceRunner, eventually: Eventually, offset: timedelta
+    run_service: ServiceRunner, offset: timedelta
 ) -> None:
     clock = ShiftedClock(timedelta())
     probe = await run_service(build, Settings, clock=clock)
@@ -231,7 +226,7 @@ async def test_a_process_whose_clock_is_wrong_is_not_ready_and_waits_until_it_is
 
 
 async def test_an_event_from_the_future_stays_parked_until_its_time_has_come_and_it_is_replayed(
-    run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner,
 ) -> None:
     clock = ShiftedClock(timedelta())
     probe = await run_service(build, Settings, clock=clock)
@@ -247,7 +242,7 @@ async def test_an_event_from_the_future_stays_parked_until_its_time_has_come_and
     assert await effects(probe, "NASA") == ["s"]
 
 
-async def test_a_sandboxs_clock_does_not_follow_a_move_back(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_sandboxs_clock_does_not_follow_a_move_back(probe: RunningService) -> None:
     moves: list[datetime] = []
     probe.clock.on_move(lambda: moves.append(probe.clock.now()))
     for now in (NOON, NOON - BIT, NOON + BIT):

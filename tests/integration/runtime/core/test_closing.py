@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,9 +12,8 @@ from muster_local.servers import kafka_at
 from muster_runtime.messaging import client_closing, lane, topic_log
 from muster_runtime.messaging.topic_log import TopicLog
 from tests.integration.runtime.core.relays import outbox_is_empty, relaying, write
+from tests.support.eventually import eventually
 from tests.support.services import RunningService
-
-Eventually = Callable[..., Awaitable[Any]]
 
 # About how many turns of the event loop a client takes to close.
 TURNS = 12
@@ -57,7 +55,7 @@ class Closings:
 
 
 async def test_a_cancellation_while_a_client_closes_is_kept_and_leaves_nothing(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write(idle_probe, "NASA", *(f"seat_{number}" for number in range(50)))
     async with relaying(idle_probe):

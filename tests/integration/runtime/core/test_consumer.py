@@ -1,6 +1,5 @@
 """The consumer applies each event once and in order; a gap parks one agency's stream alone."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,13 +13,12 @@ from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.looks import seat
 from tests.integration.runtime.core.probe.service import build_answering
 from tests.integration.runtime.core.streams import TOPIC, at, effects, holds, last_sequence, parked, waiting
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
 from tests.support.topics import Producer
 
-Eventually = Callable[..., Awaitable[Any]]
 
-
-async def test_a_repeated_event_is_applied_once(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_repeated_event_is_applied_once(probe: RunningService) -> None:
     (first,) = await probe.publish(seat("NASA", "a"))
     with capture_logs() as logs:
         await probe.producer.put(first, seat("NASA", "a"))
@@ -30,7 +28,7 @@ async def test_a_repeated_event_is_applied_once(probe: RunningService, eventuall
     assert {topic for line in logs for topic in line.get("topics", ())} == {TOPIC}
 
 
-async def test_a_transactions_marker_does_not_count_as_lag(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_transactions_marker_does_not_count_as_lag(probe: RunningService) -> None:
     """It has the offset after the last record; a consumer that counted it as lag would end its process."""
     settings = probe.runtime.settings
     async with Producer(kafka_at(settings.kafka_bootstrap), settings.topic_prefix, "tests") as producer:
@@ -47,7 +45,7 @@ async def test_a_transactions_marker_does_not_count_as_lag(probe: RunningService
     await eventually(lambda: holds(consumer.lag(), 0))
 
 
-async def test_a_gap_parks_the_agency_and_no_other(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_gap_parks_the_agency_and_no_other(probe: RunningService) -> None:
     (first,) = await probe.publish(seat("NASA", "a"))
     await probe.producer.put(at(first, 3), seat("NASA", "c"))
     await probe.publish(seat("DOE", "other"))
@@ -56,7 +54,7 @@ async def test_a_gap_parks_the_agency_and_no_other(probe: RunningService, eventu
     assert await effects(probe, "NASA") == ["a"]
 
 
-async def test_the_first_event_of_a_stream_must_be_number_one(probe: RunningService, eventually: Eventually) -> None:
+async def test_the_first_event_of_a_stream_must_be_number_one(probe: RunningService) -> None:
     (first,) = await probe.publish(seat("DOE", "a"))
     await probe.producer.put(at(first._replace(agency_id="NASA"), 2), seat("NASA", "b"))
     assert "sequence 1 was expected" in await eventually(lambda: parked(probe, "NASA"))
@@ -64,7 +62,7 @@ async def test_the_first_event_of_a_stream_must_be_number_one(probe: RunningServ
 
 @pytest.mark.parametrize(("last", "first"), [(1, 2), (2, 2)])
 async def test_a_higher_epoch_is_taken_where_it_repeats_or_continues(
-    probe: RunningService, eventually: Eventually, last: int, first: int
+    probe: RunningService, last: int, first: int
 ) -> None:
     known = [f"{number}" for number in range(1, last + 1)]
     envelopes = await probe.publish(*(seat("NASA", name) for name in known))
@@ -79,7 +77,7 @@ async def test_a_higher_epoch_is_taken_where_it_repeats_or_continues(
 
 @pytest.mark.parametrize(("known", "epoch", "sequence", "expected"), [(1, 2, 4, 2), (0, 2, 50, 1)])
 async def test_a_higher_epoch_that_skips_is_a_gap_until_it_is_accepted(
-    probe: RunningService, eventually: Eventually, known: int, epoch: int, sequence: int, expected: int
+    probe: RunningService, known: int, epoch: int, sequence: int, expected: int
 ) -> None:
     (first,) = await probe.publish(seat("NASA" if known else "DOE", "a"))
     late = at(first._replace(agency_id="NASA", epoch=epoch), sequence)
@@ -96,9 +94,7 @@ async def test_a_higher_epoch_that_skips_is_a_gap_until_it_is_accepted(
     assert await probe.admin.fetchval("select epoch from applied where agency_id = 'NASA'") == epoch
 
 
-async def test_events_in_two_partitions_are_applied_by_their_position(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_events_in_two_partitions_are_applied_by_their_position(probe: RunningService) -> None:
     """As after partitions were added: the new one was read first. An unreadable record keeps its place."""
     (first,) = await probe.publish(seat("DOE", "a"))
     first = first._replace(agency_id="NASA")
@@ -115,9 +111,7 @@ async def test_events_in_two_partitions_are_applied_by_their_position(
     assert await parked(probe, "NASA") is None
 
 
-async def test_an_unknown_type_is_acknowledged_and_its_sequence_counts(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_an_unknown_type_is_acknowledged_and_its_sequence_counts(probe: RunningService) -> None:
     revoked = SeatRevoked(agency_id="NASA", seat_id="a", subject_ref="sub_1", reason="requested")
     await probe.publish(seat("NASA", "a"), revoked, seat("NASA", "b"))
     await eventually(lambda: holds(effects(probe, "NASA"), ["a", "b"]))
@@ -125,9 +119,7 @@ async def test_an_unknown_type_is_acknowledged_and_its_sequence_counts(
     assert await parked(probe, "NASA") is None
 
 
-async def test_what_follows_from_an_event_carries_its_origin(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_what_follows_from_an_event_carries_its_origin(run_service: ServiceRunner) -> None:
     answering = await run_service(build_answering, Settings)
     withdrawn = AgencyWithdrawn(
         agency_id="NASA", enrollment_id="enr_1", reason="test", withdrawn_at=answering.clock.now()

@@ -1,9 +1,8 @@
 """The agency's lock and row-level security: what a transaction may read, and what it is refused."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
-from typing import Any
 
 import asyncpg
 import pytest
@@ -18,6 +17,7 @@ from muster_runtime.messaging.backlog import Backlog
 from muster_runtime.process.parts import api_database, worker_database
 from tests.integration.runtime.core.test_held_locks import busy
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import RunningService
 
 EFFECT = "insert into effect (agency_id, event_id, sequence, seat_id) values ($1, 'e', 1, 's')"
@@ -71,7 +71,7 @@ async def test_an_event_that_no_reader_could_read_is_refused(database: Database)
 
 
 async def test_a_second_writer_waits_and_then_sees_what_the_first_has_committed(
-    database: Database, idle_probe: RunningService, eventually: Callable[..., Awaitable[Any]]
+    database: Database, idle_probe: RunningService
 ) -> None:
     async def second() -> list[str]:
         async with database.write("NASA", context=CONTEXT) as uow:

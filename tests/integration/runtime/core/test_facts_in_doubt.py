@@ -1,6 +1,6 @@
 """After a failover, no deadline acts before the relay has compared the topics with the new server's database."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,10 +27,9 @@ from tests.integration.runtime.core.relays import (
 from tests.integration.runtime.core.test_restore_guard import raise_epoch
 from tests.integration.runtime.core.test_scheduler import START, note_looks, revoked, set_deadlines
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.failover import fail_over
 from tests.support.services import RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 DUE = Deadline("revoke", "NASA", "seat_1", START)
 QUIET = "muster.entitlements.feature"
@@ -75,7 +74,7 @@ def hide_leaders(monkeypatch: pytest.MonkeyPatch, unled: Sequence[TopicPartition
 
 
 async def test_a_deadline_waits_until_the_relay_has_compared_and_is_then_handled_at_once(
-    failed_over: RunningService, run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    failed_over: RunningService, run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = note_looks(monkeypatch)
     roles = frozenset({Role.SCHEDULER})
@@ -90,9 +89,7 @@ async def test_a_deadline_waits_until_the_relay_has_compared_and_is_then_handled
     assert WARNING not in (await service.client.get("/health/ready")).json()["warnings"]
 
 
-async def test_a_deadline_that_was_found_before_the_failover_is_not_taken_after_it(
-    failed_over: RunningService, eventually: Eventually
-) -> None:
+async def test_a_deadline_that_was_found_before_the_failover_is_not_taken_after_it(failed_over: RunningService) -> None:
     async with failed_over.runtime.database.write("NASA", context=CONTEXT) as uow:
         assert await deadlines.take(uow, [DUE]) == []
     async with relaying(failed_over):
@@ -102,7 +99,7 @@ async def test_a_deadline_that_was_found_before_the_failover_is_not_taken_after_
 
 
 async def test_if_commits_are_lost_no_deadline_is_handled_before_they_are_held(
-    failed_over: RunningService, run_service: ServiceRunner, eventually: Eventually
+    failed_over: RunningService, run_service: ServiceRunner
 ) -> None:
     await lose_commits(failed_over)
     await run_service(build, Settings, beside=failed_over, clock=failed_over.clock, roles=ALL_ROLES)
@@ -111,7 +108,7 @@ async def test_if_commits_are_lost_no_deadline_is_handled_before_they_are_held(
     assert await in_doubt(failed_over)
 
 
-async def test_every_lane_must_have_compared(failed_over: RunningService, eventually: Eventually) -> None:
+async def test_every_lane_must_have_compared(failed_over: RunningService) -> None:
     async with relaying(failed_over):
         for each in (RELAY, RELAY_COMPACTED):
             await eventually(lambda: _has_compared(failed_over, each))  # noqa: B023 - awaited in turn
@@ -124,7 +121,7 @@ async def test_every_lane_must_have_compared(failed_over: RunningService, eventu
             await eventually(lambda: is_certain(failed_over))
 
 
-async def test_a_missing_topic_keeps_the_facts_in_doubt(failed_over: RunningService, eventually: Eventually) -> None:
+async def test_a_missing_topic_keeps_the_facts_in_doubt(failed_over: RunningService) -> None:
     missing = [failed_over.topic_prefix + SeatAssigned.topic]
     async with relaying(failed_over, faults=lambda: TopicFaults(missing=missing)):
         await eventually(lambda: _has_compared(failed_over, RELAY_COMPACTED))
@@ -135,7 +132,7 @@ async def test_a_missing_topic_keeps_the_facts_in_doubt(failed_over: RunningServ
 
 
 async def test_a_partition_without_a_leader_keeps_the_facts_in_doubt(
-    failed_over: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    failed_over: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its end is unknown. Once it has a leader, the lane compares it, though nothing waits to be sent to it."""
     unled = [TopicPartition(failed_over.topic_prefix + SeatAssigned.topic, 0)]
@@ -149,7 +146,7 @@ async def test_a_partition_without_a_leader_keeps_the_facts_in_doubt(
 
 
 async def test_a_partition_without_a_leader_is_compared_though_its_lane_sends_only_to_other_topics(
-    run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that sends to some topics refreshes only those."""
     probe = await run_service(build_with_a_quiet_topic, Settings, roles=frozenset())
@@ -166,9 +163,7 @@ async def test_a_partition_without_a_leader_is_compared_though_its_lane_sends_on
         await eventually(lambda: is_certain(probe))
 
 
-async def test_a_process_that_relays_and_raises_the_epoch_can_release_the_deadlines(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_a_process_that_relays_and_raises_the_epoch_can_release_the_deadlines(run_service: ServiceRunner) -> None:
     """Its lanes, which have compared on this server, compare again within seconds."""
     service = await run_service(build, Settings, roles=ALL_ROLES)
     for lane in (RELAY, RELAY_COMPACTED):

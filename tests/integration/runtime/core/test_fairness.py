@@ -29,18 +29,15 @@ from muster_runtime.messaging.subscriptions import Subscriptions
 from tests.integration.runtime.core.conftest import delay_fetches, put_unreadable
 from tests.integration.runtime.core.probe.service import keep_seats
 from tests.integration.runtime.core.relays import burst, outbox_is_empty, partition, relaying, seat, write
+from tests.support.eventually import eventually
 from tests.support.limits import LIMITS
 from tests.support.services import PARTITIONS, RunningService
 from tests.support.turns import counted_turns
 
-Eventually = Callable[..., Awaitable[Any]]
-
 AGENCIES = [f"A{number}" for number in range(20)]
 
 
-async def test_bursts_of_some_agencies_let_anothers_event_pass_in_the_outbox(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_bursts_of_some_agencies_let_anothers_event_pass_in_the_outbox(idle_probe: RunningService) -> None:
     first, second, other = [name for name in AGENCIES if partition(name) == partition("A0")][:3]
     await burst(idle_probe, first, 5 * READ_EVENTS)
     await burst(idle_probe, second, 5 * READ_EVENTS)
@@ -55,9 +52,7 @@ async def test_bursts_of_some_agencies_let_anothers_event_pass_in_the_outbox(
         assert [event.envelope.sequence for event in events] == list(range(1, 5 * READ_EVENTS + 1))
 
 
-async def test_a_batch_has_something_of_every_partition_that_the_client_holds(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_batch_has_something_of_every_partition_that_the_client_holds(idle_probe: RunningService) -> None:
     busy, quiet = "A0", next(name for name in AGENCIES if partition(name) != partition("A0"))
     topic = idle_probe.topic_prefix + SeatAssigned.topic
     await idle_probe.publish(*(seat(busy, str(number)) for number in range(50)))
@@ -71,7 +66,7 @@ async def test_a_batch_has_something_of_every_partition_that_the_client_holds(
 
 
 async def test_the_broker_holds_fetches_longer_while_no_records_arrive(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A held fetch delays the next one, which matters while there are records; without records, it saves CPU."""
     held: list[int] = []
@@ -135,7 +130,7 @@ async def test_an_unreadable_record_is_found_among_many_partitions_and_delays_no
         assert await polled() == [agency_of(fourth).encode()]
 
 
-async def test_one_fetch_returns_a_burst_of_every_partition(idle_probe: RunningService, eventually: Eventually) -> None:
+async def test_one_fetch_returns_a_burst_of_every_partition(idle_probe: RunningService) -> None:
     agencies = ["A0", next(name for name in AGENCIES if partition(name) != partition("A0"))]
     for agency_id in agencies:
         await burst(idle_probe, agency_id, READ_EVENTS // 2)
@@ -154,7 +149,7 @@ async def test_one_fetch_returns_a_burst_of_every_partition(idle_probe: RunningS
 
 
 async def test_a_large_batch_lets_the_event_loop_run(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await burst(idle_probe, "A0", READ_EVENTS)
     async with relaying(idle_probe):

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,9 @@ from muster_runtime.http.exchange import MEBIBYTE
 from muster_runtime.http.problems import RETRY_AFTER_SECONDS
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import ProbeStarter
+from tests.support.eventually import eventually
 from tests.support.operator import authorization
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 REQUESTS = 10_000
 # Files that this process has open besides its connections.
@@ -68,9 +67,7 @@ def many_files() -> None:
 
 
 @pytest.fixture
-async def api(
-    run_service: ServiceRunner, many_files: None, unused_tcp_port: int, eventually: Eventually
-) -> AsyncIterator[Api]:
+async def api(run_service: ServiceRunner, many_files: None, unused_tcp_port: int) -> AsyncIterator[Api]:
     beside = await run_service(build, Settings, roles=frozenset())
     settings = beside.runtime.settings
     process = await asyncio.create_subprocess_exec(
@@ -190,7 +187,7 @@ async def test_a_request_with_too_many_headers_or_too_long_an_address_is_refused
 
 
 async def test_a_consumer_that_is_far_behind_stays_small_and_serves_every_agency(
-    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+    idle_probe: RunningService, probe_process: ProbeStarter
 ) -> None:
     agencies = ["NASA", *(f"A{number}" for number in range(20))]
     await publish_backlog(idle_probe, agencies[0], BACKLOG)

@@ -1,8 +1,6 @@
 """A raised epoch holds every deadline until an operator releases them."""
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 import pytest
@@ -14,10 +12,9 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.test_scheduler import START, note_looks, revoked, set_deadlines
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.failover import fail_over, finish_comparison
 from tests.support.services import RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 WHY = {"reason": "restored from the backup of Monday"}
 RELEASE = "/v1/deadlines/release"
@@ -33,7 +30,7 @@ async def held(idle_probe: RunningService) -> RunningService:
 
 
 async def test_no_deadline_is_handled_until_they_are_released_and_then_each_once_in_order(
-    held: RunningService, run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    held: RunningService, run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = note_looks(monkeypatch)
     days = (3, 1, 2)

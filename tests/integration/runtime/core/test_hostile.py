@@ -9,7 +9,7 @@ import random
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -32,9 +32,8 @@ from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.attacker import DEEP, Attacker, Hostile, envelope_of
 from tests.integration.runtime.core.probe.service import SCHEMA
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 RECORDS = int(os.environ.get("MUSTER_TEST_HOSTILE", "400"))
 SEED = int(os.environ.get("MUSTER_TEST_SEED") or secrets.randbelow(10**9))
@@ -133,9 +132,7 @@ async def effects(probe: RunningService, pattern: str) -> int:
     return count
 
 
-async def test_hostile_records_park_alone_and_can_be_discarded(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_hostile_records_park_alone_and_can_be_discarded(run_service: ServiceRunner) -> None:
     print(f"MUSTER_TEST_SEED={SEED}")
     probe = await run_service(build, Settings, parked_streams=1)
     field = Field(probe, random.Random(SEED))
@@ -177,9 +174,7 @@ async def test_hostile_records_park_alone_and_can_be_discarded(
     print(f"all given up after {time.monotonic() - begun:.0f} s")
 
 
-async def test_a_worthless_record_on_the_clocks_topic_stops_no_process(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_a_worthless_record_on_the_clocks_topic_stops_no_process(run_service: ServiceRunner) -> None:
     """Neither one that is running nor one that starts after it."""
     probe = await run_service(build, Settings, roles=frozenset())
 

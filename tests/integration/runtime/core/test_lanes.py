@@ -1,8 +1,7 @@
 """The relay's lanes share what they find: if one finds that commits are lost, none of them publishes."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any
+from collections.abc import Collection
 
 import pytest
 from confluent_kafka.admin import NewTopic
@@ -24,16 +23,13 @@ from tests.integration.runtime.core.relays import (
 )
 from tests.integration.runtime.core.test_restore_guard import raise_epoch
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.failover import fail_over
 from tests.support.secured_kafka import SecuredKafka
 from tests.support.services import PARTITIONS, RunningService
 
-Eventually = Callable[..., Awaitable[Any]]
 
-
-async def test_no_lane_publishes_while_the_topics_of_another_show_lost_commits(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_no_lane_publishes_while_the_topics_of_another_show_lost_commits(idle_probe: RunningService) -> None:
     await publish_and_lose(idle_probe)
     await write_person(idle_probe)
     async with relaying(idle_probe) as relay:
@@ -48,9 +44,7 @@ async def test_no_lane_publishes_while_the_topics_of_another_show_lost_commits(
     assert person.envelope.epoch == 2
 
 
-async def test_a_lane_that_publishes_stops_once_another_finds_lost_commits(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_lane_that_publishes_stops_once_another_finds_lost_commits(idle_probe: RunningService) -> None:
     """As when a partition that had no leader shows the loss."""
     await write(idle_probe, "NASA", "one", "two")
     await write_person(idle_probe)
@@ -68,7 +62,7 @@ async def test_a_lane_that_publishes_stops_once_another_finds_lost_commits(
 
 @pytest.mark.parametrize("denied", [{Operation.READ, Operation.WRITE}, {Operation.READ}], ids=["all", "read"])
 async def test_a_lane_publishes_though_kafka_denies_the_topics_of_another(
-    idle_probe: RunningService, secured: SecuredKafka, eventually: Eventually, denied: Collection[Operation]
+    idle_probe: RunningService, secured: SecuredKafka, denied: Collection[Operation]
 ) -> None:
     """The other lane waits, and notes no comparison."""
     prefix = idle_probe.topic_prefix

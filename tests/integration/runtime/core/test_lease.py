@@ -1,10 +1,8 @@
 """A lease: one process leads, whatever the clocks do and however the processes are named."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaError
@@ -19,13 +17,12 @@ from tests.integration.runtime.core.conftest import ProbeStarter
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.relays import outbox_is_empty, relaying, seat
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 
 async def test_of_two_processes_that_nobody_has_named_one_leads(
-    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+    idle_probe: RunningService, probe_process: ProbeStarter
 ) -> None:
     """Both run; when the leader is killed, the other takes its place, under its own name."""
     processes = [await probe_process("relay", named=False) for _ in range(2)]
@@ -62,9 +59,7 @@ async def holder(probe: RunningService) -> str | None:
     return name
 
 
-async def test_a_released_lease_wakes_the_processes_that_wait_for_it(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_released_lease_wakes_the_processes_that_wait_for_it(idle_probe: RunningService) -> None:
     """Otherwise an event that was written before the release waits for the next one, or for a poll."""
     wakeup = idle_probe.runtime.wakeup
     await wakeup.wait()  # it wakes when it starts to listen
@@ -76,7 +71,7 @@ async def test_a_released_lease_wakes_the_processes_that_wait_for_it(
 
 
 async def test_a_relay_that_stops_gives_back_the_leases_of_its_lanes(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even if a producer is slow to close: otherwise agencies would wait until the leases expire."""
     close = Producer.close
@@ -115,7 +110,7 @@ async def test_a_lease_is_given_back_wherever_its_holder_is_canceled(idle_probe:
 
 
 async def test_a_relay_that_is_canceled_while_a_producer_closes_closes_it(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The producer of a failed attempt: a single cancellation must not leave its sockets and tasks behind."""
     begun, closed, closing = set[Producer](), set[Producer](), asyncio.Event()
@@ -153,9 +148,7 @@ async def test_a_lease_of_a_clock_that_was_ahead_can_be_taken(idle_probe: Runnin
     assert left < timedelta(seconds=LEASE_SECONDS)
 
 
-async def test_the_connection_that_wakes_notices_a_server_that_has_vanished(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_the_connection_that_wakes_notices_a_server_that_has_vanished(run_service: ServiceRunner) -> None:
     """Without the kernel's probes it would wait forever: nothing is ever sent on it."""
     probe = await run_service(build, Settings, roles=frozenset({Role.API}))
 

@@ -1,7 +1,7 @@
 """What is limited, and what happens at the limit: full streams, the breaker, a stuck client, a full outbox."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,9 +24,9 @@ from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.streams import at
 from tests.integration.runtime.http import sample
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
-Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
 AGENCIES = ("NASA", "DOE", "EPA", "DOL", "HHS", "USDA", "VA", "DOT")
 
@@ -37,9 +37,7 @@ def elsewhere(agency_id: str) -> str:
     return next(other for other in AGENCIES if partition_of(other.encode(), PARTITIONS) != home)
 
 
-async def test_a_full_stream_pauses_its_partition_until_there_is_room(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_a_full_stream_pauses_its_partition_until_there_is_room(run_service: ServiceRunner) -> None:
     probe = await run_service(
         build,
         Settings,
@@ -67,9 +65,7 @@ async def test_a_full_stream_pauses_its_partition_until_there_is_room(
     assert await parked_streams(probe) == set()
 
 
-async def test_the_breaker_stops_a_consumer_that_parks_too_many_streams(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_the_breaker_stops_a_consumer_that_parks_too_many_streams(run_service: ServiceRunner) -> None:
     probe = await run_service(build, Settings, parked_streams=2, consumer_batch_records=1)
     for agency_id in ("NASA", "DOE"):
         await probe.publish(seat(agency_id, "poison"))
@@ -83,7 +79,7 @@ async def test_the_breaker_stops_a_consumer_that_parks_too_many_streams(
     await eventually(lambda: ready(probe))
 
 
-async def test_worthless_records_do_not_open_the_breaker(run_service: ServiceRunner, eventually: Eventually) -> None:
+async def test_worthless_records_do_not_open_the_breaker(run_service: ServiceRunner) -> None:
     """Gaps, values of a wrong shape, numbers out of range: whoever writes them stops no other agency."""
     probe = await run_service(build, Settings, parked_streams=1)
     (first,) = await probe.publish(seat("NASA", "a"))
@@ -142,7 +138,7 @@ async def test_a_handler_that_does_not_return_ends_its_process(
 
 
 async def test_a_long_replay_is_not_taken_for_a_handler_that_hangs(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "HUNG_SECONDS", 2.0)
     monkeypatch.setattr(replay, "REPLAY_RECORDS", 1)
@@ -163,9 +159,7 @@ async def test_a_long_replay_is_not_taken_for_a_handler_that_hangs(
         assert not process.failed.done()
 
 
-async def test_a_full_outbox_refuses_commands_until_events_are_published(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_a_full_outbox_refuses_commands_until_events_are_published(run_service: ServiceRunner) -> None:
     """As during a long outage of Kafka. Events from consumers and deadlines are still accepted."""
     api = await run_service(sample.build, Settings, roles=frozenset({Role.API}), outbox_rows=2)
     for _ in range(2):
@@ -188,7 +182,7 @@ async def test_a_quiet_consumer_is_not_taken_for_a_stuck_one(idle_probe: Running
 
 
 async def test_a_client_whose_coordination_has_ended_ends_the_process(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It no longer reads anything, and no other client takes its place in this process."""
     async with second_process(idle_probe) as process:
@@ -206,7 +200,7 @@ async def test_a_client_whose_coordination_has_ended_ends_the_process(
 
 
 async def test_a_commit_that_kafka_does_not_answer_delays_no_later_event(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with second_process(idle_probe) as process:
         consumer = process.consumer

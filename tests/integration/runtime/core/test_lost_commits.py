@@ -1,8 +1,6 @@
 """Lost commits that are hard to see: buried under a long run, or repeated with the same time and cause."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -23,15 +21,13 @@ from tests.integration.runtime.core.relays import (
     write,
 )
 from tests.integration.runtime.core.test_restore_guard import held, published_positions, raise_epoch
+from tests.support.eventually import eventually
 from tests.support.services import RunningService
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
-Eventually = Callable[..., Awaitable[Any]]
 
 
-async def test_a_lost_commit_is_found_below_a_long_run_whose_deletes_are_lost_too(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_lost_commit_is_found_below_a_long_run_whose_deletes_are_lost_too(idle_probe: RunningService) -> None:
     """The relay takes turns, so the small agency's event is published in the middle of the run before it."""
     big, small = _two_in_one_partition()
     await burst(idle_probe, big, 3 * READ_EVENTS)
@@ -54,9 +50,7 @@ async def test_a_lost_commit_is_found_below_a_long_run_whose_deletes_are_lost_to
     assert {each for each in positions if each[0] == big} == {(big, 1, n) for n in range(1, 3 * READ_EVENTS + 1)}
 
 
-async def test_a_published_run_that_waits_again_is_no_lost_commit(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_published_run_that_waits_again_is_no_lost_commit(idle_probe: RunningService) -> None:
     """As if the relay had died between the acknowledgment of a long run and its deletes."""
     await burst(idle_probe, "NASA", 1_000)
     await idle_probe.admin.execute("create table kept as select * from outbox")
@@ -70,7 +64,7 @@ async def test_a_published_run_that_waits_again_is_no_lost_commit(
 
 
 async def test_an_event_that_differs_from_the_lost_one_in_its_data_alone_is_another_event(
-    idle_probe: RunningService, eventually: Eventually
+    idle_probe: RunningService,
 ) -> None:
     """A service applies an event again whose effects it has lost: at the same time, but with new IDs."""
     idle_probe.clock.move(START)
@@ -85,7 +79,7 @@ async def test_an_event_that_differs_from_the_lost_one_in_its_data_alone_is_anot
 
 
 async def test_a_run_that_repeats_one_lost_event_and_replaces_another_gets_new_positions_as_a_whole(
-    idle_probe: RunningService, eventually: Eventually
+    idle_probe: RunningService,
 ) -> None:
     """Only the whole run can move to the new epoch, so one event is published twice, with two IDs."""
     idle_probe.clock.move(START)
@@ -101,9 +95,7 @@ async def test_a_run_that_repeats_one_lost_event_and_replaces_another_gets_new_p
     assert await published_positions(idle_probe) == [("NASA", 1, 1), ("NASA", 1, 2), ("NASA", 2, 1), ("NASA", 2, 2)]
 
 
-async def test_a_published_run_moves_with_an_earlier_one_of_its_stream(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_published_run_moves_with_an_earlier_one_of_its_stream(idle_probe: RunningService) -> None:
     """In the old epoch, readers would skip it, and then lack its sequence."""
     idle_probe.clock.move(START)
     await write(idle_probe, "NASA", "one")
@@ -122,7 +114,7 @@ async def test_a_published_run_moves_with_an_earlier_one_of_its_stream(
 
 @pytest.mark.parametrize("above", [0, 2])
 async def test_an_event_of_a_raised_epoch_that_is_lost_is_published_once(
-    idle_probe: RunningService, eventually: Eventually, above: int
+    idle_probe: RunningService, above: int
 ) -> None:
     """The next replica has the event and lacks the raised epoch. What it never published gets a new position."""
     await write(idle_probe, "NASA", "one")
@@ -155,9 +147,7 @@ async def test_an_event_that_follows_one_of_a_higher_epoch_moves(idle_probe: Run
     assert [tuple(each) for each in waiting] == [(2, 1), (3, 2)]
 
 
-async def test_deadlines_are_not_released_while_the_topics_show_a_loss(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_deadlines_are_not_released_while_the_topics_show_a_loss(idle_probe: RunningService) -> None:
     await publish_and_lose(idle_probe)
     await write(idle_probe, "EPA", "after the loss")
     async with relaying(idle_probe):
@@ -174,7 +164,7 @@ async def test_deadlines_are_not_released_while_the_topics_show_a_loss(
     assert await hold.held_since(idle_probe.admin) is None
 
 
-async def test_a_hold_that_cannot_begin_hides_nothing(idle_probe: RunningService, eventually: Eventually) -> None:
+async def test_a_hold_that_cannot_begin_hides_nothing(idle_probe: RunningService) -> None:
     """Another session holds the row: the relay gives up waiting, says what it found, and tries again."""
     await publish_and_lose(idle_probe)
     await write(idle_probe, "EPA", "after the loss")
@@ -185,9 +175,7 @@ async def test_a_hold_that_cannot_begin_hides_nothing(idle_probe: RunningService
         await eventually(lambda: hold.held_since(idle_probe.admin), timeout=30)
 
 
-async def test_the_deadlines_are_held_from_the_moment_at_which_the_loss_is_found(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_the_deadlines_are_held_from_the_moment_at_which_the_loss_is_found(idle_probe: RunningService) -> None:
     """Otherwise, one that is due before an operator raises the epoch would act on facts that are out of date."""
     idle_probe.clock.move(START)
     await publish_and_lose(idle_probe)

@@ -1,8 +1,5 @@
 """A consumer joins with a session that the broker allows, skips nothing, and is ready without a partition."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import pytest
 
 from muster_contracts.entitlements import SeatAssigned
@@ -11,9 +8,8 @@ from muster_runtime.messaging.consumer import subscription
 from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 # No broker allows so short a session.
 REFUSED_MS = 1
@@ -33,7 +29,7 @@ async def have(probe: RunningService, *expected: str) -> bool:
 
 
 async def test_a_consumer_asks_for_a_longer_session_when_the_broker_refuses_a_short_one(
-    run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "SESSIONS_MS", (REFUSED_MS, *subscription.SESSIONS_MS))
     probe = await run_service(build, Settings)
@@ -41,9 +37,7 @@ async def test_a_consumer_asks_for_a_longer_session_when_the_broker_refuses_a_sh
     await eventually(lambda: have(probe, "a"))
 
 
-async def test_records_that_arrive_during_a_stop_are_left_to_the_next_owner(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_records_that_arrive_during_a_stop_are_left_to_the_next_owner(run_service: ServiceRunner) -> None:
     """The client's position is past them, as it is past a transaction's marker, which is not a record."""
     probe = await run_service(build, Settings)
     await probe.publish(seat("a"))
@@ -75,7 +69,7 @@ async def test_a_member_that_has_lost_a_partition_keeps_no_lower_offset_than_its
         assert await offsets.begins(connection, "group") == {PARTITION: 50}
 
 
-async def test_a_member_without_a_partition_is_ready(run_service: ServiceRunner, eventually: Eventually) -> None:
+async def test_a_member_without_a_partition_is_ready(run_service: ServiceRunner) -> None:
     first = await run_service(build, Settings)
     members = [
         first,

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -15,9 +14,9 @@ import pytest
 from muster_runtime.database.transactions import EVERY_AGENCY
 from muster_runtime.http.connections import HEAD_SECONDS, KEEP_ALIVE_SECONDS, RESERVED_DESCRIPTORS
 from tests.integration.runtime.core.front import OPEN_FILES, SLOTS, Front, fronting, statuses
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner, TokenIssuer
 
-Eventually = Callable[..., Awaitable[Any]]
 Starter = Callable[..., Awaitable[Front]]
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -25,13 +24,13 @@ LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @pytest.fixture
 async def start(
-    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int, eventually: Eventually
+    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int
 ) -> AsyncIterator[Starter]:
     """`await start(MUSTER_HTTP_CONNECTIONS="50")`: the process, with settings of the test's own."""
     async with AsyncExitStack() as stack:
 
         async def starter(**variables: str) -> Front:
-            context = fronting(run_service, tokens, tmp_path / "log", unused_tcp_port, eventually, **variables)
+            context = fronting(run_service, tokens, tmp_path / "log", unused_tcp_port, **variables)
             return await stack.enter_async_context(context)
 
         yield starter
@@ -56,9 +55,7 @@ async def places_taken(front: Front) -> AsyncIterator[None]:
             writer.close()
 
 
-async def test_while_all_slots_are_taken_readiness_says_so_and_an_operator_is_served(
-    start: Starter, eventually: Eventually
-) -> None:
+async def test_while_all_slots_are_taken_readiness_says_so_and_an_operator_is_served(start: Starter) -> None:
     front = await start()
     agencies_part = SLOTS - SLOTS // 10
 
@@ -153,7 +150,7 @@ async def test_a_silent_client_is_disconnected_in_time(start: Starter) -> None:
     assert await front.metric("muster_http_connections_closed_total", reason="head-time") == 2
 
 
-async def test_a_head_after_an_answer_that_nobody_reads_buys_no_time(start: Starter, eventually: Eventually) -> None:
+async def test_a_head_after_an_answer_that_nobody_reads_buys_no_time(start: Starter) -> None:
     front = await start()
     with socket.socket() as asking:
         asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -179,9 +176,9 @@ async def test_a_head_after_an_answer_that_nobody_reads_buys_no_time(start: Star
 
 
 async def test_the_log_says_when_the_process_starts_is_ready_and_stops(
-    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int, eventually: Eventually
+    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int
 ) -> None:
-    async with fronting(run_service, tokens, tmp_path / "log", unused_tcp_port, eventually) as front:
+    async with fronting(run_service, tokens, tmp_path / "log", unused_tcp_port) as front:
         pass
     (started,), (_,), (stopping,), (_,) = (
         front.logged(f"service_{what}") for what in ("started", "ready", "stopping", "stopped")

@@ -1,7 +1,7 @@
 """After an absence: events that arrived meanwhile are read before deadlines that fell due are handled."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,10 +23,9 @@ from muster_runtime.scheduling.scheduler import Scheduler
 from muster_runtime.service import Service
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import SCHEMA, revoke_when_due
+from tests.support.eventually import eventually
 from tests.support.limits import LIMITS
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 TOPIC = AgencyWithdrawn.topic
 DAY_5 = datetime(2026, 3, 5, 12, tzinfo=UTC)
@@ -91,9 +90,7 @@ async def warnings(probe: RunningService) -> list[str]:
     return found
 
 
-async def test_what_arrived_during_an_absence_is_read_before_deadlines_are_handled(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_what_arrived_during_an_absence_is_read_before_deadlines_are_handled(run_service: ServiceRunner) -> None:
     probe = await away(run_service, "DOE", "NASA")
     await probe.producer.publish([withdrawn("NASA")], DAY_10)
     scheduler = await back(run_service, probe, Role.SCHEDULER, Role.RELAY)
@@ -105,9 +102,7 @@ async def test_what_arrived_during_an_absence_is_read_before_deadlines_are_handl
     await eventually(lambda: is_(warnings(scheduler), []))
 
 
-async def test_a_parked_stream_holds_back_its_own_agency_alone(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_a_parked_stream_holds_back_its_own_agency_alone(run_service: ServiceRunner) -> None:
     probe = await away(run_service, "DOE", "NASA")
     await probe.producer.put_raw(TOPIC, key=b"NASA", value=b"junk", headers=[])
     service = await back(run_service, probe, Role.SCHEDULER, Role.RELAY, Role.CONSUMER)
@@ -123,9 +118,7 @@ async def test_a_parked_stream_holds_back_its_own_agency_alone(
 
 
 @pytest.mark.parametrize("late", [timedelta(), timedelta(seconds=1)])
-async def test_without_an_absence_a_deadline_waits_for_nothing(
-    run_service: ServiceRunner, eventually: Eventually, late: timedelta
-) -> None:
+async def test_without_an_absence_a_deadline_waits_for_nothing(run_service: ServiceRunner, late: timedelta) -> None:
     """No consumer runs, and there is something to read."""
     probe = await away(run_service, "NASA")
     await probe.producer.publish([withdrawn("NASA")], DAY_10)
@@ -159,7 +152,7 @@ async def scheduling(probe: RunningService, kafka: KafkaConnection) -> AsyncIter
 
 
 async def test_late_deadlines_delay_no_other_while_kafka_is_silent(
-    run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long it is silent, and however many are late: here, as many as the scheduler reads at once."""
     monkeypatch.setattr(news, "PATIENCE_SECONDS", 600)
@@ -179,7 +172,7 @@ async def test_late_deadlines_delay_no_other_while_kafka_is_silent(
 
 
 async def test_ends_that_kafka_was_asked_for_before_they_were_forgotten_are_not_known(
-    run_service: ServiceRunner, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: asyncio.Queue[asyncio.Event] = asyncio.Queue()
 

@@ -1,10 +1,9 @@
 """Where a consumer continues: where its database says, which may have gone back; and how a gap is filled."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count, islice
-from typing import Any
 
 from muster_contracts import Envelope
 from muster_contracts.entitlements import PersonRecorded, SeatAssigned
@@ -16,9 +15,8 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.relays import partition
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 # The tables that a failover to a lagging replica, or a restore, takes back together.
 STATE = ("effect", "applied", "consumed_partition", "parked_stream", "parked_event")
@@ -72,7 +70,7 @@ async def go_back(probe: RunningService) -> None:
             await probe.admin.execute(f"insert into {table} {overriding} table copy_of_{table}")
 
 
-async def with_lost_commits(probe: RunningService, eventually: Eventually) -> None:
+async def with_lost_commits(probe: RunningService) -> None:
     """Apply two events of NASA and one of DOE; the copy to go back to is from before the last two."""
     await probe.publish(seat("NASA", "a"))
     await eventually(lambda: have(probe, "NASA", "a"))
@@ -84,21 +82,17 @@ async def with_lost_commits(probe: RunningService, eventually: Eventually) -> No
     await eventually(lambda: kept(probe, 3))
 
 
-async def test_a_running_consumer_reads_again_what_its_database_has_lost(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_running_consumer_reads_again_what_its_database_has_lost(probe: RunningService) -> None:
     """No new event arrives that would reveal the loss."""
-    await with_lost_commits(probe, eventually)
+    await with_lost_commits(probe)
     await go_back(probe)
     assert await seats(probe, "NASA") == ["a"]
     await eventually(lambda: have(probe, "NASA", "a", "b"))
     await eventually(lambda: have(probe, "DOE", "x"))
 
 
-async def test_what_comes_after_a_loss_neither_hides_it_nor_stays_parked(
-    probe: RunningService, eventually: Eventually
-) -> None:
-    await with_lost_commits(probe, eventually)
+async def test_what_comes_after_a_loss_neither_hides_it_nor_stays_parked(probe: RunningService) -> None:
+    await with_lost_commits(probe)
     await go_back(probe)
     await probe.publish(seat("NASA", "c"))
     await eventually(lambda: have(probe, "NASA", "a", "b", "c"))
@@ -124,9 +118,7 @@ def build_directory(settings: Settings) -> Service:
     return replace(build(settings), subscriptions={PersonRecorded: keep_persons})
 
 
-async def test_what_comes_after_a_loss_does_not_hide_it_on_a_compacted_topic(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_what_comes_after_a_loss_does_not_hide_it_on_a_compacted_topic(run_service: ServiceRunner) -> None:
     """Holes in its streams are not gaps: what was lost would be taken for compacted, and later for repeated."""
     probe = await run_service(build_directory, Settings)
     names = (f"sub_{number}" for number in count())
@@ -143,10 +135,10 @@ async def test_what_comes_after_a_loss_does_not_hide_it_on_a_compacted_topic(
 
 
 async def test_a_new_consumer_begins_where_the_database_says_and_not_where_kafka_does(
-    run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner,
 ) -> None:
     probe = await run_service(build, Settings)
-    await with_lost_commits(probe, eventually)
+    await with_lost_commits(probe)
     consumer = probe.process.consumer
     assert consumer is not None
     await consumer.stop()
@@ -156,7 +148,7 @@ async def test_a_new_consumer_begins_where_the_database_says_and_not_where_kafka
     await eventually(lambda: have(probe, "DOE", "x"))
 
 
-async def parked_for_a_gap(probe: RunningService, eventually: Eventually) -> Envelope:
+async def parked_for_a_gap(probe: RunningService) -> Envelope:
     """The second and third events of NASA are missing, the fourth and fifth wait; returns the first's envelope."""
     (first,) = await probe.publish(seat("NASA", "1"))
     for sequence in (4, 5):
@@ -170,9 +162,9 @@ def at(first: Envelope, sequence: int) -> Envelope:
 
 
 async def test_a_stream_that_is_parked_for_a_gap_continues_when_the_missing_events_arrive(
-    probe: RunningService, eventually: Eventually
+    probe: RunningService,
 ) -> None:
-    first = await parked_for_a_gap(probe, eventually)
+    first = await parked_for_a_gap(probe)
     await probe.producer.put(at(first, 2), seat("NASA", "2"))
     await eventually(lambda: have(probe, "NASA", "1", "2"))
     assert await is_parked(probe, "NASA")
@@ -187,9 +179,7 @@ async def test_a_stream_that_is_parked_for_a_gap_continues_when_the_missing_even
     assert {tuple(row) for row in audited} == {("ReplayParkedStream", "probe")}
 
 
-async def test_a_refused_event_behind_a_gap_parks_the_stream_for_good(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_refused_event_behind_a_gap_parks_the_stream_for_good(probe: RunningService) -> None:
     (first,) = await probe.publish(seat("NASA", "1"))
     await probe.producer.put(at(first, 3), seat("NASA", "poison"))
     await eventually(lambda: is_parked(probe, "NASA"))
@@ -203,7 +193,7 @@ async def test_a_refused_event_behind_a_gap_parks_the_stream_for_good(
 
 
 async def test_a_gap_is_filled_by_an_event_in_the_same_batch(
-    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+    idle_probe: RunningService, run_service: ServiceRunner
 ) -> None:
     (first,) = await idle_probe.publish(seat("NASA", "1"))
     for sequence in (3, 2):
@@ -213,9 +203,7 @@ async def test_a_gap_is_filled_by_an_event_in_the_same_batch(
     await eventually(lambda: flows(idle_probe, "NASA"))
 
 
-async def test_what_waits_behind_a_gap_is_known_once_a_new_epoch_has_begun_before_it(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_what_waits_behind_a_gap_is_known_once_a_new_epoch_has_begun_before_it(probe: RunningService) -> None:
     (first,) = await probe.publish(seat("NASA", "1"))
     await probe.producer.put(at(first, 5), seat("NASA", "of the epoch before"))
     await eventually(lambda: is_parked(probe, "NASA"))
@@ -224,9 +212,7 @@ async def test_what_waits_behind_a_gap_is_known_once_a_new_epoch_has_begun_befor
     await eventually(lambda: flows(probe, "NASA"))
 
 
-async def test_a_refused_event_in_a_gap_becomes_the_reason_for_the_parked_stream(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_refused_event_in_a_gap_becomes_the_reason_for_the_parked_stream(probe: RunningService) -> None:
     (first,) = await probe.publish(seat("NASA", "1"))
     await probe.producer.put(at(first, 3), seat("NASA", "3"))
     await eventually(lambda: is_parked(probe, "NASA"))
@@ -237,7 +223,7 @@ async def test_a_refused_event_in_a_gap_becomes_the_reason_for_the_parked_stream
 
 
 async def test_a_full_stream_takes_the_event_that_fills_its_gap_though_more_follow_it(
-    run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner,
 ) -> None:
     probe = await run_service(build, Settings, parked_records=3, consumer_batch_records=3)
     (first,) = await probe.publish(seat("NASA", "1"))
@@ -254,7 +240,7 @@ async def test_a_full_stream_takes_the_event_that_fills_its_gap_though_more_foll
 
 
 async def test_a_gap_that_an_operators_replay_meets_is_noted_before_the_next_record_is_taken(
-    probe: RunningService, eventually: Eventually
+    probe: RunningService,
 ) -> None:
     first, _ = await probe.publish(seat("NASA", "1"), seat("NASA", "poison"))
     for sequence in (3, 5):

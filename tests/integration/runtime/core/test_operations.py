@@ -1,6 +1,5 @@
 """An operator's commands: list streams, accept a gap, raise the epoch, reread topics, replay many records."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,9 +11,9 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.conftest import discard
 from tests.integration.runtime.core.probe.service import build
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
 
-Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
 WHY = {"reason": "the backup of Monday lacks them"}
 GAP = WHY | {"waiting": 7}
@@ -37,7 +36,7 @@ async def streams(probe: RunningService, **query: str) -> list[dict[str, Any]]:
     return items
 
 
-async def parked_for_a_gap(probe: RunningService, eventually: Eventually, missing: int = 5) -> Envelope:
+async def parked_for_a_gap(probe: RunningService, missing: int = 5) -> Envelope:
     (first,) = await probe.publish(seat("NASA", "a"))
     late = first._replace(sequence=2 + missing, id=f"{first.id}-late")
     await probe.producer.put(late, seat("NASA", "b"))
@@ -56,7 +55,7 @@ async def seats(probe: RunningService, agency_id: str) -> list[str]:
 
 
 async def test_streams_show_what_was_produced_and_what_was_applied(
-    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+    idle_probe: RunningService, run_service: ServiceRunner
 ) -> None:
     await publish_from_the_service(idle_probe, "DOE", "NASA")
     assert await streams(idle_probe) == [
@@ -84,10 +83,8 @@ async def applied_everywhere(probe: RunningService) -> bool:
     return True
 
 
-async def test_an_accepted_gap_lets_the_stream_go_on_and_is_audited(
-    probe: RunningService, eventually: Eventually
-) -> None:
-    await parked_for_a_gap(probe, eventually)
+async def test_an_accepted_gap_lets_the_stream_go_on_and_is_audited(probe: RunningService) -> None:
+    await parked_for_a_gap(probe)
     reply = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=GAP)
     assert reply.status_code == 200, reply.text
     assert reply.json()["applied"] == {"epoch": 1, "sequence": 6}
@@ -98,10 +95,8 @@ async def test_an_accepted_gap_lets_the_stream_go_on_and_is_audited(
     assert tuple(row or ()) == ("operator", WHY["reason"], '{"position": [1, 1]}', '{"position": [1, 6]}')
 
 
-async def test_an_accepted_gap_that_is_sent_twice_accepts_no_later_one(
-    probe: RunningService, eventually: Eventually
-) -> None:
-    late = await parked_for_a_gap(probe, eventually)
+async def test_an_accepted_gap_that_is_sent_twice_accepts_no_later_one(probe: RunningService) -> None:
+    late = await parked_for_a_gap(probe)
     await probe.producer.put(late._replace(sequence=20, id=f"{late.id}-later"), seat("NASA", "c"))
     await eventually(lambda: waiting(probe, 2))
     path = f"/v1/parked/{TOPIC}/NASA"
@@ -118,7 +113,7 @@ async def test_an_accepted_gap_that_is_sent_twice_accepts_no_later_one(
     assert await seats(probe, "NASA") == ["a", "b", "c"]
 
 
-async def test_a_discard_that_is_sent_twice_gives_up_one_record(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_discard_that_is_sent_twice_gives_up_one_record(probe: RunningService) -> None:
     await probe.publish(seat("NASA", "poison"), seat("NASA", "good"))
     await eventually(lambda: waiting(probe, 2))
     path = f"/v1/parked/{TOPIC}/NASA"
@@ -144,9 +139,9 @@ async def test_a_discard_that_is_sent_twice_gives_up_one_record(probe: RunningSe
 
 
 async def test_an_operators_command_under_a_key_is_carried_out_once(
-    probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+    probe: RunningService, run_service: ServiceRunner
 ) -> None:
-    await parked_for_a_gap(probe, eventually)
+    await parked_for_a_gap(probe)
     consumer = probe.process.consumer
     assert consumer is not None
     await consumer.stop()  # otherwise the group refuses to be rewound
@@ -163,7 +158,7 @@ async def test_an_operators_command_under_a_key_is_carried_out_once(
     assert await probe.admin.fetchval("select number from epoch") == 2
 
 
-async def test_only_a_gap_can_be_accepted(probe: RunningService, eventually: Eventually) -> None:
+async def test_only_a_gap_can_be_accepted(probe: RunningService) -> None:
     gap = WHY | {"waiting": 1}
     nothing = await probe.client.post(f"/v1/streams/{TOPIC}/NASA/gap", json=gap)
     assert nothing.status_code == 404
@@ -176,10 +171,8 @@ async def test_only_a_gap_can_be_accepted(probe: RunningService, eventually: Eve
     assert await probe.admin.fetchval("select count(*) from audit") == 0
 
 
-async def test_discarding_a_record_does_not_accept_the_gap_before_it(
-    probe: RunningService, eventually: Eventually
-) -> None:
-    late = await parked_for_a_gap(probe, eventually)
+async def test_discarding_a_record_does_not_accept_the_gap_before_it(probe: RunningService) -> None:
+    late = await parked_for_a_gap(probe)
     await probe.producer.put(late._replace(sequence=8, id=f"{late.id}-8"), seat("NASA", "c"))
     await eventually(lambda: waiting(probe, 2))
     await discard(probe, "NASA")
@@ -213,10 +206,8 @@ async def test_an_operators_commands_refuse_one_agencys_token(probe: RunningServ
         assert (await probe.client.request(method, path, json=body, headers=header)).status_code == 403, path
 
 
-async def test_a_replay_applies_all_before_the_culprit_and_stops_there(
-    probe: RunningService, eventually: Eventually
-) -> None:
-    late = await parked_for_a_gap(probe, eventually, missing=1)
+async def test_a_replay_applies_all_before_the_culprit_and_stops_there(probe: RunningService) -> None:
+    late = await parked_for_a_gap(probe, missing=1)
     for number, name in ((4, "c"), (5, "poison"), (6, "d")):
         await probe.producer.put(late._replace(sequence=number, id=f"{late.id}-{number}"), seat("NASA", name))
     await eventually(lambda: waiting(probe, 4))

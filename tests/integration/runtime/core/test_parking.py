@@ -1,6 +1,5 @@
 """A stream parks with the first record that is refused or cannot be read, until an operator acts."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -16,15 +15,12 @@ from tests.integration.runtime.core.looks import seat
 from tests.integration.runtime.core.probe.service import keep_seats
 from tests.integration.runtime.core.streams import TOPIC, at, consumed, effects, holds, parked, waiting
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.limits import LIMITS
 from tests.support.services import RunningService
 
-Eventually = Callable[..., Awaitable[Any]]
 
-
-async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_poison_parks_its_stream_in_order_and_replay_applies_it(probe: RunningService) -> None:
     await probe.publish(seat("NASA", "a"), seat("NASA", "poison"), seat("NASA", "b"), seat("DOE", "other"))
     await eventually(lambda: holds(effects(probe, "DOE"), ["other"]))
     assert "poison" in await eventually(lambda: parked(probe, "NASA"))
@@ -57,7 +53,7 @@ async def test_poison_parks_its_stream_in_order_and_replay_applies_it(
 
 @pytest.mark.parametrize("content", ["b", "poison"])
 async def test_a_record_waits_while_one_of_an_earlier_topic_is_parked_at_its_position(
-    probe: RunningService, eventually: Eventually, content: str
+    probe: RunningService, content: str
 ) -> None:
     """Also one with the same content, of another agency."""
     await probe.publish(seat("NASA", "poison"))
@@ -93,9 +89,7 @@ async def test_a_record_waits_while_one_of_an_earlier_topic_is_parked_at_its_pos
         ({"value": b'{"agency_id": "NASA", "seat_id": "poison", "subject_ref": "\\u0000"}'}, "poison"),
     ],
 )
-async def test_what_cannot_be_read_is_parked_raw(
-    probe: RunningService, eventually: Eventually, change: dict[str, Any], reason: str
-) -> None:
+async def test_what_cannot_be_read_is_parked_raw(probe: RunningService, change: dict[str, Any], reason: str) -> None:
     (first,) = await probe.publish(seat("NASA", "a"))
     headers = dict(write_headers(at(first, 2)))
     if "type" in change:
@@ -151,7 +145,7 @@ async def test_a_full_stream_continues_once_a_tenth_of_its_room_is_free(idle_pro
     assert goes_on == [False, False, True]
 
 
-async def test_parked_streams_come_in_pages(probe: RunningService, eventually: Eventually) -> None:
+async def test_parked_streams_come_in_pages(probe: RunningService) -> None:
     await probe.publish(seat("NASA", "poison"), seat("DOE", "poison"))
     await eventually(lambda: holds(waiting(probe), 2))
     first = (await probe.client.get("/v1/parked?limit=1")).json()
@@ -160,7 +154,7 @@ async def test_parked_streams_come_in_pages(probe: RunningService, eventually: E
     assert rest["next"] is None
 
 
-async def test_a_parked_stream_is_found_by_its_topic_and_agency(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_parked_stream_is_found_by_its_topic_and_agency(probe: RunningService) -> None:
     await probe.publish(seat("NASA", "poison"), seat("DOE", "poison"))
     await eventually(lambda: holds(waiting(probe), 2))
     for stream in (await probe.client.get("/v1/parked")).json()["items"]:
@@ -181,9 +175,7 @@ async def test_a_parked_stream_is_found_by_its_topic_and_agency(probe: RunningSe
         assert found == {(404, f"no stream of '{agency_id}' on topic '{topic}' is parked")}
 
 
-async def test_a_discarded_record_of_a_newer_major_does_not_park_when_it_is_read_again(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_discarded_record_of_a_newer_major_does_not_park_when_it_is_read_again(probe: RunningService) -> None:
     """As after a rewind: the position is known, whatever the record holds."""
     (first,) = await probe.publish(seat("NASA", "a"))
     newer = at(first, 2)._replace(type="muster.entitlements.SeatAssigned.v2")
@@ -196,7 +188,7 @@ async def test_a_discarded_record_of_a_newer_major_does_not_park_when_it_is_read
     assert await parked(probe, "NASA") is None
 
 
-async def test_a_record_without_a_key_parks_alone(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_record_without_a_key_parks_alone(probe: RunningService) -> None:
     await probe.producer.put_raw(TOPIC, key=None, value=b"{}", headers=[])
     await probe.publish(seat("NASA", "a"))
     await eventually(lambda: holds(effects(probe, "NASA"), ["a"]))

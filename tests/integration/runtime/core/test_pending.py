@@ -17,9 +17,9 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import not_ready, ready
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.http import sample
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
-Eventually = Callable[..., Awaitable[Any]]
 Migration = Callable[["asyncpg.Connection[Any]", str], Awaitable[None]]
 NOTES = "/v1/agencies/NASA/notes"
 
@@ -43,7 +43,6 @@ async def remember(admin: "asyncpg.Connection[Any]", version: str) -> None:
 )
 async def test_a_duty_that_is_ahead_of_its_migration_waits_for_it(
     run_service: ServiceRunner,
-    eventually: Eventually,
     monkeypatch: pytest.MonkeyPatch,
     role: Role,
     module: ModuleType,

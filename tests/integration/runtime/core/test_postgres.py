@@ -2,9 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -18,9 +17,8 @@ from muster_runtime.process.start_checks import StartRefused
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.looks import has_parked, not_ready, parked_streams, ready, seat, seats
 from tests.integration.runtime.core.probe.service import build
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
-
-Eventually = Callable[..., Awaitable[Any]]
 
 NOWHERE = "postgresql://probe_worker:none@127.0.0.1:1/probe"
 
@@ -40,7 +38,7 @@ async def test_a_process_without_postgres_refuses_to_start_and_says_why(run_serv
         assert str(refusal.value).startswith(f"Postgres {start} MUSTER_POSTGRES_WORKER_DSN: ")
 
 
-async def test_readiness_reports_pending_migrations(run_service: ServiceRunner, eventually: Eventually) -> None:
+async def test_readiness_reports_pending_migrations(run_service: ServiceRunner) -> None:
     first = await run_service(build, Settings, roles=frozenset())
     version = await first.admin.fetchval(
         "delete from schema_migrations where version = '20250806000100' returning version"
@@ -51,9 +49,7 @@ async def test_readiness_reports_pending_migrations(run_service: ServiceRunner, 
     await eventually(lambda: ready(second))
 
 
-async def test_code_that_is_ahead_of_its_migration_parks_nothing(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_code_that_is_ahead_of_its_migration_parks_nothing(run_service: ServiceRunner) -> None:
     """A deployment whose migration was forgotten: no event is to blame for the missing column."""
     probe = await run_service(build, Settings)
     await eventually(lambda: ready(probe))
@@ -73,9 +69,7 @@ async def test_code_that_is_ahead_of_its_migration_parks_nothing(
     await eventually(lambda: ready(probe))
 
 
-async def test_a_handler_that_breaks_a_rule_of_postgres_parks_its_stream_alone(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_handler_that_breaks_a_rule_of_postgres_parks_its_stream_alone(probe: RunningService) -> None:
     """Class 42 too, but every migration is applied: it is the handler's fault, and only with this event."""
     await fail_with(probe, "insufficient_privilege", agency_id="NASA")
     await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
@@ -90,9 +84,7 @@ async def test_a_handler_that_breaks_a_rule_of_postgres_parks_its_stream_alone(
         ("program_limit_exceeded", ["effect", "parked_event"]),  # no transaction id is left, whatever the table
     ],
 )
-async def test_a_limit_of_the_server_parks_nothing(
-    probe: RunningService, eventually: Eventually, condition: str, refuses: list[str]
-) -> None:
+async def test_a_limit_of_the_server_parks_nothing(probe: RunningService, condition: str, refuses: list[str]) -> None:
     await fail_with(probe, condition, tables=refuses)
     await probe.publish(seat("NASA", "a"), seat("DOE", "a"))
     await eventually(lambda: not_ready(probe, "the consumer cannot apply"))
@@ -104,9 +96,7 @@ async def test_a_limit_of_the_server_parks_nothing(
     assert await parked_streams(probe) == set()
 
 
-async def test_a_value_that_no_index_can_hold_parks_its_stream_alone(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_value_that_no_index_can_hold_parks_its_stream_alone(probe: RunningService) -> None:
     """Postgres reports it in the same class as its own limits."""
     await probe.admin.execute("create index on effect (seat_id)")
     await probe.publish(seat("NASA", secrets.token_hex(10_000)), seat("DOE", "a"))
@@ -133,9 +123,7 @@ async def fail_with(
     )
 
 
-async def test_readiness_reports_that_postgres_is_down(
-    probe: RunningService, postgres: str, eventually: Eventually
-) -> None:
+async def test_readiness_reports_that_postgres_is_down(probe: RunningService, postgres: str) -> None:
     await eventually(lambda: ready(probe))
     database = await probe.admin.fetchval("select current_database()")
     outside = await asyncpg.connect(postgres)
@@ -173,9 +161,7 @@ async def test_a_server_that_closes_each_connection_is_not_the_last_one_tried(id
         await connection.close()
 
 
-async def test_a_write_that_finds_the_disk_full_is_reported_until_there_is_room(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_write_that_finds_the_disk_full_is_reported_until_there_is_room(probe: RunningService) -> None:
     """The test raises the error with which Postgres answers when its disk is full."""
     await probe.admin.execute(
         """
@@ -195,9 +181,7 @@ async def test_a_write_that_finds_the_disk_full_is_reported_until_there_is_room(
     await eventually(lambda: ready(probe))
 
 
-async def test_the_oldest_snapshot_is_measured_whoever_holds_it(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_the_oldest_snapshot_is_measured_whoever_holds_it(run_service: ServiceRunner) -> None:
     """An operator's console, reading or writing, holds it; the worker learns its age, and nothing more."""
     probe = await run_service(build, Settings, roles=frozenset({Role.API}))
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -22,15 +22,12 @@ from muster_runtime.messaging.restore_guard import refuse_restored
 from tests.integration.runtime.core.conftest import ProbeStarter, put_unreadable
 from tests.integration.runtime.core.relays import outbox_is_empty, relaying, seat, write
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS, RunningService
 from tests.support.topics import Reader
 
-Eventually = Callable[..., Awaitable[Any]]
 
-
-async def test_events_keep_their_agencys_order_under_concurrent_writers(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_events_keep_their_agencys_order_under_concurrent_writers(probe: RunningService) -> None:
     seed = random.randrange(10**9)
     print(f"seed {seed}")
     dice = random.Random(seed)
@@ -57,7 +54,7 @@ async def test_events_keep_their_agencys_order_under_concurrent_writers(
         assert sequences == list(range(1, row["last_sequence"] + 1))
 
 
-async def test_a_run_that_commits_late_with_a_low_id_is_relayed(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_run_that_commits_late_with_a_low_id_is_relayed(probe: RunningService) -> None:
     database = probe.runtime.database
     async with database.write("NASA", context=CONTEXT) as late:
         late.publish(seat("NASA", "late"))
@@ -71,7 +68,7 @@ async def _seats(probe: RunningService, expected: set[str]) -> bool:
     return {event.data.seat_id for event in await probe.published(SeatAssigned)} == expected
 
 
-async def test_a_published_event_carries_its_origin(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_published_event_carries_its_origin(probe: RunningService) -> None:
     await write(probe, "NASA", "one", "two")
     await eventually(lambda: _seats(probe, {"one", "two"}))
     first, second = await probe.published(SeatAssigned)
@@ -82,7 +79,7 @@ async def test_a_published_event_carries_its_origin(probe: RunningService, event
 
 
 async def test_killed_between_acknowledgment_and_delete_the_relay_repeats_and_effects_come_once(
-    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+    idle_probe: RunningService, probe_process: ProbeStarter
 ) -> None:
     await write(idle_probe, "NASA", *(f"seat_{n}" for n in range(700)))
     dying = await probe_process("relay", dies_before="delete")
@@ -98,7 +95,7 @@ async def test_killed_between_acknowledgment_and_delete_the_relay_repeats_and_ef
 
 
 async def test_killed_between_its_commit_and_kafkas_the_consumer_applies_nothing_twice(
-    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+    idle_probe: RunningService, probe_process: ProbeStarter
 ) -> None:
     await write(idle_probe, "NASA", *(f"seat_{n}" for n in range(300)))
     await probe_process("relay")
@@ -119,9 +116,7 @@ async def _effects(probe: RunningService, count: int) -> bool:
     return True
 
 
-async def test_two_relays_at_once_lose_nothing_and_keep_the_order(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_two_relays_at_once_lose_nothing_and_keep_the_order(idle_probe: RunningService) -> None:
     """Both believe that they lead: the lease only saves work."""
     for number in range(60):
         await write(idle_probe, "NASA", *(f"{number}-{part}" for part in range(50)))
@@ -132,7 +127,7 @@ async def test_two_relays_at_once_lose_nothing_and_keep_the_order(
 
 
 async def test_relays_that_take_longer_to_begin_than_a_lease_lasts_do_not_fence_each_other_forever(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when each answer of Kafka takes 400 ms: a relay that had just begun was fenced before it sent anything."""
 
@@ -186,9 +181,7 @@ async def test_a_read_finds_what_is_in_flight_by_hash(idle_probe: RunningService
     assert "ANY (id = (hashed SubPlan" in plan, plan
 
 
-async def test_a_relay_publishes_after_an_unreadable_record_at_a_topics_end(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_relay_publishes_after_an_unreadable_record_at_a_topics_end(idle_probe: RunningService) -> None:
     await write(idle_probe, "NASA", "one")
     async with relaying(idle_probe):
         await eventually(lambda: outbox_is_empty(idle_probe))
@@ -207,7 +200,7 @@ async def test_an_event_too_large_for_kafka_is_refused_when_it_is_recorded(
     assert await outbox_is_empty(idle_probe)
 
 
-async def test_facts_wait_for_no_compacted_topic(idle_probe: RunningService, eventually: Eventually) -> None:
+async def test_facts_wait_for_no_compacted_topic(idle_probe: RunningService) -> None:
     settings = idle_probe.runtime.settings
     directory = settings.topic_prefix + PersonRecorded.topic
     await delete_topics(kafka_at(settings.kafka_bootstrap), [directory])
@@ -233,7 +226,7 @@ async def test_facts_wait_for_no_compacted_topic(idle_probe: RunningService, eve
 
 
 async def test_the_outbox_is_vacuumed_under_a_load_that_never_pauses(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lane, "READ_RUNS", 1)
     monkeypatch.setattr(relay_, "VACUUM_AFTER_EVENTS", 5)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import tracemalloc
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -29,14 +29,14 @@ from tests.integration.runtime.core.relays import (
     write,
 )
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import RunningService
 
 TOPIC = "muster.entitlements.seat"
-Eventually = Callable[..., Awaitable[Any]]
 
 
 async def test_a_database_that_has_lost_commits_publishes_nothing_until_its_epoch_is_raised(
-    idle_probe: RunningService, eventually: Eventually
+    idle_probe: RunningService,
 ) -> None:
     """As after a restore, or a failover to a lagging replica."""
     await write(idle_probe, "NASA", "one", "two")
@@ -64,9 +64,7 @@ async def raise_epoch(probe: RunningService, above: int = 0) -> None:
     (await probe.client.post("/v1/epoch", json=order)).raise_for_status()
 
 
-async def test_an_epoch_is_not_raised_beside_a_relay_of_another_process(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_an_epoch_is_not_raised_beside_a_relay_of_another_process(idle_probe: RunningService) -> None:
     async with relaying(idle_probe):
         await eventually(lambda: leads(idle_probe, "the same name"))
         await refuses_to_raise(idle_probe)
@@ -74,7 +72,7 @@ async def test_an_epoch_is_not_raised_beside_a_relay_of_another_process(
 
 
 async def test_an_epoch_is_not_raised_where_a_relay_has_died_after_the_topics_were_read(
-    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, probe_process: ProbeStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it had published would be published again in the new epoch, as new events."""
     await write(idle_probe, "NASA", "one", "two")
@@ -95,9 +93,7 @@ async def test_an_epoch_is_not_raised_where_a_relay_has_died_after_the_topics_we
     assert set(await published_positions(idle_probe)) == {("NASA", 1, 1), ("NASA", 1, 2)}
 
 
-async def test_no_relay_takes_the_lead_before_the_raised_epoch_is_committed(
-    idle_probe: RunningService, eventually: Eventually
-) -> None:
+async def test_no_relay_takes_the_lead_before_the_raised_epoch_is_committed(idle_probe: RunningService) -> None:
     database = idle_probe.runtime.database
     now = await epochs.database_now(database)
 
@@ -141,7 +137,7 @@ async def test_an_epoch_is_not_raised_while_a_topic_cannot_be_read(
 
 
 async def test_a_position_that_a_database_assigns_twice_is_published_in_the_new_epoch_alone(
-    idle_probe: RunningService, eventually: Eventually
+    idle_probe: RunningService,
 ) -> None:
     """Commands continued after the loss, and have reached the topic's last position; none of them is lost."""
     await publish_and_lose(idle_probe)
@@ -158,7 +154,7 @@ async def test_a_position_that_a_database_assigns_twice_is_published_in_the_new_
 
 
 async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
-    idle_probe: RunningService, probe_process: ProbeStarter, eventually: Eventually
+    idle_probe: RunningService, probe_process: ProbeStarter
 ) -> None:
     """The backup was made, or the relay died, between Kafka's acknowledgment and the delete."""
     await write(idle_probe, "NASA", "one", "two")
@@ -175,7 +171,7 @@ async def test_a_raised_epoch_leaves_alone_what_is_on_its_topic_already(
 
 
 async def test_a_server_that_has_taken_over_is_checked_before_anything_from_it_is_published(
-    idle_probe: RunningService, eventually: Eventually
+    idle_probe: RunningService,
 ) -> None:
     database = idle_probe.runtime.database
     await write(idle_probe, "NASA", "one", "two")
@@ -192,7 +188,7 @@ async def test_a_server_that_has_taken_over_is_checked_before_anything_from_it_i
 
 
 async def test_a_record_of_another_program_holds_nothing_up_once_an_operator_has_passed_it(
-    idle_probe: RunningService, eventually: Eventually
+    idle_probe: RunningService,
 ) -> None:
     """It has the id of a position to come. A record with a foreign id does not count as the service's event at all."""
     await write(idle_probe, "NASA", "one")

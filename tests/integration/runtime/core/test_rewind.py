@@ -1,8 +1,5 @@
 """An operator lets a service read its topics from their beginning."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -10,9 +7,9 @@ from muster_contracts.entitlements import SeatAssigned
 from muster_runtime.process.roles import Role
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
 
-Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
 WHY = {"reason": "the backup of Monday lacks them"}
 REWIND = "RewindConsumer"
@@ -27,9 +24,7 @@ async def seats(probe: RunningService, agency_id: str) -> list[str]:
     return [row["seat_id"] for row in rows]
 
 
-async def test_after_a_rewind_a_new_consumer_reads_what_the_group_had_read(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_after_a_rewind_a_new_consumer_reads_what_the_group_had_read(run_service: ServiceRunner) -> None:
     probe = await run_service(build, Settings, roles=frozenset({Role.OPERATIONS}))
     await probe.publish(seat("DOE", "a"), seat("NASA", "b"))
     await pass_over_all(probe)
@@ -82,7 +77,7 @@ async def pass_over_all(probe: RunningService) -> None:
         await group.commit(ends)
 
 
-async def test_a_rewind_is_refused_while_a_process_consumes(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_rewind_is_refused_while_a_process_consumes(probe: RunningService) -> None:
     await eventually(lambda: consumes(probe))
     refused = await probe.client.post("/v1/rewind", json=WHY)
     assert refused.status_code == 409, refused.text

@@ -1,6 +1,6 @@
 """Deadlines: handled once, at their instant; one that fails delays no other."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,11 +15,11 @@ from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.test_held_locks import busy
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
-Eventually = Callable[..., Awaitable[Any]]
 
 
 async def set_deadlines(probe: RunningService, *deadlines: Deadline) -> None:
@@ -47,9 +47,7 @@ async def revoked(probe: RunningService) -> list[tuple[str, str, datetime]]:
     ]
 
 
-async def test_a_deadline_is_handled_at_its_instant_and_not_before(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_deadline_is_handled_at_its_instant_and_not_before(probe: RunningService) -> None:
     probe.clock.move(START)
     due = START + timedelta(days=60)
     await set_deadlines(probe, Deadline("revoke", "NASA", "seat_1", due))
@@ -75,17 +73,13 @@ async def test_what_was_moved_or_is_not_due_anymore_after_the_clock_was_set_back
     assert [row["subject"] for row in left] == ["moved", "not due anymore"]
 
 
-async def test_kinds_that_are_due_at_the_same_instant_are_handled_in_the_services_order(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_kinds_that_are_due_at_the_same_instant_are_handled_in_the_services_order(probe: RunningService) -> None:
     probe.clock.move(START)
     await set_deadlines(probe, Deadline("erase", "NASA", "a", START), Deadline("revoke", "NASA", "b", START))
     await eventually(lambda: _is(revoked(probe), [("NASA", "b", START), ("NASA", "a", START)]))
 
 
-async def test_several_missed_instants_are_handled_in_their_order(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_several_missed_instants_are_handled_in_their_order(probe: RunningService) -> None:
     probe.clock.move(START)
     days = [3, 1, 2]
     await set_deadlines(probe, *(Deadline("revoke", "NASA", f"day {day}", START + timedelta(days=day)) for day in days))
@@ -94,9 +88,7 @@ async def test_several_missed_instants_are_handled_in_their_order(
     await eventually(lambda: _is(revoked(probe), expected))
 
 
-async def test_a_moved_deadline_is_due_once_and_a_cancelled_one_never(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_moved_deadline_is_due_once_and_a_cancelled_one_never(probe: RunningService) -> None:
     probe.clock.move(START)
     due, later = START + timedelta(days=1), START + timedelta(days=2)
     await set_deadlines(probe, Deadline("revoke", "NASA", "moved", due), Deadline("revoke", "NASA", "gone", due))
@@ -107,7 +99,7 @@ async def test_a_moved_deadline_is_due_once_and_a_cancelled_one_never(
     await eventually(lambda: _is(revoked(probe), [("NASA", "moved", later)]))
 
 
-async def test_a_deadline_that_fails_parks_alone(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_deadline_that_fails_parks_alone(probe: RunningService) -> None:
     """Neither the agency's deadlines of the same instant nor its later ones wait for it."""
     probe.clock.move(START)
     later = START + timedelta(hours=1)
@@ -129,7 +121,7 @@ async def test_a_deadline_that_fails_parks_alone(probe: RunningService, eventual
     assert REGISTRY.get_sample_value("muster_deadline_overdue_seconds", {"service": "probe"}) == 0
 
 
-async def test_a_parked_deadline_is_retried_or_given_up(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_parked_deadline_is_retried_or_given_up(probe: RunningService) -> None:
     probe.clock.move(START)
     await set_deadlines(probe, *(Deadline("revoke", agency, "broken", START) for agency in ("DOE", "EPA")))
     await eventually(lambda: _is(parked(probe), ["broken", "broken"]))
@@ -186,9 +178,7 @@ async def test_the_expiry_of_a_proposal_is_not_given_up(idle_probe: RunningServi
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:deadline-required")
 
 
-async def test_a_parked_deadline_that_must_take_effect_is_not_given_up(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_parked_deadline_that_must_take_effect_is_not_given_up(probe: RunningService) -> None:
     probe.clock.move(START)
     await set_deadlines(probe, Deadline("erase", "DOE", "broken", START))
     await eventually(lambda: _is(parked(probe), ["broken"]))
@@ -202,9 +192,7 @@ async def test_a_parked_deadline_that_must_take_effect_is_not_given_up(
     assert retried.json() == {"parked": False, "reason": None}
 
 
-async def test_a_parked_deadline_that_is_scheduled_again_is_due_again(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_parked_deadline_that_is_scheduled_again_is_due_again(probe: RunningService) -> None:
     probe.clock.move(START)
     await set_deadlines(probe, Deadline("forgotten", "DOE", "seat", START))
     await eventually(lambda: _is(parked(probe), ["seat"]))
@@ -215,9 +203,7 @@ async def test_a_parked_deadline_that_is_scheduled_again_is_due_again(
     await eventually(lambda: _is(parked(probe), ["seat"]))
 
 
-async def test_the_breaker_lets_no_more_deadlines_park_and_all_others_go_on(
-    run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_the_breaker_lets_no_more_deadlines_park_and_all_others_go_on(run_service: ServiceRunner) -> None:
     probe = await run_service(build, Settings, parked_streams=1)
     probe.clock.move(START)
     await set_deadlines(probe, *(Deadline("revoke", agency, "broken", START) for agency in ("DOE", "EPA")))
@@ -240,9 +226,7 @@ async def _are(answer: Awaitable[list[tuple[str, str, datetime]]], expected: set
 HELD = [f"AG{number:02}" for number in range(12)]
 
 
-async def test_agencies_whose_locks_are_held_elsewhere_keep_no_other_waiting(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_agencies_whose_locks_are_held_elsewhere_keep_no_other_waiting(probe: RunningService) -> None:
     """NASA comes after all of them. A worker's wait for each lock, 2 s, would take longer than this test waits."""
     probe.clock.move(START)
     due = START + timedelta(hours=1)
@@ -254,9 +238,7 @@ async def test_agencies_whose_locks_are_held_elsewhere_keep_no_other_waiting(
     await eventually(lambda: _is(_agencies(probe), [*HELD, "NASA"]))
 
 
-async def test_a_busy_agency_has_its_turn_though_others_locks_are_held_for_long(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_busy_agency_has_its_turn_though_others_locks_are_held_for_long(probe: RunningService) -> None:
     probe.clock.move(START)
     due = START + timedelta(hours=1)
     await set_deadlines(probe, *(Deadline("revoke", agency, "seat", due) for agency in ("DOE", "EPA", "NASA")))
@@ -266,9 +248,7 @@ async def test_a_busy_agency_has_its_turn_though_others_locks_are_held_for_long(
         await eventually(lambda: _is(revoked(probe), [("NASA", "seat", due)]))
 
 
-async def test_two_schedulers_handle_a_deadline_once(
-    probe: RunningService, run_service: ServiceRunner, eventually: Eventually
-) -> None:
+async def test_two_schedulers_handle_a_deadline_once(probe: RunningService, run_service: ServiceRunner) -> None:
     second = await run_service(build, Settings, beside=probe)
     for each in (probe, second):
         each.clock.move(START)

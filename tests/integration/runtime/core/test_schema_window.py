@@ -4,10 +4,8 @@ import asyncio
 import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import psutil
@@ -26,6 +24,7 @@ from tests.integration.runtime.core.looks import not_ready, ready
 from tests.integration.runtime.core.probe.service import SCHEMA, build
 from tests.integration.runtime.core.relays import write
 from tests.support.databases import Databases
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner
 
 NEEDED, OPTIONAL, LATER, CONTRACTING = "20980101000000", "20980102000000", "20990101000000", "20990102000001"
@@ -100,9 +99,7 @@ async def test_why_a_database_cannot_be_compared(newer: Schema, dsn: str, status
     assert waited.value.exit_code == (TIMED_OUT if status == UNREACHABLE else status)
 
 
-async def test_readiness_tolerates_a_schema_within_the_window(
-    run_service: ServiceRunner, newer: Schema, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_readiness_tolerates_a_schema_within_the_window(run_service: ServiceRunner, newer: Schema) -> None:
     def of_next_release(settings: Settings) -> Service:
         return replace(build(settings), schema=newer)
 
@@ -122,9 +119,7 @@ async def test_readiness_tolerates_a_schema_within_the_window(
     await eventually(lambda: not_ready(probe, f", and this process needs {NEEDED}"))
 
 
-async def test_a_schema_that_has_contracted_is_too_new(
-    run_service: ServiceRunner, eventually: Callable[..., Awaitable[Any]]
-) -> None:
+async def test_a_schema_that_has_contracted_is_too_new(run_service: ServiceRunner) -> None:
     """An older process takes no requests, and does not call its work wrong, until newer code or the backup is there."""
     probe = await run_service(build, Settings, roles=frozenset({Role.API}))
     await eventually(lambda: ready(probe))
@@ -155,7 +150,7 @@ run("no.bootstrap", Schema("probe", Path(sys.argv.pop())))
 
 
 async def test_a_migration_that_gets_sigterm_is_undone_and_ends_with_dbmate(
-    databases: Databases, newer: Schema, eventually: Callable[..., Awaitable[Any]]
+    databases: Databases, newer: Schema
 ) -> None:
     access = await databases.make("probe", SCHEMA.migrations)
     slow = newer.migrations / f"{NEEDED}_next.sql"

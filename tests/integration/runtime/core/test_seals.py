@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,11 +21,11 @@ from muster_runtime.scheduling.sealer import PATIENCE_SECONDS, Sealer
 from muster_runtime.settings import Settings
 from tests.integration.runtime.core.probe.service import build_sealing
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.services import RunningService, ServiceRunner
 
 START = datetime(2025, 8, 6, tzinfo=UTC)
 AGENCIES = ("NASA", "DOE", "EPA", "*")
-Eventually = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ async def whole(probe: RunningService) -> int:
 
 
 async def test_every_row_is_sealed_once_beside_commands_and_other_sealers_that_are_cut_off(
-    sealing: RunningService, eventually: Eventually
+    sealing: RunningService,
 ) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -121,9 +120,7 @@ async def test_every_row_is_sealed_once_beside_commands_and_other_sealers_that_a
     await eventually(sealed)
 
 
-async def test_a_held_lock_delays_no_other_agency_and_many_rows_make_several_seals(
-    sealing: RunningService, eventually: Eventually
-) -> None:
+async def test_a_held_lock_delays_no_other_agency_and_many_rows_make_several_seals(sealing: RunningService) -> None:
     database = sealing.runtime.database
     for agency_id in AGENCIES:
         await record(database, agency_id, SEAL_ROWS + 1 if agency_id == "EPA" else 2)
@@ -144,7 +141,7 @@ async def test_a_held_lock_delays_no_other_agency_and_many_rows_make_several_sea
 
 
 async def test_a_running_scheduler_seals_each_minute_and_the_gauge_says_what_is_not_sealed(
-    run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner,
 ) -> None:
     probe = await run_service(build_sealing, Settings)
     probe.clock.move(START)
@@ -256,7 +253,7 @@ async def test_no_role_can_record_a_date_that_no_program_can_read(sealing: Runni
 
 @pytest.mark.parametrize("at", UNREADABLE)
 async def test_a_date_that_no_program_can_read_ends_no_other_agencys_sealing(
-    run_service: ServiceRunner, eventually: Eventually, at: str
+    run_service: ServiceRunner, at: str
 ) -> None:
     probe = await run_service(build_sealing, Settings)
     probe.clock.move(START)

@@ -1,7 +1,6 @@
 """Which processes answer requests though they are not ready: those that were, and whose requests need not wait."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -12,9 +11,8 @@ from muster_runtime.process.roles import Role
 from muster_runtime.process.running import running
 from tests.integration.runtime.core.looks import not_ready, ready
 from tests.integration.runtime.core.probe.service import build
+from tests.support.eventually import eventually
 from tests.support.services import RunningService
-
-Eventually = Callable[..., Awaitable[Any]]
 
 
 async def _time_out(_: KafkaTopics) -> NoReturn:
@@ -26,7 +24,7 @@ async def _serving(client: httpx.AsyncClient) -> int:
 
 
 async def test_a_process_that_was_ready_serves_while_its_events_or_commits_wait(
-    probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor, "PROOF_SECONDS", 0)
     await eventually(lambda: ready(probe))

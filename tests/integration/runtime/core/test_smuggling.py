@@ -1,18 +1,15 @@
 """Two readers of one connection agree on where a request ends, or it is refused: what a proxy in front relies on."""
 
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.integration.runtime.core.front import Front, fronting, statuses
 from tests.support.services import ServiceRunner, TokenIssuer
-
-Eventually = Callable[..., Awaitable[Any]]
 
 LIVE = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = "POST /v1/agencies/NASA/authorizations HTTP/1.1\r\nHost: localhost\r\n"
@@ -59,9 +56,9 @@ CHUNKS = {
 
 @pytest.fixture
 async def front(
-    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int, eventually: Eventually
+    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int
 ) -> AsyncIterator[Front]:
-    async with fronting(run_service, tokens, tmp_path / "log", unused_tcp_port, eventually) as found:
+    async with fronting(run_service, tokens, tmp_path / "log", unused_tcp_port) as found:
         yield found
 
 

@@ -8,7 +8,7 @@ import itertools
 import socket
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,10 @@ import httpx
 import pytest
 
 from tests.integration.runtime.core.front import Front, fronting
+from tests.support.eventually import eventually
 from tests.support.services import ServiceRunner, TokenIssuer
 
 pytestmark = pytest.mark.alone
-
-Eventually = Callable[..., Awaitable[Any]]
 
 # Attackers come from two addresses, the well-behaved client from another.
 SOURCES = itertools.cycle(("127.0.0.2", "127.0.0.3"))
@@ -41,9 +40,9 @@ TIMES_AS_CALM = 2
 
 @pytest.fixture
 async def server(
-    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int, eventually: Eventually
+    run_service: ServiceRunner, tokens: TokenIssuer, tmp_path: Path, unused_tcp_port: int
 ) -> AsyncIterator[Front]:
-    async with fronting(run_service, tokens, tmp_path / "log", unused_tcp_port, eventually) as front:
+    async with fronting(run_service, tokens, tmp_path / "log", unused_tcp_port) as front:
         yield front
 
 
@@ -174,7 +173,7 @@ async def without_last_trailer(server: Front) -> None:
     ],
 )
 async def test_another_client_is_served_meanwhile(
-    server: Front, attack: Callable[[Front], Coroutine[Any, Any, None]], times: int, eventually: Eventually
+    server: Front, attack: Callable[[Front], Coroutine[Any, Any, None]], times: int
 ) -> None:
     await served(server, "NASA")  # warm
     _, calm, _ = await served(server, "NASA")

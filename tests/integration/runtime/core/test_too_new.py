@@ -1,8 +1,8 @@
 """A schema that does not fit the code: no event and no deadline is blamed for an error, and no alert ends."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 from prometheus_client import REGISTRY
@@ -27,10 +27,9 @@ from tests.integration.runtime.core.looks import not_ready, parked_streams, read
 from tests.integration.runtime.core.probe.service import SCHEMA, answer_withdrawals, keep_seats
 from tests.integration.runtime.core.streams import at, consumed, effects, holds, parked
 from tests.support.contexts import CONTEXT
+from tests.support.eventually import eventually
 from tests.support.limits import LIMITS
 from tests.support.services import RunningService
-
-Eventually = Callable[..., Awaitable[Any]]
 
 REMEMBER = "insert into schema_migrations (version) values ($1)"
 FORGET = "delete from schema_migrations where version = $1"
@@ -80,7 +79,6 @@ def named(blocked: Sequence[StreamBlocked]) -> list[tuple[str, str]]:
 )
 async def test_events_that_break_a_rule_of_another_schema_wait_for_it(
     probe: RunningService,
-    eventually: Eventually,
     paused: CapturingLogger,
     begin: str,
     end: str,
@@ -105,7 +103,7 @@ async def test_events_that_break_a_rule_of_another_schema_wait_for_it(
 
 
 async def test_one_agencys_event_that_waits_for_newer_code_delays_no_other_agency(
-    probe: RunningService, eventually: Eventually, paused: CapturingLogger
+    probe: RunningService, paused: CapturingLogger
 ) -> None:
     await probe.admin.execute(REMEMBER, CONTRACTING)
     await probe.admin.execute("alter table effect add constraint newer check (seat_id <> 'a')")
@@ -116,7 +114,7 @@ async def test_one_agencys_event_that_waits_for_newer_code_delays_no_other_agenc
 
 
 async def test_what_a_stream_parked_for_is_not_refused_for_a_schema_that_is_too_new(
-    probe: RunningService, eventually: Eventually, paused: CapturingLogger
+    probe: RunningService, paused: CapturingLogger
 ) -> None:
     """The missing event arrives, and what waits for it breaks a newer rule."""
     (first,) = await probe.publish(seat("NASA", "a"))
@@ -135,9 +133,7 @@ async def test_what_a_stream_parked_for_is_not_refused_for_a_schema_that_is_too_
     assert await parked_streams(probe) == set()
 
 
-async def test_a_worthless_record_that_waits_in_a_stream_waits_for_no_schema(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_a_worthless_record_that_waits_in_a_stream_waits_for_no_schema(probe: RunningService) -> None:
     (first,) = await probe.publish(seat("NASA", "a"))
     headers = write_headers(at(first, 3))
     await probe.producer.put_raw(SeatAssigned.topic, key=b"NASA", value=b"{}", headers=headers)
@@ -176,7 +172,7 @@ async def test_what_waited_in_a_parked_stream_and_breaks_a_newer_rule_stops_no_o
     assert await effects(idle_probe, "DOE") == ["a"]
 
 
-async def test_a_gauge_that_cannot_be_read_keeps_its_value(probe: RunningService, eventually: Eventually) -> None:
+async def test_a_gauge_that_cannot_be_read_keeps_its_value(probe: RunningService) -> None:
     """An alert must not end because an older process can no longer see its cause."""
     await probe.publish(seat("NASA", "poison"))
     await eventually(lambda: parked(probe, "NASA"))
@@ -190,7 +186,7 @@ async def test_a_gauge_that_cannot_be_read_keeps_its_value(probe: RunningService
 
 
 async def test_the_lag_keeps_its_value_for_a_while_without_an_answer_of_kafka(
-    probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An alert must not end because Kafka has answered one query too late."""
 
@@ -211,7 +207,7 @@ async def test_the_lag_keeps_its_value_for_a_while_without_an_answer_of_kafka(
 
 
 async def test_a_deadline_that_breaks_a_rule_of_a_newer_schema_waits_for_newer_code(
-    probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = CapturingLogger()
     monkeypatch.setattr(scheduler, "_log", log)

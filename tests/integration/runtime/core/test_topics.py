@@ -2,9 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -28,17 +26,16 @@ from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.relays import outbox_is_empty, relaying, write
 from tests.integration.runtime.core.test_offsets import have, kept
 from tests.support.contexts import CONTEXT
-from tests.support.eventually import eventually as poll
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 from tests.support.topics import Reader
 
-Eventually = Callable[..., Awaitable[Any]]
 TOPIC = "muster.entitlements.seat"
 DIRECTORY = "muster.entitlements.directory"
 AUDIT = EntitlementsAuditSealed.topic
 
 
-async def test_readiness_reports_a_missing_topic(probe: RunningService, eventually: Eventually) -> None:
+async def test_readiness_reports_a_missing_topic(probe: RunningService) -> None:
     await eventually(lambda: ready(probe))
     await delete_topics(kafka_at(probe.runtime.settings.kafka_bootstrap), [probe.topic_prefix + TOPIC])
     await eventually(lambda: not_ready(probe, f"the topic {probe.topic_prefix}{TOPIC} is missing"))
@@ -54,16 +51,16 @@ async def add_a_partition(probe: RunningService) -> None:
             (topic,) = await admin.describe_topics([name])
             return len(topic["partitions"]) == PARTITIONS + 1
 
-        await poll(told)
+        await eventually(told)
 
 
-async def test_readiness_reports_added_partitions(probe: RunningService, eventually: Eventually) -> None:
+async def test_readiness_reports_added_partitions(probe: RunningService) -> None:
     await add_a_partition(probe)
     await eventually(lambda: not_ready(probe, f"has {PARTITIONS + 1} partitions and needs {PARTITIONS}"))
 
 
 async def test_nothing_is_published_to_a_topic_with_added_partitions_not_even_after_a_restart(
-    run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner,
 ) -> None:
     """The other topic's events flow."""
     idle = await run_service(build_with_audit, Settings, roles=frozenset())
@@ -80,7 +77,7 @@ async def test_nothing_is_published_to_a_topic_with_added_partitions_not_even_af
 
 
 async def test_events_of_a_missing_topic_wait_until_it_is_back_and_those_of_others_do_not(
-    run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner,
 ) -> None:
     service = await run_service(build_with_audit, Settings, roles=frozenset({Role.RELAY}))
     await publish_to_both(service)
@@ -101,7 +98,7 @@ async def test_events_of_a_missing_topic_wait_until_it_is_back_and_those_of_othe
 
 
 async def test_a_relay_that_opens_a_client_while_a_topic_is_missing_publishes_to_the_others(
-    run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner,
 ) -> None:
     service = await run_service(build_with_audit, Settings, roles=frozenset())
     name = service.topic_prefix + AUDIT
@@ -125,7 +122,7 @@ async def publish_to_both(service: RunningService) -> None:
 
 
 async def test_nothing_is_applied_from_a_topic_with_added_partitions_not_even_after_a_restart(
-    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+    idle_probe: RunningService, run_service: ServiceRunner
 ) -> None:
     await add_a_partition(idle_probe)
     probe = await run_service(build, Settings, roles=frozenset({Role.CONSUMER}), beside=idle_probe)
@@ -144,7 +141,7 @@ async def set_otherwise(service: RunningService, topic: str, setting: str, value
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)])
 
 
-async def test_readiness_reports_a_topic_that_would_lose_events(probe: RunningService, eventually: Eventually) -> None:
+async def test_readiness_reports_a_topic_that_would_lose_events(probe: RunningService) -> None:
     await eventually(lambda: ready(probe))
     await set_otherwise(probe, TOPIC, "retention.ms", "1000")
     await eventually(lambda: not_ready(probe, "has retention.ms=1000 and needs -1"))
@@ -166,7 +163,7 @@ def build_with_directory(settings: Settings) -> Service:
     ],
 )
 async def test_a_topic_that_would_lose_events_is_refused_at_the_start_and_reported_later(
-    run_service: ServiceRunner, eventually: Eventually, topic: str, setting: str, value: str, needed: str
+    run_service: ServiceRunner, topic: str, setting: str, value: str, needed: str
 ) -> None:
     service = await run_service(build_with_directory, Settings, roles=frozenset({Role.RELAY}))
     await eventually(lambda: ready(service))
@@ -179,7 +176,7 @@ async def test_a_topic_that_would_lose_events_is_refused_at_the_start_and_report
 
 
 async def test_nothing_is_published_to_a_topic_that_would_lose_it_until_it_is_set_back(
-    run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner,
 ) -> None:
     """The other topics' events flow; commands continue."""
     service = await run_service(build_with_directory, Settings, roles=frozenset({Role.RELAY}))
@@ -220,15 +217,15 @@ async def make_again(probe: RunningService) -> None:
             return (name in await anyone.topics()) is expected
 
         await delete_topics(kafka, [name])
-        await poll(lambda: is_there(False))
+        await eventually(lambda: is_there(False))
         await create_topics(kafka, probe.topic_prefix, [topics()[TOPIC]], partitions=PARTITIONS)
-        await poll(lambda: is_there(True))
+        await eventually(lambda: is_there(True))
 
 
 async def applied(process: asyncio.subprocess.Process, probe: RunningService) -> None:
     """A process has applied what was published first."""
-    await poll(lambda: have(probe, "NASA", *BEFORE), timeout=40)
-    await poll(lambda: kept(probe, len(BEFORE)))
+    await eventually(lambda: have(probe, "NASA", *BEFORE), timeout=40)
+    await eventually(lambda: kept(probe, len(BEFORE)))
     assert process.returncode is None
 
 
@@ -243,7 +240,7 @@ async def test_a_consumer_ends_when_its_topic_was_recreated_and_the_next_one_rea
     async with asyncio.timeout(60):
         assert await process.wait() == 1
     await probe_process("relay", "consumer")
-    await poll(lambda: have(idle_probe, "NASA", *BEFORE, *AFTER), timeout=40)
+    await eventually(lambda: have(idle_probe, "NASA", *BEFORE, *AFTER), timeout=40)
 
 
 async def test_a_topic_that_was_recreated_between_two_processes_is_read_from_its_beginning(
@@ -258,7 +255,7 @@ async def test_a_topic_that_was_recreated_between_two_processes_is_read_from_its
     await make_again(idle_probe)
     await write(idle_probe, "NASA", *AFTER)
     await probe_process("relay")
-    await poll(lambda: outbox_is_empty(idle_probe), timeout=40)
+    await eventually(lambda: outbox_is_empty(idle_probe), timeout=40)
     await probe_process("consumer")
-    await poll(lambda: have(idle_probe, "NASA", *BEFORE, *AFTER), timeout=40)
+    await eventually(lambda: have(idle_probe, "NASA", *BEFORE, *AFTER), timeout=40)
     assert not await parked_streams(idle_probe)

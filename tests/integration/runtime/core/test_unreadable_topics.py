@@ -1,8 +1,6 @@
 """A record that Kafka's client cannot decode hides no lost commit, and stops no operator."""
 
 import tracemalloc
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -22,17 +20,15 @@ from tests.integration.runtime.core.relays import (
     write,
 )
 from tests.integration.runtime.core.test_restore_guard import held, raise_epoch
+from tests.support.eventually import eventually
 from tests.support.services import RunningService
 
 MIB = 1024 * 1024
 TOPIC = SeatAssigned.topic
-Eventually = Callable[..., Awaitable[Any]]
 
 
 @pytest.mark.parametrize("after", [0, 1])
-async def test_a_lost_commit_is_found_beside_an_unreadable_record(
-    idle_probe: RunningService, eventually: Eventually, after: int
-) -> None:
+async def test_a_lost_commit_is_found_beside_an_unreadable_record(idle_probe: RunningService, after: int) -> None:
     """Before it, and after it: the client discards what it has decoded in the same poll."""
     await write(idle_probe, "NASA", "one")
     await relay_all(idle_probe)
@@ -53,7 +49,7 @@ async def test_a_lost_commit_is_found_beside_an_unreadable_record(
 
 
 async def test_an_end_with_too_much_that_is_unreadable_is_compared_once_an_operator_has_passed_it(
-    idle_probe: RunningService, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write(idle_probe, "NASA", "one")
     await relay_all(idle_probe)

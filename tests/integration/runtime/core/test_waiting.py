@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -17,14 +15,11 @@ from tests.integration.runtime.core.conftest import put_unreadable
 from tests.integration.runtime.core.looks import seat
 from tests.integration.runtime.core.probe.service import build
 from tests.integration.runtime.core.streams import TOPIC, effects, holds, last_sequence, parked, readiness
+from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS, RunningService, ServiceRunner
 
-Eventually = Callable[..., Awaitable[Any]]
 
-
-async def test_an_agency_whose_lock_is_held_elsewhere_waits_alone(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_an_agency_whose_lock_is_held_elsewhere_waits_alone(probe: RunningService) -> None:
     """An operator has forgotten a transaction; DOE is not in the partition of the two locked agencies."""
     async with probe.admin.transaction():
         await probe.admin.execute("select lock_agencies('{NASA,EPA}')")
@@ -38,7 +33,7 @@ async def test_an_agency_whose_lock_is_held_elsewhere_waits_alone(
     assert await parked(probe, "NASA") is None
 
 
-async def test_an_agency_whose_rows_cannot_be_read_waits_alone(probe: RunningService, eventually: Eventually) -> None:
+async def test_an_agency_whose_rows_cannot_be_read_waits_alone(probe: RunningService) -> None:
     """The test raises the error with which Postgres reports a damaged page."""
     await probe.admin.execute(
         """
@@ -58,7 +53,7 @@ async def test_an_agency_whose_rows_cannot_be_read_waits_alone(probe: RunningSer
 
 
 async def test_a_record_that_the_client_cannot_read_costs_no_other_partition_a_record(
-    run_service: ServiceRunner, eventually: Eventually
+    run_service: ServiceRunner,
 ) -> None:
     """A header's name is not UTF-8; the error discards what the client had fetched from other partitions."""
     probe = await run_service(build, Settings, consumer_stuck_seconds=2)
@@ -74,9 +69,7 @@ async def test_a_record_that_the_client_cannot_read_costs_no_other_partition_a_r
     assert not ended  # it is not the client's fault
 
 
-async def test_an_operator_lets_the_consumer_past_a_record_that_it_cannot_decode(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_an_operator_lets_the_consumer_past_a_record_that_it_cannot_decode(probe: RunningService) -> None:
     await probe.publish(seat("NASA", "a"), seat("NASA", "b"))
     await put_unreadable(probe, "NASA")
     await probe.publish(seat("NASA", "c"))
@@ -106,7 +99,7 @@ async def test_an_operator_lets_the_consumer_past_a_record_that_it_cannot_decode
     await eventually(lambda: holds(readiness(probe), []))
 
 
-async def test_no_order_passes_a_record_that_can_be_read(probe: RunningService, eventually: Eventually) -> None:
+async def test_no_order_passes_a_record_that_can_be_read(probe: RunningService) -> None:
     ordered = {"offset": 0, "last_offset": 5, "reason": "the wrong partition"}
     reply = await probe.client.post(f"/v1/partitions/{TOPIC}/{partition_of(b'NASA', PARTITIONS)}/pass", json=ordered)
     assert reply.status_code == 200
@@ -130,7 +123,7 @@ async def test_an_order_to_pass_that_makes_no_sense_is_refused(
 
 
 async def test_a_new_group_waits_quietly_at_a_partition_that_was_emptied(
-    idle_probe: RunningService, run_service: ServiceRunner, eventually: Eventually
+    idle_probe: RunningService, run_service: ServiceRunner
 ) -> None:
     """By an operator's delete-records: the record at which the client would begin is gone."""
     await idle_probe.publish(seat("NASA", "a"), seat("NASA", "b"))
@@ -145,9 +138,7 @@ async def test_a_new_group_waits_quietly_at_a_partition_that_was_emptied(
     assert await probe.process.consumer.lag() == 0
 
 
-async def test_an_error_that_no_event_is_to_blame_for_is_outlasted(
-    probe: RunningService, eventually: Eventually
-) -> None:
+async def test_an_error_that_no_event_is_to_blame_for_is_outlasted(probe: RunningService) -> None:
     """Even one that nobody has thought of: the tables of effects and of parked events are both missing."""
     await probe.admin.execute("alter table effect rename to effect_away")
     await probe.admin.execute("alter table parked_event rename to parked_event_away")

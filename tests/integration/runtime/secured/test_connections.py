@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,12 +25,12 @@ from tests.integration.runtime.core.probe.service import SCHEMA, build
 from tests.integration.runtime.secured.token_endpoint import TokenEndpoint
 from tests.support.contexts import CONTEXT
 from tests.support.databases import Databases
+from tests.support.eventually import eventually
 from tests.support.secret_files import SecretFiles, new_password
 from tests.support.secured_kafka import KafkaTokens, SecuredKafka
 from tests.support.secured_postgres import SecuredPostgres
 from tests.support.services import RunningService, ServiceRunner
 
-Eventually = Callable[..., Awaitable[Any]]
 Given = dict[str, Any]
 
 
@@ -44,7 +43,7 @@ def by_password(secured: SecuredKafka, password: str) -> Given:
     }
 
 
-async def works(probe: RunningService, eventually: Eventually) -> None:
+async def works(probe: RunningService) -> None:
     """An event arrives from Kafka and takes effect; one of the service's own is published."""
     await eventually(lambda: ready(probe))
     await probe.publish(seat("NASA", "a"))
@@ -67,7 +66,6 @@ async def test_a_service_works_on_secured_servers(
     password: str,
     files: SecretFiles,
     monkeypatch: pytest.MonkeyPatch,
-    eventually: Eventually,
 ) -> None:
     given = by_password(secured, password)
     with TokenEndpoint(kafka_tokens, password) as endpoint:
@@ -91,7 +89,7 @@ async def test_a_service_works_on_secured_servers(
                 "kafka_client_secret": password,
             }
         probe = await run_secured(build, Settings, **given)
-        await works(probe, eventually)
+        await works(probe)
         if way == "token":
             assert endpoint.asked == 1
 
@@ -156,7 +154,7 @@ async def test_postgres_takes_tls_and_the_certificates_of_those_who_must_show_on
 
 
 async def test_a_rotated_password_of_postgres_is_waited_for(
-    postgres_by_tls: SecuredPostgres, files: SecretFiles, eventually: Eventually
+    postgres_by_tls: SecuredPostgres, files: SecretFiles
 ) -> None:
     """The server has it first: a caller that needs a new session meanwhile waits for the file, and is not refused."""
     databases = Databases(postgres_by_tls.server.address)
