@@ -75,6 +75,16 @@ def test_null_removes_a_quantity_of_a_single_service(resources: Resources | None
         assert None not in container["resources"].values()
 
 
+def test_null_is_a_quantity_of_no_pod() -> None:
+    nothing = {"limits": {"ephemeral-storage": None}}
+    operations = {"service": "billing", "args": ["muster_operator", "streams"]}
+    values = {"roles": {"all": {"resources": nothing}}, "migrations": {"resources": nothing}, "operations": operations}
+    objects = render(values)
+    for name, pod in pods(objects):
+        for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]:
+            assert "ephemeral-storage" not in container["resources"].get("limits", {}), name
+
+
 @pytest.mark.parametrize("profile", ["standard", "large"])
 def test_an_operators_command_has_the_resources_of_the_role_all(profile: str) -> None:
     more = {"requests": {"cpu": "1", "memory": "300Mi"}, "limits": {"cpu": "1", "memory": "300Mi"}}

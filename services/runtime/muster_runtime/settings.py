@@ -50,7 +50,9 @@ class Settings(KafkaSettings):
         description="The maximum number of partitions of a topic, for a sandbox with fewer than the contracts specify.",
     )
 
-    http_host: str = "127.0.0.1"
+    http_host: str = Field(
+        default="127.0.0.1", description="The address to listen at. Empty: every address, of IPv4 and IPv6."
+    )
     http_port: int = Field(default=8000, ge=0, le=65535)
     http_concurrency: int = Field(
         default=500, ge=1, description="Maximum requests in progress, shared by all tenants; any more get 429."

@@ -92,6 +92,33 @@ async def test_a_lock_that_is_held_for_long_costs_no_long_wait_again(front: Enti
             await intake.deferred.count()
 
 
+async def test_after_a_long_wait_for_a_busy_agency_the_next_ones_are_short(front: Entitlements) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    intake = UsageIntake(front.service.runtime)
+    async with busy(front.service, "NASA", callers=8):
+        for number in (1, 2):
+            async with front.service.runtime.database.write("NASA", context=CONTEXT):
+                await put(front, used(number))
+                await count_all(intake)
+            await intake.deferred.count()
+        assert await counts(front, 1)
+
+
+async def test_a_held_lock_keeps_no_other_deferred_agency_from_being_counted(front: Entitlements) -> None:
+    other = replace(front, agency="NSF")
+    for agency in (front, other):
+        await agency.enroll(cap=5)
+    front.service.clock.move(LATER)
+    database, intake = front.service.runtime.database, UsageIntake(front.service.runtime)
+    async with database.write("NASA", context=CONTEXT):
+        async with database.write("NSF", context=CONTEXT):
+            await put(front, used(1), used(2, agency_id="NSF"))
+            await count_all(intake)
+        await intake.deferred.count()  # NASA's turn is first
+    assert [row["agency_id"] for row in await front.service.admin.fetch("select agency_id from usage_sum")] == ["NSF"] * 2
+
+
 @pytest.mark.parametrize(("days", "in_time"), [(0, 1), (6, 0)])
 async def test_use_that_arrived_before_its_period_closed_counts_unless_it_waited_for_days(
     front: Entitlements, days: int, in_time: int

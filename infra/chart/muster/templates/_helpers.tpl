@@ -85,7 +85,6 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 {{- $_ := set $item "role" $role -}}
 {{- $_ := set $item "schema" $known.schema -}}
 {{- $_ := set $item "replicas" ($item.replicas | default (index $replicas $role)) -}}
-{{- $_ := set $item "resources" (include "muster.resources" $item.resources | fromJson) -}}
 {{- $least := add (index $facts.drain_seconds $role | ceil) (ternary (include "muster.preStopSeconds" . | int) 0 (has $role (list "api" "all"))) -}}
 {{- $_ := set $item "leastGraceSeconds" $least -}}
 {{- $_ := set $item "graceSeconds" ($item.terminationGracePeriodSeconds | default (add $least 10)) -}}
@@ -106,7 +105,7 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 {{ dict "items" $items | toJson }}
 {{- end }}
 
-{{/* Resources without null, in JSON. Helm removes null only in place of the chart's own default; to Kubernetes, it is 0. */}}
+{{/* Resources without null, in YAML. Helm removes null only in place of the chart's own default; to Kubernetes, it is 0. */}}
 {{- define "muster.resources" -}}
 {{- $kept := dict -}}
 {{- range $kind, $quantities := . -}}
@@ -116,7 +115,7 @@ leastGraceSeconds, partitions (the most of any topic that it reads), and scaled:
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{ $kept | toJson }}
+{{ toYaml $kept }}
 {{- end }}
 
 {{/* Seconds that an api pod keeps serving after its termination begins, until every node knows: a busy one learns it late. */}}

@@ -5,7 +5,6 @@ The transaction that moves the offset stores the records. They, and the agency's
 
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import suppress
 
 import asyncpg
 import structlog
@@ -36,9 +35,9 @@ MOST_DEFERRED = 100_000
 # How long a deferred batch waits for its agency's lock. It is retried after each batch of the topic.
 DEFERRED_LOCK = Lock(patience_seconds=0.05)
 
-# A busy agency's transactions take its lock from one another, so only a duty's usual, long wait gets it. A lock that is
-# held for long must not cost that each time: after a long wait that fails, the next follows so many seconds later.
-PAUSE_SECONDS = 20.0
+# A busy agency's transactions take its lock from one another, so only a duty's usual, long wait gets it. The others of
+# the lane wait meanwhile, so the next long wait comes only after so many times as long.
+PAUSES = 9
 
 # How long deferred records are counted between two batches of the topic.
 COUNT_SECONDS = 0.5
@@ -60,7 +59,7 @@ class Deferred:
         self._lane = lane
         self._strangers = Strangers(runtime)
         self._refused: set[str] = set()  # agencies with records that cannot be parked for lack of room
-        self._paused_until = 0.0
+        self._wait_long_at = 0.0
         self.agencies: dict[str, None] = {}
 
     async def read(self) -> None:
@@ -97,7 +96,7 @@ class Deferred:
         _log.info("usage_deferred", records=len(waiting), agencies=sorted(agencies)[:LOGGED_AGENCIES])
 
     async def count(self) -> bool:
-        """Count deferred records until a lock is unavailable or time is up; returns whether more can be counted."""
+        """Count deferred records whose agencies' locks are free, until time is up; returns whether more can be."""
         until = time.monotonic() + COUNT_SECONDS
         unknown = await self.unknown(self.agencies.keys())
         more = await self._count_enrolled([each for each in self.agencies if each not in unknown], until)
@@ -109,32 +108,36 @@ class Deferred:
         return more
 
     async def _count_enrolled(self, agencies: Sequence[str], until: float) -> bool:
-        with suppress(asyncpg.LockNotAvailableError):
-            for agency_id in agencies:
-                if time.monotonic() > until:
-                    return True
-                try:
-                    await self._count(agency_id)
-                    self._refused.discard(agency_id)
-                except ParkedFull:
-                    self._refused.add(agency_id)
-            return not self._refused and not self.agencies.keys().isdisjoint(agencies)
-        return False
+        """Count what can be counted at once and then, now and then, what needs a long wait."""
+        busy = []
+        for agency_id in agencies:
+            if time.monotonic() > until:
+                break
+            if not await self._count(agency_id, DEFERRED_LOCK):
+                busy.append(agency_id)
+        if busy and time.monotonic() > self._wait_long_at:
+            began = time.monotonic()
+            await self._count(busy[0], LOCK)
+            self._wait_long_at = time.monotonic() + PAUSES * (time.monotonic() - began)
+        return not self.agencies.keys().isdisjoint({*agencies} - {*busy} - self._refused)
 
-    async def _count(self, agency_id: str) -> None:
+    async def _count(self, agency_id: str, lock: Lock) -> bool:
+        """Count a batch of an agency's records; returns False if its lock is not available."""
         del self.agencies[agency_id]
         self.agencies[agency_id] = None  # next time, the others go first
-        lock = LOCK if time.monotonic() > self._paused_until else DEFERRED_LOCK
         try:
             async with writing(self._runtime, {agency_id}, lock) as uow:
                 batch = await Batch.read(await self._take(uow, {agency_id: None}))
                 await count_or_park(uow, batch, batch.uses)
         except asyncpg.LockNotAvailableError:
-            if lock is LOCK:
-                self._paused_until = time.monotonic() + PAUSE_SECONDS
-            raise
+            return False
+        except ParkedFull:
+            self._refused.add(agency_id)
+            return True
+        self._refused.discard(agency_id)
         if len(batch.records) < BATCH_RECORDS:
             del self.agencies[agency_id]
+        return True
 
     async def _park_strangers(self, unknown: Set[str]) -> None:
         """Park the settled records of agencies that are still unknown."""

@@ -51,7 +51,7 @@ def migrate(owner_dsn: SecretStr | str, schema: str, directory: Path) -> None:
         address = Address(dsn)
         asyncio.run(_repair_indexes(address))
     except _UNREACHABLE as error:
-        raise MigrationFailed(f"{type(error).__name__}: {error}") from None
+        raise MigrationFailed(f"Postgres at {_servers_of(dsn)}: {type(error).__name__}: {error}") from None
     except ValueError:  # its message may quote part of the password
         raise MigrationFailed(f"MUSTER_POSTGRES_OWNER_DSN is {NO_ADDRESS}") from None
     done = subprocess.run(
@@ -99,6 +99,10 @@ def _with_schema(dsn: str, schema: str) -> str:
     # dbmate's driver requires TLS by default; a DSN that sets sslmode keeps it.
     query = {"sslmode": "disable"} | dict(parse_qsl(parts.query)) | {"search_path": schema}
     return urlunsplit(parts._replace(scheme="postgres", query=urlencode(query)))
+
+
+def _servers_of(dsn: str) -> str:
+    return urlsplit(dsn).netloc.rpartition("@")[2]
 
 
 def _for_dbmate(dsn: str, server: str) -> str:
