@@ -118,7 +118,8 @@ class FeatureAccessChanged(_WindowFact):
 class SeatTrialExpired(_WindowFact):
     """A seat's trial, which its first activation began, ended; the event's `time` is that exact instant.
 
-    Emitted once per held seat and feature, and again each time a version of the catalog lengthens a trial that was over.
+    Emitted once per held seat and feature, and again each time a version of the catalog lengthens a trial that was
+    over.
     """
 
     event_type: ClassVar[str] = "muster.entitlements.SeatTrialExpired.v1"

@@ -116,7 +116,8 @@ async def test_a_held_lock_keeps_no_other_deferred_agency_from_being_counted(fro
             await put(front, used(1), used(2, agency_id="NSF"))
             await count_all(intake)
         await intake.deferred.count()  # NASA's turn is first
-    assert [row["agency_id"] for row in await front.service.admin.fetch("select agency_id from usage_sum")] == ["NSF"] * 2
+    counted = await front.service.admin.fetch("select distinct agency_id from usage_sum")
+    assert [row["agency_id"] for row in counted] == ["NSF"]
 
 
 @pytest.mark.parametrize(("days", "in_time"), [(0, 1), (6, 0)])
