@@ -29,6 +29,7 @@ PODS=10.244.0.0/16          # node N has 10.244.N.0/24
 SERVICES=10.96.0.0/16 API_IP=10.96.0.1 DNS_IP=10.96.0.10
 GROUP=muster-cluster        # parent of the nodes' cgroups
 PAUSE_IMAGE=localhost/pause:1
+export GOGC=300             # the cluster's programs have memory to spare, but no CPU to collect garbage often
 DNS_IMAGE=localhost/coredns:1
 
 die() { printf 'cluster.sh: %s\n' "$*" >&2; exit 1; }

@@ -67,8 +67,7 @@ node_up() {
   cat >"$dir/cni/10-bridge.conflist" <<E
 {"cniVersion": "1.0.0", "name": "pods", "plugins": [
  {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-  "ipam": {"type": "host-local", "ranges": [[{"subnet": "$subnet"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
- {"type": "portmap", "capabilities": {"portMappings": true}}]}
+  "ipam": {"type": "host-local", "ranges": [[{"subnet": "$subnet"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 E
   # without CAP_SYS_RESOURCE, no process may lower its OOM score
   sh -c 'echo -999 >/proc/self/oom_score_adj' 2>/dev/null || restrict=true

@@ -4,6 +4,7 @@ package main
 
 import (
 	"flag"
+	"maps"
 	"os"
 	"os/signal"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/cloudnativelabs/kube-router/v2/pkg/options"
 	"github.com/cloudnativelabs/kube-router/v2/pkg/svcip"
 	"github.com/spf13/pflag"
+	core "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -26,6 +28,18 @@ func must(err error) {
 	if err != nil {
 		klog.Fatal(err)
 	}
+}
+
+// Whether an update changes the rules. Those of a pod depend on its labels, its address, and whether it has ended, but
+// not on its readiness, which changes more often.
+func matters(before, after any) bool {
+	old, isPod := before.(*core.Pod)
+	if !isPod {
+		return true
+	}
+	pod := after.(*core.Pod)
+	return old.Status.PodIP != pod.Status.PodIP || old.Status.Phase != pod.Status.Phase ||
+		!maps.Equal(old.Labels, pod.Labels)
 }
 
 // The controller's own event handlers request a sync, which runs dozens of programs, for each event of each pod on every
@@ -45,8 +59,12 @@ func handlers(request func()) cache.ResourceEventHandler {
 		}
 	}()
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { mark() },
-		UpdateFunc: func(any, any) { mark() },
+		AddFunc: func(any) { mark() },
+		UpdateFunc: func(before, after any) {
+			if matters(before, after) {
+				mark()
+			}
+		},
 		DeleteFunc: func(any) { mark() },
 	}
 }
