@@ -22,6 +22,7 @@ NOW = datetime(2025, 9, 1, tzinfo=UTC)
 SUBJECT = "sub_01987b3e0000700080000000000000bb"
 NEWER = [(name, value.replace(b".v1", b".v2")) for name, value in record(build(SubjectAccess)).headers]
 OF_ANOTHER = [(name, value.replace(b"NASA", b"NIH")) for name, value in record(build(SubjectAccess)).headers]
+WITHOUT_GRANTS = json.dumps(build(SubjectAccess).model_dump(mode="json") | {"grants": None}).encode()
 
 
 def snapshot() -> list[Record]:
@@ -233,6 +234,7 @@ def copy_takes(copy: AccessCopy, item: Record) -> None:
         ({"key": b"sub_2"}, "differs from the record's key"),
         ({"headers": NEWER}, "needs a newer"),
         ({"headers": OF_ANOTHER}, "agency_id differs from the header ce_partitionkey"),
+        ({"value": WITHOUT_GRANTS}, "grants: Input should be a valid array"),
     ],
 )
 def test_a_record_that_the_client_cannot_read_is_refused_by_the_twin_too(changes: dict[str, Any], rule: str) -> None:

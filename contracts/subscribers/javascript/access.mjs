@@ -86,7 +86,8 @@ export class AccessCopy {
       this.#take(record);
     } catch (error) {
       this.#failed = true;
-      throw error;
+      if (error instanceof Unreadable) throw error;
+      throw new Unreadable("the value of a record does not have the form of its type");
     }
   }
 

@@ -1,9 +1,11 @@
 """The JavaScript copy that follows the snapshot topic with kafkajs, against a real Kafka."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from muster_operator.topics import create_topics, delete_topics
 from tests.contract.subscribers.examples import EXAMPLES
 from tests.support.eventually import eventually
 
+PAGE = Path(__file__).parents[3] / "docs" / "entitlements.md"
 SNAPSHOTS = topics()[AgencyAccess.topic]
 AGENCY, PERSON = record(build(AgencyAccess)), record(build(SubjectAccess))
 SUSPENDED = record(build(SubjectAccess, seat="suspended"))
@@ -97,5 +100,32 @@ async def test_a_process_answers_only_from_a_whole_copy_even_beside_another_and_
             await eventually(lambda: restarted.facts[2:] == ["NotReady"], timeout=40)
             await eventually(lambda: "ended: Unreadable" in restarted.stderr, timeout=40)
         assert "no_seat" not in first.facts + second.facts
+    finally:
+        program.unlink()
+
+
+async def test_the_program_in_the_documentation_runs(
+    snapshots: Relay, run: Callable[..., Any], kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    (shown,) = re.findall(r"```js\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    for example, real in {"kafka:9092": kafka_bootstrap, SNAPSHOTS.name: snapshots.name}.items():
+        assert example in shown
+        shown = shown.replace(example, real)
+    # The service, which answers once the copy is ready.
+    service = """
+        process.once("SIGINT", () => process.exit(0));
+        globalThis.fetch = async (address) => {
+          console.log(JSON.stringify(new URL(address).searchParams.get("feature")));
+          while (!copy().ready) await new Promise(setImmediate);
+          return Response.json({ verdict: "refused" });
+        };
+    """
+    program = installed(EXAMPLES / "javascript") / f"{topic_prefix}page.mjs"
+    program.write_text(f"{service}{shown}console.log(JSON.stringify(copy().ready));")
+    try:
+        async with run([str(NODE), str(program)], KAFKAJS_LOG_LEVEL="nothing") as started:
+            await eventually(lambda: started.facts == ["deep-research"], timeout=40)
+            await snapshots.put([AGENCY, PERSON])
+            await eventually(lambda: started.facts == ["deep-research", True], timeout=40)
     finally:
         program.unlink()

@@ -21,30 +21,82 @@ async def change(entitlements: Entitlements, path: str, **body: str) -> None:
     assert approved.status_code == 200, approved.text
 
 
+async def listed(entitlements: Entitlements, **asked: str) -> list[tuple[Any, ...]]:
+    items = (await entitlements.get("usage", feature="notes", **asked)).json()["items"]
+    return [(each["subject_ref"], each["starts_at"][:10], each["ends_at"][:10], each["used"]) for each in items]
+
+
 async def test_only_the_use_of_the_current_period_is_listed(entitlements: Entitlements) -> None:
     await publish(entitlements, [NOTES | {"trial_days": 60}], "new-agencies")
     await entitlements.enroll(cap=2)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
     use = {"subject": ada, "feature": "notes", "amount": 4}
 
-    async def listed(**asked: str) -> list[tuple[Any, ...]]:
-        items = (await entitlements.get("usage", feature="notes", **asked)).json()["items"]
-        return [(each["subject_ref"], each["starts_at"][:10], each["ends_at"][:10], each["used"]) for each in items]
-
     entitlements.service.clock.move(datetime(2025, 10, 2, tzinfo=UTC))
     assert (await entitlements.post("usage/consume", use)).status_code == 200
-    assert await listed() == [(who, "2025-10-01", "2025-10-05", 4) for who in (None, ada)]
+    assert await listed(entitlements) == [(who, "2025-10-01", "2025-10-05", 4) for who in (None, ada)]
 
     await change(entitlements, "extension", ends_on="2025-11-20")  # the period continues
     entitlements.service.clock.move(datetime(2025, 10, 6, tzinfo=UTC))
     assert (await entitlements.check("ada", "notes"))["used"] == 4
-    assert await listed() == [(who, "2025-10-01", "2025-11-01", 4) for who in (None, ada)]
+    assert await listed(entitlements) == [(who, "2025-10-01", "2025-11-01", 4) for who in (None, ada)]
 
     await change(entitlements, "start", starts_on="2025-10-04")  # another one has begun
-    assert await listed() == []
+    assert await listed(entitlements) == []
     assert (await entitlements.post("usage/consume", use | {"amount": 1})).status_code == 200
-    assert await listed() == [(who, "2025-10-04", "2025-11-01", 1) for who in (None, ada)]
-    assert await listed(limit="1") == [(None, "2025-10-04", "2025-11-01", 1)]
+    assert await listed(entitlements) == [(who, "2025-10-04", "2025-11-01", 1) for who in (None, ada)]
+    assert await listed(entitlements, limit="1") == [(None, "2025-10-04", "2025-11-01", 1)]
+
+
+async def test_the_use_of_an_earlier_period_is_listed_as_it_was_counted(entitlements: Entitlements) -> None:
+    await publish(entitlements, [NOTES | {"trial_days": 60, "mode_after": "quota"}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    clock = entitlements.service.clock
+
+    async def use(amount: int, at: datetime) -> None:
+        clock.move(at)
+        body = {"subject": ada, "feature": "notes", "amount": amount}
+        assert (await entitlements.post("usage/consume", body)).status_code == 200
+
+    await use(2, datetime(2025, 10, 4, tzinfo=UTC))
+    await use(3, datetime(2025, 10, 6, tzinfo=UTC))  # after the trial
+    clock.move(datetime(2025, 12, 2, tzinfo=UTC))
+    assert await listed(entitlements) == []
+    trial = [(who, "2025-10-01", "2025-10-05", 2) for who in (None, ada)]
+    month = [(who, "2025-10-05", "2025-11-01", 3) for who in (None, ada)]
+    assert await listed(entitlements, period_at="2025-10-01T00:00:00Z") == trial
+    assert await listed(entitlements, period_at="2025-10-31T23:59:59Z") == month
+    for unused in ("2025-11-01T00:00:00Z", "2025-09-30T00:00:00Z"):
+        assert await listed(entitlements, period_at=unused) == []
+    first = (await entitlements.get("usage", feature="notes", period_at="2025-10-06T00:00:00Z", limit="1")).json()
+    assert await listed(entitlements, period_at="2025-10-06T00:00:00Z", limit="1", after=first["next"]) == month[1:]
+    await use(1, datetime(2025, 12, 3, tzinfo=UTC))
+    assert await listed(entitlements, period_at="2025-12-01T00:00:00Z") == await listed(entitlements) != []
+    for wrong in ("2025-12-04T00:00:00Z", "0001-01-01T00:00:00Z", "2025-10"):
+        refused = await entitlements.get("usage", feature="notes", period_at=wrong)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "period_at")
+
+
+async def test_an_earlier_period_that_a_decision_has_moved_keeps_its_use(entitlements: Entitlements) -> None:
+    await publish(entitlements, [NOTES | {"trial_days": 60}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    entitlements.service.clock.move(datetime(2025, 9, 28, tzinfo=UTC))
+    use = {"subject": ada, "feature": "notes", "amount": 4}
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    entitlements.service.clock.move(datetime(2025, 10, 2, tzinfo=UTC))
+    assert (await entitlements.post("usage/consume", use)).status_code == 200
+
+    await change(entitlements, "extension", ends_on="2025-11-20")  # to beyond the month, without another use
+    entitlements.service.clock.move(datetime(2025, 11, 2, tzinfo=UTC))
+    extended = [(who, "2025-10-01", "2025-11-01", 4) for who in (None, ada)]
+    for day in (1, 31):
+        assert await listed(entitlements, period_at=f"2025-10-{day:02}T00:00:00Z") == extended
+
+    await change(entitlements, "start", starts_on="2025-09-20")  # use of September was counted from September 1 on
+    september = [(who, "2025-09-01", "2025-10-01", 4) for who in (None, ada)]
+    assert await listed(entitlements, period_at="2025-09-29T00:00:00Z") == september
 
 
 async def test_a_start_that_is_corrected_to_before_the_current_period_starts_the_quota_again(

@@ -170,3 +170,23 @@ async def test_the_runbook(desk: Desk) -> None:
     assert f"{name}: the next review is on " in said
     assert f"{name} is removed" in said
     assert await desk.acls_of(name) == set()
+
+
+async def test_without_acls_a_subscriber_is_only_registered(kafka_bootstrap: str, tmp_path: Path) -> None:
+    """As in a plain sandbox, whose Kafka has no authorizer."""
+    file = tmp_path / "subscribers.toml"
+    name = f"assistant-{secrets.token_hex(4)}"
+    facts = "--owner Treasury --contact x@y.example --purpose Reports --produces muster.entitlements.usage"
+
+    def invoke(command: str) -> Result:
+        arguments = ["subscribers", *shlex.split(command), "--file", str(file), "--home", str(tmp_path / "home")]
+        return CliRunner().invoke(app, arguments, env={"MUSTER_KAFKA_BOOTSTRAP": kafka_bootstrap, "COLUMNS": "400"})
+
+    added = await asyncio.to_thread(invoke, f"add {name} {facts} --password-file {tmp_path / 'password'}")
+    assert (added.exit_code, "has no ACLs" in added.stdout, "muster up --secure" in added.stdout) == (0, True, True)
+    assert not (tmp_path / "password").exists()
+    again = await asyncio.to_thread(invoke, f"add {name} --json")
+    assert (again.exit_code, json.loads(again.stdout)["acls"]) == (0, [])
+    assert Registry.read(file).subscribers.keys() == {name}
+    removed = await asyncio.to_thread(invoke, f"remove {name}")
+    assert (removed.exit_code, Registry.read(file).subscribers) == (0, {}), removed.output

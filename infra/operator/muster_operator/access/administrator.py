@@ -62,6 +62,10 @@ _ANSWERED_NOT = (
 _REFUSED = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 
 
+class WithoutAcls(Refused):
+    """The cluster has no authorizer, so it has no ACLs, and everybody may do everything."""
+
+
 class Administrator:
     """An administrator's connection to a cluster; `options` are librdkafka's.
 
@@ -89,7 +93,7 @@ class Administrator:
         return {_acl(binding) for binding in await self.ask(self.client.describe_acls(every)) if _is_known(binding)}
 
     async def add(self, acls: Collection[Acl]) -> None:
-        """Add ACLs; existing ones stay."""
+        """Add ACLs; existing ones stay. Raises WithoutAcls."""
         await self._each(self.client.create_acls([_binding(acl) for acl in acls]) if acls else {})
 
     async def remove(self, acls: Collection[Acl]) -> None:
@@ -152,6 +156,11 @@ class Administrator:
         """The error that says why a request failed."""
         if _code(error) in _ANSWERED_NOT:
             return self._without_answer(error.args[0].str())
+        if _code(error) == KafkaError.SECURITY_DISABLED:
+            return WithoutAcls(
+                "this Kafka has no ACLs, so every program may read and write its topics "
+                "(`muster up --secure --home DIR` starts a stack that has them)"
+            )
         return Refused(f"Kafka refused: {error.args[0].str()}")
 
     def _without_answer(self, reason: str) -> CommandFailed:

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from muster_contracts import Deprecation
 from muster_operator.access.acls import PRINCIPAL
+from muster_operator.access.administrator import WithoutAcls
 from muster_operator.access.options import PrincipalOption
 from muster_operator.failures import BadInput, Refused
 from muster_operator.group import group
@@ -129,7 +130,7 @@ async def add(
     """Register a subscriber: write it to the file, and create its ACLs and its password on Kafka.
 
     With only a name, the command brings Kafka in line with the file after you edit a subscriber. After a failure, run
-    the same command again.
+    the same command again. If Kafka has no ACLs, as in a plain sandbox, it only writes the file.
     """
     if new_password and no_password:
         raise BadInput("--new-password and --no-password are mutually exclusive")
@@ -154,7 +155,11 @@ async def add(
         registry.put(subscriber)
     made = ""
     with repeatable():
-        acls = await grant(administrator, subscriber, target.topic_prefix, principal)
+        try:
+            acls = await grant(administrator, subscriber, target.topic_prefix, principal)
+        except WithoutAcls as why:
+            text = f"{name} is registered in {file}, without ACLs and without a password: {why}"
+            return Answer({**_as_json(subscriber, None), "acls": []}, escape(text))
         if new_password:
             with replacement(password_file) as made:
                 await administrator.set_password(name, made)

@@ -12,6 +12,7 @@ from pydantic import Field
 from muster_contracts import AgencyId
 from muster_entitlements.api.parameters import LONGEST_SUBJECT, OPERATE, PREFIX, READ, WRITE, WRITE_ALL, DirectoryDep
 from muster_entitlements.commands import ConsumeFeature, GrantQuota
+from muster_entitlements.domain.as_of import require_past
 from muster_entitlements.domain.usage import EVENT_TYPE, MOST_USES
 from muster_entitlements.errors import FeatureUnknown, GrantsFull, PoolUnknown, QuotaGrantsFull, QuotaUsedUp, UseRefused
 from muster_entitlements.handlers import consumption, quota_grants, usage_reports
@@ -148,10 +149,16 @@ async def list_usage(
     reader: ReaderDep,
     runtime: RuntimeDep,
     page: PageDep,
+    period_at: Annotated[
+        WrittenInstant | None, Query(description="A past instant in the period to show. Default: now.")
+    ] = None,
 ) -> Page[UsageSumReply]:
-    """Shows the use of a feature in the current period: first of all people together, then of each person."""
+    """Shows the use of a feature in a period, by default the current one: first of all people, then of each person."""
+    now = runtime.clock.now()
+    if period_at is not None:
+        require_past("period_at", period_at, now)
     async with reader.read(agency_id) as connection:
-        return await queries.list_usage(connection, agency_id, feature, page, runtime.clock.now())
+        return await queries.list_usage(connection, agency_id, feature, page, now, period_at or now)
 
 
 @router.get(

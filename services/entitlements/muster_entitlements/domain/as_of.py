@@ -10,6 +10,15 @@ from muster_runtime.errors import InvalidInput, rfc3339
 PROGRAM_START = datetime(2025, 8, 6, tzinfo=UTC)
 
 
+def require_past(field: str, instant: datetime, now: datetime) -> None:
+    """Raise InvalidInput unless an instant is between the start of the program and now."""
+    if instant < PROGRAM_START:
+        rule = f"must not be before the start of the program, {rfc3339(PROGRAM_START)}"
+        raise InvalidInput(field, instant, rule)
+    if instant > now:
+        raise InvalidInput(field, instant, f"must not be in the future: now is {rfc3339(now)}")
+
+
 @dataclass(frozen=True, slots=True)
 class AsOf:
     """What was true at `at`, according to what had been recorded by `recorded_at`."""
@@ -26,11 +35,8 @@ class AsOf:
         `recorded_at` defaults to now, and `at` to `recorded_at`. Raises InvalidInput.
         """
         for field, instant in (("at", at), ("recorded_at", recorded_at)):
-            if instant is not None and instant < PROGRAM_START:
-                rule = f"must not be before the start of the program, {rfc3339(PROGRAM_START)}"
-                raise InvalidInput(field, instant, rule)
-            if instant is not None and instant > now:
-                raise InvalidInput(field, instant, f"must not be in the future: now is {rfc3339(now)}")
+            if instant is not None:
+                require_past(field, instant, now)
         if at is None and recorded_at is None:
             return None
         known = recorded_at or now

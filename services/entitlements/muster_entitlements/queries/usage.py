@@ -7,6 +7,7 @@ from muster_entitlements.errors import FeatureUnknown, PoolUnknown
 from muster_entitlements.replies.usage import SHOWN_BYTES, ParkedUsageReply, QuotaGrantReply, UsageSumReply
 from muster_entitlements.repository import catalogs
 from muster_entitlements.repository.meters import find_last, find_meters
+from muster_entitlements.repository.usage import find_last_period
 from muster_runtime.database.transactions import Connection
 from muster_runtime.pagination import Page, Pagination
 
@@ -54,11 +55,12 @@ async def list_quota_grants(connection: Connection, agency_id: str, page: Pagina
 
 
 async def list_usage(
-    connection: Connection, agency_id: str, feature: str, page: Pagination, now: datetime
+    connection: Connection, agency_id: str, feature: str, page: Pagination, now: datetime, at: datetime
 ) -> Page[UsageSumReply]:
-    """How much an agency's people use a feature in the current period: first all of them together, then each subject.
+    """How much an agency's people used a feature in the period of an instant: first all of them, then each subject.
 
-    Raises PoolUnknown or FeatureUnknown.
+    Since a past instant, its period may have moved with the window; its use stays where it was counted. Raises
+    PoolUnknown or FeatureUnknown.
     """
     catalog = await catalogs.find_catalog(connection, now)
     meter = (await find_meters(connection, {agency_id: ()}, now, catalog)).get(agency_id)
@@ -66,7 +68,11 @@ async def list_usage(
         raise PoolUnknown(agency_id)
     if feature not in meter.features and not await find_last(connection, {feature}, catalog):
         raise FeatureUnknown(feature, catalog.nearest(feature))
-    period = meter.period(feature, now)
+    period = meter.period(feature, at)
+    if at < meter.period(feature, now).starts_at:
+        counted = await find_last_period(connection, agency_id, feature, at)
+        if counted is not None and counted.starts_at != period.starts_at and at < counted.ends_at:
+            period = counted
     rows = await connection.fetch(
         """
         select feature, nullif(subject_ref, '') as subject_ref, used, granted, excess

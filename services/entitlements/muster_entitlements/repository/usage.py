@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 
 from muster_entitlements.domain.catalog import Catalog, packaged_catalog
-from muster_entitlements.domain.quotas import Limit, Sum, Used, use_of, whose
+from muster_entitlements.domain.quotas import Limit, Period, Sum, Used, use_of, whose
 from muster_entitlements.domain.usage import Identity, Use
 from muster_entitlements.repository import catalogs, quota_grants
 from muster_runtime.database.array_literals import array, instants
@@ -167,6 +167,23 @@ async def find_sums(
         starts_at,
     )
     return {row["subject_ref"]: Sum(**row) for row in rows}
+
+
+async def find_last_period(connection: Connection, agency_id: str, feature: str, at: datetime) -> Period | None:
+    """The last period with use that began by an instant. Its end is as of the last use that was counted in it."""
+    row = await connection.fetchrow(
+        """
+        select starts_at, ends_at
+        from usage_sum
+        where agency_id = $1 and feature = $2 and subject_ref = '' and starts_at <= $3
+        order by starts_at desc
+        limit 1
+        """,
+        agency_id,
+        feature,
+        at,
+    )
+    return None if row is None else Period(**row)
 
 
 async def keep_partitions(connection: Connection, today: date) -> None:
