@@ -54,6 +54,8 @@ async def _extend(bob: str) -> None:
     assert "No proposal is pending." in said(await muster("proposals", "list"))
     waits = said(await muster(*EXTENSION))
     (pending,) = data(await muster("proposals", "list", "--json"))["items"]
+    again = data(await muster(*EXTENSION, "--json"))["proposal_id"]
+    assert _outdated(said(await muster("proposals", "list"))) == ["no", "no"]
     assert f"muster proposals approve {pending['proposal_id']} --service entitlements" in waits
     assert (pending["service"], pending["proposed_by"]) == ("entitlements", "ann")
     shown = data(await muster("proposals", "show", pending["proposal_id"], "--json"))
@@ -63,6 +65,9 @@ async def _extend(bob: str) -> None:
     approve = ("proposals", "approve", pending["proposal_id"], "--token", bob)
     assert "/extension" in said(await muster(*approve))
     assert data(await muster(*approve, "--json"))["ends_at"] == "2025-11-04T00:00:00Z"  # again: the same answer
+    assert _outdated(said(await muster("proposals", "list"))) == ["yes"]
+    assert "outdated True" in " ".join(said(await muster("proposals", "show", again)).split())
+    assert "is rejected" in said(await muster("proposals", "reject", again, "--reason", "it was approved before"))
     (approved,) = data(await muster("proposals", "list", "--state", "approved", "--json"))["items"]
     assert (approved["decided_by"], approved["proposal_id"]) == ("bob", pending["proposal_id"])
     row = next(line for line in said(await muster("windows", "show", "NASA")).splitlines() if "deep-research" in line)
@@ -72,6 +77,10 @@ async def _extend(bob: str) -> None:
     assert "already" in said(await muster(*EXTENSION), 4)
     for refused in ("show", "approve"):
         assert "there is no proposal prp_0" in said(await muster("proposals", refused, "prp_0"), 3)
+
+
+def _outdated(listed: str) -> list[str]:
+    return [line.split()[-1] for line in listed.splitlines()[1:]]
 
 
 async def _end_and_correct(bob: str) -> None:

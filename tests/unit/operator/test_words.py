@@ -96,8 +96,10 @@ def test_a_plan_explains_effects_without_a_change() -> None:
 
 
 def test_a_proposal_without_a_body_says_where_to_review_it() -> None:
-    proposal = {"body": None, "path": "/v1/catalog/draft/publication"}
+    proposal = {"body": None, "path": "/v1/catalog/draft/publication", "state": "pending"}
     assert _body(proposal) == "Review it with `muster catalog draft`."
+    assert _body(proposal | {"outdated": True}) == "It is for an earlier draft."
+    assert _body(proposal | {"state": "approved"}) == "It has no body, or the body was deleted."
     console = Console(width=100)
     with console.capture() as shown:
         console.print(_body(proposal | {"body": {"allow_below_use": True}}))
