@@ -105,13 +105,17 @@ async def apply(
         bool, typer.Option("--allow-below-use", help="Lower quotas at once, even below the use in the current period.")
     ] = False,
 ) -> Answer:
-    """Propose a file as the next version, unless it equals the current one. Another person must approve it."""
+    """Propose a file as the next version, unless it equals the current one. Another person must approve it.
+
+    A file that equals the current version is proposed if the rule brings it to enrolled agencies sooner.
+    """
     features = await asyncio.to_thread(_features, file)
     async with target.service(_SERVICE, "operate", "read") as service:
         planned = await _plan(service, rule.value, features)
+        present = await service.get("/v1/catalog")
         # Agencies may still gain or lose from the current version while its rollout continues.
-        if not any(feature["changed"] or feature["removed"] for feature in planned["features"]):
-            present = await service.get("/v1/catalog")
+        differs = any(feature["changed"] or feature["removed"] for feature in planned["features"])
+        if not differs and not _is_sooner(rule, present):
             return Answer(present, f"Version {present['number']} is the same: nothing to publish.")
         if not allow_below_use and (above := _above(planned)):
             raise BadInput(f"{'; '.join(above)}: set a quota that is not lower, or pass --allow-below-use")
@@ -120,6 +124,13 @@ async def apply(
         with _naming(features):
             proposal = await service.post(CATALOG_PUBLICATION, body, if_match=f'"{version["revision"]}"')
     return Answer(proposal, Group(_shown(planned), "", waiting(_SERVICE, proposal)))
+
+
+def _is_sooner(rule: Rule, version: dict[str, Any]) -> bool:
+    """Whether agencies that lack a version would get it sooner by a rule than by the version's own."""
+    rules = list(Rule)  # the soonest first
+    lacking = version["agencies_left"] or version["rule"] == Rule.NEW_AGENCIES  # such a version counts none
+    return bool(lacking) and rules.index(rule) < rules.index(version["rule"])
 
 
 def access(mode: str, feature: dict[str, Any]) -> str:
@@ -156,7 +167,7 @@ def _naming(features: list[dict[str, Any]]) -> Iterator[None]:
 
 def _shown(planned: dict[str, Any]) -> Any:
     if not planned["features"]:
-        return "It is the same as the current version."
+        return "It is the same as the current version, and nobody would gain or lose access."
     rows = [
         (
             escape(feature["feature"]),

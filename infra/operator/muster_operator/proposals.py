@@ -49,8 +49,11 @@ async def list_(
     async with target.services(service, scopes=_scopes(target, "read")) as services:
         found = await every_item(services, PATH, state=state.value)
     fields = ("proposal_id", "agency_id", "path", "proposed_by", "proposed_at", "expires_at")
-    rows = [(each.name, *(escape(item[field]) for field in fields)) for each, item in found]
-    shown = table(("service", "proposal", "agency", "request", "by", "at", "expires"), rows)
+    rows = [
+        (each.name, *(escape(item[field]) for field in fields), "yes" if _is_outdated(item) else "no")
+        for each, item in found
+    ]
+    shown = table(("service", "proposal", "agency", "request", "by", "at", "expires", "outdated"), rows)
     return Answer(
         {"items": [{"service": each.name, **item} for each, item in found]},
         shown if found else f"No proposal is {state.value}.",
@@ -103,10 +106,15 @@ def waiting(service: str, proposal: Mapping[str, Any]) -> str:
 
 def _body(proposal: Mapping[str, Any]) -> JSON | Group | str:
     body = None if proposal["body"] is None else JSON.from_data(proposal["body"])
-    if proposal["path"] == CATALOG_PUBLICATION:
-        review = "Review it with `muster catalog draft`."
+    if proposal["path"] == CATALOG_PUBLICATION and proposal["state"] == State.PENDING:
+        review = "It is for an earlier draft." if _is_outdated(proposal) else "Review it with `muster catalog draft`."
         return review if body is None else Group(body, "", review)
     return body or "It has no body, or the body was deleted."
+
+
+def _is_outdated(proposal: Mapping[str, Any]) -> bool:
+    """Whether a pending proposal can no longer be approved, because what it would change has changed."""
+    return bool(proposal.get("outdated"))  # an earlier release does not report it
 
 
 async def _find(services: Mapping[str, Service], proposal_id: str) -> tuple[Service, dict[str, Any]]:

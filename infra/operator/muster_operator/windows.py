@@ -1,7 +1,6 @@
 """`muster windows`: shows an agency's feature windows; previews and makes changes to them."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -51,9 +50,7 @@ async def show(target: Target, agency: Agency) -> Answer:
     """Show the windows of an agency's current enrollment."""
     async with target.service(_SERVICE, "read") as service:
         page = await service.get(_path(agency))
-        if not page["items"]:
-            await service.get(f"{agency_path(agency)}/pool")  # not found if the agency has never been enrolled
-        shown = await _shown(service, page["items"])
+        shown = await _shown(service, agency, page["items"])
     return Answer(page, shown if page["items"] else f"{escape(agency)} has no windows.")
 
 
@@ -115,7 +112,7 @@ async def _decide(
             reply = await service.post(f"{path}/preview", body)
             return Answer(reply, _previewed(reply))
         reply = await service.post(path, body)
-        return Answer(reply, waiting(_SERVICE, reply) if is_proposal(reply) else await _shown(service, [reply]))
+        return Answer(reply, waiting(_SERVICE, reply) if is_proposal(reply) else await _shown(service, agency, [reply]))
 
 
 async def _window(service: Service, agency: str, feature: str) -> dict[str, Any]:
@@ -143,8 +140,9 @@ def _either(name: str, on: str | None, at: str | None) -> dict[str, str]:
     raise BadInput(f"pass either --{name}-on or --{name}-at")
 
 
-async def _shown(service: Service, windows: Sequence[dict[str, Any]]) -> Any:
-    """A table of windows, with the quotas from their versions of the catalog."""
+async def _shown(service: Service, agency: str, windows: Sequence[dict[str, Any]]) -> Any:
+    """A table of windows, with the quotas from their versions of the catalog. Raises NotFound without a pool."""
+    pool = await service.get(f"{agency_path(agency)}/pool")
     versions = {
         number: {each["key"]: each for each in (await service.get(f"/v1/catalog/versions/{number}"))["features"]}
         for number in {window["catalog_number"] for window in windows}
@@ -155,7 +153,7 @@ async def _shown(service: Service, windows: Sequence[dict[str, Any]]) -> Any:
         rows.append(
             (
                 escape(window["feature"]),
-                _now(window, feature),
+                _now(window, feature, pool["state"]),
                 f"{access(window['mode'], feature)} for {_length(window)}",
                 window["starts_at"],
                 window["ends_at"],
@@ -166,21 +164,21 @@ async def _shown(service: Service, windows: Sequence[dict[str, Any]]) -> Any:
     return table((key, "now", "open", starts_at, ends_at, "then"), rows)
 
 
-def _now(window: dict[str, Any], feature: dict[str, Any]) -> str:
-    """What applies now. In a window anchored on seats, each seat has its own trial."""
+def _now(window: dict[str, Any], feature: dict[str, Any], pool: str) -> str:
+    """What applies now: nothing unless the pool is open. In a window anchored on seats, each seat has its own trial."""
+    if pool != "open":
+        return f"none ({pool.replace('_', ' ')})"
     of_seats = window["seat_days"] is not None and window["access"] == window["mode"]
     return "by seat" if of_seats else access(window["access"], feature)
 
 
 def _length(window: dict[str, Any]) -> str:
-    """How long the window lasts: a trial's days, or days per seat if it begins with each seat's first use."""
+    """How long the window lasts; for a trial that begins with each seat's first use, its days."""
     if window["seat_days"] is not None:
         return f"{count(window['seat_days'], 'day')} per seat"
     if not window["trial"]:
         return "the term"
-    starts_at, ends_at = (datetime.fromisoformat(window[name]) for name in ("starts_at", "ends_at"))
-    days = count(round((ends_at - starts_at) / timedelta(days=1)), "day")  # a day may have 23 or 25 hours
-    return f"{days}, extended" if window["extended"] else days
+    return "the extended trial" if window["extended"] else "the trial"
 
 
 def _afterward(window: dict[str, Any], feature: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_trials import withdraw
 from tests.support.muster_commands import muster, quiet_services, served
 
 EXTENSION = ("windows", "extend", "NASA", "deep-research", "--ends-on", "2025-11-03", "--reason", "the pilot continues")
@@ -42,6 +43,7 @@ async def test_an_extension_is_previewed_proposed_approved_and_shown(
             await _extend(bob)
             await _end_and_correct(bob)
             await _grant()
+            await _leave(entitlements)
 
 
 async def _extend(bob: str) -> None:
@@ -52,6 +54,8 @@ async def _extend(bob: str) -> None:
     assert "No proposal is pending." in said(await muster("proposals", "list"))
     waits = said(await muster(*EXTENSION))
     (pending,) = data(await muster("proposals", "list", "--json"))["items"]
+    again = data(await muster(*EXTENSION, "--json"))["proposal_id"]
+    assert _outdated(said(await muster("proposals", "list"))) == ["no", "no"]
     assert f"muster proposals approve {pending['proposal_id']} --service entitlements" in waits
     assert (pending["service"], pending["proposed_by"]) == ("entitlements", "ann")
     shown = data(await muster("proposals", "show", pending["proposal_id"], "--json"))
@@ -61,15 +65,22 @@ async def _extend(bob: str) -> None:
     approve = ("proposals", "approve", pending["proposal_id"], "--token", bob)
     assert "/extension" in said(await muster(*approve))
     assert data(await muster(*approve, "--json"))["ends_at"] == "2025-11-04T00:00:00Z"  # again: the same answer
+    assert _outdated(said(await muster("proposals", "list"))) == ["yes"]
+    assert "outdated True" in " ".join(said(await muster("proposals", "show", again)).split())
+    assert "is rejected" in said(await muster("proposals", "reject", again, "--reason", "it was approved before"))
     (approved,) = data(await muster("proposals", "list", "--state", "approved", "--json"))["items"]
     assert (approved["decided_by"], approved["proposal_id"]) == ("bob", pending["proposal_id"])
     row = next(line for line in said(await muster("windows", "show", "NASA")).splitlines() if "deep-research" in line)
     before, after = row.split("2025-11-04T00:00:00Z")
-    assert " ".join(before.split()) == "deep-research unlimited unlimited for 90 days, extended 2025-08-06T00:00:00Z"
+    assert " ".join(before.split()) == "deep-research unlimited unlimited for the extended trial 2025-08-06T00:00:00Z"
     assert " ".join(after.split()) == "25 a month per seat"
     assert "already" in said(await muster(*EXTENSION), 4)
     for refused in ("show", "approve"):
         assert "there is no proposal prp_0" in said(await muster("proposals", refused, "prp_0"), 3)
+
+
+def _outdated(listed: str) -> list[str]:
+    return [line.split()[-1] for line in listed.splitlines()[1:]]
 
 
 async def _end_and_correct(bob: str) -> None:
@@ -95,7 +106,7 @@ async def _end_and_correct(bob: str) -> None:
     assert previewed["window"]["ends_at"] == "2025-09-01T00:00:00Z"
     assert data(await muster(*end, "--json"))["ends_at"] == "2025-08-06T00:00:00Z"  # now
     over = next(line for line in said(await muster("windows", "show", "NASA")).splitlines() if "voice" in line)
-    assert " ".join(over.split()[1:9]) == "60 a month per seat unlimited for 0"
+    assert " ".join(over.split()[1:10]) == "60 a month per seat unlimited for the trial"
     unknown = said(await muster("windows", "end", "NASA", "telepathy", "--reason", "none"), 3)
     assert "it has advanced-voice-mode, deep-research, frontier-models" in unknown
     assert "NOBODY has no seat pool because it has never been enrolled" in said(
@@ -119,3 +130,9 @@ async def _grant() -> None:
     (listed,) = data(await muster("grants", "list", "NASA", "--json"))["items"]
     assert listed["state"] == "revoked"
     assert "has no grants" in said(await muster("grants", "list", "EPA"))
+
+
+async def _leave(entitlements: Entitlements) -> None:
+    await withdraw(entitlements, "enr_1", START)
+    rows = said(await muster("windows", "show", "NASA")).splitlines()[1:]
+    assert [row.partition("none (withdrawn)")[1] for row in rows] == ["none (withdrawn)"] * 3, rows

@@ -12,8 +12,6 @@ from muster_operator.windows import _afterward, _length, _now, _previewed
 WINDOW: dict[str, Any] = {
     "trial": True,
     "extended": False,
-    "starts_at": "2025-09-15T04:00:00Z",
-    "ends_at": "2025-11-14T05:00:00Z",  # in winter time
     "seat_days": None,
     "mode": "unlimited",
     "mode_after": "quota",
@@ -25,8 +23,8 @@ WINDOW: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [
-        ({}, "60 days"),
-        ({"extended": True}, "60 days, extended"),
+        ({}, "the trial"),
+        ({"extended": True}, "the extended trial"),
         ({"seat_days": 30}, "30 days per seat"),
         ({"trial": False}, "the term"),
     ],
@@ -72,9 +70,18 @@ def test_a_quota_is_shown_with_its_terms(quota: dict[str, Any], shown: str) -> N
 
 
 def test_current_access_is_by_seat_if_the_trial_is_per_seat() -> None:
-    assert _now(WINDOW, FEATURE) == "unlimited"
-    assert _now(WINDOW | {"access": "quota"}, FEATURE) == "4 a month per seat"
-    assert _now(WINDOW | {"seat_days": 30}, FEATURE) == "by seat"
+    assert _now(WINDOW, FEATURE, "open") == "unlimited"
+    assert _now(WINDOW | {"access": "quota"}, FEATURE, "open") == "4 a month per seat"
+    assert _now(WINDOW | {"seat_days": 30}, FEATURE, "open") == "by seat"
+
+
+@pytest.mark.parametrize(
+    ("pool", "shown"),
+    [("withdrawn", "none (withdrawn)"), ("ended", "none (ended)"), ("not_started", "none (not started)")],
+)
+def test_nothing_applies_unless_the_pool_is_open(pool: str, shown: str) -> None:
+    for window in (WINDOW, WINDOW | {"access": "quota"}, WINDOW | {"seat_days": 30}):
+        assert _now(window, FEATURE, pool) == shown
 
 
 def test_a_plan_explains_effects_without_a_change() -> None:
@@ -89,8 +96,10 @@ def test_a_plan_explains_effects_without_a_change() -> None:
 
 
 def test_a_proposal_without_a_body_says_where_to_review_it() -> None:
-    proposal = {"body": None, "path": "/v1/catalog/draft/publication"}
+    proposal = {"body": None, "path": "/v1/catalog/draft/publication", "state": "pending"}
     assert _body(proposal) == "Review it with `muster catalog draft`."
+    assert _body(proposal | {"outdated": True}) == "It is for an earlier draft."
+    assert _body(proposal | {"state": "approved"}) == "It has no body, or the body was deleted."
     console = Console(width=100)
     with console.capture() as shown:
         console.print(_body(proposal | {"body": {"allow_below_use": True}}))

@@ -141,7 +141,7 @@ async def save_draft(body: CatalogRequest, commands: CommandsDep, if_match: IfMa
     )
     | PROPOSED,
 )
-@needs_approval(days=APPROVAL_DAYS)
+@needs_approval(days=APPROVAL_DAYS, revision=catalogs.find_draft_revision)
 async def publish_draft(
     commands: CommandsDep, if_match: RequiredIfMatchDep, body: CatalogPublicationRequest | None = None
 ) -> Response:
@@ -150,9 +150,7 @@ async def publish_draft(
     A quota that would immediately fall below the use in the current period is refused unless `allow_below_use` is true.
     """
     command = PublishCatalog(if_match, allow_below_use=body is not None and body.allow_below_use)
-    return await commands.execute(
-        EVERY_AGENCY, partial(catalogs.publish_catalog, command=command), revision=catalogs.find_draft_revision
-    )
+    return await commands.execute(EVERY_AGENCY, partial(catalogs.publish_catalog, command=command))
 
 
 @router.post("/plan", summary="Plan a catalog", dependencies=[OPERATE])

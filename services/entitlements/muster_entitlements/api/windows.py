@@ -112,17 +112,13 @@ async def list_windows(
     response_model=WindowReply,
     responses=_EXTENSION_REFUSALS | PROPOSED,
 )
-@needs_approval(days=APPROVAL_DAYS)
+@needs_approval(days=APPROVAL_DAYS, revision=windows.find_revision)
 async def extend_window(
     agency_id: AgencyId, window_id: WindowId, body: ExtensionRequest, commands: CommandsDep
 ) -> Response:
     """A trial can be extended once, up to the end of the term."""
     command = ExtendWindow(agency_id, window_id, End(body.ends_at, body.ends_on), body.reason)
-    return await commands.execute(
-        agency_id,
-        partial(windows.extend_window, command=command),
-        revision=partial(windows.find_revision, agency_id=agency_id, window_id=window_id),
-    )
+    return await commands.execute(agency_id, partial(windows.extend_window, command=command))
 
 
 @router.post(
@@ -150,17 +146,13 @@ async def end_window(
     )
     | PROPOSED,
 )
-@needs_approval(days=APPROVAL_DAYS)
+@needs_approval(days=APPROVAL_DAYS, revision=windows.find_revision)
 async def correct_window_start(
     agency_id: AgencyId, window_id: WindowId, body: WindowStartRequest, commands: CommandsDep
 ) -> Response:
     """The end moves with the start."""
     command = CorrectWindowStart(agency_id, window_id, Start(body.starts_at, body.starts_on), body.reason)
-    return await commands.execute(
-        agency_id,
-        partial(windows.correct_window_start, command=command),
-        revision=partial(windows.find_revision, agency_id=agency_id, window_id=window_id),
-    )
+    return await commands.execute(agency_id, partial(windows.correct_window_start, command=command))
 
 
 @router.post(

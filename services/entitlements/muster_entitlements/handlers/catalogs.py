@@ -8,7 +8,7 @@ from muster_entitlements.publishing.catalog import catalog_published
 from muster_entitlements.queries.catalog import find_above
 from muster_entitlements.replies.catalog import CatalogVersionReply
 from muster_entitlements.repository import catalogs
-from muster_runtime.database.transactions import EVERY_AGENCY, UnitOfWork
+from muster_runtime.database.transactions import EVERY_AGENCY, Connection, UnitOfWork
 from muster_runtime.errors import InvalidInput, PreconditionFailed
 from muster_runtime.observability import audit
 
@@ -50,10 +50,9 @@ async def publish_catalog(uow: UnitOfWork, command: PublishCatalog) -> CatalogVe
     return CatalogVersionReply.of(published, agencies_left=await catalogs.count_without(uow.connection, published))
 
 
-async def find_draft_revision(uow: UnitOfWork) -> int:
+async def find_draft_revision(connection: Connection) -> int:
     """The revision of the draft; 0 if there is none."""
-    draft = await catalogs.find_draft(uow.connection)
-    return 0 if draft is None else draft.revision
+    return await catalogs.find_draft_revision(connection) or 0
 
 
 async def _known_draft(uow: UnitOfWork) -> Version:

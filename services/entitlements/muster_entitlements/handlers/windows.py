@@ -12,7 +12,7 @@ from muster_entitlements.handlers.snapshots import publish_agency
 from muster_entitlements.handlers.trials import reschedule_trial
 from muster_entitlements.replies import WindowReply
 from muster_entitlements.repository import pools, windows
-from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.observability import audit
 
 
@@ -44,10 +44,9 @@ async def correct_window_start(uow: UnitOfWork, command: CorrectWindowStart) -> 
     return await _save(uow, "CorrectWindowStart", before, after, command.reason)
 
 
-async def find_revision(uow: UnitOfWork, agency_id: str, window_id: str) -> int:
+async def find_revision(connection: Connection, agency_id: str, window_id: str) -> int:
     """The revision of a window; 0 if there is none."""
-    found = await windows.find_windows(uow.connection, agency_id, [window_id])
-    return found[window_id].revision if window_id in found else 0
+    return await windows.find_revision(connection, agency_id, window_id) or 0
 
 
 async def _known_window(uow: UnitOfWork, agency_id: str, window_id: str) -> tuple[Pool, Window]:

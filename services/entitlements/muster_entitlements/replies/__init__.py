@@ -118,8 +118,8 @@ class WindowReply(BaseModel):
     extended: bool
     catalog_number: int = Field(description="The version of the catalog whose terms it follows, such as the quota.")
     access: AccessMode = Field(
-        description="What the window allows now, or at the requested instant; with the anchor `seat`, what it allows a "
-        "seat that is not activated yet."
+        description="What the window allows now, or at the requested instant, if the agency's pool is open; with the "
+        "anchor `seat`, what it allows a seat that is not activated yet."
     )
     revision: int = Field(
         description="Increases whenever the window is moved, or a version changes its access or its grace period."

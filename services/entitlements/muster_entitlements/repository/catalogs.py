@@ -86,6 +86,12 @@ async def find_draft(connection: Connection) -> Version | None:
     return _to_version(row) if row else None
 
 
+async def find_draft_revision(connection: Connection) -> int | None:
+    """The revision of the draft; None if there is none."""
+    revision: int | None = await connection.fetchval("select revision from catalog_version where state = 'draft'")
+    return revision
+
+
 async def save_draft(connection: Connection, rule: CatalogRule, features: tuple[Feature, ...], now: datetime) -> None:
     """Store the draft of the next version, which replaces an earlier draft. Each edit has its own revision."""
     await connection.execute(

@@ -252,6 +252,14 @@ async def find_windows(connection: Connection, agency_id: str, window_ids: Seque
     return {row["window_id"]: to_window(row) for row in rows}
 
 
+async def find_revision(connection: Connection, agency_id: str, window_id: str) -> int | None:
+    """The revision of a window of an agency; None if there is none."""
+    revision: int | None = await connection.fetchval(
+        "select revision from feature_window where agency_id = $1 and window_id = $2", agency_id, window_id
+    )
+    return revision
+
+
 def to_window(row: Mapping[str, Any], prefix: str = "") -> Window:
     """A window from its COLUMNS, or with the prefix `w_` from its NAMED_COLUMNS."""
     columns = {name: row[f"{prefix}{name}"] for name in _FIELDS}

@@ -1,16 +1,26 @@
 """The routes that list, retrieve, approve, and reject one service's proposals."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.types import Message, Scope
 
+from muster_runtime.database.transactions import Connection
 from muster_runtime.errors import NotFound, PermanentError, PreconditionFailed
-from muster_runtime.http.approvals import Approving, ProposalDecided, ProposalOutdated, ProposalReply, reject
+from muster_runtime.http.approvals import (
+    Approving,
+    ProposalDecided,
+    ProposalOutdated,
+    ProposalReply,
+    approval_of,
+    reject,
+)
 from muster_runtime.http.auth import IdentityDep, check_access, requires
 from muster_runtime.http.idempotency import find_reply
 from muster_runtime.http.identity import Identity
@@ -58,19 +68,22 @@ def approval_router(service: str) -> APIRouter:
 
     @router.get("", summary="List proposals")
     async def list_proposals(
-        reader: ReaderDep, page: PageDep, state: Annotated[ProposalState | None, Query()] = None
+        request: Request, reader: ReaderDep, page: PageDep, state: Annotated[ProposalState | None, Query()] = None
     ) -> Page[ProposalReply]:
         """Lists the proposals of every agency that the token acts for, oldest first."""
         async with reader.read_own() as connection:
             found = await proposals.list_proposals(connection, state, page.after, page.rows)
-        return page.make([ProposalReply.of(proposal) for proposal in found], key=lambda reply: reply.proposal_id)
+            outdated = await _outdated(request.app, connection, found)
+        replies = [ProposalReply.of(proposal, outdated=proposal.proposal_id in outdated) for proposal in found]
+        return page.make(replies, key=lambda reply: reply.proposal_id)
 
     @router.get("/{proposal_id}", summary="Retrieve a proposal", responses=problem_responses(NotFound))
-    async def read_proposal(proposal_id: ProposalId, reader: ReaderDep) -> ProposalDetailReply:
+    async def read_proposal(proposal_id: ProposalId, request: Request, reader: ReaderDep) -> ProposalDetailReply:
         proposal = await _known(reader, proposal_id)
-        return ProposalDetailReply(
-            **ProposalReply.of(proposal).model_dump(), query=proposal.query, body=_shown(proposal.body)
-        )
+        async with reader.read_own() as connection:
+            outdated = await _outdated(request.app, connection, [proposal])
+        reply = ProposalReply.of(proposal, outdated=bool(outdated))
+        return ProposalDetailReply(**reply.model_dump(), query=proposal.query, body=_shown(proposal.body))
 
     @router.post(
         "/{proposal_id}/approval",
@@ -122,6 +135,31 @@ async def _known(reader: Reader, proposal_id: str) -> Proposal:
     if proposal is None:
         raise NotFound(f"there is no proposal {proposal_id!r}")
     return proposal
+
+
+async def _outdated(app: FastAPI, connection: Connection, found: Sequence[Proposal]) -> set[str]:
+    """The IDs of the pending proposals among these that can no longer be approved."""
+    pending = [proposal for proposal in found if proposal.state is ProposalState.PENDING]
+    current = {
+        (route, path): await _revision(app, connection, route, path)
+        for route, path in {(proposal.route, proposal.path) for proposal in pending}
+    }
+    return {
+        proposal.proposal_id
+        for proposal in pending
+        if current[proposal.route, proposal.path] not in (None, proposal.revision)
+    }
+
+
+async def _revision(app: FastAPI, connection: Connection, proposed: str, path: str) -> int | None:
+    """The current revision of what a proposed route changes; None if only another release has that route."""
+    method, _, template = proposed.partition(" ")
+    for route in app.routes:
+        assert isinstance(route, APIRoute)
+        approval, matched = approval_of(route.endpoint), route.path_regex.match(path)
+        if approval and matched and route.path == template and method in (route.methods or ()):
+            return await approval.revision(connection, **matched.groupdict())
+    return None
 
 
 def _shown(body: bytes | None) -> Any:

@@ -29,8 +29,8 @@ MAX_PENDING = 20
 
 E = TypeVar("E", bound=Callable[..., Any])
 
-# Reads the current revision of what a command changes, under the agency's lock.
-Revision = Callable[[UnitOfWork], Awaitable[int]]
+# Reads the current revision of what a command changes: it takes the connection and the parameters of the route's path.
+Revision = Callable[..., Awaitable[int]]
 
 
 class ProposalDecided(Conflict):
@@ -79,6 +79,10 @@ class ProposalReply(BaseModel):
     route: str = Field(examples=["POST /v1/agencies/{agency_id}/windows/{window_id}/extension"])
     path: str
     revision: int = Field(description="The revision of the resource to change, when the request was proposed.")
+    outdated: bool = Field(
+        description="Whether the resource has changed since, so that a pending proposal can no longer be approved; "
+        "false once it is decided or has expired."
+    )
     proposed_by: str
     proposed_at: Instant
     expires_at: Instant
@@ -87,9 +91,10 @@ class ProposalReply(BaseModel):
     reason: str | None
 
     @classmethod
-    def of(cls, proposal: Proposal) -> "ProposalReply":
+    def of(cls, proposal: Proposal, *, outdated: bool = False) -> "ProposalReply":
         """The reply for a proposal, without its body."""
-        return cls(**{name: getattr(proposal, name) for name in ProposalReply.model_fields})
+        names = ProposalReply.model_fields.keys() - {"outdated"}
+        return cls(**{name: getattr(proposal, name) for name in names}, outdated=outdated)
 
 
 # The response of a route that needs approval, for its OpenAPI.
@@ -98,31 +103,58 @@ PROPOSED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def needs_approval(*, days: int) -> Callable[[E], E]:
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """How a route's command is approved: within this time, and unless the revision has changed since the proposal."""
+
+    within: timedelta
+    revision: Revision
+
+
+def needs_approval(*, days: int, revision: Revision) -> Callable[[E], E]:
     """Make a route's command run only after a second person with the route's scope approves it.
 
-    Put it between the route's decorator and the function. The function calls `commands.execute` once, with `revision`.
-    A proposal expires after `days` days.
+    Put it between the route's decorator and the function. The function calls `commands.execute` once. A proposal
+    expires after `days` days. `revision` reads the revision of what the command changes.
     """
 
     def mark(endpoint: E) -> E:
-        endpoint.approval_within = timedelta(days=days)  # type: ignore[attr-defined]
+        endpoint.approval = Approval(timedelta(days=days), revision)  # type: ignore[attr-defined]
         return endpoint
 
     return mark
 
 
+def approval_of(endpoint: object) -> Approval | None:
+    """How a route's command is approved; None if it needs no approval."""
+    approval: Approval | None = getattr(endpoint, "approval", None)
+    return approval
+
+
 @dataclass(frozen=True, slots=True)
-class Proposing:
-    """A request that becomes a proposal."""
+class SecondPerson:
+    """A request whose command needs a second person: it becomes a proposal, or it is an approved one."""
 
     request: Request
-    within: timedelta
+    approval: Approval
 
-    async def propose(
+    async def before_command(
+        self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[object]]
+    ) -> ProposalReply | None:
+        """Store the approval (None: the command runs now), or else the proposal.
+
+        Raises ProposalDecided, ProposalOutdated, TooManyProposals, and whatever the handler raises if it runs now.
+        """
+        revision = await self.approval.revision(uow.connection, **self.request.path_params)
+        approving: Approving | None = getattr(self.request.state, "approving", None)
+        if approving is None:
+            return await self._propose(uow, agency_id, handler, revision)
+        await approving.approve(uow, revision)
+        return None
+
+    async def _propose(
         self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[object]], revision: int
     ) -> ProposalReply:
-        """Store the request as a proposal. Raises TooManyProposals, and whatever its handler raises if it runs now."""
         request, scope = self.request, self.request.scope
         if await proposals.count_pending(uow.connection, agency_id, scope["path"]) >= MAX_PENDING:
             raise TooManyProposals(scope["path"])
@@ -141,7 +173,7 @@ class Proposing:
             revision=revision,
             proposed_by=request.state.identity.actor,
             proposed_at=uow.now,
-            expires_at=uow.now + self.within,
+            expires_at=uow.now + self.approval.within,
         )
         await proposals.add_proposal(uow, proposal)
         audit.record(
@@ -161,14 +193,14 @@ class Approving:
     proposal_id: str
     approved_by: str
 
-    async def approve(self, uow: UnitOfWork, revision: Revision) -> None:
+    async def approve(self, uow: UnitOfWork, revision: int) -> None:
         """Store the approval in the transaction that executes the request.
 
-        Raises ProposalDecided or ProposalOutdated.
+        Raises ProposalDecided, or ProposalOutdated if what it would change has another revision now.
         """
         proposal = await _pending(uow, self.proposal_id)
-        if (current := await revision(uow)) != proposal.revision:
-            raise ProposalOutdated(proposal.proposal_id, proposal.revision, current)
+        if revision != proposal.revision:
+            raise ProposalOutdated(proposal.proposal_id, proposal.revision, revision)
         await _save_decision(uow, proposal, "ApproveProposal", ProposalState.APPROVED, self.approved_by)
 
 
@@ -214,13 +246,10 @@ async def _save_decision(
     )
 
 
-def second_person_of(request: Request) -> Proposing | Approving | None:
-    """Whether a request proposes a command or is an approved one; None if its route needs no approval."""
-    within: timedelta | None = getattr(request.scope.get("endpoint"), "approval_within", None)
-    if within is None:
-        return None
-    approving: Approving | None = getattr(request.state, "approving", None)
-    return approving or Proposing(request, within)
+def second_person_of(request: Request) -> SecondPerson | None:
+    """The second person whom a request's command needs; None if its route needs no approval."""
+    approval = approval_of(request.scope.get("endpoint"))
+    return None if approval is None else SecondPerson(request, approval)
 
 
 def key_of(request: Request, idempotency_key: str | None) -> Key | None:

@@ -13,7 +13,7 @@ from muster_runtime.context import Context
 from muster_runtime.database.locks import LOCK, Lock
 from muster_runtime.database.transactions import Connection, Database, UnitOfWork
 from muster_runtime.errors import PermanentError
-from muster_runtime.http.approvals import Approving, Proposing, Revision, key_of, second_person_of
+from muster_runtime.http.approvals import SecondPerson, key_of, second_person_of
 from muster_runtime.http.auth import IdentityDep
 from muster_runtime.http.idempotency import Key, Reply, find_reply
 from muster_runtime.http.identity import Identity
@@ -124,9 +124,9 @@ class Commands:
         identity: Identity,
         context: Context,
         key: Key | None,
-        second_person: Proposing | Approving | None = None,
+        second_person: SecondPerson | None = None,
     ) -> None:
-        """`second_person` is set if the route needs approval: the request is a proposal, or an approved one."""
+        """`second_person` is set if the route needs approval."""
         self._database = database
         self._identity = identity
         self._context = context
@@ -144,7 +144,6 @@ class Commands:
         body_sha256: bytes | None = None,
         kept: Callable[[R], R] = lambda reply: reply,
         after_refusal: AfterRefusal | None = None,
-        revision: Revision | None = None,
     ) -> Response:
         """Execute a command under the agency's lock, and return the response with its reply (None: an empty body).
 
@@ -155,7 +154,6 @@ class Commands:
         `version` gives the version for the reply's ETag. `kept` removes what must not be stored from the stored reply,
         such as a secret that is shown once or a person's name. `body_sha256` is the digest of a body that was read as a
         stream. A refusal rolls the transaction back, so its consequence, `after_refusal`, runs in a separate one.
-        `revision` reads the revision of what the command changes; a route that needs approval must pass it.
         """
         keyed = await self._key.of_body(body_sha256) if self._key else None
         lock = keyed.lock(agency_id) if keyed else LOCK
@@ -165,7 +163,7 @@ class Commands:
         ):
             if keyed and (found := keyed.reply(uow)):
                 return found.response(replayed=True)
-            stored = reply = await self._before_handler(uow, agency_id, handler, revision)
+            stored = reply = await self._before_handler(uow, agency_id, handler)
             if reply is None:
                 result = await handler(uow)
                 headers = {} if location is None else {"location": location(result)}
@@ -177,18 +175,15 @@ class Commands:
         return reply.response()
 
     async def _before_handler(
-        self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[R]], revision: Revision | None
+        self, uow: UnitOfWork, agency_id: str, handler: Callable[[UnitOfWork], Awaitable[R]]
     ) -> Reply | None:
         """The reply, if the command does not run now because it waits for a second person."""
         if self._second_person is None:
             return None
-        if revision is None:
-            raise RuntimeError("a command that needs approval must say what revision it changes")
-        if isinstance(self._second_person, Proposing):
-            proposed = await self._second_person.propose(uow, agency_id, handler, await revision(uow))
-            return Reply(202, _body(proposed), {"location": f"/v1/proposals/{proposed.proposal_id}"})
-        await self._second_person.approve(uow, revision)
-        return None
+        proposed = await self._second_person.before_command(uow, agency_id, handler)
+        if proposed is None:
+            return None
+        return Reply(202, _body(proposed), {"location": f"/v1/proposals/{proposed.proposal_id}"})
 
     async def is_repeated(self, uow: UnitOfWork, agency_id: str) -> bool:
         """Whether a reply is stored under the request's Idempotency-Key."""

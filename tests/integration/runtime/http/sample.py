@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from muster_runtime.database.schema import Schema
-from muster_runtime.database.transactions import UnitOfWork
+from muster_runtime.database.transactions import Connection, UnitOfWork
 from muster_runtime.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, RetryableError
 from muster_runtime.http.application import (
     PROPOSED,
@@ -118,18 +118,20 @@ async def edit_note(
     return await commands.execute(agency_id, handle)
 
 
+async def find_note_version(connection: Connection, agency_id: str, note_id: str) -> int:
+    query = "select version from note where agency_id = $1 and note_id = $2"
+    return int(await connection.fetchval(query, agency_id, note_id) or 0)
+
+
 @router.post("/notes/{note_id}/title", dependencies=[requires("sample:operate")], responses=PROPOSED)
-@needs_approval(days=7)
+@needs_approval(days=7, revision=find_note_version)
 async def title_note(
     agency_id: str, note_id: str, body: NewNote, commands: CommandsDep, mark: Annotated[str, Query()] = ""
 ) -> Response:
     """Needs a second person."""
 
-    async def version(uow: UnitOfWork) -> int:
-        return int(await uow.connection.fetchval("select version from note where note_id = $1", note_id) or 0)
-
     async def handle(uow: UnitOfWork) -> Note:
-        if not await version(uow):
+        if not await find_note_version(uow.connection, agency_id, note_id):
             raise NotFound(f"there is no note {note_id!r}")
         row = await uow.connection.fetchrow(
             """
@@ -144,7 +146,7 @@ async def title_note(
         audit.record(uow, command="TitleNote", agency_id=agency_id, subject=note_id)
         return Note.model_validate(dict(row or {}))
 
-    return await commands.execute(agency_id, handle, revision=version)
+    return await commands.execute(agency_id, handle)
 
 
 @router.get("/notes", dependencies=[requires("sample:read")])

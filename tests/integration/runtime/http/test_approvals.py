@@ -42,6 +42,11 @@ class People:
         found: dict[str, Any] = reply.json()
         return found
 
+    async def outdated(self) -> dict[str, bool]:
+        reply = await self.sample.client.get("/v1/proposals", headers=self.bob)
+        assert reply.status_code == 200, reply.text
+        return {each["proposal_id"]: each["outdated"] for each in reply.json()["items"]}
+
     async def text(self) -> str:
         return str((await self.sample.client.get(self.note)).json()["text"])
 
@@ -143,13 +148,20 @@ async def test_only_so_many_proposals_for_one_path_are_pending(sample: Sample, p
 async def test_a_change_since_the_proposal_stops_it(sample: Sample, people: People) -> None:
     first = (await people.propose("first")).json()["proposal_id"]
     second = (await people.propose("second")).json()["proposal_id"]
+    assert await people.outdated() == {first: False, second: False}
     assert (await people.approve(first)).status_code == 200
+    assert await people.outdated() == {first: False, second: True}  # the first is decided
+    assert (await people.proposal(second))["outdated"] is True
     late = await people.approve(second)
     assert (late.status_code, late.json()["type"]) == (409, "urn:muster:problem:proposal-outdated")
     assert (late.json()["seen"], late.json()["current"]) == (1, 2)
     assert late.json()["detail"].endswith("look at it, and propose the request again if it is still wanted")
     assert await people.text() == "first!"
     assert (await people.proposal(second))["state"] == "pending"
+    assert (await people.reject(second)).json()["outdated"] is False
+    gone = "update proposal set state = 'pending', route = 'POST /v1/gone' where proposal_id = $1"
+    await sample.admin.execute(gone, second)
+    assert await people.outdated() == {first: False, second: False}  # a route of another release: nobody knows
 
 
 async def test_a_rejected_proposal_never_runs(sample: Sample, people: People) -> None:
