@@ -155,10 +155,9 @@ async def _revision(app: FastAPI, connection: Connection, proposed: str, path: s
     """The current revision of what a proposed route changes; None if only another release has that route."""
     method, _, template = proposed.partition(" ")
     for route in app.routes:
-        assert isinstance(route, APIRoute)
-        approval, matched = approval_of(route.endpoint), route.path_regex.match(path)
-        if approval and matched and route.path == template and method in (route.methods or ()):
-            return await approval.revision(connection, **matched.groupdict())
+        if isinstance(route, APIRoute) and route.path == template and method in (route.methods or ()):
+            approval, matched = approval_of(route.endpoint), route.path_regex.match(path)
+            return await approval.revision(connection, **matched.groupdict()) if approval and matched else None
     return None
 
 
