@@ -1,12 +1,14 @@
 """`muster windows`, `proposals`, and `grants`: what one person proposes, another one decides."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from typer.testing import Result
 
-from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.conftest import START, Entitlements
+from tests.integration.entitlements.test_trials import withdraw
 from tests.support.muster_commands import muster, quiet_services, served
 
 EXTENSION = ("windows", "extend", "NASA", "deep-research", "--ends-on", "2025-11-03", "--reason", "the pilot continues")
@@ -42,6 +44,8 @@ async def test_an_extension_is_previewed_proposed_approved_and_shown(
             await _extend(bob)
             await _end_and_correct(bob)
             await _grant()
+            await withdraw(entitlements, "enr_1", START + timedelta(days=1))
+            await _grant_while_withdrawn()
 
 
 async def _extend(bob: str) -> None:
@@ -119,3 +123,15 @@ async def _grant() -> None:
     (listed,) = data(await muster("grants", "list", "NASA", "--json"))["items"]
     assert listed["state"] == "revoked"
     assert "has no grants" in said(await muster("grants", "list", "EPA"))
+    said(await muster(*grant, "--mode", "quota"))
+    shown = said(await muster("grants", "list", "NASA"))
+    assert ("25 a month per seat" in shown, "not open" in shown) == (True, False)
+
+
+async def _grant_while_withdrawn() -> None:
+    closed = "The seat pool is not open (withdrawn): until it is, no grant has an effect."
+    assert closed in said(await muster("grants", "list", "NASA"))
+    listed = data(await muster("grants", "list", "NASA", "--json"))["items"]
+    grants = {each["state"]: each["grant_id"] for each in listed}
+    said(await muster("grants", "revoke", "NASA", grants["active"], "--reason", "the agency left"))
+    assert closed not in said(await muster("grants", "list", "NASA"))
