@@ -102,9 +102,7 @@ class Case:
         free = max(0, quota.limit - use.charged)
         turns = [each for span in further for each in (span.starts_at, span.ends_at) if each and each > self.now]
         changes_at = None if free else min(turns, default=None)
-        found = count(
-            answer, Used(use.used, quota.limit, free + more, use.ends_at, changes_at), enforced=quota.enforced
-        )
+        found = count(answer, Used(use.used, quota.limit, free + more, use.ends_at, changes_at), quota)
         if uses:
             return found
         until = None if found.valid_until == FAR else found.valid_until

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from muster_contracts.entitlements import AccessMode, Anchor, QuotaScope
+from muster_contracts.entitlements import AccessMode, Anchor, QuotaPeriod, QuotaScope
 from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.grants import Grant
 from muster_entitlements.domain.pools import Pool
@@ -55,6 +55,8 @@ QUOTAS: Mapping[str, Quota] = {
     "used-up": Quota(limit=0),
     "shared": Quota(limit=30, per=QuotaScope.AGENCY),
     "soft": Quota(limit=5, hard=False, per=QuotaScope.AGENCY),
+    "monthly": Quota(limit=4),
+    "rolling": Quota(limit=4, period=QuotaPeriod.ANCHOR),
 }
 
 # The seats in these states have been used, and their trials have begun.
@@ -147,6 +149,8 @@ def windows_of(pool: Pool) -> dict[str, Window]:
         window("used-up", START, AccessMode.QUOTA, 0),
         window("shared", START, AccessMode.QUOTA),
         window("soft", START, AccessMode.QUOTA),
+        replace(window("monthly", END, AccessMode.NONE), mode=AccessMode.QUOTA),
+        replace(window("rolling", END, AccessMode.NONE), mode=AccessMode.QUOTA),
         replace(window("with-grace", TRIAL_END, AccessMode.NONE), grace_days=10),
         replace(window("by-seat", END, AccessMode.QUOTA, 3), anchor=Anchor.SEAT, seat_days=45, grace_days=5),
         replace(window("by-seat-later", END, AccessMode.NONE, starts_at=TRIAL_END), anchor=Anchor.SEAT, seat_days=10),

@@ -139,8 +139,8 @@ def access(mode: str, feature: dict[str, Any]) -> str:
     if mode != "quota" or quota["limit"] is None:
         return mode
     rolling = " from its start" if quota.get("period") == "anchor" else ""
-    soft = ", not enforced" if quota.get("report_only") or not quota.get("hard", True) else ""
-    return f"{quota['limit']:,} a month{rolling} per {quota.get('per', 'seat')}{soft}"
+    lenient = ", report-only" if quota.get("report_only") else "" if quota.get("hard", True) else ", soft"
+    return f"{quota['limit']:,} a month{rolling} per {quota.get('per', 'seat')}{lenient}"
 
 
 def _length(feature: dict[str, Any]) -> str:

@@ -5,9 +5,11 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
+from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from muster_operator.failures import BadInput
+from muster_operator.feature_catalog import access
 from muster_operator.group import group
 from muster_operator.options import STATED_BELOW_USE
 from muster_operator.output import Answer, facts, table
@@ -38,21 +40,27 @@ async def list_(target: Target, agency: Agency) -> Answer:
     """List an agency's grants, including past ones, oldest first."""
     async with target.service(_SERVICE, "read") as service:
         items = [item async for item in service.items(_path(agency))]
+        standing = any(item["state"] in ("active", "scheduled") for item in items)
+        state = (await service.get(f"{agency_path(agency)}/pool"))["state"] if standing else "open"
     rows = [
         (
             item["grant_id"],
             item["state"],
             escape(item["feature"]),
             item["subject_ref"] or "every seat",
-            item["mode"],
+            access(item["mode"], {"quota": None, "monthly_quota_after": item["monthly_quota"]}),
             item["starts_at"],
             item["ends_at"] or "-",
             escape(item["reason"]),
         )
         for item in items
     ]
-    shown = table(("grant", "state", "feature", "for", "open", "from", "until", "reason"), rows)
-    return Answer({"items": items}, shown if rows else f"{escape(agency)} has no grants.")
+    shown: RenderableType = table(("grant", "state", "feature", "for", "open", "from", "until", "reason"), rows)
+    if not rows:
+        shown = f"{escape(agency)} has no grants."
+    elif state != "open":
+        shown = Group(shown, "", f"The seat pool is not open ({state}): until it is, no grant has an effect.")
+    return Answer({"items": items}, shown)
 
 
 @app.command()
@@ -65,7 +73,9 @@ async def add(
     subject: Annotated[
         str | None, typer.Option(help="A person's address or subject reference. Default: every seat of the agency.")
     ] = None,
-    mode: Annotated[Mode, typer.Option(help="Without a limit, or within the catalog's quota.")] = Mode.UNLIMITED,
+    mode: Annotated[
+        Mode, typer.Option(help="Without a limit, or within the catalog's monthly quota per seat, as a hard one.")
+    ] = Mode.UNLIMITED,
     starts_at: Annotated[str | None, _STARTS] = None,
     ends_at: Annotated[str | None, _ENDS] = None,
     allow_below_use: Annotated[

@@ -107,8 +107,14 @@ async def twin_agrees(
     assert await asyncio.to_thread(in_javascript, program, records) == expected
 
 
-async def test_a_copy_says_the_monthly_quota_that_holds_within_a_trial_and_after_it(entitlements: Entitlements) -> None:
-    notes = NOTES | {"mode_after": "quota", "quota": {"limit": 10}, "grace_days": 5}
+@pytest.mark.parametrize(
+    ("after", "period", "expected"),
+    [("quota", "month", [10, 10, 10]), ("none", "month", [10, 10, None]), ("quota", "anchor", [None, None, None])],
+)
+async def test_a_check_and_a_copy_say_the_monthly_quota_that_holds_within_a_trial_and_after_it(
+    entitlements: Entitlements, after: str, period: str, expected: list[int | None]
+) -> None:
+    notes = NOTES | {"mode_after": after, "quota": {"limit": 10, "period": period}, "grace_days": 5}
     await publish(entitlements, [notes], "new-agencies")
     await entitlements.enroll(cap=1)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
@@ -117,10 +123,10 @@ async def test_a_copy_says_the_monthly_quota_that_holds_within_a_trial_and_after
         async def agrees() -> bool:
             return await differences(entitlements, client, ["notes"]) == []
 
-        for days in (0, 62, 70):
+        for days, monthly in zip((0, 62, 70), expected, strict=True):
             entitlements.service.clock.move(START + days * DAY)
             await eventually(agrees)
-            assert client.check(ada, "notes").monthly_quota == 10
+            assert client.check(ada, "notes").monthly_quota == monthly
 
 
 async def test_a_copy_learns_what_is_used_up_by_other_terms(

@@ -73,7 +73,7 @@ anchor_at = 2025-09-01T00:00:00Z
             assert "Version 2 is the same" in again.stdout
             listed = [" ".join(line.split()) for line in (await muster("catalog", "show")).stdout.splitlines()]
             assert "deep-research unlimited 60 days - 10 a month per seat" in listed
-            assert "notes 3 a month per agency, not enforced the term - none" in listed
+            assert "notes 3 a month per agency, soft the term - none" in listed
             shown = json.loads((await muster("catalog", "show", "--json")).stdout)
             assert [each["key"] for each in shown["features"]][-1] == "pilot"
             file.write_text((await muster("catalog", "show", "--toml")).stdout)

@@ -141,7 +141,9 @@ async def test_a_refusal_is_not_kept_under_its_key(entitlements: Entitlements, m
     await entitlements.assign(1)
     entitlements.service.clock.move(LATER)
     limited(monkeypatch, limit=1)
-    assert (await consume(entitlements, 1, 2, "k"))[0] == 409
+    status, body = await consume(entitlements, 1, 2, "k")
+    assert (status, body["title"], body["remaining"]) == (409, "Not enough of the quota is left", 1)
+    assert body["detail"].startswith("amount: must be at most 1, what is left of the quota of 1 until 2025-11-01")
     more = {"feature": "deep-research", "amount": 1, "reason": "pilot"}
     assert (await entitlements.post("quota-grants", more)).status_code == 201
     status, body = await consume(entitlements, 1, 2, "k")
@@ -168,6 +170,7 @@ async def test_soft_and_report_only_quotas_keep_counting_and_say_so(
     limited(monkeypatch, limit=3)
     status, body = await consume(entitlements, 1)
     assert (status, body["limit"], body["used"], body["remaining"]) == (409, 3, 5, 0)
+    assert body["detail"] == "nothing is left of the quota of 3 until 2025-11-01T00:00:00Z"
     assert body["resets_at"] == "2025-11-01T00:00:00Z"
     entitlements.service.clock.move(START + timedelta(days=90))
     status, body = await consume(entitlements, 1)

@@ -1,6 +1,7 @@
 """`muster windows`, `proposals`, and `grants`: what one person proposes, another one decides."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ async def test_an_extension_is_previewed_proposed_approved_and_shown(
             await _end_and_correct(bob)
             await _grant()
             await _leave(entitlements)
+            await _grant_while_withdrawn()
 
 
 async def _extend(bob: str) -> None:
@@ -130,9 +132,21 @@ async def _grant() -> None:
     (listed,) = data(await muster("grants", "list", "NASA", "--json"))["items"]
     assert listed["state"] == "revoked"
     assert "has no grants" in said(await muster("grants", "list", "EPA"))
+    said(await muster(*grant, "--mode", "quota"))
+    shown = said(await muster("grants", "list", "NASA"))
+    assert ("25 a month per seat" in shown, "not open" in shown) == (True, False)
 
 
 async def _leave(entitlements: Entitlements) -> None:
-    await withdraw(entitlements, "enr_1", START)
+    await withdraw(entitlements, "enr_1", START + timedelta(days=1))
     rows = said(await muster("windows", "show", "NASA")).splitlines()[1:]
     assert [row.partition("none (withdrawn)")[1] for row in rows] == ["none (withdrawn)"] * 3, rows
+
+
+async def _grant_while_withdrawn() -> None:
+    closed = "The seat pool is not open (withdrawn): until it is, no grant has an effect."
+    assert closed in said(await muster("grants", "list", "NASA"))
+    listed = data(await muster("grants", "list", "NASA", "--json"))["items"]
+    grants = {each["state"]: each["grant_id"] for each in listed}
+    said(await muster("grants", "revoke", "NASA", grants["active"], "--reason", "the agency left"))
+    assert closed not in said(await muster("grants", "list", "NASA"))

@@ -121,6 +121,23 @@ async def test_the_number_of_grants_of_a_feature_that_are_not_over_is_limited(en
         await grant(entitlements, **span)
 
 
+async def test_a_grant_lasts_beyond_an_enrollment_and_has_no_effect_until_the_next(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    early = await grant(entitlements, feature="frontier-models")
+    await withdraw(entitlements, "enr_1", START + DAY)
+    late = await grant(entitlements)
+    features = {each["feature"]: each for each in (early, late)}
+    assert [each["state"] for each in (await entitlements.get("grants")).json()["items"]] == ["active", "active"]
+    for feature in features:
+        assert (await entitlements.check("ada", feature))["reason"] == "withdrawn"
+    await enroll_again(entitlements, 2, START + DAY)
+    await entitlements.assign("ada")
+    for feature, each in features.items():
+        assert (await entitlements.check("ada", feature))["reason"] == "granted"
+        await entitlements.post(f"grants/{each['grant_id']}/revocation", {"reason": "over"})
+        assert (await entitlements.check("ada", feature))["reason"] == "window_open"
+
+
 async def test_what_is_granted_can_be_consumed_even_once_no_catalog_has_it(entitlements: Entitlements) -> None:
     await publish(entitlements, [FRONTIER, SKETCHES], "new-agencies")
     await entitlements.enroll(cap=2)
@@ -140,7 +157,8 @@ async def test_what_is_granted_can_be_consumed_even_once_no_catalog_has_it(entit
 async def test_the_quota_of_a_grant_counts_the_same_everywhere_once_no_version_has_the_feature(
     entitlements: Entitlements,
 ) -> None:
-    await publish(entitlements, [FRONTIER, NOTES], "new-agencies")
+    soft = NOTES | {"quota": NOTES["quota"] | {"hard": False}}  # the grant's quota is hard even so
+    await publish(entitlements, [FRONTIER, soft], "new-agencies")
     await entitlements.enroll(cap=1)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
     await grant(entitlements, feature="notes", mode="quota", subject=ada)

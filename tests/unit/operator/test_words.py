@@ -57,10 +57,10 @@ def test_a_monthly_quota_is_per_seat() -> None:
     ("quota", "shown"),
     [
         ({"per": "seat", "period": "month"}, "2,000 a month per seat"),
-        ({"per": "agency", "period": "month", "hard": False}, "2,000 a month per agency, not enforced"),
+        ({"per": "agency", "period": "month", "hard": False}, "2,000 a month per agency, soft"),
         (
             {"per": "seat", "period": "anchor", "report_only": True},
-            "2,000 a month from its start per seat, not enforced",
+            "2,000 a month from its start per seat, report-only",
         ),
     ],
 )

@@ -43,7 +43,10 @@ class GrantRequest(RequestBody):
         max_length=LONGEST_SUBJECT,
         description="An e-mail address or a subject reference. Default: every seat of the agency.",
     )
-    mode: Literal["unlimited", "quota"] = "unlimited"
+    mode: Literal["unlimited", "quota"] = Field(
+        default="unlimited",
+        description="`quota`: a hard quota per seat and calendar month, with the catalog's present limit.",
+    )
     starts_at: WrittenInstant | None = Field(default=None, description="Default: now.")
     ends_at: WrittenInstant | None = Field(default=None, description="Default: until it is revoked.")
     reason: _Reason
@@ -96,7 +99,10 @@ async def read_grant(agency_id: AgencyId, grant_id: GrantId, reader: ReaderDep, 
 async def grant_feature(
     agency_id: AgencyId, body: GrantRequest, commands: CommandsDep, directory: DirectoryDep
 ) -> Response:
-    """A grant takes precedence over the feature's window, and a person's grant over the agency's."""
+    """A grant takes precedence over the feature's window, and a person's grant over the agency's.
+
+    It does not end with the agency's enrollment, or with the person's seat.
+    """
     command = GrantFeature(
         agency_id=agency_id,
         feature=body.feature,

@@ -107,9 +107,9 @@ class Quota(BaseModel):
         return self.hard and not self.report_only
 
     @property
-    def is_of_seats_and_months(self) -> bool:
-        """Whether it counts each seat's uses in a calendar month."""
-        return (self.per, self.period) == (QuotaScope.SEAT, QuotaPeriod.MONTH)
+    def monthly(self) -> int | None:
+        """The limit, if it counts each seat's uses in a calendar month."""
+        return self.limit if (self.per, self.period) == (QuotaScope.SEAT, QuotaPeriod.MONTH) else None
 
 
 class Feature(BaseModel):
@@ -149,7 +149,7 @@ class Feature(BaseModel):
                 raise ValueError("monthly_quota_after is the short form of quota: set only one of them")
             if AccessMode.QUOTA not in (self.mode, self.mode_after):
                 raise ValueError("quota is allowed only with mode = quota or mode_after = quota")
-            if self.quota.is_of_seats_and_months and self.quota.limit > MOST_SEAT_USES:
+            if (self.quota.monthly or 0) > MOST_SEAT_USES:
                 raise ValueError(f"quota.limit must be at most {MOST_SEAT_USES} with per = seat and period = month")
         elif self.mode is AccessMode.QUOTA:
             raise ValueError("quota is required with mode = quota")
@@ -192,7 +192,7 @@ class Feature(BaseModel):
     def seat_quota(self) -> int | None:
         """Uses per seat and calendar month; None unless the feature has such a quota."""
         quota = self.stated_quota
-        return quota.limit if quota and quota.is_of_seats_and_months else None
+        return quota.monthly if quota else None
 
     @property
     def trial(self) -> timedelta | None:

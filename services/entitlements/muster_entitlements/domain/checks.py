@@ -7,6 +7,7 @@ from datetime import date, datetime
 from enum import StrEnum
 
 from muster_contracts.entitlements import AccessMode
+from muster_entitlements.domain.catalog import Quota
 from muster_entitlements.domain.grants import Grant, holding
 from muster_entitlements.domain.pools import Pool, PoolState
 from muster_entitlements.domain.quotas import Used
@@ -145,10 +146,17 @@ def check_all(
         yield answers[kind]
 
 
-def count(answer: Answer, used: Used, *, enforced: bool) -> Answer:
-    """Add the counted use to the answer of a quota. An `enforced` quota that is used up refuses."""
-    counted = replace(answer, limit=used.limit, used=used.used, remaining=used.remaining, resets_at=used.resets_at)
-    if not enforced:
+def count(answer: Answer, used: Used, quota: Quota) -> Answer:
+    """Add a quota and its counted use to the answer. A quota that is enforced and used up refuses."""
+    counted = replace(
+        answer,
+        monthly_quota=quota.monthly,
+        limit=used.limit,
+        used=used.used,
+        remaining=used.remaining,
+        resets_at=used.resets_at,
+    )
+    if not quota.enforced:
         return counted
     if used.remaining:
         return replace(counted, valid_until=_first((answer.valid_until, used.changes_at)))

@@ -138,12 +138,13 @@ class QuotaUsedUp(Conflict):
     """Neither the quota nor a grant pays for the uses; none of them was counted."""
 
     slug = "quota-used-up"
-    title = "The quota is used up"
+    title = "Not enough of the quota is left"
 
     def __init__(self, limit: int, used: int, remaining: int, amount: int, resets_at: datetime, grants: bool) -> None:
         whole = f"the quota of {limit} and the quota grants" if grants else f"the quota of {limit}"
+        left = f"left of {whole} until {rfc3339(resets_at)}"
         super().__init__(
-            f"amount: must be at most {remaining}, what is left of {whole} until {rfc3339(resets_at)}; got {amount}",
+            f"amount: must be at most {remaining}, what is {left}; got {amount}" if remaining else f"nothing is {left}",
             reason="quota_used_up",
             limit=limit,
             used=used,

@@ -117,11 +117,11 @@ async def _require_quota_above_use(uow: UnitOfWork, grant: Grant, quota: int, ne
 
 def _monthly_quota(feature: Feature) -> int:
     quota = feature.stated_quota
-    if quota is None or not quota.is_of_seats_and_months:
+    if quota is None or quota.monthly is None:
         raise InvalidInput(
             "mode", "quota", f"must be unlimited: {feature.key} has no quota per seat and calendar month"
         )
-    return quota.limit
+    return quota.monthly
 
 
 def _record(uow: UnitOfWork, command: str, grant: Grant, reason: str, after: dict[str, Any]) -> None:

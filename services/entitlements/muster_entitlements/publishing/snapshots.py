@@ -1,6 +1,7 @@
 """Turns what an agency and its people have into records of the snapshot topic."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from muster_contracts import encode
 from muster_contracts.entitlements import (
@@ -119,12 +120,15 @@ def further_uses(further: Iterable[FurtherUse]) -> list[FurtherUses]:
 
 
 def _timeline(window: Window, quota: Quota | None) -> FeatureTimeline:
-    quota_within = window.monthly_quota_after if window.mode is AccessMode.QUOTA else None
-    within = AccessPhase(starts_at=window.starts_at, mode=window.mode, monthly_quota=quota_within)
-    phases = [within]
+    monthly = window.monthly_quota_after if quota is None else quota.monthly
+
+    def phase(starts_at: datetime, mode: AccessMode) -> AccessPhase:
+        return AccessPhase(starts_at=starts_at, mode=mode, monthly_quota=monthly if mode is AccessMode.QUOTA else None)
+
+    phases = [phase(window.starts_at, window.mode)]
     if window.grace_ends_at is not None:
-        phases.append(within.model_copy(update={"starts_at": window.ends_at}))
-    after = AccessPhase(starts_at=window.closes_at(), mode=window.mode_after, monthly_quota=window.monthly_quota_after)
+        phases.append(phase(window.ends_at, window.mode))
+    phases.append(phase(window.closes_at(), window.mode_after))
     seat_days = None if window.seat_trial is None else window.seat_trial.days
     terms = None if quota is None else QuotaTerms(limit=quota.limit, enforced=quota.enforced, per=quota.per)
-    return FeatureTimeline(feature=window.feature, phases=[*phases, after], quota=terms, seat_days=seat_days)
+    return FeatureTimeline(feature=window.feature, phases=phases, quota=terms, seat_days=seat_days)

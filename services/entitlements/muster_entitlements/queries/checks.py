@@ -163,7 +163,7 @@ async def count_use(
         used = await find_used(connection, limit, {cases[place][0] for place in places}, now)
         for place in places:
             await pace.keep()
-            answers[place] = count(answers[place], used[cases[place][0]], enforced=limit.quota.enforced)
+            answers[place] = count(answers[place], used[cases[place][0]], limit.quota)
     return answers
 
 

@@ -187,7 +187,9 @@ class CheckReply(BaseModel):
         description="null: until the revision increases. What remains of a quota changes with each use."
     )
     revision: int
-    monthly_quota: int | None = Field(default=None, description="Maximum uses per month, if the reason is `quota`.")
+    monthly_quota: int | None = Field(
+        default=None, description="The limit again, if the quota is per seat and calendar month; null for any other."
+    )
     limit: int | None = Field(default=None, description="Maximum uses in a period, if a quota limits the feature now.")
     used: int | None = Field(
         default=None,

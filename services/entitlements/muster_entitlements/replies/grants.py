@@ -26,12 +26,16 @@ class GrantReply(BaseModel):
     feature: str
     subject_ref: str | None = Field(description="null: every seat of the agency.")
     mode: AccessMode
-    monthly_quota: int | None = Field(description="Uses per seat and calendar month, if the mode is a quota.")
+    monthly_quota: int | None = Field(
+        description="Uses per seat and calendar month, if the mode is a quota, which is always hard."
+    )
     starts_at: Instant
     ends_at: Instant | None
     reason: str
     revoked_at: Instant | None
-    state: GrantState
+    state: GrantState = Field(
+        description="By the grant's own start and end. While the agency's pool is not open, no grant has an effect."
+    )
 
     @classmethod
     def of(cls, grant: Grant, now: datetime) -> "GrantReply":
