@@ -64,7 +64,8 @@ async def whole(probe: RunningService) -> int:
         assert sealed_sha256(map(dict, rows), service="probe", **facts) == seal["sha256"]
         before[seal["agency_id"]] = seal
     assert sum(seal["count"] for seal in seals) == await probe.admin.fetchval("select count(*) from audit")
-    events = [event.data.model_dump() for event in await probe.published(EntitlementsAuditSealed)]
+    published = await probe.published(EntitlementsAuditSealed)
+    events = {event.envelope.id: event.data.model_dump() for event in published}.values()  # a relay may repeat one
     assert sorted(events, key=lambda event: (event["agency_id"], event["number"])) == [dict(seal) for seal in seals]
     return len(seals)
 
