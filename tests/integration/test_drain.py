@@ -86,7 +86,7 @@ async def test_every_role_ends_within_its_time_though_postgres_does_not_answer(r
 async def _running(
     front: RunningService, postgres: PostgresProxy, ports: Mapping[str, int]
 ) -> AsyncIterator[tuple[dict[str, int], asyncio.StreamReader]]:
-    """A process for each role, by its id, and what tells of their ends."""
+    """A process for each role, by its ID, and the stream on which their ends show."""
     settings = front.runtime.settings
     environment = {
         "MUSTER_ENVIRONMENT": "sandbox",

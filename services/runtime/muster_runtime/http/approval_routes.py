@@ -27,7 +27,7 @@ from muster_runtime.http.identity import Identity
 from muster_runtime.http.pagination import PageDep
 from muster_runtime.http.problem_responses import COMMON, problem_responses
 from muster_runtime.http.request_rules import RequestBody, WrittenReason
-from muster_runtime.http.tenancy import CommandsDep, KeyHeader, Reader, ReaderDep
+from muster_runtime.http.tenancy import CommandsDep, KeyHeader, ReaderDep
 from muster_runtime.pagination import Page
 from muster_runtime.scheduling import proposals
 from muster_runtime.scheduling.proposals import Proposal, ProposalState
@@ -79,8 +79,8 @@ def approval_router(service: str) -> APIRouter:
 
     @router.get("/{proposal_id}", summary="Retrieve a proposal", responses=problem_responses(NotFound))
     async def read_proposal(proposal_id: ProposalId, request: Request, reader: ReaderDep) -> ProposalDetailReply:
-        proposal = await _known(reader, proposal_id)
         async with reader.read_own() as connection:
+            proposal = await _known(connection, proposal_id)
             outdated = await _outdated(request.app, connection, [proposal])
         reply = ProposalReply.of(proposal, outdated=bool(outdated))
         return ProposalDetailReply(**reply.model_dump(), query=proposal.query, body=_shown(proposal.body))
@@ -94,7 +94,8 @@ def approval_router(service: str) -> APIRouter:
         proposal_id: ProposalId, request: Request, reader: ReaderDep, identity: IdentityDep, _key: KeyHeader = None
     ) -> Response:
         """Runs the proposed request and returns its response. Repeating the approval returns the same response."""
-        proposal = await _known(reader, proposal_id)
+        async with reader.read_own() as connection:
+            proposal = await _known(connection, proposal_id)
         if proposal.state is ProposalState.APPROVED:
             check_access(request, identity, proposal.route)
             async with reader.read(proposal.agency_id) as connection:
@@ -119,7 +120,8 @@ def approval_router(service: str) -> APIRouter:
         identity: IdentityDep,
     ) -> ProposalReply:
         """The proposer can also reject it. Repeating the rejection changes nothing."""
-        proposal = await _known(reader, proposal_id)
+        async with reader.read_own() as connection:
+            proposal = await _known(connection, proposal_id)
         if proposal.state is ProposalState.REJECTED:
             return ProposalReply.of(proposal)
         check_access(request, identity, proposal.route)
@@ -129,9 +131,8 @@ def approval_router(service: str) -> APIRouter:
     return router
 
 
-async def _known(reader: Reader, proposal_id: str) -> Proposal:
-    async with reader.read_own() as connection:
-        proposal = await proposals.find_proposal(connection, proposal_id)
+async def _known(connection: Connection, proposal_id: str) -> Proposal:
+    proposal = await proposals.find_proposal(connection, proposal_id)
     if proposal is None:
         raise NotFound(f"there is no proposal {proposal_id!r}")
     return proposal
