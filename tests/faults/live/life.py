@@ -14,16 +14,16 @@ CAP = 100_000
 _PAUSE_SECONDS = 0.2
 _LOOK_SECONDS = 0.3
 _POOL_SECONDS = 300.0
-_FILE_ROWS = 200
 
 
 class Life:
-    """One agency's life, until it is asked to pause. Each person gets a seat once."""
+    """One agency's life, until it is asked to pause. Each person gets a seat once; a file has up to `file_rows`."""
 
-    def __init__(self, program: ProgramClient, agency: Agency, dice: random.Random) -> None:
+    def __init__(self, program: ProgramClient, agency: Agency, dice: random.Random, file_rows: int = 200) -> None:
         self._program = program
         self._agency = agency
         self._dice = dice
+        self._file_rows = file_rows
         self._people = 0
         self._authorizations = 0
 
@@ -70,7 +70,7 @@ class Life:
             await self._post("entitlements", f"seats/{seat['seat_id']}/revocation", {"reason": "left"}, expect=200)
 
     async def _import_file(self) -> None:
-        rows = [self._next_email() for _ in range(self._dice.randint(1, _FILE_ROWS))]
+        rows = [self._next_email() for _ in range(self._dice.randint(1, self._file_rows))]
         path = f"agencies/{self._agency.id}/seat-imports"
         file = "\n".join(["email", *rows]).encode()
         operation = await self._program.upload("entitlements", path, file, "text/csv", expect=202)

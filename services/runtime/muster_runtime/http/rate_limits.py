@@ -25,7 +25,7 @@ class QuotaExceeded(TooManyRequests):
     """The caller has sent more requests than its quota allows. A moment later, it may send more."""
 
     slug = "quota-exceeded"
-    title = "The quota is used up"
+    title = "The quota of requests is used up"
 
     def __init__(self, quota: "Quota", limit: str) -> None:
         """`limit` is the beginning of a sentence, which says how much the quota allows."""
