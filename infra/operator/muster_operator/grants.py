@@ -59,7 +59,8 @@ async def list_(target: Target, agency: Agency) -> Answer:
     if not rows:
         shown = f"{escape(agency)} has no grants."
     elif state != "open":
-        shown = Group(shown, "", f"The seat pool is not open ({state}): until it is, no grant has an effect.")
+        why = state.replace("_", " ")
+        shown = Group(shown, "", f"The seat pool is not open ({why}): until it is, no grant has an effect.")
     return Answer({"items": items}, shown)
 
 

@@ -1,6 +1,7 @@
 """`muster windows`, `proposals`, and `grants`: what one person proposes, another one decides."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,8 @@ from typer.testing import Result
 
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_trials import withdraw
+from tests.integration.entitlements.test_windows import windows
+from tests.support.eventually import eventually
 from tests.support.muster_commands import muster, quiet_services, served
 
 EXTENSION = ("windows", "extend", "NASA", "deep-research", "--ends-on", "2025-11-03", "--reason", "the pilot continues")
@@ -46,6 +49,7 @@ async def test_an_extension_is_previewed_proposed_approved_and_shown(
             await _grant()
             await _leave(entitlements)
             await _grant_while_withdrawn()
+            await _grant_before_the_term(entitlements)
 
 
 async def _extend(bob: str) -> None:
@@ -150,3 +154,12 @@ async def _grant_while_withdrawn() -> None:
     grants = {each["state"]: each["grant_id"] for each in listed}
     said(await muster("grants", "revoke", "NASA", grants["active"], "--reason", "the agency left"))
     assert closed not in said(await muster("grants", "list", "NASA"))
+
+
+async def _grant_before_the_term(entitlements: Entitlements) -> None:
+    other = replace(entitlements, agency="NSF")
+    later = other.enrolled(1).model_copy(update={"starts_at": START + timedelta(days=30)})
+    await entitlements.service.publish(later)
+    await eventually(lambda: windows(other))
+    said(await muster("grants", "add", "NSF", "deep-research", "--reason", "pilot"))
+    assert "not open (not started)" in said(await muster("grants", "list", "NSF"))

@@ -10,6 +10,7 @@ import pytest
 
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.repository import usage_intake
+from muster_entitlements.workers import usage_deferred
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_places import Lane
 from muster_runtime.process.parts import WORKER_LOCK_SECONDS
@@ -103,6 +104,23 @@ async def test_after_a_long_wait_for_a_busy_agency_the_next_ones_are_short(front
                 await count_all(intake)
             await intake.deferred.count()
         assert await counts(front, 1)
+
+
+async def test_long_waits_for_a_busy_agency_do_not_pause_while_its_records_take_much_of_the_room(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_deferred, "MOST_DEFERRED", 6)
+    monkeypatch.setattr(usage_deferred, "BATCH_RECORDS", 1)
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    intake = UsageIntake(front.service.runtime)
+    async with busy(front.service, "NASA", callers=8):
+        async with front.service.runtime.database.write("NASA", context=CONTEXT):
+            await put(front, *map(used, range(5)))
+            await count_all(intake)
+        for _ in range(5):
+            await intake.deferred.count()
+        assert await counts(front, 3)  # two are left, and that is less than half of the room
 
 
 async def test_a_held_lock_keeps_no_other_deferred_agency_from_being_counted(front: Entitlements) -> None:

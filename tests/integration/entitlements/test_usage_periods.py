@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.integration.entitlements.conftest import END, START, Entitlements
-from tests.integration.entitlements.test_catalog import FRONTIER, publish
+from tests.integration.entitlements.test_catalog import FRONTIER, publish, rolled_out
 from tests.integration.entitlements.test_next_terms import renew
 from tests.integration.entitlements.test_quota_copies import NOTES
 from tests.integration.entitlements.test_snapshots import following
+from tests.integration.entitlements.test_trials import enroll_again, withdraw
 from tests.integration.entitlements.test_usage import report, used
 from tests.integration.entitlements.test_windows import decision, send, windows
 from tests.support.eventually import eventually
@@ -96,7 +97,55 @@ async def test_an_earlier_period_that_a_decision_has_moved_keeps_its_use(entitle
 
     await change(entitlements, "start", starts_on="2025-09-20")  # use of September was counted from September 1 on
     september = [(who, "2025-09-01", "2025-10-01", 4) for who in (None, ada)]
-    assert await listed(entitlements, period_at="2025-09-29T00:00:00Z") == september
+    for day in (10, 29):
+        assert await listed(entitlements, period_at=f"2025-09-{day}T00:00:00Z") == september
+
+
+async def test_earlier_periods_end_as_they_were_counted_once_another_window_has_opened(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [NOTES | {"trial_days": 60, "mode_after": "quota"}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+    for day, amount in ((4, 2), (6, 3)):  # before and after the trial's end
+        entitlements.service.clock.move(datetime(2025, 10, day, tzinfo=UTC))
+        use = {"subject": ada, "feature": "notes", "amount": amount}
+        assert (await entitlements.post("usage/consume", use)).status_code == 200
+    await withdraw(entitlements, "enr_1", datetime(2025, 10, 20, tzinfo=UTC))
+    again = datetime(2025, 12, 10, tzinfo=UTC)
+    entitlements.service.clock.move(again)
+    await enroll_again(entitlements, 2, again)
+    trial = [(who, "2025-10-01", "2025-10-05", 2) for who in (None, ada)]
+    after = [(who, "2025-10-05", "2025-11-01", 3) for who in (None, ada)]
+    for day, expected in ((2, trial), (5, after), (31, after)):
+        assert await listed(entitlements, period_at=f"2025-10-{day:02}T00:00:00Z") == expected
+    assert await listed(entitlements, period_at="2025-11-01T00:00:00Z") == []
+
+
+async def test_use_of_a_period_that_a_version_has_replaced_is_listed_at_its_instants(
+    entitlements: Entitlements,
+) -> None:
+    rolling = NOTES | {"quota": {"limit": 10, "period": "anchor"}}
+    await publish(entitlements, [rolling], "new-agencies")
+    await entitlements.enroll(cap=2)  # on August 6
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+
+    async def use(day: int, amount: int) -> None:
+        entitlements.service.clock.move(datetime(2025, 9, day, tzinfo=UTC))
+        body = {"subject": ada, "feature": "notes", "amount": amount}
+        assert (await entitlements.post("usage/consume", body)).status_code == 200
+
+    await use(10, 4)
+    await publish(entitlements, [rolling | {"quota": {"limit": 10}}])
+    await eventually(lambda: rolled_out(entitlements, 3))
+    earlier = [(who, "2025-09-06", "2025-10-06", 4) for who in (None, ada)]
+    assert await listed(entitlements) == []
+    assert await listed(entitlements, period_at="2025-09-08T00:00:00Z") == earlier
+    await use(12, 1)
+    month = [(who, "2025-09-01", "2025-10-01", 1) for who in (None, ada)]
+    assert await listed(entitlements) == month
+    assert await listed(entitlements, period_at="2025-09-02T00:00:00Z") == month
+    assert await listed(entitlements, period_at="2025-09-08T00:00:00Z") == earlier
 
 
 async def test_a_start_that_is_corrected_to_before_the_current_period_starts_the_quota_again(

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from muster_entitlements.domain.quotas import QuotaGrant
+from muster_entitlements.domain.quotas import Period, QuotaGrant
 from muster_entitlements.errors import FeatureUnknown, PoolUnknown
 from muster_entitlements.replies.usage import SHOWN_BYTES, ParkedUsageReply, QuotaGrantReply, UsageSumReply
 from muster_entitlements.repository import catalogs
@@ -59,8 +59,7 @@ async def list_usage(
 ) -> Page[UsageSumReply]:
     """How much an agency's people used a feature in the period of an instant: first all of them, then each subject.
 
-    Since a past instant, its period may have moved with the window; its use stays where it was counted. Raises
-    PoolUnknown or FeatureUnknown.
+    Raises PoolUnknown or FeatureUnknown.
     """
     catalog = await catalogs.find_catalog(connection, now)
     meter = (await find_meters(connection, {agency_id: ()}, now, catalog)).get(agency_id)
@@ -68,11 +67,9 @@ async def list_usage(
         raise PoolUnknown(agency_id)
     if feature not in meter.features and not await find_last(connection, {feature}, catalog):
         raise FeatureUnknown(feature, catalog.nearest(feature))
-    period = meter.period(feature, at)
-    if at < meter.period(feature, now).starts_at:
-        counted = await find_last_period(connection, agency_id, feature, at)
-        if counted is not None and counted.starts_at != period.starts_at and at < counted.ends_at:
-            period = counted
+    period = meter.period(feature, now)
+    if at < now:
+        period = await _find_period(connection, agency_id, feature, at, meter.period(feature, at), period)
     rows = await connection.fetch(
         """
         select feature, nullif(subject_ref, '') as subject_ref, used, granted, excess
@@ -89,3 +86,22 @@ async def list_usage(
     )
     sums = [UsageSumReply(**row, starts_at=period.starts_at, ends_at=period.ends_at) for row in rows]
     return page.make(sums, key=lambda total: total.subject_ref or "sub_")
+
+
+async def _find_period(
+    connection: Connection, agency_id: str, feature: str, at: datetime, period: Period, current: Period
+) -> Period:
+    """The period in which use at a past instant was counted, of several the latest; `period` if none was.
+
+    `period` is the instant's by the present window, with which it may have moved; use stays where it was counted.
+    """
+    found = await find_last_period(connection, agency_id, feature, at)
+    if found is None or found[0].starts_at == current.starts_at:
+        return period
+    counted, next_starts_at = found
+    if counted.starts_at < period.starts_at:
+        return counted if at < min(counted.ends_at, current.starts_at) else period
+    # The window was extended or moved since the last use of the period, or another one has replaced it.
+    ends_at, latest = sorted((counted.ends_at, period.ends_at))
+    is_cut = next_starts_at is not None and ends_at <= next_starts_at < latest
+    return Period(counted.starts_at, ends_at if is_cut else latest)

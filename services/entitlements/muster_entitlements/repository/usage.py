@@ -169,11 +169,22 @@ async def find_sums(
     return {row["subject_ref"]: Sum(**row) for row in rows}
 
 
-async def find_last_period(connection: Connection, agency_id: str, feature: str, at: datetime) -> Period | None:
-    """The last period with use that began by an instant. Its end is as of the last use that was counted in it."""
+async def find_last_period(
+    connection: Connection, agency_id: str, feature: str, at: datetime
+) -> tuple[Period, datetime | None] | None:
+    """The last period with use that began by an instant, and when the next one with use began.
+
+    The period's end is as of the last use that was counted in it.
+    """
     row = await connection.fetchrow(
         """
-        select starts_at, ends_at
+        select
+            starts_at, ends_at,
+            (
+                select min(starts_at)
+                from usage_sum
+                where agency_id = $1 and feature = $2 and subject_ref = '' and starts_at > $3
+            ) as next_starts_at
         from usage_sum
         where agency_id = $1 and feature = $2 and subject_ref = '' and starts_at <= $3
         order by starts_at desc
@@ -183,7 +194,7 @@ async def find_last_period(connection: Connection, agency_id: str, feature: str,
         feature,
         at,
     )
-    return None if row is None else Period(**row)
+    return None if row is None else (Period(row["starts_at"], row["ends_at"]), row["next_starts_at"])
 
 
 async def keep_partitions(connection: Connection, today: date) -> None:

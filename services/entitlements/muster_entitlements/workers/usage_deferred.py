@@ -36,7 +36,8 @@ MOST_DEFERRED = 100_000
 DEFERRED_LOCK = Lock(patience_seconds=0.05)
 
 # A busy agency's transactions take its lock from one another, so only a duty's usual, long wait gets it. The others of
-# the lane wait meanwhile, so the next long wait comes only after so many times as long.
+# the lane wait meanwhile, so the next long wait comes only after so many times as long. It comes at once if there are
+# many records: once the limit is reached, the others would wait for good.
 PAUSES = 9
 
 # How long deferred records are counted between two batches of the topic.
@@ -117,8 +118,9 @@ class Deferred:
                 busy.append(agency_id)
         if busy and time.monotonic() > self._wait_long_at:
             began = time.monotonic()
-            await self._count(busy[0], LOCK)
-            self._wait_long_at = time.monotonic() + PAUSES * (time.monotonic() - began)
+            counted = await self._count(busy[0], LOCK) and busy[0] not in self._refused
+            if not (counted and busy[0] in self.agencies and await self._is_filling()):
+                self._wait_long_at = time.monotonic() + PAUSES * (time.monotonic() - began)
         return not self.agencies.keys().isdisjoint({*agencies} - {*busy} - self._refused)
 
     async def _count(self, agency_id: str, lock: Lock) -> bool:
@@ -138,6 +140,12 @@ class Deferred:
         if len(batch.records) < BATCH_RECORDS:
             del self.agencies[agency_id]
         return True
+
+    async def _is_filling(self) -> bool:
+        """Whether the deferred records take at least half of their room."""
+        half = MOST_DEFERRED // 2
+        async with self._runtime.database.connection() as connection:
+            return await usage_intake.count_deferred(connection, half) == half
 
     async def _park_strangers(self, unknown: Set[str]) -> None:
         """Park the settled records of agencies that are still unknown."""
