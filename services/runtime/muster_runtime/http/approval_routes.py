@@ -71,7 +71,7 @@ def approval_router(service: str) -> APIRouter:
         request: Request, reader: ReaderDep, page: PageDep, state: Annotated[ProposalState | None, Query()] = None
     ) -> Page[ProposalReply]:
         """Lists the proposals of every agency that the token acts for, oldest first."""
-        async with reader.read_own() as connection:
+        async with reader.read_own(of_one_state=True) as connection:
             found = await proposals.list_proposals(connection, state, page.after, page.rows)
             outdated = await _outdated(request.app, connection, found)
         replies = [ProposalReply.of(proposal, outdated=proposal.proposal_id in outdated) for proposal in found]
@@ -79,7 +79,7 @@ def approval_router(service: str) -> APIRouter:
 
     @router.get("/{proposal_id}", summary="Retrieve a proposal", responses=problem_responses(NotFound))
     async def read_proposal(proposal_id: ProposalId, request: Request, reader: ReaderDep) -> ProposalDetailReply:
-        async with reader.read_own() as connection:
+        async with reader.read_own(of_one_state=True) as connection:
             proposal = await _known(connection, proposal_id)
             outdated = await _outdated(request.app, connection, [proposal])
         reply = ProposalReply.of(proposal, outdated=bool(outdated))
