@@ -202,3 +202,21 @@ async def test_after_the_release_nothing_is_offered_or_demanded_of_an_agency_tha
     assert await billing.service.published(PaymentOverdue) == []
     assert await billing.service.published(RenewalOffered) == []
     await billing.assert_books_balance()
+
+
+async def test_after_the_release_an_agency_that_left_after_its_terms_end_is_offered_nothing_and_told_what_it_owes(
+    billing: Billing,
+) -> None:
+    """As if the withdrawal had been read before the deadlines: it voids no invoice of a term that was over."""
+    await billing.enroll()
+    await billing.only("invoices")
+    await hold(billing, START)
+    billing.move(END + timedelta(days=10))
+    await withdraw(billing, END + timedelta(days=5))
+    await release(billing)
+    (ended,) = await billing.published(TermEnded)
+    assert (ended.reason, ended.renewed, ended.ended_at) == (TermEndReason.COMPLETED, False, END)
+    (overdue,) = await billing.published(PaymentOverdue)
+    assert overdue.level == 1
+    assert await billing.service.published(RenewalOffered) == []
+    await billing.assert_books_balance()

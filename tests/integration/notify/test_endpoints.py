@@ -81,6 +81,7 @@ async def test_an_endpoint_is_enabled_again_with_its_secret(notify: Notify, rece
     webhook = await disabled(notify, receiver)
     answer = await enable(notify, webhook)
     assert (answer.status_code, answer.json()["state"], answer.json()["state_reason"]) == (200, "enabled", None)
+    assert answer.json()["disabled_at"] == "2025-08-06T00:00:00Z"  # a replay begins there
     assert "secret" not in answer.json()
     await notify.service.publish(paid())
     await eventually(lambda: receiver.requests)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from muster_notify.bootstrap import build
-from muster_notify.repository import replays
+from muster_notify.repository import deliveries, replays
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import replayer
 from muster_runtime.database import locks
@@ -126,15 +126,16 @@ async def test_a_replay_to_a_receiver_that_is_gone_again_stops(
 
 
 @pytest.mark.parametrize(
-    ("change", "becomes"),
+    ("change", "becomes", "ends"),
     [
-        ("update webhook set state = 'disabled'", "failed"),
-        ("delete from delivery where state = 'failed'", "delivered"),  # as a purge does
+        ("update webhook set state = 'disabled'", "failed", "stopped"),
+        ("update webhook set state = 'deleted'", "failed", "stopped"),
+        ("delete from delivery where state = 'failed'", "delivered", "done"),  # as a purge does
     ],
-    ids=["stopped", "purged"],
+    ids=["disabled", "deleted", "purged"],
 )
 async def test_what_a_replay_holds_is_free_once_it_is_over(
-    run_service: ServiceRunner, receiver: Receiver, change: str, becomes: str
+    run_service: ServiceRunner, receiver: Receiver, change: str, becomes: str, ends: str
 ) -> None:
     settings: dict[str, Any] = {"webhook_allow_private": True}
     service = await run_service(build, NotifySettings, roles=ALL_ROLES - {Role.WORKER}, **settings)
@@ -157,6 +158,46 @@ async def test_what_a_replay_holds_is_free_once_it_is_over(
         return bool(found["state"] == becomes)
 
     await eventually(over)
+    assert await service.admin.fetchval("select state from replay") == ends
+
+
+async def test_a_replay_holds_only_what_is_newer_than_what_an_agency_still_misses(
+    run_service: ServiceRunner, receiver: Receiver
+) -> None:
+    roles = ALL_ROLES - {Role.WORKER}  # the worker would end the replay
+    service = await run_service(build, NotifySettings, roles=roles, webhook_allow_private=True)
+    notify, admin = Notify(service), service.admin
+    service.clock.move(START)
+
+    async def held() -> list[str]:
+        query = "select agency_id from delivery as d where state = 'pending' and held_by_replay(d) order by agency_id"
+        return [row["agency_id"] for row in await admin.fetch(query)]
+
+    webhook = await notify.add_webhook(receiver.url, "*", event_types=TYPES)
+    await service.publish(reinstated("NASA"))  # waits, and is older than what NASA misses
+    await notify.until(1, "NASA", channel="webhook", state="pending")
+    await admin.execute("update webhook set state = 'disabled'")
+    await service.publish(reinstated("DOE"))  # before the replay's instant
+    await notify.until(1, "DOE", state="failed")
+    notify.move(hours=1)
+    await service.publish(reinstated("NASA"), reinstated("EPA"))
+    for agency_id in ("NASA", "EPA"):
+        await notify.until(1, agency_id, state="failed")
+    await enable(notify, webhook)
+    assert (await replay(notify, webhook, (START + HOUR).isoformat())).status_code == 202
+    await service.publish(*map(reinstated, ("NASA", "DOE", "EPA", "VA")))
+    for agency_id, waiting in (("NASA", 2), ("DOE", 1), ("EPA", 1), ("VA", 1)):
+        await notify.until(waiting, agency_id, channel="webhook", state="pending")
+    assert await held() == ["EPA", "NASA"]
+    agencies = ("NASA", "DOE", "EPA", "VA")
+    async with service.runtime.database.write(*agencies, context=CONTEXT) as uow:
+        await uow.connection.execute("update delivery set next_attempt_at = null where channel = 'webhook'")
+        lanes = [(agency_id, webhook["webhook_id"]) for agency_id in agencies]
+        next_ones = await deliveries.save_heads_as_due(uow.connection, lanes, uow.now)
+    assert {each.agency_id for each in next_ones} == {"NASA", "DOE", "VA"}
+    past_epas = "select agency_id, position from delivery where agency_id = 'EPA' and state = 'failed'"
+    await admin.execute(f"update replay set (place_agency_id, place_position) = ({past_epas})")
+    assert await held() == ["NASA"]
 
 
 async def test_a_second_replay_of_an_endpoint_waits_for_the_end_of_the_first(run_service: ServiceRunner) -> None:

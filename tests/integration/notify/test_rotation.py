@@ -14,6 +14,7 @@ from muster_notify.bootstrap import build
 from muster_notify.repository import endpoints
 from muster_notify.settings import NotifySettings
 from muster_notify.workers import resealer
+from muster_runtime.process.roles import ALL_ROLES, Role
 from tests.integration.notify.conftest import START, Notify, contact, enrolled, paid, reinstated
 from tests.integration.notify.mail import MailServer, mail_server
 from tests.integration.notify.receiver import Receiver
@@ -159,6 +160,39 @@ async def test_a_secret_that_is_rotated_while_the_keys_are_is_kept(
         await endpoints.save_secret(uow.connection, webhook["webhook_id"], vault.seal("whsec_rotated"), None)
     await eventually(resealer_is_done)
     assert vault.open(await admin.fetchval("select sealed_secret from webhook")) == "whsec_rotated"
+
+
+async def test_each_secret_is_sealed_again_whatever_else_is_sealed_with(
+    run_service: ServiceRunner, files: SecretFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One endpoint's key is lost; only the other one's previous secret, and later its current one, has the old key."""
+    monkeypatch.setattr(resealer, "ROUND_SECONDS", 0.0)
+    old, new, stranger = (Fernet.generate_key().decode() for _ in range(3))
+    files.put("MUSTER_SECRET_KEY", old)
+    notify = Notify(await run_service(build, NotifySettings, roles=ALL_ROLES - {Role.WORKER}))
+    admin = notify.service.admin
+    lost, webhook = [await notify.add_webhook(f"https://agency.example/{number}") for number in range(2)]
+    seal = "update webhook set sealed_secret = $2 where id = $1"
+    await admin.execute(seal, lost["webhook_id"], Vault(SecretStr(stranger)).seal("whsec_lost"))
+    files.put("MUSTER_SECRET_KEY", f"{new},{old}")
+    path = f"/v1/agencies/NASA/webhooks/{webhook['webhook_id']}/secret-rotation"
+    rotated = (await notify.service.client.post(path, json={})).json()["secret"]
+    vault = Vault(SecretStr(new))
+
+    async def opened() -> list[str]:
+        """Both secrets, once the new key opens them."""
+        query = "select sealed_secret, previous_secret from webhook where id = $1"
+        try:
+            return [vault.open(sealed) for sealed in await admin.fetchrow(query, webhook["webhook_id"]) or ()]
+        except InvalidToken:
+            return []
+
+    assert await opened() == []
+    await run_service(build, NotifySettings, roles=frozenset({Role.WORKER}), beside=notify.service)
+    assert await eventually(opened) == [rotated, webhook["secret"]]
+    # By a process whose file was replaced later.
+    await admin.execute(seal, webhook["webhook_id"], Vault(SecretStr(old)).seal(rotated))
+    assert await eventually(opened) == [rotated, webhook["secret"]]
 
 
 async def _are(found: Awaitable[object], expected: object) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from muster_billing import publishing
 from muster_billing.commands import RecordPayment
 from muster_billing.domain import Payment, ledger
-from muster_billing.handlers.transitions import OVERDUE_NOTICE, is_leaving, schedule_notice
+from muster_billing.handlers.transitions import OVERDUE_NOTICE, schedule_notice, will_be_voided
 from muster_billing.replies import PaymentReply
 from muster_billing.repository.invoices import add_payment, find_invoice, save_invoice
 from muster_billing.repository.ledger import add_transaction
@@ -55,7 +55,9 @@ async def on_overdue_notice_due(uow: UnitOfWork, due: Sequence[Deadline]) -> Non
     for deadline in due:
         invoice = await find_invoice(uow.connection, deadline.agency_id, deadline.subject)
         notice = invoice.next_notice
-        if notice is None or await is_leaving(uow, await find_term(uow.connection, invoice.agency_id, invoice.term_id)):
+        if notice is None:
+            continue
+        if await will_be_voided(uow, await find_term(uow.connection, invoice.agency_id, invoice.term_id)):
             continue
         escalated = invoice.escalate(notice)
         await writes.execute(uow.connection, save_invoice(escalated))

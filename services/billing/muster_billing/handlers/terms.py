@@ -13,6 +13,7 @@ from muster_billing.handlers.transitions import (
     OFFER_RENEWAL,
     START_TERM,
     complete_term,
+    is_leaving,
     offer_renewal,
     open_term,
     schedule_end,
@@ -95,10 +96,13 @@ async def on_start_term_due(uow: UnitOfWork, due: Sequence[Deadline]) -> None:
 
 
 async def on_end_term_due(tariff: Tariff, zone: ZoneInfo, uow: UnitOfWork, due: Sequence[Deadline]) -> None:
-    """Complete a term, once its agency was offered the next one and has had its time to decide."""
+    """Complete a term, once its agency was offered the next one and has had its time to decide.
+
+    If the agency has withdrawn, the end of its enrollment completes it.
+    """
     for deadline in due:
         term = await find_term(uow.connection, deadline.agency_id, deadline.subject)
-        if term.state is not TermState.RUNNING:
+        if term.state is not TermState.RUNNING or await is_leaving(uow, term):
             continue
         renewal = await find_renewal_of_term(uow.connection, term) or await offer_renewal(uow, tariff, term)
         if renewal.is_open(uow.now):

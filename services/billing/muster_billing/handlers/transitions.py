@@ -125,8 +125,18 @@ async def complete_term(uow: UnitOfWork, zone: ZoneInfo, term: Term, cause: str 
 
 
 async def is_leaving(uow: UnitOfWork, term: Term) -> bool:
-    """Whether a term's agency has withdrawn, and the end of its enrollment is due. Until then, nothing is announced."""
-    return await find_instant(uow.connection, END_ENROLLMENT, term.agency_id, term.enrollment_id) is not None
+    """Whether a term's agency has withdrawn, and the end of its enrollment is due. Until then, nothing is offered."""
+    return await _find_withdrawal(uow, term) is not None
+
+
+async def will_be_voided(uow: UnitOfWork, term: Term) -> bool:
+    """Whether an enrollment's end that is due will void the term's unpaid invoice. Until then, no notice is sent."""
+    withdrawn_at = await _find_withdrawal(uow, term)
+    return withdrawn_at is not None and term.ends_at > withdrawn_at
+
+
+async def _find_withdrawal(uow: UnitOfWork, term: Term) -> datetime | None:
+    return await find_instant(uow.connection, END_ENROLLMENT, term.agency_id, term.enrollment_id)
 
 
 async def void_unpaid_invoice(uow: UnitOfWork, term: Term, cause: str | None = None) -> None:

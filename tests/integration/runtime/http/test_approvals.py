@@ -1,7 +1,8 @@
 """Commands that need a second person: proposed by one, carried out once under both names, or rejected, or expired."""
 
 import asyncio
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -99,6 +100,9 @@ async def test_a_proposal_runs_once_when_another_person_approves_it(sample: Samp
     ]
     assert (await people.reject(proposal_id)).status_code == 409
     assert await sample.count("deadline") == 0
+    await sample.admin.execute("delete from idempotency")  # as after a week
+    assert (await people.approve(proposal_id)).json()["type"] == "urn:muster:problem:proposal-decided"
+    assert await people.text() == "new!"
 
 
 async def test_what_would_be_refused_is_not_proposed_and_another_agencys_is_not_there(
@@ -131,6 +135,21 @@ async def test_a_list_of_proposals_reads_no_body(sample: Sample, people: People)
     listed = await sample.client.get("/v1/proposals", headers=people.bob)
     assert listed.status_code == 200, listed.text
     assert [each["proposal_id"] for each in listed.json()["items"]] == [proposal_id]
+
+
+async def test_proposals_come_in_pages_oldest_first_and_by_state(sample: Sample, people: People) -> None:
+    proposed = [(await people.propose()).json()["proposal_id"] for _ in range(3)]
+    assert (await people.reject(proposed[1])).status_code == 200
+
+    async def listed(**query: str) -> tuple[list[str], str | None]:
+        reply = await sample.client.get("/v1/proposals", params=query, headers=people.bob)
+        return [each["proposal_id"] for each in reply.json()["items"]], reply.json()["next"]
+
+    found, after = await listed(limit="2")
+    assert found == proposed[:2]
+    assert await listed(limit="2", after=after or "") == (proposed[2:], None)
+    assert await listed(state="pending") == ([proposed[0], proposed[2]], None)
+    assert await listed(state="rejected") == ([proposed[1]], None)
 
 
 async def test_only_so_many_proposals_for_one_path_are_pending(sample: Sample, people: People) -> None:
@@ -195,18 +214,24 @@ async def test_a_proposal_that_its_route_no_longer_accepts_can_be_rejected(sampl
 
 
 async def test_a_proposal_expires(sample: Sample, people: People) -> None:
-    proposal_id = (await people.propose()).json()["proposal_id"]
-    sample.clock.move(sample.clock.now() + timedelta(days=7))
+    proposed = (await people.propose()).json()
+    proposal_id, expires_at = proposed["proposal_id"], datetime.fromisoformat(proposed["expires_at"])
+    rejected = (await people.propose()).json()["proposal_id"]
+    await people.reject(rejected)
+    sample.clock.move(expires_at)
     late = await people.approve(proposal_id)
     assert (late.status_code, late.json()["reason"]) == (409, "expired")
+    sample.clock.move(expires_at + timedelta(days=1))  # the scheduler is late
     service = sample.app.state.runtime.service
     async with sample.app.state.runtime.database.connection() as connection:
         due = await deadlines.due_first(connection, "NASA", sample.clock.now())
     context = Context(actor="sample", correlation_id="cor_1")
     async with sample.app.state.runtime.database.write("NASA", context=context) as uow:
-        for deadline in await deadlines.take(uow, due):
-            await service.deadline_handlers[deadline.kind](uow, [deadline])
+        (deadline,) = await deadlines.take(uow, due)
+        expire = service.deadline_handlers[deadline.kind]
+        await expire(uow, [replace(deadline, subject=rejected), deadline])
     shown = await people.proposal(proposal_id)
-    assert (shown["state"], shown["body"]) == ("expired", None)
-    assert (await people.trail())[-1] == ("ExpireProposal", "sample")
+    assert (shown["state"], shown["body"], shown["decided_at"]) == ("expired", None, proposed["expires_at"])
+    assert (await people.trail())[-2:] == [("RejectProposal", "bob"), ("ExpireProposal", "sample")]
+    assert (await people.proposal(rejected))["state"] == "rejected"  # nothing happens to what was decided
     assert await people.text() == "old"

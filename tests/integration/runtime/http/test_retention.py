@@ -6,13 +6,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
 from prometheus_client import REGISTRY
 
 from muster_runtime.context import Context
 from muster_runtime.database.transactions import Connection
 from muster_runtime.database.wakeup import Wakeup
 from muster_runtime.http import idempotency
-from muster_runtime.scheduling.retention import BATCH_ROWS, Purger
+from muster_runtime.scheduling import retention as scheduling_retention
+from muster_runtime.scheduling.retention import BATCH_ROWS, ROUND, Purger, Retention
 from tests.integration.runtime.http.conftest import Sample
 from tests.integration.runtime.http.test_commands import NOTES, key
 from tests.support.eventually import eventually
@@ -21,12 +23,12 @@ WEEK = timedelta(days=7)
 
 
 @asynccontextmanager
-async def purging(sample: Sample) -> AsyncIterator[None]:
-    """The purging duty, as a process runs it."""
+async def purging(sample: Sample, retention: Retention | None = None) -> AsyncIterator[None]:
+    """The purging duty, as a process runs it: of stored replies, unless another retention is given."""
     runtime = sample.app.state.runtime
     wakeup = Wakeup(sample.clock)
     sample.clock.on_move(wakeup.wake)
-    retentions = [idempotency.retention(runtime.settings.idempotency_retention_days)]
+    retentions = [retention or idempotency.retention(runtime.settings.idempotency_retention_days)]
     duty = asyncio.create_task(Purger(runtime.database, wakeup, sample.clock, retentions, "sample").run())
     try:
         yield
@@ -107,6 +109,97 @@ async def test_after_the_clock_was_set_back_nothing_is_deleted_early(sample: Sam
 
             await eventually(only_the_younger_are_left)
         sample.clock.move(start)
+
+
+async def test_the_oldest_rows_are_deleted_first(sample: Sample) -> None:
+    for weeks in (2, 3, 1):
+        await keep_replies(sample, 1, weeks * WEEK)
+    retention, kept = idempotency.retention(7), []
+    async with sample.app.state.runtime.database.pool.acquire() as worker:
+        while oldest := await retention.oldest(worker):
+            kept.append((sample.clock.now() - oldest) // WEEK)
+            assert await retention.purge(worker, sample.clock.now() - WEEK, 1) == 1
+    assert kept == [3, 2, 1]
+
+
+async def test_a_row_of_the_year_9999_stops_no_purge(sample: Sample) -> None:
+    start = sample.clock.now()
+    sample.clock.move(start)
+    await keep_replies(sample, 1, WEEK)
+    await sample.admin.execute("update idempotency set recorded_at = '9999-12-31T23:59:59Z'")
+    async with purging(sample):
+        for rounds in range(2):
+            await keep_replies(sample, 1, 2 * WEEK)
+            sample.clock.move(start + rounds * WEEK)
+
+            async def one_left() -> bool:
+                return await sample.count("idempotency") == 1
+
+            await eventually(one_left)
+
+
+async def test_a_purge_that_the_database_interrupts_continues(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling_retention, "_RETRY_SECONDS", 0.0)
+    await keep_replies(sample, 1, WEEK)
+    kept, interruptions = idempotency.retention(7), [ConnectionResetError("lost")]
+
+    async def oldest(connection: Connection) -> datetime | None:
+        if interruptions:
+            raise interruptions.pop()
+        return await kept.oldest(connection)
+
+    async def all_gone() -> bool:
+        return await sample.count("idempotency") == 0
+
+    async with purging(sample, replace(kept, oldest=oldest)):
+        await eventually(all_gone)
+
+
+async def test_what_cannot_be_deleted_now_waits_for_the_next_round(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A purge may skip locked rows."""
+    monkeypatch.setattr(scheduling_retention, "PAUSE_SECONDS", 0.0)
+    start = sample.clock.now()
+    sample.clock.move(start)
+    await keep_replies(sample, 1, WEEK)
+    purges = 0
+
+    async def purge(connection: Connection, before: datetime, limit: int) -> int:
+        nonlocal purges
+        purges += 1
+        return 0
+
+    async with purging(sample, replace(idempotency.retention(7), purge=purge)):
+        await eventually(lambda: purges)
+        for _ in range(20):
+            await sample.count("idempotency")
+        assert purges == 1
+        sample.clock.move(start + ROUND)
+        await eventually(lambda: purges == 2)
+
+
+async def test_rows_that_expire_soon_after_a_round_wait_for_the_next_one(sample: Sample) -> None:
+    """Otherwise, a busy table would be queried for every row that expires."""
+    start = sample.clock.now()
+    sample.clock.move(start)
+    kept, looks = idempotency.retention(7), 0
+
+    async def oldest(connection: Connection) -> datetime | None:
+        nonlocal looks
+        found = await kept.oldest(connection)
+        looks += 1
+        return found
+
+    await keep_replies(sample, 1, WEEK - timedelta(minutes=5))
+    async with purging(sample, replace(kept, oldest=oldest)):
+        await eventually(lambda: looks == 1)
+        sample.clock.move(start + ROUND - timedelta(seconds=1))
+        for _ in range(20):
+            assert await sample.count("idempotency") == 1
+        assert looks == 1
+        sample.clock.move(start + ROUND)
+        await eventually(lambda: looks > 1)
 
 
 async def test_neither_waits_for_the_other(sample: Sample) -> None:
