@@ -27,6 +27,17 @@ async def listed(entitlements: Entitlements, **asked: str) -> list[tuple[Any, ..
     return [(each["subject_ref"], each["starts_at"][:10], each["ends_at"][:10], each["used"]) for each in items]
 
 
+async def paged(entitlements: Entitlements, since: str, until: str) -> list[tuple[str, str, int]]:
+    """The agency's use in the periods from one day to another, each read at the end of the one before."""
+    found: list[tuple[str, str, int]] = []
+    while since < until:
+        (_, starts, ends, amount), *_ = await listed(entitlements, period_at=f"{since}T00:00:00Z")
+        assert since < ends, (since, ends, found)
+        found.append((starts, ends, amount))
+        since = ends
+    return found
+
+
 async def test_only_the_use_of_the_current_period_is_listed(entitlements: Entitlements) -> None:
     await publish(entitlements, [NOTES | {"trial_days": 60}], "new-agencies")
     await entitlements.enroll(cap=2)
@@ -146,6 +157,61 @@ async def test_use_of_a_period_that_a_version_has_replaced_is_listed_at_its_inst
     assert await listed(entitlements) == month
     assert await listed(entitlements, period_at="2025-09-02T00:00:00Z") == month
     assert await listed(entitlements, period_at="2025-09-08T00:00:00Z") == earlier
+    entitlements.service.clock.move(datetime(2025, 11, 2, tzinfo=UTC))
+    both = [("2025-09-01", "2025-09-06", 1), ("2025-09-06", "2025-10-06", 4)]
+    assert await paged(entitlements, "2025-09-01", "2025-10-06") == both
+
+
+async def test_earlier_periods_read_one_after_another_have_all_use_once(entitlements: Entitlements) -> None:
+    """Their ends have moved since their last use, and the windows that cut them are of an earlier enrollment."""
+    await publish(entitlements, [NOTES | {"trial_days": 30, "mode_after": "quota"}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+
+    async def use(day: int, amount: int) -> None:
+        entitlements.service.clock.move(datetime(2025, 9, day, tzinfo=UTC))
+        body = {"subject": ada, "feature": "notes", "amount": amount}
+        assert (await entitlements.post("usage/consume", body)).status_code == 200
+
+    await use(2, 1)
+    await change(entitlements, "extension", ends_on="2025-09-19")  # from September 5, without another use
+    await use(22, 2)
+    await withdraw(entitlements, "enr_1", datetime(2025, 9, 25, tzinfo=UTC))
+    again = datetime(2025, 12, 10, tzinfo=UTC)
+    entitlements.service.clock.move(again)
+    await enroll_again(entitlements, 2, again)
+    whole = [("2025-09-01", "2025-09-20", 1), ("2025-09-20", "2025-10-01", 2)]
+    assert await paged(entitlements, "2025-09-01", "2025-10-01") == whole
+    assert (await listed(entitlements, period_at="2025-09-10T00:00:00Z"))[0][1:] == whole[0]
+
+
+async def test_a_trial_that_was_ended_early_cuts_its_period_also_once_another_window_has_opened(
+    entitlements: Entitlements,
+) -> None:
+    await publish(entitlements, [NOTES | {"trial_days": 60, "mode_after": "quota"}], "new-agencies")
+    await entitlements.enroll(cap=2)
+    ada = (await entitlements.assign("ada")).json()["subject_ref"]
+
+    async def use(day: int, amount: int) -> None:
+        entitlements.service.clock.move(datetime(2025, 9, day, tzinfo=UTC))
+        body = {"subject": ada, "feature": "notes", "amount": amount}
+        assert (await entitlements.post("usage/consume", body)).status_code == 200
+
+    await use(10, 1)
+    entitlements.service.clock.move(datetime(2025, 9, 20, tzinfo=UTC))
+    path = decision(entitlements, "end", "notes", await windows(entitlements))
+    assert (await send(entitlements, path, "ann", reason="misuse")).status_code == 200
+    whole = [("2025-09-01", "2025-09-20", 1), ("2025-09-20", "2025-10-01", 2)]
+    entitlements.service.clock.move(datetime(2025, 9, 21, tzinfo=UTC))
+    assert await paged(entitlements, "2025-09-01", "2025-09-20") == whole[:1]
+    await use(22, 2)
+    entitlements.service.clock.move(datetime(2025, 10, 2, tzinfo=UTC))
+    assert await paged(entitlements, "2025-09-01", "2025-10-01") == whole
+    await withdraw(entitlements, "enr_1", datetime(2025, 10, 3, tzinfo=UTC))
+    again = datetime(2025, 12, 10, tzinfo=UTC)
+    entitlements.service.clock.move(again)
+    await enroll_again(entitlements, 2, again)
+    assert await paged(entitlements, "2025-09-01", "2025-10-01") == whole
 
 
 async def test_a_start_that_is_corrected_to_before_the_current_period_starts_the_quota_again(

@@ -99,9 +99,12 @@ async def _find_period(
     if found is None or found[0].starts_at == current.starts_at:
         return period
     counted, next_starts_at = found
-    if counted.starts_at < period.starts_at:
-        return counted if at < min(counted.ends_at, current.starts_at) else period
-    # The window was extended or moved since the last use of the period, or another one has replaced it.
-    ends_at, latest = sorted((counted.ends_at, period.ends_at))
-    is_cut = next_starts_at is not None and ends_at <= next_starts_at < latest
-    return Period(counted.starts_at, ends_at if is_cut else latest)
+    ends_at = counted.ends_at
+    if counted.starts_at >= period.starts_at:
+        # The window was extended or moved since the last use of the period, or another one has replaced it.
+        ends_at = max(ends_at, period.ends_at)
+    elif at >= min(ends_at, current.starts_at):
+        return period
+    # At the instants of a later period, that one is shown, so the two together have all use once.
+    later = [starts_at for starts_at in (next_starts_at, current.starts_at) if starts_at is not None and at < starts_at]
+    return Period(counted.starts_at, min([ends_at, *later]))
