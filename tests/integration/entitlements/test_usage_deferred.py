@@ -123,6 +123,25 @@ async def test_long_waits_for_a_busy_agency_do_not_pause_while_its_records_take_
         assert await counts(front, 3)  # two are left, and that is less than half of the room
 
 
+async def test_a_busy_agency_with_few_records_brings_no_pause_for_one_whose_records_take_much_of_the_room(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_deferred, "MOST_DEFERRED", 10)
+    monkeypatch.setattr(usage_deferred, "BATCH_RECORDS", 2)
+    for agency in (front, replace(front, agency="NSF")):
+        await agency.enroll(cap=5)
+    front.service.clock.move(LATER)
+    database, intake = front.service.runtime.database, UsageIntake(front.service.runtime)
+    async with busy(front.service, "NASA", callers=8), busy(front.service, "NSF", callers=8):
+        async with database.write("NASA", context=CONTEXT), database.write("NSF", context=CONTEXT):
+            await put(front, used(0, agency_id="NSF"), *map(used, range(9)))
+            await count_all(intake)
+        for _ in range(5):  # NASA has the first turn, NSF the second
+            await intake.deferred.count()
+    left = await front.service.admin.fetch("select waits_for from usage_deferred")
+    assert [row["waits_for"] for row in left] == ["NASA"] * 3
+
+
 async def test_a_held_lock_keeps_no_other_deferred_agency_from_being_counted(front: Entitlements) -> None:
     other = replace(front, agency="NSF")
     for agency in (front, other):

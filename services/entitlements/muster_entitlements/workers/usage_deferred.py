@@ -119,7 +119,7 @@ class Deferred:
         if busy and time.monotonic() > self._wait_long_at:
             began = time.monotonic()
             counted = await self._count(busy[0], LOCK) and busy[0] not in self._refused
-            if not (counted and busy[0] in self.agencies and await self._is_filling()):
+            if not (counted and self.agencies.keys() & {*busy} and await self._is_filling()):
                 self._wait_long_at = time.monotonic() + PAUSES * (time.monotonic() - began)
         return not self.agencies.keys().isdisjoint({*agencies} - {*busy} - self._refused)
 
