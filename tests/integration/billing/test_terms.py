@@ -108,6 +108,15 @@ async def test_a_scheduled_term_starts_and_is_invoiced_at_its_start(billing: Bil
     assert (await billing.only("invoices"))["invoice_number"] == "NASA-2026-01"
 
 
+async def test_a_term_that_begins_late_leaves_the_whole_time_to_pay(billing: Billing) -> None:
+    billing.move(START + timedelta(days=20))
+    await billing.enroll()
+    (started,) = await billing.published(TermStarted)
+    (issued,) = await billing.published(InvoiceIssued)
+    assert (started.starts_at, issued.issued_at) == (START, START + timedelta(days=20))
+    assert issued.due_at == START + timedelta(days=50)
+
+
 async def test_an_unpaid_invoice_has_three_overdue_notices_and_the_term_continues(billing: Billing) -> None:
     await billing.enroll()
     due_at = START + timedelta(days=30)

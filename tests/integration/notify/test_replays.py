@@ -259,6 +259,7 @@ async def test_a_replay_gives_no_agency_the_time_of_one_ahead_of_the_clock(
     assert (await replay(notify, webhook)).status_code == 202
     ahead = clock.now() + timedelta(seconds=50)
     await admin.execute("update agency_instant set latest = $1 where agency_id = 'NASA'", ahead)
+    await admin.execute("update replay set requested_at = $1", ahead)  # as if the owner had been ahead, too
     async with database.connection() as connection:
         (running,) = await replays.list_running(connection)
         await replayer._step(service.runtime, running)
@@ -267,6 +268,7 @@ async def test_a_replay_gives_no_agency_the_time_of_one_ahead_of_the_clock(
     assert {agency_id for agency_id, instant in latest.items() if instant > soon} == {"NASA"}
     due = await admin.fetch("select next_attempt_at from delivery where channel = 'webhook'")
     assert [row["next_attempt_at"] < soon for row in due] == [True, True]
+    assert await admin.fetchval("select finished_at = requested_at from replay")
 
 
 @pytest.mark.parametrize("since", ["2099-01-01T00:00:00Z", "2025-08-06", "yesterday"])

@@ -71,9 +71,7 @@ async def raise_epoch(uow: UnitOfWork, published: Mapping[int, int], reason: str
     Nothing else of the service may run meanwhile (`require_no_other_relay`): readers would skip what it publishes in
     the old epoch as already known.
     """
-    before = await uow.connection.fetchval(
-        "select greatest((select number from epoch), (select max(epoch) from stream))"
-    )
+    before = await uow.connection.fetchval("select number from epoch")
     epoch = max(before, above, *published.values()) + 1
     await uow.connection.execute("update epoch set number = $1", epoch)
     streams = await uow.connection.fetch("update stream set epoch = $1 returning true", epoch)

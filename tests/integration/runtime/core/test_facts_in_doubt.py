@@ -1,15 +1,19 @@
 """After a failover, no deadline acts before the relay has compared the topics with the new server's database."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
 from muster_contracts.entitlements import SeatAssigned
+from muster_local.servers import kafka_at
+from muster_runtime.messaging import comparison, trust
 from muster_runtime.messaging.kafka_topics import TopicFaults
 from muster_runtime.messaging.lease import RELAY, RELAY_COMPACTED
-from muster_runtime.messaging.restore_guard import refuse_restored
+from muster_runtime.messaging.restore_guard import DatabaseRestored, refuse_restored
+from muster_runtime.messaging.trust import Trust
 from muster_runtime.process.roles import ALL_ROLES, Role
 from muster_runtime.scheduling import deadlines, hold
 from muster_runtime.scheduling.deadlines import Deadline
@@ -22,6 +26,7 @@ from tests.integration.runtime.core.relays import (
     outbox_is_empty,
     relay_all,
     relaying,
+    release_deadlines,
     write,
 )
 from tests.integration.runtime.core.test_restore_guard import raise_epoch
@@ -170,6 +175,67 @@ async def test_a_process_that_relays_and_raises_the_epoch_can_release_the_deadli
         await eventually(lambda: _has_compared(service, lane))  # noqa: B023 - awaited in turn
     await raise_epoch(service)
     await eventually(lambda: are_released(service))
+
+
+async def test_after_a_raised_epoch_every_lane_must_compare_again(idle_probe: RunningService) -> None:
+    """Even if no lane has found the loss, as after a restore while nothing ran."""
+    async with relaying(idle_probe):
+        for lane in (RELAY, RELAY_COMPACTED):
+            await eventually(lambda: _has_compared(idle_probe, lane))  # noqa: B023 - awaited in turn
+    await raise_epoch(idle_probe)
+    assert (await release_deadlines(idle_probe)).status_code == 409
+    async with relaying(idle_probe):
+        await eventually(lambda: are_released(idle_probe))
+
+
+async def test_a_lane_compares_again_once_one_in_another_process_has_found_a_loss(
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust, "LOOK_SECONDS", 0.0)
+    await write(idle_probe, "NASA", "one", "two")
+    await relay_all(idle_probe)
+    lane = compacted_lane(idle_probe)
+    await lane.check()
+    await lose_commits(idle_probe)
+    await lane.check()  # on a server that it trusts
+    await comparison.forget(idle_probe.runtime.database, RELAY)
+    with pytest.raises(DatabaseRestored):
+        await lane.check()
+
+
+async def test_a_comparison_that_runs_while_another_lane_finds_a_loss_does_not_count(
+    idle_probe: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane, compared = compacted_lane(idle_probe), hide_leaders(monkeypatch, [])
+    compare = trust.refuse_restored
+
+    async def and_forget(*arguments: Any) -> Any:
+        found = await compare(*arguments)
+        lane.forget()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trust, "refuse_restored", and_forget)
+        await lane.check()
+    for _ in range(2):
+        await lane.check()
+    assert len(compared) == 2
+
+
+async def test_a_late_note_of_a_comparison_on_an_earlier_server_changes_nothing(idle_probe: RunningService) -> None:
+    database = idle_probe.runtime.database
+    await compacted_lane(idle_probe).check()
+    assert await _has_compared(idle_probe, RELAY_COMPACTED)
+    assert database.server is not None
+    await comparison.note(database, RELAY_COMPACTED, database.server - timedelta(days=1))
+    assert await is_certain(idle_probe)
+
+
+def compacted_lane(probe: RunningService) -> Trust:
+    """What the lane of the compacted topics trusts; its relay does not run."""
+    database, settings = probe.runtime.database, probe.runtime.settings
+    kafka, topics = kafka_at(settings.kafka_bootstrap), list(probe.runtime.service.produces)
+    return Trust(database, kafka, settings.topic_prefix, topics, TopicFaults, lane=RELAY_COMPACTED, own=topics[1:])
 
 
 async def test_only_the_worker_role_may_note_a_comparison(idle_probe: RunningService) -> None:

@@ -194,5 +194,9 @@ async def test_ends_that_kafka_was_asked_for_before_they_were_forgotten_are_not_
     assert not ends.are_known()
     (await asked.get()).set()
     await eventually(ends.are_known)
+    probe.clock.move(DAY_10)  # what was known before is not the end as of now
+    assert not ends.are_known(DAY_10)
+    (await asked.get()).set()
+    await eventually(lambda: ends.are_known(DAY_10))
     task.cancel()
     await asyncio.wait([task])

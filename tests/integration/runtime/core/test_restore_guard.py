@@ -108,6 +108,13 @@ async def test_no_relay_takes_the_lead_before_the_raised_epoch_is_committed(idle
     assert await taking
 
 
+async def test_a_lease_that_ends_later_than_any_can_hinders_no_raised_epoch(idle_probe: RunningService) -> None:
+    """The server's clock was set back since. Nobody leads: any relay may take such a lease."""
+    hour_ahead = "clock_timestamp() + interval '1 hour'"
+    await idle_probe.admin.execute(f"insert into lease values ('{RELAY}', 'another process', {hour_ahead})")
+    await raise_epoch(idle_probe)
+
+
 async def refuses_to_raise(probe: RunningService) -> None:
     refused = await probe.client.post("/v1/epoch", json={"reason": "restored from a backup"})
     assert refused.status_code == 409, refused.text
