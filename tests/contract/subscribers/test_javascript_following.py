@@ -34,6 +34,7 @@ FAKE = f"""
     const {{ Unreadable }} = await import("./access.mjs");
     const [agency, person] = records;
     const nothing = async () => {{}};
+    const admins = [];
     const consumers = [];
     const failures = [];  // of asking for the ends
     const refusals = [];  // of connecting
@@ -44,14 +45,19 @@ FAKE = f"""
     let failing = nothing;  // what the subscriber does once it ended
     const kafka = {{
       logger: () => ({{ warn() {{}}, error: (message) => logged.push(message) }}),
-      admin: () => ({{
-        connect: nothing,
-        disconnect: nothing,
-        async fetchTopicOffsets() {{
-          if (failures.length) throw failures.pop();
-          return [{{ partition: 0, low: "0", high: "7" }}];
-        }},
-      }}),
+      admin() {{
+        const admin = {{
+          connected: true,
+          connect: nothing,
+          disconnect: async () => void (admin.connected = false),
+          async fetchTopicOffsets() {{
+            if (failures.length) throw failures.pop();
+            return [{{ partition: 0, low: "0", high: "7" }}];
+          }},
+        }};
+        admins.push(admin);
+        return admin;
+      }},
       consumer({{ groupId, retry, allowAutoTopicCreation }}) {{
         const listeners = {{}};
         let offset = 0;
@@ -86,7 +92,7 @@ FAKE = f"""
           reach: (lastOffset) => listeners.end({{ partition: 0, lastOffset }}),
           async crash(error, retriable) {{
             await consumer.disconnect();
-            if (retriable) await retry.restartOnFailure(error);
+            if (retriable && (await retry.restartOnFailure(error))) throw new Error("kafkajs starts this one again");
             listeners.crash({{ error }});
           }},
         }};
@@ -141,9 +147,10 @@ def test_the_copy_asks_again_for_ends_that_it_failed_to_fetch() -> None:
         await turns();
         found.push(answer());
         await until(() => answer() === "seat_assigned");
+        found.push(admins.map(({{ connected }}) => connected));  // a new client each time
         console.log(JSON.stringify(found));
     """
-    assert in_javascript(program, [AGENCY, PERSON]) == ["NotReady"]
+    assert in_javascript(program, [AGENCY, PERSON]) == ["NotReady", [False, False]]
 
 
 def test_the_copy_starts_over_after_a_retriable_error_and_otherwise_reports_it() -> None:

@@ -6,6 +6,8 @@ from muster_runtime.scheduling.deadlines import Deadline
 from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.random_life import HOUR, address, get, text
+from tests.integration.entitlements.test_grants import grant
+from tests.integration.entitlements.test_seat_lists import found
 from tests.integration.entitlements.test_windows import decision, send, windows
 from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
@@ -176,3 +178,40 @@ async def test_a_corrected_start_shows_what_was_true_and_what_was_known(entitlem
     others = Entitlements(entitlements.service, "NSF")
     assert (await others.get("pool", at=early)).status_code == 404
     assert (await others.get("seats", at=early)).json() == {"items": [], "next": None}
+
+
+async def test_the_seats_of_a_past_instant_are_listed_in_pages_and_retrieved_one_by_one(
+    entitlements: Entitlements,
+) -> None:
+    clock = entitlements.service.clock
+    await entitlements.enroll(cap=5)
+    seats = sorted([(await entitlements.assign(person)).json()["seat_id"] for person in range(3)])
+    clock.move(START + DAY)
+    assert (await entitlements.post(f"seats/{seats[0]}/revocation")).status_code == 200
+    clock.move(START + 2 * DAY)
+    seats.append((await entitlements.assign(3)).json()["seat_id"])
+    clock.move(START + 3 * DAY)
+    assert (await entitlements.post(f"seats/{seats[1]}/revocation")).status_code == 200
+    revoked = {seats[0]: text(START + DAY), seats[1]: text(START + 3 * DAY)}
+    for days, there in ((0, 3), (1, 3), (2, 4), (3, 4)):
+        at = text(START + days * DAY)
+        listed = await found(entitlements, "seats", at=at)
+        assert [seat["seat_id"] for seat in listed] == seats[:there]
+        by_then = [revoked_at if (revoked_at := revoked.get(each, at + "+")) <= at else None for each in seats[:there]]
+        assert [seat["revoked_at"] for seat in listed] == by_then
+        assert [await get(entitlements, f"seats/{each}", at=at) for each in seats[:there]] == listed
+        for later in seats[there:]:
+            assert (await entitlements.get(f"seats/{later}", at=at)).status_code == 404
+
+
+async def test_the_grants_of_a_past_instant_are_listed_in_pages(entitlements: Entitlements) -> None:
+    await entitlements.enroll(cap=1)
+    grants = sorted([(await grant(entitlements, subject=address(person)))["grant_id"] for person in range(3)])
+    entitlements.service.clock.move(START + DAY)
+    assert (await entitlements.post(f"grants/{grants[0]}/revocation", {"reason": "over"})).status_code == 200
+    entitlements.service.clock.move(START + 2 * DAY)
+    grants.append((await grant(entitlements, subject=address(3)))["grant_id"])
+    for days, states in enumerate((["active"] * 3, ["revoked", "active", "active"], ["revoked", *["active"] * 3])):
+        listed = await found(entitlements, "grants", recorded_at=text(START + days * DAY))
+        assert [each["grant_id"] for each in listed] == grants[: len(states)]
+        assert [each["state"] for each in listed] == states

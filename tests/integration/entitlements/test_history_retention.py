@@ -28,6 +28,8 @@ async def test_ended_versions_are_deleted_in_time_and_what_they_said_is_refused(
     ada = (await own.assign(1)).json()
     await own.assign(2)
     answers: list[Recorded] = [await recorded(own)]
+    assert await purge(own, START + DAY / 2) == 0
+    assert await service.admin.fetchval("select before from history_purge") is None  # all of it can be answered
 
     async def do(day: int, action: str) -> None:
         service.clock.move(START + day * DAY)

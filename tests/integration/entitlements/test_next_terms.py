@@ -12,12 +12,15 @@ from muster_contracts.entitlements import (
     FeatureWindowExtended,
     FeatureWindowOpened,
 )
-from muster_entitlements.handlers import seat_trials
+from muster_entitlements.handlers import rollouts, seat_trials
+from muster_entitlements.repository import catalogs
+from muster_entitlements.repository.catalogs import Adoption
 from tests.integration.entitlements.conftest import END, NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import FRONTIER, RESEARCH, publish, rolled_out, windows
 from tests.integration.entitlements.test_seat_trials import CANVAS, activate, ends, text
 from tests.integration.entitlements.test_trials import enroll_again, pass_time, withdraw
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
 
 DAY = timedelta(days=1)
@@ -271,3 +274,24 @@ async def test_what_ends_with_the_term_is_told_before_the_next_version_takes_its
     [changed] = await published(entitlements, FeatureAccessChanged, 1)
     assert (changed.data.feature, changed.envelope.time) == ("deep-research", END)
     assert await entitlements.service.admin.fetchval("select count(*) from deadline where parked_at is not null") == 0
+
+
+async def test_a_version_at_once_replaces_what_waits_for_a_term_and_a_later_one_waits_for_the_next(
+    front: Entitlements,
+) -> None:
+    """The rollout reaches the agency only after both are published."""
+    write = partial(front.service.runtime.database.write, "NASA", context=CONTEXT)
+    await front.enroll(cap=2)
+    for rules, expected in (
+        (["next-term"], Adoption(1, 2, END)),
+        (["next-term", "now"], Adoption(4, None)),
+        (["next-term"], Adoption(4, 5, END)),
+        (["now", "next-term"], Adoption(6, 7, NEXT_END)),
+    ):
+        if expected.next_after == NEXT_END:
+            await renew(front)
+        for rule in rules:
+            await publish(front, [FRONTIER], rule)
+        async with write() as uow:
+            assert await rollouts.roll_out(uow, "NASA")
+        assert await catalogs.find_adoption(front.service.admin, "NASA") == expected

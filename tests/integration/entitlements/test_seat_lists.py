@@ -21,6 +21,7 @@ async def found(entitlements: Entitlements, path: str, **params: str) -> list[di
     while cursor is not None:
         page = (await entitlements.get(path, limit="1", **cursor, **params)).json()
         paged += page["items"]
+        assert len(paged) <= len(items)
         cursor = {"after": page["next"]} if page["next"] else None
     assert paged == items
     return items

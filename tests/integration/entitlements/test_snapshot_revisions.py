@@ -1,12 +1,17 @@
 """The revision after a rebuild of the snapshot: whoever keeps an answer until it increases asks again."""
 
+import itertools
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from muster_contracts.entitlements import SubjectAccess
+from muster_entitlements.workers.snapshots import Snapshot, Suspects
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.projection import Difference
-from tests.integration.entitlements.conftest import Entitlements
+from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_snapshots import compare, following, swap
 from tests.support.eventually import eventually
 from tests.support.services import PARTITIONS
@@ -106,3 +111,32 @@ async def nothing_differs(entitlements: Entitlements, revision: int) -> None:
     assert await swap(entitlements) == []
     assert (await entitlements.pool())["revision"] == revision
     assert await service.admin.fetchval("select not exists (select from outbox)")
+
+
+async def test_what_commands_change_while_a_rebuild_compares_is_no_difference(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await a_seat(entitlements)
+    look, looks = Snapshot._look, itertools.count(2)
+
+    async def look_after_a_command(projection: Snapshot, agency_id: str) -> Suspects:
+        assert (await entitlements.assign(next(looks))).status_code == 201
+        return await look(projection, agency_id)
+
+    monkeypatch.setattr(Snapshot, "_look", look_after_a_command)
+    assert await swap(entitlements) == []
+
+
+async def test_further_uses_that_have_ended_are_no_difference(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    subject_ref, _ = await a_seat(entitlements)
+    ends_at = (START + timedelta(days=1)).isoformat()
+    for to in ({"subject": subject_ref}, {}):
+        further = {"feature": "deep-research", "amount": 2, "ends_at": ends_at, "reason": "pilot", **to}
+        assert (await entitlements.post("quota-grants", further)).status_code == 201
+    await eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    assert await compare(entitlements) == []
+    service.clock.move(START + timedelta(days=1))
+    assert (await entitlements.assign(2)).status_code == 201  # a rebuild has the time of the newest fact
+    await eventually(lambda: service.admin.fetchval("select not exists (select from outbox)"))
+    assert await compare(entitlements) == []

@@ -8,15 +8,18 @@ from muster_contracts.entitlements import AgencyAccess, EntitlementRevoked, Subj
 from muster_entitlements.bootstrap import build
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers import snapshots
+from muster_runtime.messaging.producers import partition_of
+from muster_runtime.operations.rebuild import opened
 from muster_runtime.projection import Difference
 from tests.integration.entitlements.conftest import START, Entitlements
 from tests.integration.entitlements.test_rebuild import WITHOUT_RELAY
 from tests.integration.entitlements.test_snapshots import compare, following, swap
 from tests.support.eventually import eventually
-from tests.support.services import ServiceRunner
+from tests.support.services import PARTITIONS, ServiceRunner
 
 # In NASA's partition, where compaction keeps one record per key.
 OTHER = "HHS"
+NASAS_PARTITION = partition_of(b"NASA", PARTITIONS)
 
 
 async def bob_of(other: Entitlements) -> str:
@@ -28,6 +31,14 @@ async def bob_of(other: Entitlements) -> str:
     assert reply.status_code == 201, reply.text
     await eventually(lambda: other.service.published(SubjectAccess))
     return str(reply.json()["subject_ref"])
+
+
+async def erase_by_nasa(entitlements: Entitlements, subject_ref: str) -> None:
+    """Put a tombstone of NASA for somebody on the topic, as if they had lost a seat there."""
+    received = (await entitlements.service.published(SubjectAccess))[-1]
+    envelope = received.envelope._replace(id="test/1", type=SubjectAccessErased.event_type, agency_id="NASA")
+    erased = SubjectAccessErased(agency_id="NASA", subject_ref=subject_ref)
+    await entitlements.service.producer.put(envelope, erased, partition=NASAS_PARTITION)
 
 
 async def test_a_grant_to_somebody_without_a_seat_erases_nobody(entitlements: Entitlements) -> None:
@@ -49,7 +60,7 @@ async def test_another_agencys_tombstone_erases_nobody_and_a_rebuild_finds_whom_
     other, service = replace(entitlements, agency=OTHER), entitlements.service
     bob = await bob_of(other)
     ann = (await entitlements.assign("ann")).json()["subject_ref"]
-    await service.publish(SubjectAccessErased(agency_id="NASA", subject_ref=bob))
+    await erase_by_nasa(entitlements, bob)
     async with following(entitlements) as client:
         await eventually(lambda: client.check(ann).verdict == "allowed")
         assert client.check(bob).verdict == "allowed"
@@ -73,3 +84,26 @@ async def test_an_agency_whose_records_stay_in_the_outbox_does_not_stop_the_rebu
     assert "still wait in entitlements' outbox" in stuck.obstacle
     published = "select array_agg(type) from outbox where agency_id = 'NASA' and topic like '%snapshot'"
     assert await service.admin.fetchval(published) == [AgencyAccess.event_type]
+
+
+async def test_another_agencys_tombstone_in_another_partition_loses_nobody(entitlements: Entitlements) -> None:
+    """Compaction works on each partition alone."""
+    elsewhere = next(f"A{n}" for n in range(100) if partition_of(f"A{n}".encode(), PARTITIONS) != NASAS_PARTITION)
+    bob = await bob_of(replace(entitlements, agency=elsewhere))
+    async with opened(entitlements.service.runtime.service, "snapshot") as projection:
+        await projection.replay()
+        await erase_by_nasa(entitlements, bob)
+        await projection.replay()
+        assert await projection.compare() == []
+
+
+async def test_what_the_topic_says_of_an_agency_that_is_not_known_is_shown_and_left(entitlements: Entitlements) -> None:
+    """Its enrollment may still be read, for example after a restore."""
+    await entitlements.enroll(cap=5)
+    await eventually(lambda: entitlements.service.published(AgencyAccess))
+    [told] = await entitlements.service.published(AgencyAccess)
+    await entitlements.service.publish(told.data.model_copy(update={"agency_id": OTHER}))
+    unknown = Difference(OTHER, "its own record", "entitlements does not know the agency yet")
+    assert await swap(entitlements) == [unknown]
+    assert await compare(entitlements) == [unknown]
+    assert await entitlements.service.admin.fetchval("select count(*) from audit where agency_id = $1", OTHER) == 0

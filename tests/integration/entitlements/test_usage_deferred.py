@@ -1,9 +1,11 @@
 """Use that waits for its agency's lock: the others pass, and each lane counts what it has deferred itself."""
 
 import asyncio
+import itertools
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +15,20 @@ from muster_entitlements.repository import usage_intake
 from muster_entitlements.workers import usage_deferred
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_places import Lane
+from muster_runtime.messaging.producers import partition_of
 from muster_runtime.process.parts import WORKER_LOCK_SECONDS
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, sums, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, counts, put
 from tests.integration.runtime.core.test_held_locks import busy
 from tests.support.contexts import CONTEXT
+from tests.support.services import PARTITIONS
+
+
+async def of_agencies(front: Entitlements) -> dict[str, int]:
+    """How much of each agency's use is counted."""
+    rows = await front.service.admin.fetch("select agency_id, used from usage_sum where subject_ref = ''")
+    return {row["agency_id"]: row["used"] for row in rows}
 
 
 async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_once_afterward(
@@ -29,11 +39,6 @@ async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_
         await agency.enroll(cap=5)
     front.service.clock.move(LATER)
     runtime, admin = front.service.runtime, front.service.admin
-
-    async def counted() -> dict[str, int]:
-        rows = await admin.fetch("select agency_id, used from usage_sum where subject_ref = ''")
-        return {row["agency_id"]: row["used"] for row in rows}
-
     first = [used(1), used(2, agency_id="NSF"), used(3, feature="telepathy"), used(1)]
     second = [used(4), used(5, amount=2, agency_id="NSF"), b"{"]
     intake = UsageIntake(runtime)
@@ -41,7 +46,7 @@ async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_
         for events in (first, second):
             await put(front, *events)
             await count_all(intake)
-        assert await counted() == {"NSF": 3}
+        assert await of_agencies(front) == {"NSF": 3}
         assert await usage_intake.find_oldest_deferred(admin) == LATER
         await intake.deferred.count()  # still held
     assert await admin.fetchval("select count(*) from usage_deferred") == 4
@@ -53,19 +58,19 @@ async def test_an_agency_whose_lock_is_held_lets_the_others_pass_and_is_counted_
         patch.setattr(usage_intake, "add_parked", killed)  # after the sums, before the commit
         with pytest.raises(ConnectionError):
             await intake.deferred.count()
-    assert await counted() == {"NSF": 3}
+    assert await of_agencies(front) == {"NSF": 3}
     intake = UsageIntake(runtime)
     await put(front, used(6))  # it waits behind those that came before
     await count_all(intake)
-    assert await counted() == {"NSF": 3}
+    assert await of_agencies(front) == {"NSF": 3}
     for _ in range(2):
         await intake.deferred.count()
-    assert await counted() == {"NASA": 3, "NSF": 3}
+    assert await of_agencies(front) == {"NASA": 3, "NSF": 3}
     assert await admin.fetchval("select count(*) from usage_deferred") == 0
     assert await admin.fetchval("select count(*) from usage_parked") == 2
     await put(front, used(7))
     await count_all(intake)
-    assert await counted() == {"NASA": 4, "NSF": 3}
+    assert await of_agencies(front) == {"NASA": 4, "NSF": 3}
 
 
 async def test_use_of_an_agency_that_is_always_busy_is_counted(front: Entitlements) -> None:
@@ -204,3 +209,46 @@ async def test_lanes_share_the_partitions_and_what_each_has_deferred(front: Enti
     for lane, counted in zip(reversed(lanes), (3, 4), strict=True):
         await count_all(lane)
         assert (await sums(front))[ADA, "10-05"] == counted
+
+
+async def test_agencies_whose_use_waits_take_turns_and_no_turn_takes_long(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agencies = ("NASA", "NSF")
+    for agency in agencies:
+        await replace(front, agency=agency).enroll(cap=5)
+    front.service.clock.move(LATER)
+    monkeypatch.setattr(usage_deferred, "BATCH_RECORDS", 1)
+    ticks = itertools.count()  # each look at the time takes so long that there is time for one batch
+    step = usage_deferred.COUNT_SECONDS * 0.6
+    monkeypatch.setattr(usage_deferred, "time", SimpleNamespace(monotonic=lambda: next(ticks) * step))
+    intake = UsageIntake(front.service.runtime)
+    async with front.service.runtime.database.write(*agencies, context=CONTEXT):
+        await put(front, *(used(f"{agency} {n}", agency_id=agency) for agency in agencies for n in range(2)))
+        await count_all(intake)
+    for expected in ({"NASA": 1}, {"NASA": 1, "NSF": 1}, {"NASA": 2, "NSF": 1}, {"NASA": 2, "NSF": 2}):
+        assert await intake.deferred.count()
+        assert await of_agencies(front) == expected
+
+
+async def test_a_lane_that_starts_continues_with_its_own_agency_that_has_waited_for_longest(
+    front: Entitlements,
+) -> None:
+    front.service.clock.move(LATER)
+    runtime, agencies = front.service.runtime, ["NSF", "NASA", "DOE", "HHS"]  # which are not enrolled
+    await put(front, *(used(agency, agency_id=agency) for agency in agencies))
+    await count_all(UsageIntake(runtime))
+    lanes = [UsageIntake(runtime, Lane(number, 2)).deferred for number in range(2)]
+    for lane in lanes:
+        await lane.read()
+    assert sorted(list(lane.agencies) for lane in lanes) == [[], agencies]
+
+
+async def test_each_agencys_first_deferred_record_of_a_partition_is_known(front: Entitlements) -> None:
+    """Deadlines wait for it."""
+    front.service.clock.move(LATER)
+    await put(front, *(used(number, agency_id=agency) for number, agency in enumerate(("NSF", "NASA", "NASA"))))
+    await count_all(UsageIntake(front.service.runtime))
+    place = FeatureUsed.topic, partition_of(b"NASA", PARTITIONS)
+    found = await usage_intake.list_deferred(front.service.admin, ["NASA", "DOE"])
+    assert found == {"NASA": {place: 1}}

@@ -16,6 +16,8 @@ from structlog.testing import capture_logs
 from muster_contracts import topics
 from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.bootstrap import build
+from muster_entitlements.repository import usage_intake
+from muster_entitlements.repository.usage_intake import Place
 from muster_entitlements.settings import EntitlementsSettings
 from muster_entitlements.workers import usage as usage_worker
 from muster_entitlements.workers.usage import UsageIntake
@@ -159,6 +161,11 @@ async def test_use_on_a_topic_that_was_recreated_is_counted_from_its_beginning(f
     parked = await admin.fetch("select convert_from(value, 'UTF8') as value from usage_parked order by id")
     assert [row["value"] for row in parked] == ["{", "[", "{"]
     assert await admin.fetchval("select count(*) from usage_offset where next_offset = 6") == 1
+    await make_again(front, partitions=1)
+    await put_first(front, b"(")
+    await count_all(UsageIntake(runtime))
+    parked = await admin.fetch("select convert_from(value, 'UTF8') as value from usage_parked order by id")
+    assert [row["value"] for row in parked] == ["{", "[", "{", "("]
 
 
 async def test_what_was_passed_on_an_earlier_topic_skips_nothing_of_the_next(front: Entitlements) -> None:
@@ -265,3 +272,21 @@ async def test_a_lane_without_partitions_reads_those_of_the_topic_that_is_recrea
             topic = front.service.topic_prefix + FeatureUsed.topic
             await producer.send_and_wait(topic, value, headers=STRUCTURED, partition=1)
         await eventually(partial(counts, front, 2), timeout=60)
+
+
+async def test_a_process_that_moves_a_partition_waits_for_another_one_that_does(front: Entitlements) -> None:
+    database, topic = front.service.runtime.database, FeatureUsed.topic
+
+    async def move() -> bool:
+        async with database.connection() as connection, connection.transaction():
+            return await usage_intake.move(connection, topic, "t", {0: (3, 5)})
+
+    async with database.connection() as first:
+        await usage_intake.save_places(first, topic, {0: Place(3, "t")})
+        async with first.transaction():
+            assert await usage_intake.move(first, topic, "t", {0: (3, 4)})
+            second = asyncio.create_task(move())
+            waits = "select exists (select from pg_locks where not granted)"
+            await eventually(lambda: front.service.admin.fetchval(waits))
+        assert await second is False
+        assert await usage_intake.list_offsets(first) == {(topic, 0): 4}

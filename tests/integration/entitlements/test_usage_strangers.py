@@ -1,6 +1,10 @@
 """Use of agencies not known to be enrolled: a bounded amount waits for what the service has not read yet."""
 
+from collections.abc import Iterable, Set
+from typing import Any
+
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from structlog.testing import capture_logs
 
 from muster_contracts.enrollment import AgencyEnrolled
@@ -12,6 +16,7 @@ from muster_entitlements.workers import usage_deferred, usage_strangers
 from muster_entitlements.workers.usage import UsageIntake
 from muster_entitlements.workers.usage_batches import ParkedFull
 from muster_entitlements.workers.usage_deferred import DeferredFull
+from muster_entitlements.workers.usage_strangers import Strangers
 from muster_operator.topics import delete_topics
 from muster_runtime.messaging.producers import partition_of
 from muster_runtime.process.roles import Role
@@ -35,6 +40,24 @@ async def alone(run_service: ServiceRunner, monkeypatch: pytest.MonkeyPatch) -> 
 async def rows(entitlements: Entitlements, table: str) -> int:
     count: int = await entitlements.service.admin.fetchval(f"select count(*) from {table}")
     return count
+
+
+async def enroll_beside(alone: Entitlements) -> int:
+    """Enroll an agency in NASA's partition, whose number this returns. Nobody reads the enrollment."""
+    number = partition_of(b"NASA", PARTITIONS)
+    beside = next(f"A{n}" for n in range(100) if partition_of(f"A{n}".encode(), PARTITIONS) == number)
+    await alone.service.publish(alone.enrolled(5).model_copy(update={"agency_id": beside}), time=START)
+    return number
+
+
+async def note_read(alone: Entitlements, partition: int) -> None:
+    """Store that the first enrollment of a partition is read."""
+    await alone.service.admin.execute(
+        "insert into consumed_partition (consumer_group, topic, kafka_partition, next_offset) values ($1, $2, $3, 1)",
+        alone.service.runtime.group,
+        AgencyEnrolled.topic,
+        partition,
+    )
 
 
 async def test_use_of_a_former_stranger_waits_for_its_enrollment(
@@ -62,21 +85,14 @@ async def test_use_of_a_former_stranger_waits_for_its_enrollment(
 
 async def test_use_after_an_enrollment_is_not_parked_with_use_before_it(alone: Entitlements) -> None:
     service, intake = alone.service, UsageIntake(alone.service.runtime)
-    number = partition_of(b"NASA", PARTITIONS)
-    beside = next(f"A{n}" for n in range(100) if partition_of(f"A{n}".encode(), PARTITIONS) == number)
-    await service.publish(alone.enrolled(5).model_copy(update={"agency_id": beside}), time=START)
+    number = await enroll_beside(alone)
     await put(alone, used(1))
     await count_all(intake)
     await intake.deferred.count()  # the stream ends after the other agency's enrollment
     await service.publish(alone.enrolled(5), time=START)
     await put(alone, used(2), used(3))
     await count_all(intake)
-    await service.admin.execute(
-        "insert into consumed_partition (consumer_group, topic, kafka_partition, next_offset) values ($1, $2, $3, 1)",
-        service.runtime.group,
-        AgencyEnrolled.topic,
-        number,
-    )
+    await note_read(alone, number)
     for _ in range(2):
         await intake.deferred.count()
         assert (await rows(alone, "usage_parked"), await rows(alone, "usage_deferred")) == (1, 2)
@@ -142,7 +158,7 @@ async def test_an_agency_whose_use_cannot_be_parked_defers_no_more(
     async with runtime.database.write("NASA", context=CONTEXT):
         await put(front, used(1, feature="telepathy"))
         await count_all(intake)
-    await intake.deferred.count()
+    assert await intake.deferred.count() is False
     await put(front, used(2))
     with pytest.raises(ParkedFull):
         await count_all(intake)
@@ -151,3 +167,80 @@ async def test_an_agency_whose_use_cannot_be_parked_defers_no_more(
     await intake.deferred.count()
     await count_all(intake)
     assert (await rows(front, "usage_parked"), await counts(front, 1)) == (1, True)
+
+
+async def test_use_of_an_agency_that_is_enrolled_while_the_ends_are_asked_for_is_counted(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front.service.clock.move(LATER)
+    settled = Strangers.settled
+
+    async def settled_and_enrolled(strangers: Strangers, agencies: Set[str]) -> dict[str, int]:
+        found = await settled(strangers, agencies)
+        await front.enroll(cap=5)
+        return found
+
+    monkeypatch.setattr(Strangers, "settled", settled_and_enrolled)
+    intake = UsageIntake(front.service.runtime)
+    await put(front, used(1))
+    await count_all(intake)
+    await intake.deferred.count()
+    assert await rows(front, "usage_parked") == 0
+    await intake.deferred.count()
+    assert await counts(front, 1)
+
+
+async def test_use_that_is_deferred_after_the_ends_were_asked_for_waits_for_later_ones(
+    alone: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake, ends = UsageIntake(alone.service.runtime), AIOKafkaConsumer.end_offsets
+
+    async def ends_before_more_use(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> Any:
+        found = await ends(consumer, partitions)
+        if {partition.topic for partition in partitions} == {alone.service.topic_prefix + AgencyEnrolled.topic}:
+            await put(alone, used(2))
+            await count_all(UsageIntake(alone.service.runtime))
+        return found
+
+    monkeypatch.setattr(AIOKafkaConsumer, "end_offsets", ends_before_more_use)
+    await put(alone, used(1))
+    await count_all(intake)
+    await intake.deferred.count()
+    assert (await rows(alone, "usage_parked"), await rows(alone, "usage_deferred")) == (1, 1)
+
+
+async def test_further_use_of_a_stranger_waits_no_longer_than_the_first(alone: Entitlements) -> None:
+    intake = UsageIntake(alone.service.runtime)
+    for number in (1, 2):
+        await put(alone, used(number))
+        await count_all(intake)
+        await intake.deferred.count()
+        assert await rows(alone, "usage_parked") == number
+
+
+async def test_more_use_of_a_stranger_than_a_batch_holds_is_parked_step_by_step(
+    alone: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_deferred, "BATCH_RECORDS", 1)
+    monkeypatch.setattr(usage_strangers, "ASK_SECONDS", 60.0)  # the rest needs no later ends
+    intake = UsageIntake(alone.service.runtime)
+    await put(alone, used(1), used(2, agency_id="NSF"))
+    await count_all(intake)
+    for number in (1, 2):
+        await intake.deferred.count()
+        parked = await alone.service.admin.fetch("select kafka_offset from usage_parked order by id")
+        assert [row["kafka_offset"] for row in parked] == [*range(number)]
+
+
+async def test_an_end_is_asked_for_again_after_a_while(alone: Entitlements, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_strangers, "END_SECONDS", 0.0)
+    intake = UsageIntake(alone.service.runtime)
+    number = await enroll_beside(alone)
+    for use in (1, 2):
+        await put(alone, used(use))
+        await count_all(intake)
+        await intake.deferred.count()
+        assert await rows(alone, "usage_parked") == 0
+    await note_read(alone, number)
+    await intake.deferred.count()
+    assert await rows(alone, "usage_parked") == 2  # with the first end, only the first would be

@@ -1,5 +1,6 @@
 """The past of quotas: since when one was used up, and since when it was not."""
 
+import itertools
 from datetime import datetime
 from typing import Any
 
@@ -122,3 +123,31 @@ async def test_the_quota_of_an_agency_was_used_up_for_all_its_people(entitlement
     service.clock.move(START + 3 * DAY)
     for at, reason in expected.items():
         assert await reasons(at=text(at)) == [reason] * 2
+
+
+async def test_neither_use_nor_grants_of_another_feature_or_person_count(entitlements: Entitlements) -> None:
+    service = entitlements.service
+    two = [notes(limit=3, thresholds=[]) | {"key": key} for key in ("notes", "drafts")]
+    await publish(entitlements, two, "new-agencies")
+    await entitlements.enroll(cap=2)
+    for person in (ADA, BOB):
+        await entitlements.assign(person)
+    drafts = {"subject": address(BOB), "feature": "drafts", "amount": 9, "reason": "pilot"}
+    assert (await entitlements.post("quota-grants", drafts)).status_code == 201
+    for person, feature in ((ADA, "drafts"), (BOB, "notes")):
+        use = {"subject": address(person), "feature": feature, "amount": 3}
+        assert (await entitlements.post("usage/consume", use)).status_code == 200
+
+    async def used_up(**instants: str) -> list[tuple[int, str]]:
+        found = []
+        for person, feature in itertools.product((ADA, BOB), ("notes", "drafts")):
+            answer = await get(entitlements, "checks", subject=address(person), feature=feature, **instants)
+            if answer["reason"] == "quota_used_up":
+                found.append((person, feature))
+        return found
+
+    expected = [(ADA, "drafts"), (BOB, "notes")]
+    assert await used_up() == expected
+    at = text(service.clock.now())
+    service.clock.move(START + DAY)
+    assert await used_up(at=at) == expected

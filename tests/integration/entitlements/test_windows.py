@@ -225,3 +225,39 @@ async def test_no_trial_of_an_agency_that_has_left_is_changed(entitlements: Enti
     for path in (extension, f"{extension}/preview"):
         refused = await send(entitlements, path, "ann", ends_on="2025-11-03", reason="pilot")
         assert (refused.status_code, refused.json()["type"]) == (409, "urn:muster:problem:window-over")
+
+
+@pytest.mark.parametrize(
+    ("change", "outdated"),
+    [
+        ({"trial_days": 31}, True),
+        ({"grace_days": 6}, True),
+        ({"mode_after": "quota", "quota": {"limit": 9, "per": "agency"}}, True),
+        ({"ends_soon_days": [5], "name": "Canvases"}, False),
+    ],
+)
+async def test_an_approval_is_outdated_by_a_version_that_changes_the_windows_end_or_access_alone(
+    entitlements: Entitlements, change: dict[str, Any], outdated: bool
+) -> None:
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=1)
+    extension = decision(entitlements, "extension", "canvas", await windows(entitlements))
+    proposed = await send(entitlements, extension, "ann", ends_on="2025-11-03", reason="pilot")
+    await publish(entitlements, [CANVAS | change])
+    await eventually(lambda: rolled_out(entitlements, 3))
+    approved = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
+    assert approved.status_code == (409 if outdated else 200), approved.text
+
+
+async def test_an_approval_is_outdated_by_a_version_that_changes_the_trials_access_alone(
+    entitlements: Entitlements,
+) -> None:
+    metered = CANVAS | {"mode": "quota", "quota": {"limit": 9, "per": "agency"}}
+    await publish(entitlements, [metered], "new-agencies")
+    await entitlements.enroll(cap=1)
+    extension = decision(entitlements, "extension", "canvas", await windows(entitlements))
+    proposed = await send(entitlements, extension, "ann", ends_on="2025-11-03", reason="pilot")
+    await publish(entitlements, [CANVAS])
+    await eventually(lambda: rolled_out(entitlements, 3))
+    outdated = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
+    assert (outdated.status_code, outdated.json()["type"]) == (409, "urn:muster:problem:proposal-outdated")

@@ -11,6 +11,8 @@ import pytest
 from muster_runtime.context import Context
 from muster_runtime.http.approvals import MAX_PENDING
 from muster_runtime.scheduling import deadlines
+from muster_runtime.scheduling.deadlines import Deadline
+from muster_runtime.scheduling.proposals import PROPOSAL_EXPIRED, on_proposal_expired_due
 from tests.integration.runtime.http.conftest import Sample
 
 NOTES = "/v1/agencies/NASA/notes"
@@ -235,3 +237,37 @@ async def test_a_proposal_expires(sample: Sample, people: People) -> None:
     assert (await people.trail())[-2:] == [("RejectProposal", "bob"), ("ExpireProposal", "sample")]
     assert (await people.proposal(rejected))["state"] == "rejected"  # nothing happens to what was decided
     assert await people.text() == "old"
+
+
+async def test_proposals_are_listed_in_pages_oldest_first(sample: Sample, people: People) -> None:
+    proposed = sorted([(await people.propose()).json()["proposal_id"] for _ in range(3)])
+    assert (await people.reject(proposed[1])).status_code == 200
+    for of_state, expected in (("", proposed), ("state=pending&", [proposed[0], proposed[2]])):
+        listed: list[str] = []
+        cursor = ""
+        while cursor is not None:
+            page = await sample.client.get(f"/v1/proposals?{of_state}limit=1{cursor}", headers=people.bob)
+            assert page.status_code == 200, page.text
+            listed += [each["proposal_id"] for each in page.json()["items"]]
+            assert len(listed) <= len(expected)
+            cursor = page.json()["next"] and f"&after={page.json()['next']}"
+        assert listed == expected
+
+
+async def test_a_proposal_tells_when_it_was_made_and_when_it_was_decided(sample: Sample, people: People) -> None:
+    made, day = sample.clock.now() + timedelta(days=1), timedelta(days=1)
+    sample.clock.move(made)  # from now on, it stands still
+    approved, rejected, expiring = [(await people.propose()).json()["proposal_id"] for _ in range(3)]
+    sample.clock.move(made + day)
+    assert (await people.reject(rejected)).status_code == 200
+    sample.clock.move(made + 2 * day)
+    assert (await people.approve(approved)).status_code == 200
+    sample.clock.move(made + 9 * day)
+    async with sample.app.state.runtime.database.write("NASA", context=Context(actor="s", correlation_id="c")) as uow:
+        due = [Deadline(PROPOSAL_EXPIRED, "NASA", each, made + 7 * day) for each in (approved, rejected, expiring)]
+        await on_proposal_expired_due(uow, due)  # what is decided stays so
+    shown = [await people.proposal(each) for each in (approved, rejected, expiring)]
+    assert [each["state"] for each in shown] == ["approved", "rejected", "expired"]
+    assert {datetime.fromisoformat(each["proposed_at"]) for each in shown} == {made}
+    decided = [datetime.fromisoformat(each["decided_at"]) for each in shown]
+    assert decided == [made + 2 * day, made + day, made + 7 * day]
