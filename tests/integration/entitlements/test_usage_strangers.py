@@ -213,7 +213,8 @@ async def test_use_of_an_agency_that_is_enrolled_while_the_ends_are_asked_for_is
 async def test_use_that_is_deferred_after_the_ends_were_asked_for_waits_for_later_ones(
     alone: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    intake, ends = UsageIntake(alone.service.runtime), AIOKafkaConsumer.end_offsets
+    intake = UsageIntake(alone.service.runtime)
+    ends: Any = AIOKafkaConsumer.end_offsets
 
     async def ends_before_more_use(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> Any:
         found = await ends(consumer, partitions)

@@ -269,7 +269,8 @@ async def test_an_approval_is_outdated_by_a_version_that_changes_the_trials_acce
 async def test_a_window_keeps_its_decisions_and_one_that_replaces_it_has_none(front: Entitlements) -> None:
     """How long the trials that were replaced had been open adds up."""
     await front.enroll(cap=1)
-    admin, decided = front.service.admin, {"extended": True, "ended_early": True, "start_corrected": True}
+    admin = front.service.admin
+    decided: dict[str, Any] = {"extended": True, "ended_early": True, "start_corrected": True}
 
     async def stored() -> Window:
         return (await list_windows(admin, "NASA", "enr_1"))["deep-research"]
