@@ -1,13 +1,17 @@
 """Corrections of the past: what was true at an instant, as known today, and what was known at that time."""
 
+from datetime import datetime, timedelta
+
 from muster_contracts.enrollment import AgencyEnrolled
 from muster_entitlements.handlers.closings import SEATS_CLOSED, on_seats_closed_due
 from muster_runtime.scheduling.deadlines import Deadline
 from tests.integration.entitlements.conftest import NEXT_END, START, Entitlements
 from tests.integration.entitlements.lives import DAY
 from tests.integration.entitlements.random_life import HOUR, address, get, text
+from tests.integration.entitlements.test_catalog import publish
 from tests.integration.entitlements.test_grants import grant
 from tests.integration.entitlements.test_seat_lists import found
+from tests.integration.entitlements.test_seat_trials import CANVAS, activate
 from tests.integration.entitlements.test_windows import decision, send, windows
 from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
@@ -215,3 +219,69 @@ async def test_the_grants_of_a_past_instant_are_listed_in_pages(entitlements: En
         listed = await found(entitlements, "grants", recorded_at=text(START + days * DAY))
         assert [each["grant_id"] for each in listed] == grants[: len(states)]
         assert [each["state"] for each in listed] == states
+
+
+async def test_what_was_granted_at_an_instant_is_in_force_from_its_record_up_to_its_revocation(
+    entitlements: Entitlements,
+) -> None:
+    await entitlements.enroll(cap=1)
+    await entitlements.assign(1)
+    changes = [START + day * DAY for day in (1, 2)]
+    entitlements.service.clock.move(changes[0])
+    granted = await grant(entitlements, subject=address(1))
+    entitlements.service.clock.move(changes[1])
+    path = f"grants/{granted['grant_id']}/revocation"
+    assert (await entitlements.post(path, {"reason": "over"})).status_code == 200
+    unknown = {"at": text(changes[0]), "recorded_at": text(changes[0] - timedelta.resolution)}
+    answer = await get(entitlements, "checks", subject=address(1), feature="deep-research", **unknown)
+    assert answer["reason"] == "window_open"
+    for change, before, after in zip(changes, ("window_open", "granted"), ("granted", "window_open"), strict=True):
+        for instant, expected in ((change - timedelta.resolution, before), (change, after)):
+            answer = await get(entitlements, "checks", subject=address(1), feature="deep-research", at=text(instant))
+            assert answer["reason"] == expected, instant
+
+
+async def test_the_seats_of_an_earlier_enrollment_read_as_revoked_from_the_next_one_on(front: Entitlements) -> None:
+    """Their rows are revoked in steps, and so only later."""
+    clock, back = front.service.clock, START + 5 * DAY
+    await front.enroll(cap=3)
+    await front.assign(1)
+    assert (await front.post("seats", {"email": address(2), "state": "invited"})).status_code == 201
+    clock.move(back)
+    again = front.enrolled(3, "enr_2").model_copy(update={"starts_at": back})
+    await front.service.publish(front.withdrawn(at=back), again)
+
+    async def is_back() -> bool:
+        return bool((await front.pool())["enrollment_id"] == "enr_2")
+
+    async def asked(at: datetime) -> tuple[list[tuple[str, bool]], int, str]:
+        seats = (await get(front, "seats", at=text(at)))["items"]
+        counts = await get(front, "seat-counts", at=text(at))
+        answer = await get(front, "checks", subject=address(1), feature="deep-research", at=text(at))
+        states = sorted((seat["state"], seat["invited_until"] is not None) for seat in seats)
+        return states, counts["revoked"], answer["reason"]
+
+    await eventually(is_back)
+    revoked = [("revoked", False)] * 2, 2, "no_seat"
+    assert await asked(back) == revoked
+    clock.move(START + 6 * DAY)
+    async with front.service.runtime.database.write("NASA", context=CONTEXT) as uow:
+        await on_seats_closed_due(uow, [Deadline(SEATS_CLOSED, "NASA", "NASA", back)])
+    assert await front.service.admin.fetchval("select count(*) from seat where state <> 'revoked'") == 0
+    assert await asked(back) == await asked(clock.now()) == revoked
+    assert await asked(START + 4 * DAY) == ([("assigned", False), ("invited", True)], 0, "window_open")
+
+
+async def test_the_trial_of_a_transferred_seat_is_as_long_in_the_past(entitlements: Entitlements) -> None:
+    await publish(entitlements, [CANVAS], "new-agencies")
+    await entitlements.enroll(cap=1)
+    seat = await activate(entitlements, "ada", START)
+    clock, transferred = entitlements.service.clock, START + 5 * DAY
+    clock.move(transferred)
+    assert (await entitlements.post(f"{seat}/transfer", {"email": address(1)})).status_code == 200
+    clock.move(START + 6 * DAY)
+    for version in ("the present one", "an earlier one"):
+        for instants in ({"at": text(transferred)}, {"at": text(transferred), "recorded_at": text(transferred)}):
+            answer = await get(entitlements, "checks", subject=address(1), feature="canvas", **instants)
+            assert (answer["reason"], answer["valid_until"]) == ("window_open", text(START + 30 * DAY)), version
+        assert (await entitlements.post(f"{seat}/suspension", {})).status_code == 200

@@ -1,15 +1,19 @@
 """What could not be counted is bounded: the intake waits, and continues once an operator has discarded some."""
 
+import json
 from functools import partial
 from typing import Any
 
 import pytest
 
+from muster_contracts.entitlements import FeatureUsed
 from muster_entitlements.handlers import parked_usage
 from muster_entitlements.workers import usage as usage_worker
+from muster_entitlements.workers.usage import UsageIntake
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import LATER, used
-from tests.integration.entitlements.test_usage_intake import counts, put
+from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, counts, put
+from tests.support.contexts import CONTEXT
 from tests.support.eventually import eventually
 
 
@@ -63,3 +67,20 @@ async def test_the_intake_waits_while_as_many_records_are_parked_as_may_be(
     await eventually(partial(counts, entitlements, 2))
     await eventually(partial(holds, 2))
     assert await warned() == []
+
+
+async def test_what_is_deferred_is_parked_in_its_order_even_with_headers_that_postgres_cannot_keep(
+    front: Entitlements,
+) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    intake = UsageIntake(front.service.runtime)
+    async with front.service.runtime.database.write("NASA", context=CONTEXT):
+        for number in range(3):
+            unknown = json.dumps(used(number, feature="telepathy")).encode()
+            headers = [*STRUCTURED, ("trace\0", str(number).encode())]
+            await front.service.producer.put_raw(FeatureUsed.topic, key=b"NASA", value=unknown, headers=headers)
+        await count_all(intake)
+    await intake.deferred.count()
+    items = (await front.service.client.get("/v1/usage/parked")).json()["items"]
+    assert [item["headers"]["trace\\0"] for item in items] == ["0", "1", "2"]

@@ -289,4 +289,5 @@ async def test_a_process_that_moves_a_partition_waits_for_another_one_that_does(
             waits = "select exists (select from pg_locks where not granted)"
             await eventually(lambda: front.service.admin.fetchval(waits))
         assert await second is False
+        assert not await usage_intake.move(first, topic, "t", {0: (4, 3)})  # nor back
         assert await usage_intake.list_offsets(first) == {(topic, 0): 4}

@@ -169,6 +169,26 @@ async def test_an_agency_whose_use_cannot_be_parked_defers_no_more(
     assert (await rows(front, "usage_parked"), await counts(front, 1)) == (1, True)
 
 
+async def test_use_that_could_not_be_parked_and_waits_no_longer_keeps_no_other_from_being_deferred(
+    front: Entitlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database has gone back, or another process has counted what waited."""
+    monkeypatch.setattr(parked_usage, "MOST_PARKED", 1)
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    intake = UsageIntake(front.service.runtime)
+    await put(front, b"{")
+    await count_all(intake)
+    for number, feature in ((1, "telepathy"), (2, "deep-research")):
+        async with front.service.runtime.database.write("NASA", context=CONTEXT):
+            await put(front, used(number, feature=feature))
+            await count_all(intake)
+        assert await rows(front, "usage_deferred") == 1
+        if feature == "telepathy":
+            await intake.deferred.count()
+            await front.service.admin.execute("delete from usage_deferred")
+
+
 async def test_use_of_an_agency_that_is_enrolled_while_the_ends_are_asked_for_is_counted(
     front: Entitlements, monkeypatch: pytest.MonkeyPatch
 ) -> None:

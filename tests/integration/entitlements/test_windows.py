@@ -1,5 +1,6 @@
 """Decisions about windows: previewed, approved where a feature opens for longer, published, and audited."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,8 @@ from muster_contracts.entitlements import (
     TrialEndingSoon,
     TrialExpired,
 )
+from muster_entitlements.domain.windows import Window
+from muster_entitlements.repository.windows import list_windows, save_change, save_windows
 from tests.integration.entitlements.conftest import END, START, Entitlements
 from tests.integration.entitlements.lives import published
 from tests.integration.entitlements.test_catalog import RESEARCH, publish, rolled_out
@@ -261,3 +264,24 @@ async def test_an_approval_is_outdated_by_a_version_that_changes_the_trials_acce
     await eventually(lambda: rolled_out(entitlements, 3))
     outdated = await send(entitlements, f"{proposed.headers['location']}/approval", "bob")
     assert (outdated.status_code, outdated.json()["type"]) == (409, "urn:muster:problem:proposal-outdated")
+
+
+async def test_a_window_keeps_its_decisions_and_one_that_replaces_it_has_none(front: Entitlements) -> None:
+    """How long the trials that were replaced had been open adds up."""
+    await front.enroll(cap=1)
+    admin = front.service.admin
+    decided: dict[str, Any] = {"extended": True, "ended_early": True, "start_corrected": True}
+
+    async def stored() -> Window:
+        return (await list_windows(admin, "NASA", "enr_1"))["deep-research"]
+
+    window = await stored()
+    for days in (1, 2):
+        await save_change(admin, replace(window, revision=7, **decided))
+        await save_windows(admin, [window])
+        assert await stored() == replace(window, revision=7, **decided)
+        window = replace(window, window_id=f"win_{days}")
+        await save_windows(admin, [window], {"deep-research": days * DAY})
+        assert await stored() == window
+    spent = "select trial_before from feature_window where feature = 'deep-research'"
+    assert await admin.fetchval(spent) == 3 * DAY
