@@ -64,7 +64,7 @@ bundle: venv ## Write one file with the images, the chart, the SBOMs, the pages,
 
 ##@ Work on it
 test: venv ## Run the tests on real servers; `make e2e` and `make faults` have those that take long
-	$(BIN)/python -m pytest -n 3 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(HOSTILE) --deselect=$(STARVATION) --deselect=$(FUZZ) $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(LONG:%=--deselect=%) --deselect=$(HOSTILE) --deselect=$(STARVATION) --deselect=$(FUZZ) $(ARGS)
 
 e2e: venv ## Test whole stacks: the year, every runbook, installs from wheels, secured stacks
 	$(BIN)/python -m pytest -n 3 --dist worksteal tests/e2e $(ARGS)
