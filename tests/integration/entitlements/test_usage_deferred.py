@@ -20,6 +20,7 @@ from muster_runtime.process.parts import WORKER_LOCK_SECONDS
 from tests.integration.entitlements.conftest import Entitlements
 from tests.integration.entitlements.test_usage import ADA, LATER, sums, used
 from tests.integration.entitlements.test_usage_intake import STRUCTURED, count_all, counts, put
+from tests.integration.entitlements.test_usage_recovery import make_again, put_first
 from tests.integration.runtime.core.test_held_locks import busy
 from tests.support.contexts import CONTEXT
 from tests.support.services import PARTITIONS
@@ -252,3 +253,19 @@ async def test_each_agencys_first_deferred_record_of_a_partition_is_known(front:
     place = FeatureUsed.topic, partition_of(b"NASA", PARTITIONS)
     found = await usage_intake.list_deferred(front.service.admin, ["NASA", "DOE"])
     assert found == {"NASA": {place: 1}}
+
+
+async def test_use_that_waits_is_kept_beside_that_of_a_recreated_topic_with_the_same_offset(
+    front: Entitlements,
+) -> None:
+    await front.enroll(cap=5)
+    front.service.clock.move(LATER)
+    for number in (1, 2):
+        await make_again(front, partitions=1)
+        intake = UsageIntake(front.service.runtime)
+        async with front.service.runtime.database.write("NASA", context=CONTEXT):
+            await put_first(front, used(number))
+            await count_all(intake)
+    assert await front.service.admin.fetchval("select array_agg(kafka_offset) from usage_deferred") == [0, 0]
+    await intake.deferred.count()
+    assert await counts(front, 2)
