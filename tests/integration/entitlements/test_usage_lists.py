@@ -12,6 +12,19 @@ from tests.integration.entitlements.test_windows import decision, send, windows
 from tests.support.eventually import eventually
 
 
+async def use(entitlements: Entitlements, subject_ref: str, at: datetime, amount: int) -> None:
+    entitlements.service.clock.move(at)
+    body = {"subject": subject_ref, "feature": "notes", "amount": amount}
+    assert (await entitlements.post("usage/consume", body)).status_code == 200
+
+
+async def withdraw_and_enroll_again(entitlements: Entitlements, withdrawn_at: datetime) -> None:
+    await withdraw(entitlements, "enr_1", withdrawn_at)
+    again = datetime(2025, 12, 10, tzinfo=UTC)
+    entitlements.service.clock.move(again)
+    await enroll_again(entitlements, 2, again)
+
+
 async def listed(entitlements: Entitlements, **asked: str) -> list[tuple[Any, ...]]:
     items = (await entitlements.get("usage", feature="notes", **asked)).json()["items"]
     return [(each["subject_ref"], each["starts_at"][:10], each["ends_at"][:10], each["used"]) for each in items]
@@ -32,10 +45,7 @@ async def test_only_the_use_of_the_current_period_is_listed(entitlements: Entitl
     await publish(entitlements, [NOTES | {"trial_days": 60}], "new-agencies")
     await entitlements.enroll(cap=2)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
-    use = {"subject": ada, "feature": "notes", "amount": 4}
-
-    entitlements.service.clock.move(datetime(2025, 10, 2, tzinfo=UTC))
-    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    await use(entitlements, ada, datetime(2025, 10, 2, tzinfo=UTC), 4)
     assert await listed(entitlements) == [(who, "2025-10-01", "2025-10-05", 4) for who in (None, ada)]
 
     await change(entitlements, "extension", ends_on="2025-11-20")  # the period continues
@@ -45,7 +55,7 @@ async def test_only_the_use_of_the_current_period_is_listed(entitlements: Entitl
 
     await change(entitlements, "start", starts_on="2025-10-04")  # another one has begun
     assert await listed(entitlements) == []
-    assert (await entitlements.post("usage/consume", use | {"amount": 1})).status_code == 200
+    await use(entitlements, ada, datetime(2025, 10, 6, tzinfo=UTC), 1)
     assert await listed(entitlements) == [(who, "2025-10-04", "2025-11-01", 1) for who in (None, ada)]
     assert await listed(entitlements, limit="1") == [(None, "2025-10-04", "2025-11-01", 1)]
 
@@ -56,13 +66,8 @@ async def test_the_use_of_an_earlier_period_is_listed_as_it_was_counted(entitlem
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
     clock = entitlements.service.clock
 
-    async def use(amount: int, at: datetime) -> None:
-        clock.move(at)
-        body = {"subject": ada, "feature": "notes", "amount": amount}
-        assert (await entitlements.post("usage/consume", body)).status_code == 200
-
-    await use(2, datetime(2025, 10, 4, tzinfo=UTC))
-    await use(3, datetime(2025, 10, 6, tzinfo=UTC))  # after the trial
+    await use(entitlements, ada, datetime(2025, 10, 4, tzinfo=UTC), 2)
+    await use(entitlements, ada, datetime(2025, 10, 6, tzinfo=UTC), 3)  # after the trial
     clock.move(datetime(2025, 12, 2, tzinfo=UTC))
     assert await listed(entitlements) == []
     trial = [(who, "2025-10-01", "2025-10-05", 2) for who in (None, ada)]
@@ -73,7 +78,7 @@ async def test_the_use_of_an_earlier_period_is_listed_as_it_was_counted(entitlem
         assert await listed(entitlements, period_at=unused) == []
     first = (await entitlements.get("usage", feature="notes", period_at="2025-10-06T00:00:00Z", limit="1")).json()
     assert await listed(entitlements, period_at="2025-10-06T00:00:00Z", limit="1", after=first["next"]) == month[1:]
-    await use(1, datetime(2025, 12, 3, tzinfo=UTC))
+    await use(entitlements, ada, datetime(2025, 12, 3, tzinfo=UTC), 1)
     assert await listed(entitlements, period_at="2025-12-01T00:00:00Z") == await listed(entitlements) != []
     for wrong in ("2025-12-04T00:00:00Z", "0001-01-01T00:00:00Z", "2025-10"):
         refused = await entitlements.get("usage", feature="notes", period_at=wrong)
@@ -84,11 +89,8 @@ async def test_an_earlier_period_that_a_decision_has_moved_keeps_its_use(entitle
     await publish(entitlements, [NOTES | {"trial_days": 60}], "new-agencies")
     await entitlements.enroll(cap=2)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
-    entitlements.service.clock.move(datetime(2025, 9, 28, tzinfo=UTC))
-    use = {"subject": ada, "feature": "notes", "amount": 4}
-    assert (await entitlements.post("usage/consume", use)).status_code == 200
-    entitlements.service.clock.move(datetime(2025, 10, 2, tzinfo=UTC))
-    assert (await entitlements.post("usage/consume", use)).status_code == 200
+    for day in (datetime(2025, 9, 28, tzinfo=UTC), datetime(2025, 10, 2, tzinfo=UTC)):
+        await use(entitlements, ada, day, 4)
 
     await change(entitlements, "extension", ends_on="2025-11-20")  # to beyond the month, without another use
     entitlements.service.clock.move(datetime(2025, 11, 2, tzinfo=UTC))
@@ -109,13 +111,8 @@ async def test_earlier_periods_end_as_they_were_counted_once_another_window_has_
     await entitlements.enroll(cap=2)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
     for day, amount in ((4, 2), (6, 3)):  # before and after the trial's end
-        entitlements.service.clock.move(datetime(2025, 10, day, tzinfo=UTC))
-        use = {"subject": ada, "feature": "notes", "amount": amount}
-        assert (await entitlements.post("usage/consume", use)).status_code == 200
-    await withdraw(entitlements, "enr_1", datetime(2025, 10, 20, tzinfo=UTC))
-    again = datetime(2025, 12, 10, tzinfo=UTC)
-    entitlements.service.clock.move(again)
-    await enroll_again(entitlements, 2, again)
+        await use(entitlements, ada, datetime(2025, 10, day, tzinfo=UTC), amount)
+    await withdraw_and_enroll_again(entitlements, datetime(2025, 10, 20, tzinfo=UTC))
     trial = [(who, "2025-10-01", "2025-10-05", 2) for who in (None, ada)]
     after = [(who, "2025-10-05", "2025-11-01", 3) for who in (None, ada)]
     for day, expected in ((2, trial), (5, after), (31, after)):
@@ -131,18 +128,13 @@ async def test_use_of_a_period_that_a_version_has_replaced_is_listed_at_its_inst
     await entitlements.enroll(cap=2)  # on August 6
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
 
-    async def use(day: int, amount: int) -> None:
-        entitlements.service.clock.move(datetime(2025, 9, day, tzinfo=UTC))
-        body = {"subject": ada, "feature": "notes", "amount": amount}
-        assert (await entitlements.post("usage/consume", body)).status_code == 200
-
-    await use(10, 4)
+    await use(entitlements, ada, datetime(2025, 9, 10, tzinfo=UTC), 4)
     await publish(entitlements, [rolling | {"quota": {"limit": 10}}])
     await eventually(lambda: rolled_out(entitlements, 3))
     earlier = [(who, "2025-09-06", "2025-10-06", 4) for who in (None, ada)]
     assert await listed(entitlements) == []
     assert await listed(entitlements, period_at="2025-09-08T00:00:00Z") == earlier
-    await use(12, 1)
+    await use(entitlements, ada, datetime(2025, 9, 12, tzinfo=UTC), 1)
     month = [(who, "2025-09-01", "2025-10-01", 1) for who in (None, ada)]
     assert await listed(entitlements) == month
     assert await listed(entitlements, period_at="2025-09-02T00:00:00Z") == month
@@ -158,18 +150,10 @@ async def test_earlier_periods_read_one_after_another_have_all_use_once(entitlem
     await entitlements.enroll(cap=2)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
 
-    async def use(day: int, amount: int) -> None:
-        entitlements.service.clock.move(datetime(2025, 9, day, tzinfo=UTC))
-        body = {"subject": ada, "feature": "notes", "amount": amount}
-        assert (await entitlements.post("usage/consume", body)).status_code == 200
-
-    await use(2, 1)
+    await use(entitlements, ada, datetime(2025, 9, 2, tzinfo=UTC), 1)
     await change(entitlements, "extension", ends_on="2025-09-19")  # from September 5, without another use
-    await use(22, 2)
-    await withdraw(entitlements, "enr_1", datetime(2025, 9, 25, tzinfo=UTC))
-    again = datetime(2025, 12, 10, tzinfo=UTC)
-    entitlements.service.clock.move(again)
-    await enroll_again(entitlements, 2, again)
+    await use(entitlements, ada, datetime(2025, 9, 22, tzinfo=UTC), 2)
+    await withdraw_and_enroll_again(entitlements, datetime(2025, 9, 25, tzinfo=UTC))
     whole = [("2025-09-01", "2025-09-20", 1), ("2025-09-20", "2025-10-01", 2)]
     assert await paged(entitlements, "2025-09-01", "2025-10-01") == whole
     assert (await listed(entitlements, period_at="2025-09-10T00:00:00Z"))[0][1:] == whole[0]
@@ -182,25 +166,17 @@ async def test_a_trial_that_was_ended_early_cuts_its_period_also_once_another_wi
     await entitlements.enroll(cap=2)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
 
-    async def use(day: int, amount: int) -> None:
-        entitlements.service.clock.move(datetime(2025, 9, day, tzinfo=UTC))
-        body = {"subject": ada, "feature": "notes", "amount": amount}
-        assert (await entitlements.post("usage/consume", body)).status_code == 200
-
-    await use(10, 1)
+    await use(entitlements, ada, datetime(2025, 9, 10, tzinfo=UTC), 1)
     entitlements.service.clock.move(datetime(2025, 9, 20, tzinfo=UTC))
     path = decision(entitlements, "end", "notes", await windows(entitlements))
     assert (await send(entitlements, path, "ann", reason="misuse")).status_code == 200
     whole = [("2025-09-01", "2025-09-20", 1), ("2025-09-20", "2025-10-01", 2)]
     entitlements.service.clock.move(datetime(2025, 9, 21, tzinfo=UTC))
     assert await paged(entitlements, "2025-09-01", "2025-09-20") == whole[:1]
-    await use(22, 2)
+    await use(entitlements, ada, datetime(2025, 9, 22, tzinfo=UTC), 2)
     entitlements.service.clock.move(datetime(2025, 10, 2, tzinfo=UTC))
     assert await paged(entitlements, "2025-09-01", "2025-10-01") == whole
-    await withdraw(entitlements, "enr_1", datetime(2025, 10, 3, tzinfo=UTC))
-    again = datetime(2025, 12, 10, tzinfo=UTC)
-    entitlements.service.clock.move(again)
-    await enroll_again(entitlements, 2, again)
+    await withdraw_and_enroll_again(entitlements, datetime(2025, 10, 3, tzinfo=UTC))
     assert await paged(entitlements, "2025-09-01", "2025-10-01") == whole
 
 

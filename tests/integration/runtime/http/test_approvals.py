@@ -256,7 +256,7 @@ async def test_proposals_are_listed_in_pages_oldest_first(sample: Sample, people
 
 async def test_a_proposal_tells_when_it_was_made_and_when_it_was_decided(sample: Sample, people: People) -> None:
     made, day = sample.clock.now() + timedelta(days=1), timedelta(days=1)
-    sample.clock.move(made)  # from now on, it stands still
+    sample.clock.move(made)  # from now on, it does not move
     approved, rejected, expiring = [(await people.propose()).json()["proposal_id"] for _ in range(3)]
     sample.clock.move(made + day)
     assert (await people.reject(rejected)).status_code == 200
