@@ -89,8 +89,8 @@ async def test_an_earlier_period_that_a_decision_has_moved_keeps_its_use(entitle
     await publish(entitlements, [NOTES | {"trial_days": 60}], "new-agencies")
     await entitlements.enroll(cap=2)
     ada = (await entitlements.assign("ada")).json()["subject_ref"]
-    for day in (datetime(2025, 9, 28, tzinfo=UTC), datetime(2025, 10, 2, tzinfo=UTC)):
-        await use(entitlements, ada, day, 4)
+    await use(entitlements, ada, datetime(2025, 9, 28, tzinfo=UTC), 4)
+    await use(entitlements, ada, datetime(2025, 10, 2, tzinfo=UTC), 4)
 
     await change(entitlements, "extension", ends_on="2025-11-20")  # to beyond the month, without another use
     entitlements.service.clock.move(datetime(2025, 11, 2, tzinfo=UTC))
